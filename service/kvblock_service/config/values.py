@@ -1,0 +1,120 @@
+"""Checks of single configuration values, wherever they were written.
+
+Rules:
+- A check takes a value as a flag, a variable (text) or a TOML file (typed) gives it, and returns
+  it in its own type or raises ValueError. The text completes a sentence that begins with the
+  value: "must be a whole number from 1 to 8".
+- A check that returned a value returns the same when it is given that value.
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]"
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+POOL_KEYS = {"name": "name", "total": "total_blocks", "block_size": "block_size"} | {
+    "device": "device_id"
+}
+"""The keys of a pool as users write them, and the fields they set."""
+
+
+class Whole(NamedTuple):
+    """Whole numbers from `low` to `high`."""
+
+    low: int
+    high: int
+
+    def __call__(self, value: object) -> int:
+        """The number."""
+        if isinstance(value, str) and _WHOLE.fullmatch(value):
+            value = int(value)
+        if type(value) is int and self.low <= value <= self.high:
+            return value
+        raise ValueError(f"must be a whole number from {self.low} to {self.high}")
+
+
+class Seconds(NamedTuple):
+    """Seconds from `low` to `high`, with fractions."""
+
+    low: float
+    high: float
+
+    def __call__(self, value: object) -> float:
+        """The seconds."""
+        number = math.nan
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (ValueError, OverflowError):
+                number = math.nan
+        if self.low <= number <= self.high:
+            return number
+        raise ValueError(f"must be a number of seconds from {self.low:g} to {self.high:g}")
+
+
+class OneOf(NamedTuple):
+    """One of a few words, in any case."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, value: object) -> str:
+        """The word in lower case."""
+        if isinstance(value, str) and value.lower() in self.words:
+            return value.lower()
+        raise ValueError(f"must be one of: {', '.join(self.words)}")
+
+
+def truth(value: object) -> bool:
+    """True or false."""
+    known = _TRUTH.get(str(value).lower()) if isinstance(value, (str, bool)) else None
+    if known is None:
+        raise ValueError("must be true or false")
+    return known
+
+
+def name(value: object) -> str:
+    """The name of a pool."""
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    raise ValueError("must be 1 to 128 characters from A-Z a-z 0-9 . _ -")
+
+
+def items(value: object) -> list[object]:
+    """The entries of a list; a text is a list whose entries are separated by white space."""
+    if isinstance(value, str):
+        return list(value.split())
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    raise ValueError("must be a list")
+
+
+def pool_fields(value: object) -> object:
+    """The fields of a pool, from its spec (`NAME:total=4096,...`) or its TOML table."""
+    if isinstance(value, str):
+        value = _parsed_spec(value)
+    if not isinstance(value, dict):
+        return value
+    unknown = [key for key in value if key not in POOL_KEYS]
+    if unknown:
+        raise ValueError(
+            f"has the unknown key {', '.join(map(repr, unknown))}; a pool has {', '.join(POOL_KEYS)}"
+            " (in a file, the server's own keys stand above the first [[pools]])"
+        )
+    return {POOL_KEYS[key]: entry for key, entry in value.items()}
+
+
+def _parsed_spec(spec: str) -> dict[str, object]:
+    pool, colon, rest = spec.partition(":")
+    fields: dict[str, object] = {"name": pool}
+    for pair in rest.split(",") if colon else ():
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"must be {_SPEC}; {pair!r} is no KEY=VALUE")
+        if key in fields:
+            raise ValueError(f"has the key {key!r} twice")
+        fields[key] = value
+    return fields

@@ -1,0 +1,5 @@
+"""The pool as a pure state machine: commands in, outcomes out.
+
+Nothing here reads a clock, draws a random number, logs, or does I/O, and every iteration order is
+defined, so that the same commands always lead to the same state.
+"""

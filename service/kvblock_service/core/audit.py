@@ -1,0 +1,90 @@
+"""A recount of a pool from its tables and its free list.
+
+Rules:
+- Reads only, and trusts no counter: each block is looked up where it must be.
+- A clean pool has each block in exactly one place: one table, the stack of freed blocks, or the
+  never-used rest; each held block knows the engine whose table it is in; and the counters agree.
+"""
+
+from array import array
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kvblock_service.core.pool import Engine, Pool
+
+VIOLATIONS_MAX = 100
+_FREED = 0xFFFFFFFF
+
+
+class Report(NamedTuple):
+    """What was counted, and what is wrong: sentences, at most VIOLATIONS_MAX of them."""
+
+    free_blocks: int
+    held_blocks: int
+    sequences: int
+    violations: list[str]
+
+
+def audit(pool: Pool) -> Report:
+    """Recount every block of a pool."""
+    engines = list(pool.engines.values())
+    violations: list[str] = []
+    for sentence in _violations(pool, engines):
+        violations.append(sentence)
+        if len(violations) == VIOLATIONS_MAX:
+            break
+    never_used = pool.geometry.total_blocks - pool.free_list.fresh
+    return Report(
+        free_blocks=len(pool.free_list.freed) + never_used,
+        held_blocks=sum(len(table) for engine in engines for table in engine.tables.values()),
+        sequences=sum(len(engine.tables) for engine in engines),
+        violations=violations,
+    )
+
+
+def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
+    used = pool.free_list.fresh
+    if len(pool.holders) != used:
+        yield f"owners are kept for {len(pool.holders)} blocks, but {used} were ever handed out"
+    places = array("I", [0]) * used
+    for engine in engines:
+        yield from _tables(pool, engine, places)
+    for block in pool.free_list.freed:
+        if block >= used:
+            yield f"block {block} is on the free stack, but was never handed out"
+        elif places[block]:
+            yield f"block {block} is on the free stack and {_place(places[block])}"
+        else:
+            places[block] = _FREED
+    for block, place in enumerate(places):
+        if not place:
+            yield f"block {block} is neither free nor in a table"
+    counted = sum(engine.held for engine in engines)
+    if counted != pool.held:
+        yield f"{pool.held} blocks are counted as held, but the engines count {counted}"
+
+
+def _tables(pool: Pool, engine: Engine, places: "array[int]") -> Iterator[str]:
+    held = 0
+    if not engine.tables:
+        yield f"engine {engine.name} is kept without a table"
+    for sequence_id, table in engine.tables.items():
+        where = f"the table of sequence {sequence_id} of engine {engine.name}"
+        held += len(table)
+        if not table:
+            yield f"{where} is empty"
+        for block in table:
+            if block >= len(places):
+                yield f"block {block} is in {where}, but was never handed out"
+                continue
+            if places[block]:
+                yield f"block {block} is in {where} and {_place(places[block])}"
+            if pool.holders[block] != engine.number:
+                yield f"block {block} is in {where}, but is kept as another engine's"
+            places[block] = engine.number
+    if held != engine.held:
+        yield f"engine {engine.name} counts {engine.held} blocks, but its tables hold {held}"
+
+
+def _place(mark: int) -> str:
+    return "on the free stack" if mark == _FREED else f"in a table of engine number {mark}"

@@ -1,0 +1,167 @@
+"""What can go wrong with a call, as exceptions that know nothing of the wire.
+
+Rules:
+- Each Reason has the name of its `ErrorReason` in the proto, and an exception class that alone
+  raises it.
+- The text says what the caller can do; `metadata` holds the facts it names.
+- Whoever raises one has changed nothing.
+"""
+
+from enum import Enum
+from typing import ClassVar
+
+
+class Reason(Enum):
+    """The proto's ErrorReason, without its prefix."""
+
+    INVALID_FIELD = 1
+    REQUEST_LIMIT = 2
+    MALFORMED_MESSAGE = 3
+    POOL_NOT_FOUND = 4
+    SEQUENCE_NOT_FOUND = 5
+    STATE_LIMIT = 6
+    ENGINE_ATTACHED = 7
+    SESSION_STATE = 8
+    STEP_ID = 9
+    DRAINING = 10
+
+
+class CallError(Exception):
+    """A call that cannot be carried out.
+
+    `metadata` goes into the answer's ErrorInfo; `field` names the field of a BadRequest;
+    `retry_after` (seconds) goes into a RetryInfo.
+    """
+
+    reason: ClassVar[Reason]
+    field: str | None = None
+    retry_after: float | None = None
+
+    def __init__(self, message: str, /, **metadata: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = {key: str(value) for key, value in metadata.items()}
+
+
+class InvalidField(CallError):
+    """A field holds a value that is never legal; `problem` says what is."""
+
+    reason = Reason.INVALID_FIELD
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        shown = repr(value) if isinstance(value, str) else str(value)
+        if len(shown) > 80:
+            shown = f"{shown[:77]}..."
+        super().__init__(f"{field}: {shown} {problem}", field=field, value=shown)
+        self.field = field
+
+
+class RequestLimit(CallError):
+    """A request asks for more than the configured limit of that name."""
+
+    reason = Reason.REQUEST_LIMIT
+
+    def __init__(self, field: str, value: float, limit: str, maximum: float) -> None:
+        super().__init__(
+            f"{field}: {value} is more than {limit} = {maximum}",
+            field=field,
+            value=value,
+            limit=limit,
+            max=maximum,
+        )
+        self.field = field
+
+
+class MalformedMessage(CallError):
+    """The bytes are no message of the method's request type."""
+
+    reason = Reason.MALFORMED_MESSAGE
+
+    def __init__(self, message_type: str) -> None:
+        super().__init__(f"the request's bytes are no {message_type}", message_type=message_type)
+
+
+class PoolNotFound(CallError):
+    """The server hosts no pool of that name."""
+
+    reason = Reason.POOL_NOT_FOUND
+
+    def __init__(self, pool: str, known: list[str]) -> None:
+        names = ", ".join(known[:20])
+        super().__init__(f"no pool {pool!r} here; this server hosts: {names}", pool=pool)
+
+
+class SequenceNotFound(CallError):
+    """The engine holds no sequence of that id."""
+
+    reason = Reason.SEQUENCE_NOT_FOUND
+
+    def __init__(self, pool: str, engine: str, sequence_id: int) -> None:
+        super().__init__(
+            f"engine {engine!r} has no sequence {sequence_id} in pool {pool!r}",
+            pool=pool,
+            engine=engine,
+            sequence_id=sequence_id,
+        )
+
+
+class StateLimit(CallError):
+    """The server holds as many things of a kind as the limit of that name permits."""
+
+    reason = Reason.STATE_LIMIT
+
+    def __init__(self, limit: str, maximum: int, **where: object) -> None:
+        super().__init__(
+            f"{limit} = {maximum} is reached; free something, or raise it in the server's"
+            " configuration",
+            limit=limit,
+            max=maximum,
+            **where,
+        )
+
+
+class EngineAttached(CallError):
+    """Another live session is attached under this engine name."""
+
+    reason = Reason.ENGINE_ATTACHED
+
+    def __init__(self, pool: str, engine: str) -> None:
+        super().__init__(
+            f"a live session is attached as engine {engine!r} in pool {pool!r}; choose another"
+            " engine name, or end that session first",
+            pool=pool,
+            engine=engine,
+        )
+
+
+class SessionState(CallError):
+    """A session message that does not belong here."""
+
+    reason = Reason.SESSION_STATE
+
+    def __init__(self, message: str, problem: str) -> None:
+        super().__init__(f"{message}: {problem}", message=message)
+
+
+class StepId(CallError):
+    """A step_id that is neither the next one nor a re-sent last one."""
+
+    reason = Reason.STEP_ID
+
+    def __init__(self, step_id: int, expected: int) -> None:
+        super().__init__(
+            f"step_id: {step_id} is out of order, the next one is {expected}",
+            step_id=step_id,
+            expected=expected,
+        )
+        self.field = "step.step_id"
+
+
+class Draining(CallError):
+    """The server is shutting down and takes no new work."""
+
+    reason = Reason.DRAINING
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("the server is shutting down; try again when it is back")
+        self.retry_after = retry_after

@@ -1,0 +1,114 @@
+"""The one place that wires a server together and runs it.
+
+Rules:
+- Everything that can be refused is refused before the ready line is printed.
+- The ready line is the only thing on stdout; everything else goes to the log.
+- SIGTERM and SIGINT begin a drain; the exit code is 0 when it ends within the grace time.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+
+from kvblock_service import logging_setup
+from kvblock_service.config import ServerConfig
+from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.host import Host, HostLimits
+from kvblock_service.pool_host import PoolHost
+from kvblock_service.rpc.listeners import ListenError
+from kvblock_service.rpc.server import KVBlockServer
+from kvblock_service.rpc.service import ServiceOptions
+from kvblock_service.rpc.validate import RequestLimits
+
+_log = logging.getLogger("kvblock")
+
+
+def run(config: ServerConfig) -> int:
+    """Serve until a signal asks for the end; answers the exit code.
+
+    0: drained. 1: an address could not be bound; the log says which and why.
+    """
+    logging_setup.configure(config.log_format, config.log_level)
+    try:
+        return asyncio.run(_serve(config))
+    except ListenError as error:
+        _log.error("cannot listen", extra={"problem": str(error)})
+        return 1
+
+
+async def _serve(config: ServerConfig) -> int:
+    host = build_host(config)
+    server = KVBlockServer(host, service_options(config))
+    try:
+        for address in config.listen:
+            server.bind(address)
+        await server.start()
+        stop = _stop_signal()
+        _announce(config, server.bound)
+        name = await stop
+        _log.info("draining", extra={"signal": name, "grace_seconds": config.grace})
+        await server.drain(config.grace)
+        _log.info("stopped")
+    finally:
+        server.release()
+    return 0
+
+
+def build_host(config: ServerConfig) -> Host:
+    """The pools of a configuration, empty."""
+    limits = config.limits
+    bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max)
+    pools = [
+        PoolHost(
+            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
+            bounds,
+            limits.wait_queue_max,
+        )
+        for pool in config.pools
+    ]
+    host_limits = HostLimits(limits.sessions_max, drain_retry_after=1.0)
+    return Host(pools, config.default_pool, host_limits, server_epoch=time.time_ns() // 1_000_000)
+
+
+def service_options(config: ServerConfig) -> ServiceOptions:
+    """How the methods behave under a configuration."""
+    limits = config.limits
+    request_limits = RequestLimits(
+        message_bytes_max=limits.message_bytes_max,
+        blocks_per_request_max=limits.blocks_per_request_max,
+        sequences_per_step_max=limits.sequences_per_step_max,
+        max_wait_max=limits.max_wait_max,
+        page_size_max=limits.page_size_max,
+    )
+    return ServiceOptions(request_limits, config.retry_after, observer=None)
+
+
+def _stop_signal() -> "asyncio.Future[str]":
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[str] = loop.create_future()
+
+    def ask(name: str) -> None:
+        if not stop.done():
+            stop.set_result(name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask, signal.Signals(number).name)
+    return stop
+
+
+def _announce(config: ServerConfig, bound: list[str]) -> None:
+    for pool in config.pools:
+        _log.info(
+            "pool",
+            extra={
+                "pool": pool.name,
+                "total_blocks": pool.total_blocks,
+                "block_size": pool.block_size,
+                "device_id": pool.device_id,
+            },
+        )
+    words = [f"listen={address}" for address in bound]
+    sys.stdout.write(" ".join(["kvblock ready", *words]) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""The wire: requests become commands, outcomes become answers, errors become statuses."""

@@ -1,0 +1,99 @@
+"""What every method of both services has in common: bytes in, bytes out, errors as statuses.
+
+Rules:
+- A request is parsed here and not by gRPC, so that a malformed or an over-long one gets the same
+  kind of answer as any other bad request.
+- A draining server takes no new call.
+- An exception that is no CallError is a bug: it is logged with its traceback, and the client gets
+  INTERNAL without any of it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc_status import rpc_status
+
+from kvblock_service.errors import CallError, MalformedMessage, RequestLimit
+from kvblock_service.host import Host
+from kvblock_service.rpc.errors import status_of
+
+RequestT = TypeVar("RequestT", bound=Message)
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+_log = logging.getLogger(__name__)
+
+
+def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT:
+    """The message in `data`.
+
+    Raises:
+        RequestLimit: it is longer than `bytes_max`.
+        MalformedMessage: it is none.
+
+    """
+    if len(data) > bytes_max:
+        raise RequestLimit("request", len(data), "message_bytes_max", bytes_max)
+    try:
+        return message_type.FromString(data)
+    except DecodeError:
+        raise MalformedMessage(message_type.DESCRIPTOR.full_name) from None
+
+
+class Activity:
+    """Counts the calls that are being served, so that a drain can wait for the last one."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> None:
+        self._running += 1
+        self._idle.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no call is being served."""
+        await self._idle.wait()
+
+
+def unary(
+    host: Host,
+    activity: Activity,
+    message_type: type[RequestT],
+    bytes_max: int,
+    method: Callable[[RequestT], Awaitable[Message]],
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """A handler that serves one unary method over bytes."""
+
+    async def behaviour(data: bytes, context: Context) -> bytes:
+        with activity:
+            try:
+                host.refuse_when_draining()
+                answer = await method(parse(message_type, data, bytes_max))
+                return answer.SerializeToString()
+            except CallError as error:
+                await refuse(context, error)
+            except Exception:  # noqa: BLE001 - break_off logs it
+                await break_off(context, message_type.DESCRIPTOR.name)
+
+    return grpc.unary_unary_rpc_method_handler(behaviour)
+
+
+async def refuse(context: Context, error: CallError) -> NoReturn:
+    """End a call with the status of an error."""
+    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+
+
+async def break_off(context: Context, call: str) -> NoReturn:
+    """End a call that ran into a bug; to be called while the exception is being handled."""
+    _log.exception("a call failed on a bug of the server", extra={"call": call})
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log says more")

@@ -1,0 +1,33 @@
+"""What the telemetry learns of each command that a call carried out.
+
+Rules:
+- Without an observer nothing is recorded and nothing is measured.
+- An observer is called on the event loop, between the command and its answer: it must not block.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from kvblock_service.core.commands import Refused
+
+
+class Applied(NamedTuple):
+    """One command: what was asked, what came of it, and what it waited for.
+
+    `operation` is the RPC's name; `started_ns` is the wall clock (since 1970) when the service
+    began on it; `step_id` is 0 outside a session.
+    """
+
+    operation: str
+    pool: str
+    engine: str
+    started_ns: int
+    lock_wait_ns: int
+    asked_blocks: int = 0
+    granted_blocks: int = 0
+    freed_blocks: int = 0
+    refused: Refused | None = None
+    step_id: int = 0
+
+
+Observer: TypeAlias = Callable[[Applied], None]

@@ -1,0 +1,130 @@
+"""The gRPC server: both services, the standard ones, and its end.
+
+Rules:
+- One event loop, one thread; no interceptor besides those of the telemetry.
+- An address is bound by one server only (no SO_REUSEPORT).
+- Messages up to four times `message_bytes_max` are read, so that an over-long one can be answered
+  with an ErrorInfo; beyond that gRPC itself answers RESOURCE_EXHAUSTED.
+- A drain says NOT_SERVING first, then ends idle sessions, waits for the calls that are being
+  served, and stops; what has not ended within the grace time is cut off.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import grpc
+from google.protobuf.message import Message
+from grpc_channelz.v1 import channelz
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+from kvblock.v1 import admin_pb2, kvblock_pb2
+
+from kvblock_service.host import Host
+from kvblock_service.rpc import calls, session
+from kvblock_service.rpc.admin import KVBlockAdmin
+from kvblock_service.rpc.listeners import Listeners
+from kvblock_service.rpc.service import KVBlockService, ServiceOptions
+
+SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"].full_name
+
+_TRANSPORT_HEADROOM = 4
+_LAST_WORDS_SECONDS = 0.25
+
+
+class KVBlockServer:
+    """Serves a host on the addresses that are bound to it."""
+
+    def __init__(
+        self,
+        host: Host,
+        options: ServiceOptions,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        self._host = host
+        self._activity = calls.Activity()
+        self._health = health.aio.HealthServicer()
+        self._listeners = Listeners()
+        bytes_max = options.limits.message_bytes_max
+        self._server = grpc.aio.server(
+            interceptors=list(interceptors),
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", _TRANSPORT_HEADROOM * bytes_max),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.enable_channelz", 1),
+            ],
+        )
+        self._add_services(options)
+
+    def bind(self, address: str) -> None:
+        """Listen on an address, too.
+
+        Raises:
+            ListenError: it is taken, or not this machine's.
+
+        """
+        self._listeners.bind(self._server, address)
+
+    @property
+    def bound(self) -> list[str]:
+        """The addresses as they were bound, with the ports that were chosen."""
+        return self._listeners.bound
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self._server.start()
+        for name in ("", SERVICE, ADMIN):
+            await self._health.set(name, HealthCheckResponse.SERVING)
+
+    async def drain(self, grace: float) -> None:
+        """Take no new work, let what is being served end, and stop within `grace` seconds."""
+        deadline = asyncio.get_running_loop().time() + grace
+        await self._health.enter_graceful_shutdown()
+        self._host.begin_drain()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._activity.wait_idle(), grace)
+        left = deadline - asyncio.get_running_loop().time()
+        await self._server.stop(max(0.0, min(left, _LAST_WORDS_SECONDS)))
+
+    def release(self) -> None:
+        """Give up the addresses; to be called when the server has stopped or never started."""
+        self._listeners.release()
+
+    def _add_services(self, options: ServiceOptions) -> None:
+        service = KVBlockService(self._host, options)
+        admin = KVBlockAdmin(self._host, options.limits)
+        bytes_max = options.limits.message_bytes_max
+
+        def unary(
+            request: type[calls.RequestT],
+            method: Callable[[calls.RequestT], Awaitable[Message]],
+        ) -> "grpc.RpcMethodHandler[bytes, bytes]":
+            return calls.unary(self._host, self._activity, request, bytes_max, method)
+
+        methods = {
+            "Allocate": unary(kvblock_pb2.AllocateRequest, service.allocate),
+            "Free": unary(kvblock_pb2.FreeRequest, service.free),
+            "FreeReturningCount": unary(
+                kvblock_pb2.FreeReturningCountRequest, service.free_returning_count
+            ),
+            "GetBlockTable": unary(kvblock_pb2.GetBlockTableRequest, service.get_block_table),
+            "CanAllocate": unary(kvblock_pb2.CanAllocateRequest, service.can_allocate),
+            "Stats": unary(kvblock_pb2.StatsRequest, service.stats),
+            "Step": unary(kvblock_pb2.StepRequest, service.step),
+            "Session": session.handler(service, self._activity),
+        }
+        admin_methods = {
+            "ListPools": unary(admin_pb2.ListPoolsRequest, admin.list_pools),
+            "ListSequences": unary(admin_pb2.ListSequencesRequest, admin.list_sequences),
+            "Audit": unary(admin_pb2.AuditRequest, admin.audit),
+        }
+        for name, handlers in ((SERVICE, methods), (ADMIN, admin_methods)):
+            generic = grpc.method_handlers_generic_handler(name, handlers)
+            self._server.add_generic_rpc_handlers((generic,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        channelz.add_channelz_servicer(self._server)
+        reflected = (SERVICE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(reflected, self._server)

@@ -1,0 +1,150 @@
+"""The Session method: one engine's attach, steps and detach on one stream.
+
+Rules:
+- Each message is answered by one message, in order; an error ends the stream with its status.
+- step_id starts at 1 and grows by one; the last one once more, with the same bytes, is answered by
+  the same bytes and changes nothing.
+- A detach frees the engine's blocks; a stream that ends in any other way leaves them held.
+- A message that was read is answered, also while the server drains; then the stream ends with
+  DRAINING.
+"""
+
+import asyncio
+
+import grpc
+from kvblock.v1 import kvblock_pb2 as pb
+
+from kvblock_service.core.commands import Freed, Release
+from kvblock_service.errors import CallError, InvalidField, SessionState, StepId
+from kvblock_service.host import LiveSession
+from kvblock_service.pool_host import PoolHost
+from kvblock_service.rpc import calls, convert, validate
+from kvblock_service.rpc.calls import Context
+from kvblock_service.rpc.service import KVBlockService
+
+
+class _Session:
+    """The state of one stream."""
+
+    def __init__(self, service: KVBlockService, context: Context) -> None:
+        self._service = service
+        self._host = service.host
+        self._context = context
+        self._task = asyncio.current_task()
+        self._reading = False
+        self._live: LiveSession | None = None
+        self._step_id = 0
+        self._last_request = b""
+        self._last_answer = b""
+
+    async def run(self) -> None:
+        """Answer messages until the engine detaches or its stream ends."""
+        data = await self._read()
+        if data is None:
+            return
+        pool, engine = await self._attach(self._parse(data))
+        while (data := await self._read()) is not None:
+            request = self._parse(data)
+            kind = request.WhichOneof("message")
+            if kind == "step":
+                await self._context.write(self._step(pool, engine, request.step, data))
+            elif kind == "detach":
+                freed = pool.apply(Release(engine))
+                assert isinstance(freed, Freed)
+                self.end()
+                detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
+                answer = pb.SessionResponse(detached=detached)
+                await self._context.write(answer.SerializeToString())
+                return
+            else:
+                raise SessionState(kind or "message", "this session is attached already")
+
+    def end(self) -> None:
+        """The stream is over; the engine's name is free for another session."""
+        if self._live is not None:
+            self._host.leave(self._live)
+            self._live = None
+
+    async def _read(self) -> bytes | None:
+        """The next message, or None when the engine has closed its side."""
+        self._host.refuse_when_draining()
+        self._reading = True
+        try:
+            data = await self._context.read()
+        except asyncio.CancelledError:
+            self._host.refuse_when_draining()
+            raise
+        finally:
+            self._reading = False
+        return data if isinstance(data, bytes) else None
+
+    def _interrupt(self) -> None:
+        if self._reading and self._task is not None:
+            self._task.cancel()
+
+    def _parse(self, data: bytes) -> pb.SessionRequest:
+        return calls.parse(pb.SessionRequest, data, self._service.limits.message_bytes_max)
+
+    async def _attach(self, request: pb.SessionRequest) -> tuple[PoolHost, str]:
+        kind = request.WhichOneof("message")
+        if kind is None:
+            raise InvalidField("message", "nothing", "must be attach, step or detach")
+        if kind != "attach":
+            raise SessionState(kind, "the first message of a session must be attach")
+        pool = self._service.pool(request.attach.pool)
+        engine = validate.engine_name(request.attach.engine)
+        geometry = pool.geometry
+        live = LiveSession(geometry.name, engine, self._interrupt)
+        await self._host.attach(live)
+        self._live = live
+        state = pool.engine(engine)
+        attached = pb.SessionAttached(
+            pool=geometry.name,
+            engine=engine,
+            total_blocks=geometry.total_blocks,
+            block_size=geometry.block_size,
+            device_id=geometry.device_id,
+            held_blocks=state.held_blocks,
+            sequences=state.sequences,
+            server_epoch=self._host.server_epoch,
+        )
+        await self._context.write(pb.SessionResponse(attached=attached).SerializeToString())
+        return pool, engine
+
+    def _step(self, pool: PoolHost, engine: str, request: pb.SessionStep, data: bytes) -> bytes:
+        started = self._service.now()
+        step_id = request.step_id
+        if step_id != self._step_id + 1:
+            if step_id != self._step_id or not step_id:
+                raise StepId(step_id, self._step_id + 1)
+            if data != self._last_request:
+                raise InvalidField("step.step_id", step_id, "was sent before with other content")
+            return self._last_answer
+        command = convert.step_command(engine, request.step, self._service.limits)
+        response = pb.SessionResponse()
+        response.stepped.step_id = step_id
+        self._service.run_step(pool, command, response.stepped.result, started, step_id)
+        self._step_id = step_id
+        self._last_request = data
+        self._last_answer = response.SerializeToString()
+        return self._last_answer
+
+
+def handler(
+    service: KVBlockService, activity: calls.Activity
+) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    """The gRPC handler of the Session method, over bytes."""
+
+    async def behaviour(_: object, context: Context) -> None:
+        with activity:
+            session = _Session(service, context)
+            try:
+                await session.run()
+            except CallError as error:
+                await calls.refuse(context, error)
+            except Exception:  # noqa: BLE001 - break_off logs it
+                await calls.break_off(context, "Session")
+            finally:
+                session.end()
+
+    return grpc.stream_stream_rpc_method_handler(behaviour)

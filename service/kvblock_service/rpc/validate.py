@@ -1,0 +1,130 @@
+"""Checks of request fields that hold whatever the pools' state is.
+
+Rules:
+- A check returns the value to use, or raises an error that names the field, the value and the
+  bound. Nothing has been changed when it raises.
+- The bounds that an operator can set are in RequestLimits under their configuration names.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from google.protobuf.duration_pb2 import Duration
+
+from kvblock_service.errors import InvalidField, RequestLimit
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_NAME_RULE = "must be 1 to 128 characters from A-Z a-z 0-9 . _ -"
+_UINT64_LIMIT = 1 << 64
+
+
+class RequestLimits(NamedTuple):
+    """How much one request may ask for."""
+
+    message_bytes_max: int
+    blocks_per_request_max: int
+    sequences_per_step_max: int
+    max_wait_max: float
+    page_size_max: int
+
+
+def name(field: str, value: str) -> str:
+    """A name that is not empty."""
+    if not _NAME.fullmatch(value):
+        raise InvalidField(field, value, _NAME_RULE)
+    return value
+
+
+def pool_name(value: str) -> str:
+    """The pool that a request names; empty is legal and means the default one."""
+    return name("pool", value) if value else value
+
+
+def engine_name(value: str) -> str:
+    """The engine that a request names; empty means `default`."""
+    return name("engine", value) if value else "default"
+
+
+def num_blocks(value: int | None, limits: RequestLimits) -> int:
+    """The blocks that an allocation wants; unset means one."""
+    if value is None:
+        return 1
+    if value < 1:
+        raise InvalidField("num_blocks", value, "must be at least 1")
+    if value > limits.blocks_per_request_max:
+        raise RequestLimit(
+            "num_blocks", value, "blocks_per_request_max", limits.blocks_per_request_max
+        )
+    return value
+
+
+def max_wait(value: Duration, limits: RequestLimits) -> float:
+    """The time that an allocation may wait, in seconds."""
+    seconds = value.seconds + value.nanos / 1e9
+    if seconds < 0:
+        raise InvalidField("max_wait", f"{seconds} s", "must not be negative")
+    if seconds > limits.max_wait_max:
+        raise RequestLimit("max_wait", seconds, "max_wait_max", limits.max_wait_max)
+    return seconds
+
+
+def page_size(value: int, limits: RequestLimits) -> int:
+    """The rows that one page may have; zero means 100, or fewer where the limit is lower."""
+    if value > limits.page_size_max:
+        raise RequestLimit("page_size", value, "page_size_max", limits.page_size_max)
+    return value or min(100, limits.page_size_max)
+
+
+def page_token(value: str) -> tuple[str, int] | None:
+    """The last row (engine, sequence id) of the page before; None for the first page."""
+    if not value:
+        return None
+    sequence_id, separator, engine = value.partition("@")
+    plain = sequence_id.isascii() and sequence_id.isdigit() and len(sequence_id) <= 20
+    if not (separator and plain and int(sequence_id) < _UINT64_LIMIT and _NAME.fullmatch(engine)):
+        raise InvalidField("page_token", value, "is none that this server gave")
+    return engine, int(sequence_id)
+
+
+def step_columns(
+    free_ids: Sequence[int],
+    allocate_ids: Sequence[int],
+    counts: Sequence[int],
+    limits: RequestLimits,
+) -> None:
+    """Check that the columns of a step fit together and stay within the limits."""
+    _sequence_ids("step.free_sequence_ids", free_ids, limits)
+    _sequence_ids("step.allocate_sequence_ids", allocate_ids, limits)
+    wanted = len(allocate_ids)
+    if counts:
+        if len(counts) != wanted:
+            raise InvalidField(
+                "step.allocate_num_blocks",
+                f"{len(counts)} entries",
+                f"must be as many as allocate_sequence_ids has ({wanted}), or none",
+            )
+        if not all(counts):
+            row = list(counts).index(0)
+            raise InvalidField(f"step.allocate_num_blocks[{row}]", 0, "must be at least 1")
+        wanted = sum(counts)
+    if wanted > limits.blocks_per_request_max:
+        raise RequestLimit(
+            "step.allocate_num_blocks",
+            wanted,
+            "blocks_per_request_max",
+            limits.blocks_per_request_max,
+        )
+
+
+def _sequence_ids(field: str, ids: Sequence[int], limits: RequestLimits) -> None:
+    if len(ids) > limits.sequences_per_step_max:
+        raise RequestLimit(field, len(ids), "sequences_per_step_max", limits.sequences_per_step_max)
+    if len(set(ids)) != len(ids):
+        seen: dict[int, int] = {}
+        for row, sequence_id in enumerate(ids):
+            if sequence_id in seen:
+                raise InvalidField(
+                    f"{field}[{row}]", sequence_id, f"stands at [{seen[sequence_id]}] already"
+                )
+            seen[sequence_id] = row
