@@ -79,10 +79,11 @@ class PoolHost:
         """
         self._acquire()
         try:
+            freed_before = self._pool.freed_total
             outcome = self._pool.apply(command)
         finally:
             self._lock.release()
-        if self._waiting and len(self._pool.free_list):
+        if self._waiting and self._pool.freed_total != freed_before:
             self._waiting[0].set()
         if type(outcome) is LimitReached:
             raise StateLimit(
@@ -195,8 +196,10 @@ class PoolHost:
         left = deadline - time.monotonic()
         if self._closed or left <= 0:
             return False
+        # Not asyncio.wait_for: a cancellation that meets the wake-up would be lost in it.
+        alarm = asyncio.get_running_loop().call_later(left, turn.set)
         try:
-            await asyncio.wait_for(turn.wait(), left)
-        except asyncio.TimeoutError:
-            return False
-        return not self._closed
+            await turn.wait()
+        finally:
+            alarm.cancel()
+        return not self._closed and time.monotonic() < deadline

@@ -28,7 +28,11 @@ def listen_address(text: str) -> str:
         ValueError: it is none; the text says why.
 
     """
-    return _unix(text.removeprefix("unix:")) if text.startswith("unix:") else tcp_address(text)
+    if text.startswith("unix:"):
+        return _unix(text.removeprefix("unix:"))
+    if _HOST_AND_PORT.fullmatch(text) is None:
+        raise ValueError("must be unix:PATH, HOST:PORT or [IPv6]:PORT")
+    return tcp_address(text)
 
 
 def tcp_address(text: str) -> str:
@@ -40,7 +44,7 @@ def tcp_address(text: str) -> str:
     """
     found = _HOST_AND_PORT.fullmatch(text)
     if found is None:
-        raise ValueError("must be unix:PATH, HOST:PORT or [IPv6]:PORT")
+        raise ValueError("must be HOST:PORT or [IPv6]:PORT")
     if found["ipv6"] is None and not found["host"]:
         raise ValueError("names no host; for this machine only, write 127.0.0.1:PORT")
     if found["ipv6"] is not None:

@@ -7,16 +7,42 @@ Rules:
   and hyphens); only `pools` has the flag `--pool`.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from kvblock_service.config.addresses import is_loopback, listen_address, tcp_address
-from kvblock_service.config.values import OneOf, Seconds, Whole, items, name, pool_fields, truth
+from kvblock_service.config.values import (
+    OneOf,
+    Seconds,
+    Whole,
+    items,
+    name,
+    pool_fields,
+    text,
+    truth,
+)
 
 BLOCKS_MAX = 2**31 - 1
 """Blocks that one pool may have."""
+
+
+def _served(value: object, info: ValidationInfo) -> str:
+    return _permitted(listen_address(text(value)), info)
+
+
+def _scraped(value: object, info: ValidationInfo) -> str | None:
+    return None if value is None else _permitted(tcp_address(text(value)), info)
+
+
+def _permitted(address: str, info: ValidationInfo) -> str:
+    if info.data.get("insecure", True) or is_loopback(address):
+        return address
+    raise ValueError(
+        "is open to other machines, and nothing protects it; use a loopback address, or permit it"
+        " with --insecure"
+    )
 
 
 class PoolConfig(BaseModel):
@@ -28,6 +54,10 @@ class PoolConfig(BaseModel):
     total_blocks: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))]
     block_size: Annotated[int, BeforeValidator(Whole(1, 65_536))] = 16
     device_id: Annotated[int, BeforeValidator(Whole(0, 2**32 - 1))] = 0
+
+    def table(self) -> dict[str, object]:
+        """The pool as a TOML file holds it."""
+        return {key: getattr(self, field) for key, field in POOL_KEYS.items()}
 
     def spec(self) -> str:
         """The pool as `--pool` takes it."""
@@ -73,8 +103,10 @@ class Settings(BaseModel):
     ]
     default_pool: str = ""
     insecure: Annotated[bool, BeforeValidator(truth)] = False
-    listen: Annotated[tuple[str, ...], BeforeValidator(items), NoDecode]
-    metrics_listen: str | None = None
+    listen: Annotated[
+        tuple[Annotated[str, BeforeValidator(_served)], ...], BeforeValidator(items), NoDecode
+    ]
+    metrics_listen: Annotated[str | None, BeforeValidator(_scraped)] = None
     grace: Annotated[float, BeforeValidator(Seconds(0, 3600))] = 10.0
     retry_after: Annotated[float, BeforeValidator(Seconds(0, 60))] = 0.010
     log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
@@ -85,34 +117,21 @@ class Settings(BaseModel):
     @field_validator("pools")
     @classmethod
     def _pools_differ(cls, pools: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
-        if not pools:
-            raise ValueError("must name at least one pool")
-        _refuse_repeated([pool.name for pool in pools], "the pool")
-        return pools
+        return _without_repeats(pools, [pool.name for pool in pools])
 
     @field_validator("default_pool", mode="before")
     @classmethod
-    def _default_pool_exists(cls, value: object, info: ValidationInfo) -> object:
-        pools = info.data.get("pools")
-        if value == "" or pools is None:
+    def _default_pool_exists(cls, value: object, info: ValidationInfo) -> str:
+        names = [pool.name for pool in info.data.get("pools", ())]
+        if value == "" or not names or value in names:
             return str(value)
-        names = [pool.name for pool in pools]
-        if value not in names:
-            raise ValueError(f"must be one of the pools: {', '.join(names)}")
-        return value
+        raise ValueError(f"must be one of the pools: {', '.join(names)}")
 
-    @field_validator("listen", mode="after")
+    @field_validator("listen")
     @classmethod
-    def _listen_is_legal(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        if not addresses:
-            raise ValueError("must name at least one address")
-        _refuse_repeated([a for a in addresses if not a.endswith(":0")], "the address")
-        return addresses
-
-    @field_validator("metrics_listen", mode="before")
-    @classmethod
-    def _metrics_listen_is_legal(cls, value: object, info: ValidationInfo) -> object:
-        return None if value is None else _allowed(_text(value), info, unix=False)
+    def _addresses_differ(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        fixed = [a for a in addresses if a.startswith("unix:") or not a.endswith(":0")]
+        return _without_repeats(addresses, fixed)
 
 
 class ServerConfig(Settings):
@@ -123,9 +142,22 @@ class ServerConfig(Settings):
     def flat(self) -> dict[str, object]:
         """Every setting by its name, the limits among the others, as TOML would hold it."""
         values = self.model_dump(exclude={"limits"})
+        values["pools"] = [pool.table() for pool in self.pools]
         return values | self.limits.model_dump()
 
     def exposed(self) -> tuple[str, ...]:
         """The addresses that other machines may reach."""
         addresses = (*self.listen, *([self.metrics_listen] if self.metrics_listen else ()))
         return tuple(address for address in addresses if not is_loopback(address))
+
+
+_Entries = TypeVar("_Entries", bound=tuple[object, ...])
+
+
+def _without_repeats(entries: _Entries, keys: list[str]) -> _Entries:
+    if not entries:
+        raise ValueError("must not be empty")
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise ValueError(f"must not name {', '.join(repeated)} twice")
+    return entries

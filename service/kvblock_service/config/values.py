@@ -76,6 +76,13 @@ def truth(value: object) -> bool:
     return known
 
 
+def text(value: object) -> str:
+    """A text that is not empty."""
+    if isinstance(value, str) and value:
+        return value
+    raise ValueError("must be a text that is not empty")
+
+
 def name(value: object) -> str:
     """The name of a pool."""
     if isinstance(value, str) and _NAME.fullmatch(value):
@@ -94,17 +101,16 @@ def items(value: object) -> list[object]:
 
 def pool_fields(value: object) -> object:
     """The fields of a pool, from its spec (`NAME:total=4096,...`) or its TOML table."""
-    if isinstance(value, str):
-        value = _parsed_spec(value)
-    if not isinstance(value, dict):
-        return value
-    unknown = [key for key in value if key not in POOL_KEYS]
+    fields = _parsed_spec(value) if isinstance(value, str) else value
+    if not isinstance(fields, dict):
+        return fields
+    unknown = ", ".join(repr(key) for key in fields if key not in POOL_KEYS)
     if unknown:
-        raise ValueError(
-            f"has the unknown key {', '.join(map(repr, unknown))}; a pool has {', '.join(POOL_KEYS)}"
-            " (in a file, the server's own keys stand above the first [[pools]])"
-        )
-    return {POOL_KEYS[key]: entry for key, entry in value.items()}
+        problem = f"has the unknown key {unknown}; a pool has {', '.join(POOL_KEYS)}"
+        if fields is value:
+            problem += " (the server's own keys stand above the first [[pools]])"
+        raise ValueError(problem)
+    return {POOL_KEYS[key]: entry for key, entry in fields.items()}
 
 
 def _parsed_spec(spec: str) -> dict[str, object]:

@@ -33,7 +33,7 @@ def audit(pool: Pool) -> Report:
         violations.append(sentence)
         if len(violations) == VIOLATIONS_MAX:
             break
-    never_used = pool.geometry.total_blocks - pool.free_list.fresh
+    never_used = max(0, pool.geometry.total_blocks - pool.free_list.fresh)
     return Report(
         free_blocks=len(pool.free_list.freed) + never_used,
         held_blocks=sum(len(table) for engine in engines for table in engine.tables.values()),
@@ -44,13 +44,19 @@ def audit(pool: Pool) -> Report:
 
 def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
     used = pool.free_list.fresh
+    if used > pool.geometry.total_blocks:
+        yield f"{used} blocks were handed out, but the pool has {pool.geometry.total_blocks}"
     if len(pool.holders) != used:
         yield f"owners are kept for {len(pool.holders)} blocks, but {used} were ever handed out"
     places = array("I", [0]) * used
+    numbered: dict[int, Engine] = {}
     for engine in engines:
+        other = numbered.setdefault(engine.number, engine)
+        if other is not engine:
+            yield f"engines {other.name} and {engine.name} have the same number {engine.number}"
         yield from _tables(pool, engine, places)
     for block in pool.free_list.freed:
-        if block >= used:
+        if not 0 <= block < used:
             yield f"block {block} is on the free stack, but was never handed out"
         elif places[block]:
             yield f"block {block} is on the free stack and {_place(places[block])}"
@@ -74,12 +80,12 @@ def _tables(pool: Pool, engine: Engine, places: "array[int]") -> Iterator[str]:
         if not table:
             yield f"{where} is empty"
         for block in table:
-            if block >= len(places):
+            if not 0 <= block < len(places):
                 yield f"block {block} is in {where}, but was never handed out"
                 continue
             if places[block]:
                 yield f"block {block} is in {where} and {_place(places[block])}"
-            if pool.holders[block] != engine.number:
+            if block >= len(pool.holders) or pool.holders[block] != engine.number:
                 yield f"block {block} is in {where}, but is kept as another engine's"
             places[block] = engine.number
     if held != engine.held:

@@ -17,6 +17,7 @@ from kvblock_service.errors import InvalidField, RequestLimit
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NAME_RULE = "must be 1 to 128 characters from A-Z a-z 0-9 . _ -"
 _UINT64_LIMIT = 1 << 64
+_NANOS_LIMIT = 1_000_000_000
 
 
 class RequestLimits(NamedTuple):
@@ -61,7 +62,10 @@ def num_blocks(value: int | None, limits: RequestLimits) -> int:
 
 def max_wait(value: Duration, limits: RequestLimits) -> float:
     """The time that an allocation may wait, in seconds."""
-    seconds = value.seconds + value.nanos / 1e9
+    if abs(value.nanos) >= _NANOS_LIMIT or value.seconds * value.nanos < 0:
+        shown = f"{value.seconds} s and {value.nanos} ns"
+        raise InvalidField("max_wait", shown, "must be less than 1 s of nanos, signed as seconds")
+    seconds = value.seconds + value.nanos / _NANOS_LIMIT
     if seconds < 0:
         raise InvalidField("max_wait", f"{seconds} s", "must not be negative")
     if seconds > limits.max_wait_max:

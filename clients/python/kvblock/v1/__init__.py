@@ -1,0 +1,1 @@
+"""The wire contract: stubs that `make gen` makes of protos/kvblock/v1."""

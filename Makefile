@@ -1,0 +1,57 @@
+# Every target works on a fresh Debian machine that has python3 and make; the first one that needs
+# the environment sets it up.
+
+# The Python (3.10 or newer) that .venv is made with.
+PYTHON ?= python3
+# Arguments for pytest, for instance TESTS='-k wheel'.
+TESTS ?=
+# Arguments for the benchmark.
+BENCH ?=
+# Set to --upgrade to move every pinned version to its newest.
+UPGRADE ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+PACKAGES := service clients/python tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup run test lint gen bench constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## Make .venv with kvblock and all tools in it (quick when nothing changed)
+
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON='$(PYTHON)' scripts/setup.sh
+	@touch $@
+
+run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then on a third each
+	@$(BIN)/kvblock replay --engines 3 --mode both
+
+test: $(READY) ## Run all tests
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(READY) ## Check style, types, layers and the proto contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/buf lint protos
+	scripts/check_breaking.sh
+
+gen: $(READY) ## Generate the Python stubs from protos/ anew
+	@scripts/gen_stubs.sh clients/python
+
+bench: $(READY) ## Run the benchmarks; writes build/bench.json
+	@scripts/install_redis.sh
+	@mkdir -p build
+	@$(BIN)/kvblock bench --json build/bench.json $(BENCH)
+
+constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upgrade: the newest)
+	@scripts/pin_versions.sh $(UPGRADE)
+
+clean: ## Remove .venv and everything that was built
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find service clients tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""`python -m kvblock` is `kvblock`."""
+
+from kvblock.cli import main
+
+main()

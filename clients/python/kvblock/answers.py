@@ -1,0 +1,138 @@
+"""From answer messages to values, for both clients.
+
+Rules:
+- Lists of numbers are taken with one slice each; nothing is done per element in Python.
+- A message that lacks what the contract promises raises KVBlockError instead of a made-up value.
+"""
+
+from __future__ import annotations
+
+from kvblock.errors import KVBlockError
+from kvblock.results import (
+    Attachment,
+    AuditReport,
+    BlockTable,
+    Capacity,
+    EngineStats,
+    Granted,
+    PoolInfo,
+    PoolStats,
+    RefusalReason,
+    Refused,
+    SequenceInfo,
+    ServerStats,
+    StepResult,
+)
+from kvblock.v1 import admin_pb2 as admin
+from kvblock.v1 import kvblock_pb2 as pb
+
+
+def allocated(message: pb.AllocateResponse) -> Granted | Refused:
+    """What came of an Allocate."""
+    kind = message.WhichOneof("result")
+    if kind == "granted":
+        grant = message.granted
+        return Granted(
+            grant.block_numbers[:], grant.block_size, grant.device_id, grant.table_length
+        )
+    if kind == "refused":
+        return refused(message.refused)
+    raise KVBlockError("the server's answer to Allocate holds no result; is it a newer version?")
+
+
+def refused(message: pb.Refusal) -> Refused:
+    """A refusal."""
+    retry_after = None
+    if message.HasField("retry_after"):
+        retry_after = message.retry_after.seconds + message.retry_after.nanos / 1e9
+    return Refused(RefusalReason(message.reason), message.free_blocks, message.needed, retry_after)
+
+
+def block_table(message: pb.GetBlockTableResponse) -> BlockTable:
+    """A block table."""
+    return BlockTable(message.block_numbers[:], message.block_size, message.device_id)
+
+
+def capacity(message: pb.CanAllocateResponse) -> Capacity:
+    """Whether so many blocks are free."""
+    return Capacity(message.can_allocate, message.free_blocks)
+
+
+def step_result(message: pb.StepResult) -> StepResult:
+    """What came of a step."""
+    return StepResult(
+        message.block_numbers[:],
+        message.granted,
+        refused(message.refusal) if message.HasField("refusal") else None,
+        message.freed_counts[:],
+        message.free_blocks,
+    )
+
+
+def attachment(message: pb.SessionAttached) -> Attachment:
+    """What a session learned when it attached."""
+    return Attachment(
+        message.pool,
+        message.engine,
+        message.total_blocks,
+        message.block_size,
+        message.device_id,
+        message.held_blocks,
+        message.sequences,
+        message.server_epoch,
+    )
+
+
+def server_stats(message: pb.StatsResponse) -> ServerStats:
+    """The state of pools."""
+    return ServerStats(tuple(_pool_stats(pool) for pool in message.pools), message.server_epoch)
+
+
+def _pool_stats(message: pb.PoolStats) -> PoolStats:
+    return PoolStats(
+        pool=message.pool,
+        total_blocks=message.total_blocks,
+        free_blocks=message.free_blocks,
+        held_blocks=message.held_blocks,
+        block_size=message.block_size,
+        device_id=message.device_id,
+        sequences=message.sequences,
+        allocated_blocks_total=message.allocated_blocks_total,
+        freed_blocks_total=message.freed_blocks_total,
+        refusals={RefusalReason(row.reason): row.count for row in message.refusals},
+        revision=message.revision,
+        waiting=message.waiting,
+        engines=tuple(
+            EngineStats(row.engine, row.held_blocks, row.sequences, row.attached)
+            for row in message.engines
+        ),
+    )
+
+
+def pools(message: admin.ListPoolsResponse) -> tuple[PoolInfo, ...]:
+    """The pools of a server."""
+    return tuple(
+        PoolInfo(row.pool, row.total_blocks, row.block_size, row.device_id, row.is_default)
+        for row in message.pools
+    )
+
+
+def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
+    """One page of sequences."""
+    return [SequenceInfo(row.engine, row.sequence_id, row.num_blocks) for row in message.sequences]
+
+
+def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
+    """What a recount found."""
+    return tuple(
+        AuditReport(
+            pool=row.pool,
+            clean=row.clean,
+            total_blocks=row.total_blocks,
+            free_blocks=row.free_blocks,
+            held_blocks=row.held_blocks,
+            sequences=row.sequences,
+            violations=tuple(row.violations),
+        )
+        for row in message.reports
+    )

@@ -1,0 +1,82 @@
+"""Checks of arguments that need no server.
+
+Rules:
+- A check returns the value to use, or raises InvalidArgumentError with the same reason, metadata
+  and violation that the server gives for a field that is never legal.
+- Only what cannot be written into a request is refused here; limits are the server's.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import SupportsIndex
+
+from kvblock.errors import ErrorReason, FieldViolation, InvalidArgumentError
+
+UINT32_MAX = (1 << 32) - 1
+UINT64_MAX = (1 << 64) - 1
+SECONDS_MAX = 315_576_000_000
+"""The longest time that a protobuf Duration holds."""
+TIMEOUT_MAX = 31_536_000
+"""The longest finite timeout: a year."""
+
+_SHOWN_MAX = 80
+
+
+def invalid(field: str, value: object, problem: str) -> InvalidArgumentError:
+    """The error that names the field, the value and what would be right."""
+    shown = repr(value)
+    if len(shown) > _SHOWN_MAX:
+        shown = f"{shown[: _SHOWN_MAX - 3]}..."
+    text = f"{field}: {shown} {problem}"
+    return InvalidArgumentError(
+        text,
+        reason=ErrorReason.INVALID_FIELD,
+        metadata={"field": field, "value": shown},
+        violations=(FieldViolation(field, text),),
+    )
+
+
+def whole_number(field: str, value: SupportsIndex, maximum: int) -> int:
+    """A whole number from 0 to `maximum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= maximum:
+        raise invalid(field, value, f"must be a whole number from 0 to {maximum}")
+    return number
+
+
+def name(field: str, value: str) -> str:
+    """Text that can be written into a request; which names are legal is the server's to say."""
+    if not isinstance(value, str):
+        raise invalid(field, value, "must be a str")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise invalid(field, value, "must be valid Unicode") from None
+    return value
+
+
+def seconds(field: str, value: float) -> float:
+    """A time span in seconds, from 0 on."""
+    if not (_is_number(value) and 0 <= value <= SECONDS_MAX):
+        raise invalid(field, value, f"must be seconds from 0 to {SECONDS_MAX}")
+    return float(value)
+
+
+def timeout(value: float | None) -> float | None:
+    """A timeout in seconds above 0; None and infinity both become None: no timeout."""
+    if value is None or value == math.inf:
+        return None
+    if not (_is_number(value) and 0 < value <= TIMEOUT_MAX):
+        raise invalid(
+            "timeout", value, f"must be seconds above 0, at most {TIMEOUT_MAX}, or math.inf"
+        )
+    return float(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

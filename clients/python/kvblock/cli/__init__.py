@@ -1,0 +1,27 @@
+"""The command line.
+
+Rules:
+- Exit code 0: done. 1: refused, or something is unhealthy. 2: wrong usage. 3: server unreachable.
+  130 and 141: ended by Ctrl-C, or because nobody reads the output any more; both without a word.
+- Answers go to stdout; errors go to stderr as `error: ...` and a hint, without a traceback.
+- `--json` prints one object with the field names of the proto; numbers are numbers.
+- This module loads in the plain install, which has no typer and no rich.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command that the program's arguments name, and exit with its code."""
+    try:
+        from kvblock.cli.app import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("typer", "rich"):
+            raise
+        extra = "server" if sys.argv[1:2] == ["serve"] else "cli"
+        sys.stderr.write(
+            f"error: the command line needs {error.name}, which is not installed\n"
+            f"hint: pip install 'kvblock[{extra}]'\n"
+        )
+        sys.exit(2)
+    sys.exit(run())

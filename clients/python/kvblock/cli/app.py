@@ -1,0 +1,61 @@
+"""The application: every command by its name.
+
+Rules:
+- A command's module adds itself; only what all commands share stands here.
+- Start-up loads neither gRPC nor the service: commands load what they need when they run.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from kvblock.cli import admin, blocks, replay, serve, stats
+from kvblock.cli.failures import exit_code_of
+
+_EXIT_CODES = (
+    "[bold]Exit codes:[/] 0 done; 1 refused, or unhealthy (an allocation that does not fit, an"
+    " unknown sequence, an audit that finds anything); 2 wrong usage or configuration; 3 server"
+    " unreachable."
+)
+
+
+def run() -> int:
+    """Run the command that the program's arguments name; gives the exit code."""
+    # What gRPC's own core writes to stderr repeats what the exceptions say, in its own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    command = typer.main.get_command(make_app())
+    return exit_code_of(lambda: command.main(prog_name="kvblock", standalone_mode=False))
+
+
+def make_app() -> typer.Typer:
+    """The application with all commands."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog=_EXIT_CODES)(kvblock)
+    for module in (serve, stats, blocks, admin, replay):
+        module.register(app)
+    return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kvblock {version('kvblock')}")
+        raise typer.Exit
+
+
+def kvblock(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    """Share the paged-KV-cache blocks of a host among LLM engines."""

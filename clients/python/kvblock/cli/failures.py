@@ -1,0 +1,101 @@
+"""How a command ends when it cannot do what it was asked.
+
+Rules:
+- A command that cannot go on raises CommandError, or lets the client's errors pass: `exit_code_of`
+  tells what is shown and which code follows.
+- Only errors that a user can meet are caught; a fault of this program keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from kvblock.cli.output import error_console
+
+if TYPE_CHECKING:
+    from kvblock.errors import KVBlockError
+
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+# The base of typer's own errors, which has had more than one name.
+_TyperError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class CommandError(Exception):
+    """Ends a command with an exit code; each further line of the text is a detail."""
+
+    def __init__(self, exit_code: int, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+        self.hint = hint
+
+
+def exit_code_of(command: Callable[[], object]) -> int:
+    """Run a command; show what went wrong, if anything did, and give the exit code."""
+    try:
+        return _exit_code_of(command)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # What is still in the buffer would be tried again, and complained about, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _exit_code_of(command: Callable[[], object]) -> int:
+    try:
+        code = command()
+        sys.stdout.flush()
+    except typer.Exit as ended:
+        return ended.exit_code
+    except CommandError as error:
+        return _tell(error.exit_code, str(error), error.hint)
+    except _TyperError as error:
+        return _tell_usage(error)
+    except _client_error() as error:
+        return _tell_failed_call(error)
+    return code if isinstance(code, int) else DONE
+
+
+def _client_error() -> type[KVBlockError]:
+    # Python asks only when something was raised: a command that ends well does not load this.
+    from kvblock.errors import KVBlockError
+
+    return KVBlockError
+
+
+def _tell_failed_call(error: KVBlockError) -> int:
+    from kvblock.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
+
+    if isinstance(error, InvalidArgumentError):
+        return _tell(USAGE, str(error))
+    if isinstance(error, UnavailableError):
+        hint = "is `kvblock serve` running? --address or KVBLOCK_ADDRESS name the server"
+        return _tell(UNREACHABLE, str(error), "" if error.reason else hint)
+    if isinstance(error, DeadlineExceededError):
+        return _tell(UNREACHABLE, str(error), "--timeout sets how long to wait for an answer")
+    return _tell(REFUSED, str(error))
+
+
+def _tell_usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return USAGE
+    context = getattr(error, "ctx", None)
+    text = " ".join(error.format_message().split())
+    return _tell(USAGE, text, f"see `{context.command_path} --help`" if context else "")
+
+
+def _tell(code: int, text: str, hint: str = "") -> int:
+    console = error_console()
+    console.print("[bold red]error:[/] ", end="")
+    console.print(text, markup=False, soft_wrap=True)
+    if hint:
+        console.print("[bold]hint:[/] ", end="")
+        console.print(hint, markup=False, soft_wrap=True)
+    return code

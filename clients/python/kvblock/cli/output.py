@@ -1,0 +1,81 @@
+"""What commands print: tables and text for people, JSON for machines.
+
+Rules:
+- Colours only on a terminal, and not when NO_COLOR is set.
+- Where stdout is no terminal nothing is wrapped or cut.
+- JSON is on one line where stdout is no terminal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from enum import Enum
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_UNBOUNDED = 10_000
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Where answers go."""
+    width = None if sys.stdout.isatty() else _UNBOUNDED
+    return _Output(width=width, highlight=False, emoji=False)
+
+
+def error_console() -> Console:
+    """Where errors go."""
+    return _Output(stderr=True, highlight=False, emoji=False)
+
+
+def plain(value: object) -> object:
+    """A client's answer as JSON has it: fields by their names, enums by their names."""
+    if isinstance(value, Enum):
+        return value.name
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def print_json(value: object, *, one_line: bool = False) -> None:
+    """Print one JSON value."""
+    spread = sys.stdout.isatty() and not one_line
+    sys.stdout.write(json.dumps(value, indent=2 if spread else None, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def table(*columns: str, left: int = 1) -> Table:
+    """A table; its first `left` columns hold words, the others numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        made.add_column(
+            column, justify="left" if index < left else "right", overflow="fold", no_wrap=False
+        )
+    return made
+
+
+def number(value: int) -> str:
+    """A number for people."""
+    return f"{value:,}"
+
+
+def share(part: int, whole: int) -> Text:
+    """A part of a whole in percent; what is nearly used up stands out."""
+    percent = 100 * part / whole
+    style = "red" if percent > 95 else "yellow" if percent > 80 else "green"
+    return Text(f"{percent:.1f} %", style=style)

@@ -1,0 +1,226 @@
+"""`kvblock serve`: the flags of the server.
+
+Rules:
+- There is a flag for every setting; its parameter has the setting's name. Values are handed on as
+  they were written, so that the configuration judges flags, variables and the file alike.
+- The service is loaded when the command runs, and only here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kvblock.cli.failures import USAGE, CommandError
+from kvblock.cli.output import console, print_json, table
+
+if TYPE_CHECKING:
+    from kvblock_service.config import LoadedConfig
+
+_NOT_SETTINGS = ("config_file", "check", "as_json")
+_POOLS, _BEHAVIOUR, _LIMITS = "Pools and addresses", "Behaviour", "Limits"
+
+
+def _flag(metavar: str, help_text: str, panel: str, *names: str) -> Any:
+    return typer.Option(
+        *names, metavar=metavar, help=help_text, rich_help_panel=panel, show_default=False
+    )
+
+
+def _limit(help_text: str, default: str) -> Any:
+    return _flag("N", f"{help_text} [dim]\\[default: {default}][/]", _LIMITS)
+
+
+Pools = Annotated[
+    list[str] | None,
+    _flag(
+        "SPEC",
+        "A pool, as NAME:total=4096,block_size=16,device=0; block_size and device may be left out,"
+        " then they are 16 and 0. Once for each pool; at least one.",
+        _POOLS,
+        "--pool",
+    ),
+]
+DefaultPool = Annotated[
+    str | None,
+    _flag(
+        "NAME", "What requests mean that name no pool. [dim]\\[default: the only pool][/]", _POOLS
+    ),
+]
+Listen = Annotated[
+    list[str] | None,
+    _flag(
+        "ADDRESS",
+        "unix:PATH, HOST:PORT or \\[IPv6]:PORT; port 0 is any free one. Once for each address."
+        " [dim]\\[default: unix:/run/kvblock.sock for root, else"
+        " unix:$XDG_RUNTIME_DIR/kvblock.sock][/]",
+        _POOLS,
+    ),
+]
+MetricsListen = Annotated[
+    str | None,
+    _flag("HOST:PORT", "Where Prometheus may scrape. [dim]\\[default: nowhere][/]", _POOLS),
+]
+Insecure = Annotated[
+    bool | None,
+    typer.Option(
+        "--insecure/--no-insecure",
+        help="Permit addresses that other machines can reach, without any protection.",
+        rich_help_panel=_POOLS,
+        show_default=False,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    _flag(
+        "FILE", "A TOML file with settings (KVBLOCK_CONFIG names one, too).", _BEHAVIOUR, "--config"
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Show every setting, its value and its source, and start nothing.",
+        rich_help_panel=_BEHAVIOUR,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="With --check: as JSON.", rich_help_panel=_BEHAVIOUR)
+]
+Grace = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long a shutdown waits for running calls. [dim]\\[default: 10][/]",
+        _BEHAVIOUR,
+    ),
+]
+RetryAfter = Annotated[
+    str | None,
+    _flag(
+        "SECONDS", "When a refused client should try again. [dim]\\[default: 0.01][/]", _BEHAVIOUR
+    ),
+]
+LogFormat = Annotated[
+    str | None,
+    _flag(
+        "FORMAT",
+        "text, json, or auto: text on a terminal, json otherwise. [dim]\\[default: auto][/]",
+        _BEHAVIOUR,
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    _flag("LEVEL", "debug, info, warning or error. [dim]\\[default: info][/]", _BEHAVIOUR),
+]
+MessageBytesMax = Annotated[str | None, _limit("Bytes in a request.", "4194304")]
+BlocksPerRequestMax = Annotated[str | None, _limit("Blocks that one request asks for.", "1048576")]
+SequencesPerStepMax = Annotated[
+    str | None, _limit("Sequences that one step frees, and that it serves.", "65536")
+]
+SequencesPerEngineMax = Annotated[str | None, _limit("Sequences of an engine.", "1048576")]
+EnginesMax = Annotated[str | None, _limit("Engines in a pool.", "1024")]
+SessionsMax = Annotated[str | None, _limit("Sessions of the server.", "1024")]
+WaitQueueMax = Annotated[str | None, _limit("Allocations that wait in a pool.", "1024")]
+MaxWaitMax = Annotated[str | None, _limit("Seconds that an allocation may wait.", "60.0")]
+PageSizeMax = Annotated[str | None, _limit("Rows in a page of a listing.", "10000")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command(
+        epilog="Every setting is also a variable (KVBLOCK_LISTEN for --listen, KVBLOCK_POOLS for"
+        " --pool; lists separated by blanks) and a key of the TOML file (listen, [[pools]] with"
+        " name, total, block_size, device). Flags win over variables, variables over the file."
+        "\n\nExample: [bold]kvblock serve --pool main:total=4096 --listen unix:/tmp/kv.sock[/]"
+    )(serve)
+
+
+def serve(
+    context: typer.Context,
+    pools: Pools = None,
+    default_pool: DefaultPool = None,
+    listen: Listen = None,
+    metrics_listen: MetricsListen = None,
+    insecure: Insecure = None,
+    config_file: ConfigFile = None,
+    check: Check = False,
+    as_json: AsJson = False,
+    grace: Grace = None,
+    retry_after: RetryAfter = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+    message_bytes_max: MessageBytesMax = None,
+    blocks_per_request_max: BlocksPerRequestMax = None,
+    sequences_per_step_max: SequencesPerStepMax = None,
+    sequences_per_engine_max: SequencesPerEngineMax = None,
+    engines_max: EnginesMax = None,
+    sessions_max: SessionsMax = None,
+    wait_queue_max: WaitQueueMax = None,
+    max_wait_max: MaxWaitMax = None,
+    page_size_max: PageSizeMax = None,
+) -> None:
+    """Serve block pools until SIGTERM or Ctrl-C.
+
+    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr. Exits
+    with 0 when it was shut down in order, with 1 when it cannot listen.
+    """
+    if as_json and not check:
+        raise typer.BadParameter("--json goes with --check")
+    flags = {name: value for name, value in context.params.items() if name not in _NOT_SETTINGS}
+    loaded = _load(flags, config_file)
+    if check:
+        _show(loaded, as_json=as_json)
+        return
+    from kvblock_service.main import run
+
+    raise typer.Exit(run(loaded.config))
+
+
+def _load(flags: dict[str, object], config_file: Path | None) -> LoadedConfig:
+    try:
+        from kvblock_service.config import ConfigError, load_with_sources
+
+        importlib.import_module("kvblock_service.main")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kvblock"):
+            raise
+        raise CommandError(
+            USAGE,
+            f"the server needs {error.name}, which is not installed",
+            "pip install 'kvblock[server]'",
+        ) from error
+    try:
+        return load_with_sources(flags, config_file)
+    except ConfigError as error:
+        raise CommandError(USAGE, _all_problems(error.problems)) from None
+
+
+def _all_problems(problems: tuple[str, ...]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join([f"the configuration has {len(problems)} problems:", *problems])
+
+
+def _show(loaded: LoadedConfig, *, as_json: bool) -> None:
+    values = loaded.config.flat()
+    if as_json:
+        print_json({"config": values, "sources": loaded.sources})
+        return
+    made = table("SETTING", "VALUE", "SOURCE", left=3)
+    specs = [pool.spec() for pool in loaded.config.pools]
+    for name, value in (values | {"pools": specs}).items():
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        for row, entry in enumerate(entries):
+            shown = (
+                ""
+                if entry in ("", None)
+                else str(entry).lower()
+                if isinstance(entry, bool)
+                else str(entry)
+            )
+            made.add_row("" if row else name, shown or "[dim]none[/]", loaded.sources[name])
+    console().print(made)

@@ -1,0 +1,182 @@
+"""A server of one's own, as a child process: for tests, replays and trying things out.
+
+Rules:
+- It listens on a Unix socket in a private directory, which goes away with it.
+- Its arguments configure it: `KVBLOCK_*` variables of this process are meant for other servers and
+  do not reach it, all others do.
+- It is stopped with SIGTERM, and killed only when it does not end in time; at the latest at
+  interpreter exit.
+- What it writes to stderr is kept, and is part of the error when it does not start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import IO
+
+from kvblock.errors import KVBlockError
+
+READY = "kvblock ready "
+STOP_SECONDS = 15.0
+"""How long a server that was told to stop may take, before it is killed."""
+
+
+class ServerStartError(KVBlockError):
+    """The server did not start; the text holds what it wrote to stderr."""
+
+
+class EmbeddedServer:
+    """A `kvblock serve` that lives as long as the `with` block.
+
+    `pools` are written as for `--pool`; `extra_args` go behind the other arguments; `env` is added
+    to the environment that it inherits; `start_timeout` is in seconds.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[str] = ("default:total=4096,block_size=16,device=0",),
+        extra_args: Sequence[str] = (),
+        *,
+        env: Mapping[str, str] | None = None,
+        start_timeout: float = 30.0,
+    ) -> None:
+        self._arguments = [part for pool in pools for part in ("--pool", pool)]
+        self._extra_arguments = list(extra_args)
+        self._env = {k: v for k, v in os.environ.items() if not k.startswith("KVBLOCK_")}
+        self._env.update(env or {})
+        self._start_timeout = start_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory = Path()
+        self._ready: list[tuple[str, str]] = []
+        self._stderr: str | None = None
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """Its Unix socket, for `connect`."""
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that it listens on, the Unix socket first."""
+        return tuple(value for key, value in self._ready if key == "listen")
+
+    @property
+    def metrics_address(self) -> str | None:
+        """Where its metrics are scraped, if it was told to offer them."""
+        return dict(self._ready).get("metrics")
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The child process.
+
+        Raises:
+            KVBlockError: it was not started.
+
+        """
+        if self._process is None:
+            raise KVBlockError("this server was not started; enter it first")
+        return self._process
+
+    @property
+    def stderr(self) -> str:
+        """What it has written to stderr so far: its log."""
+        if self._stderr is not None:
+            return self._stderr
+        return (self._directory / "stderr").read_text(errors="replace") if self._process else ""
+
+    def start(self) -> None:
+        """Start it and wait until it serves.
+
+        Raises:
+            ServerStartError: it ended, or was not ready in time.
+            KVBlockError: it was started before.
+
+        """
+        if self._process is not None:
+            raise KVBlockError("this server was started before; make a new one")
+        self._directory = Path(tempfile.mkdtemp(prefix="kvblock-"))
+        listen = ["--listen", f"unix:{self._directory / 'kvblock.sock'}"]
+        command = [sys.executable, "-m", "kvblock", "serve"]
+        with (self._directory / "stderr").open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [*command, *self._arguments, *listen, *self._extra_arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=self._env,
+            )
+        self._clean_up = weakref.finalize(self, _clean_up, self._process, self._directory)
+        assert self._process.stdout is not None
+        line = _first_line(self._process.stdout, self._start_timeout)
+        if not line.startswith(READY):
+            self.stop()
+            raise ServerStartError(
+                f"the server did not start within {self._start_timeout:g} s (exit code"
+                f" {self._process.returncode}):\n{self._stderr or line}"
+            )
+        # Values may hold blanks: a pair begins where a key and an equals sign follow a blank.
+        pairs = re.split(r" (?=[a-z_]+=)", line.removeprefix(READY))
+        self._ready = [(key, value) for key, _, value in (pair.partition("=") for pair in pairs)]
+
+    def stop(self) -> int | None:
+        """Stop it, if it runs, and answer its exit code; None when it was never started."""
+        if self._process is None:
+            return None
+        if self._stderr is None:
+            _end(self._process)
+            self._stderr = self.stderr
+            self._clean_up()
+        return self._process.returncode
+
+
+def _first_line(stream: IO[bytes], timeout: float) -> str:
+    """The first line of a child's output, or what there is of it at its end or the timeout."""
+    deadline = monotonic() + timeout
+    text = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while b"\n" not in text and selector.select(max(0.0, deadline - monotonic())):
+            read = os.read(stream.fileno(), 4096)
+            if not read:
+                break
+            text += read
+    return text.partition(b"\n")[0].decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _clean_up(process: subprocess.Popen[bytes], directory: Path) -> None:
+    _end(process)
+    shutil.rmtree(directory, ignore_errors=True)

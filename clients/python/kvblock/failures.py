@@ -1,0 +1,109 @@
+"""From the status of a failed call to the exception that the caller sees.
+
+Rules:
+- The class follows the status code; reason, metadata, violations and retry_after come from the
+  google.rpc.Status in the `grpc-status-details-bin` trailer.
+- An ErrorInfo of another domain is not ours and gives no reason; details that are no such message
+  are left out. The code and the text are always there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from kvblock import wire
+from kvblock.errors import (
+    DeadlineExceededError,
+    ErrorReason,
+    FailedPreconditionError,
+    FieldViolation,
+    InvalidArgumentError,
+    KVBlockError,
+    NotFoundError,
+    UnavailableError,
+)
+
+DOMAIN = "kvblock.v1"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+_CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+}
+
+
+def error_of(failed: grpc.RpcError, address: str) -> KVBlockError:
+    """The exception for a failed call to the server at `address`."""
+    trailers = cast("Iterable[tuple[str, str | bytes]]", failed.trailing_metadata() or ())
+    return error_of_status(failed.code(), failed.details() or "", trailers, address)
+
+
+def error_of_status(
+    code: grpc.StatusCode,
+    text: str,
+    trailers: Iterable[tuple[str, str | bytes]],
+    address: str,
+) -> KVBlockError:
+    """The exception for a status with its trailing metadata."""
+    reason, metadata, violations, retry_after = _read_details(trailers)
+    if reason is None:
+        text = _explain(code, text, address)
+    error = _CLASSES.get(code, KVBlockError)(
+        text, reason=reason, code=code, metadata=metadata, violations=violations
+    )
+    if isinstance(error, UnavailableError):
+        error.retry_after = retry_after
+    return error
+
+
+def _explain(code: grpc.StatusCode, text: str, address: str) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"no server answers at {address}: {text}"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"{address} did not answer in time; whether the call was carried out is unknown"
+    return text or code.name
+
+
+def _read_details(
+    trailers: Iterable[tuple[str, str | bytes]],
+) -> tuple[ErrorReason | None, dict[str, str], tuple[FieldViolation, ...], float | None]:
+    reason: ErrorReason | None = None
+    metadata: dict[str, str] = {}
+    violations: tuple[FieldViolation, ...] = ()
+    retry_after: float | None = None
+    for packed in _details(trailers):
+        try:
+            if packed.type_url.endswith("/google.rpc.ErrorInfo"):
+                info = wire.ErrorInfo.FromString(packed.value)
+                if info.domain == DOMAIN:
+                    reason = ErrorReason.__members__.get(info.reason, ErrorReason.UNSPECIFIED)
+                    metadata = {entry.key: entry.value for entry in info.metadata}
+            elif packed.type_url.endswith("/google.rpc.BadRequest"):
+                bad = wire.BadRequest.FromString(packed.value)
+                violations = tuple(
+                    FieldViolation(one.field, one.description) for one in bad.field_violations
+                )
+            elif packed.type_url.endswith("/google.rpc.RetryInfo"):
+                delay = wire.RetryInfo.FromString(packed.value).retry_delay
+                retry_after = delay.seconds + delay.nanos / 1e9
+        except DecodeError:
+            continue
+    return reason, metadata, violations, retry_after
+
+
+def _details(trailers: Iterable[tuple[str, str | bytes]]) -> Iterable[Any]:
+    for key, value in trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return list(wire.Status.FromString(value).details)
+            except DecodeError:
+                return ()
+    return ()

@@ -1,0 +1,92 @@
+"""Runs a mode: every Step of the simulation is a real call to a real server.
+
+Rules:
+  - Engine i is the session `replay-i`. Steps are made one at a time, in the order of virtual time,
+    so the server's answers, and with them the virtual result, are the same every time.
+  - What the clock says is kept apart from it: the duration of every Step call, and of the whole.
+  - However it ends, the sessions are detached in order, so that nothing stays held.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from kvblock import Client
+from kvblock.replay.ledger import Ledger
+from kvblock.replay.modes import Mode, Setup
+from kvblock.replay.simulation import Outcome, simulate
+from kvblock.replay.trace import Request
+from kvblock.results import StepPolicy
+
+ENGINE_NAME = "replay-{}"
+
+_STEPS_PER_REPORT = 64
+
+
+@dataclass(slots=True)
+class Measured:
+    """What the clock said about a mode."""
+
+    latencies_ns: array[int] = field(default_factory=lambda: array("q"))
+    """Duration of every Step call, from before its request is made to after its answer is read."""
+    wall_ns: int = 0
+    """Duration of all of them and of the simulation between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A mode that was replayed."""
+
+    mode: Mode
+    outcome: Outcome
+    measured: Measured
+
+
+def run_mode(
+    client: Client,
+    requests: tuple[Request, ...],
+    setup: Setup,
+    progress: Callable[[int], None],
+) -> Run:
+    """Replay requests in one mode; `progress` is told now and then how many are done with.
+
+    Raises ReplayError when the server's answers do not add up, KVBlockError when it refuses a call
+    or is gone.
+    """
+    with ExitStack() as stack:
+        sessions = [
+            stack.enter_context(
+                client.session(pool=setup.pool_of(index), engine=ENGINE_NAME.format(index))
+            )
+            for index in range(len(setup.layout.pool_of_engine))
+        ]
+        steps = [session.step for session in sessions]
+        ledger = Ledger(setup)
+        measured = Measured()
+        clock = time.perf_counter_ns
+        simulation = simulate(requests, setup.layout)
+        begin = clock()
+        try:
+            call = next(simulation)
+            while True:
+                sent = clock()
+                result = steps[call.engine](
+                    free=call.free,
+                    allocate=call.allocate,
+                    num_blocks=call.num_blocks,
+                    policy=StepPolicy.IN_ORDER_UNTIL_REFUSED,
+                )
+                measured.latencies_ns.append(clock() - sent)
+                ledger.enter(call, result)
+                if len(measured.latencies_ns) % _STEPS_PER_REPORT == 0:
+                    progress(call.finished)
+                call = simulation.send(result)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+        measured.wall_ns = clock() - begin
+        progress(outcome.finished)
+    return Run(setup.mode, outcome, measured)

@@ -1,0 +1,49 @@
+"""A whole replay: a server, its pools, the modes one after the other, the checks around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import kvblock
+from kvblock.replay.checks import check_audit, check_nothing_held, check_pools
+from kvblock.replay.driver import Run, run_mode
+from kvblock.replay.modes import Mode, Setup
+from kvblock.replay.trace import Request
+
+TIMEOUT_S = 60.0
+"""How long a call may take, in seconds: an Audit of a large pool is no quick one."""
+
+
+def replay(
+    requests: tuple[Request, ...],
+    setups: Sequence[Setup],
+    address: str | None,
+    begin_progress: Callable[[Mode], Callable[[int], None]],
+) -> list[Run]:
+    """Replay requests in each mode, against the server at `address` or one of our own.
+
+    When this returns, every mode's Audit was clean and nothing was held after it.
+
+    Raises PoolsDifferError when the server does not host the pools that are needed, ReplayError
+    when a pool is in use, the server's answers do not add up or it is left with blocks held,
+    KVBlockError when a call fails.
+    """
+    with _server(address, setups) as target, kvblock.connect(target, timeout=TIMEOUT_S) as client:
+        check_pools(client, setups)
+        runs = []
+        for setup in setups:
+            runs.append(run_mode(client, requests, setup, begin_progress(setup.mode)))
+            check_nothing_held(client, setup)
+            check_audit(client, setup)
+        return runs
+
+
+@contextmanager
+def _server(address: str | None, setups: Sequence[Setup]) -> Iterator[str]:
+    if address is not None:
+        yield address
+        return
+    pools = tuple(text for setup in setups for text in setup.definitions())
+    with kvblock.EmbeddedServer(pools=pools) as server:
+        yield server.address

@@ -1,0 +1,173 @@
+"""From arguments to request messages, for both clients.
+
+Rules:
+- Where a call is for one pool and engine, None means the client's; where it is a view, all.
+- The columns of a step are written as packed bytes in one go; nothing is done per element in
+  Python. Only when that fails are the elements looked at one by one, to name the wrong one.
+- A bad argument raises InvalidArgumentError; nothing has been sent then.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable, Sized
+from typing import Any, SupportsIndex, TypeVar
+
+from kvblock import arguments
+from kvblock.results import StepPolicy
+from kvblock.settings import Settings
+from kvblock.v1 import admin_pb2
+from kvblock.v1 import kvblock_pb2 as pb
+
+SequenceRequestT = TypeVar(
+    "SequenceRequestT",
+    pb.AllocateRequest,
+    pb.FreeRequest,
+    pb.FreeReturningCountRequest,
+    pb.GetBlockTableRequest,
+)
+
+# The keys of the packed fields in an EngineStep: field number << 3 | wire type 2.
+_FREE_KEY = b"\x0a"
+_ALLOCATE_KEY = b"\x12"
+_MIXED_UP = sys.byteorder == "big"
+
+
+def allocate(
+    settings: Settings,
+    pool: str | None,
+    engine: str | None,
+    sequence_id: SupportsIndex,
+    num_blocks: SupportsIndex,
+    max_wait: float | None,
+) -> pb.AllocateRequest:
+    """The request of an Allocate."""
+    request = of_sequence(pb.AllocateRequest, settings, pool, engine, sequence_id)
+    request.num_blocks = arguments.whole_number("num_blocks", num_blocks, arguments.UINT32_MAX)
+    if max_wait is not None:
+        nanoseconds = round(arguments.seconds("max_wait", max_wait) * 1e9)
+        request.max_wait.FromNanoseconds(nanoseconds)
+    return request
+
+
+def of_sequence(
+    kind: type[SequenceRequestT],
+    settings: Settings,
+    pool: str | None,
+    engine: str | None,
+    sequence_id: SupportsIndex,
+) -> SequenceRequestT:
+    """A request that names one sequence."""
+    return kind(
+        pool=settings.pool_of(pool),
+        engine=settings.engine_of(engine),
+        sequence_id=arguments.whole_number("sequence_id", sequence_id, arguments.UINT64_MAX),
+    )
+
+
+def can_allocate(
+    settings: Settings, pool: str | None, engine: str | None, num_blocks: SupportsIndex
+) -> pb.CanAllocateRequest:
+    """The request of a CanAllocate."""
+    return pb.CanAllocateRequest(
+        pool=settings.pool_of(pool),
+        engine=settings.engine_of(engine),
+        num_blocks=arguments.whole_number("num_blocks", num_blocks, arguments.UINT32_MAX),
+    )
+
+
+def stats(pool: str | None, engine: str | None) -> pb.StatsRequest:
+    """The request of a Stats."""
+    return pb.StatsRequest(pool=_named("pool", pool), engine=_named("engine", engine))
+
+
+def list_sequences(
+    settings: Settings, pool: str | None, engine: str | None, page_size: SupportsIndex
+) -> admin_pb2.ListSequencesRequest:
+    """The request for the first page of a ListSequences."""
+    return admin_pb2.ListSequencesRequest(
+        pool=settings.pool_of(pool),
+        engine=_named("engine", engine),
+        page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
+    )
+
+
+def audit(pool: str | None) -> admin_pb2.AuditRequest:
+    """The request of an Audit."""
+    return admin_pb2.AuditRequest(pool=_named("pool", pool))
+
+
+def step(
+    settings: Settings,
+    pool: str | None,
+    engine: str | None,
+    free: Iterable[SupportsIndex],
+    allocate: Iterable[SupportsIndex],
+    num_blocks: Iterable[SupportsIndex],
+    policy: StepPolicy,
+) -> pb.StepRequest:
+    """The request of a Step."""
+    request = pb.StepRequest(pool=settings.pool_of(pool), engine=settings.engine_of(engine))
+    fill_step(request.step, free, allocate, num_blocks, policy)
+    return request
+
+
+def fill_step(
+    step: pb.EngineStep,
+    free: Iterable[SupportsIndex],
+    allocate: Iterable[SupportsIndex],
+    num_blocks: Iterable[SupportsIndex],
+    policy: StepPolicy,
+) -> None:
+    """Write the work of one iteration into an empty message."""
+    free = _column("free", free)
+    allocate = _column("allocate", allocate)
+    num_blocks = _column("num_blocks", num_blocks)
+    if not isinstance(policy, StepPolicy):
+        raise arguments.invalid("policy", policy, "must be a StepPolicy")
+    step.policy = policy.value  # type: ignore[assignment]
+    try:
+        step.MergeFromString(_packed(_FREE_KEY, free) + _packed(_ALLOCATE_KEY, allocate))
+        step.allocate_num_blocks.extend(num_blocks)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        _check_column("free", free, arguments.UINT64_MAX)
+        _check_column("allocate", allocate, arguments.UINT64_MAX)
+        _check_column("num_blocks", num_blocks, arguments.UINT32_MAX)
+        raise
+
+
+def _column(field: str, values: Iterable[SupportsIndex]) -> Any:
+    """Something of a known length that can be read twice; arrays become lists of plain numbers."""
+    to_list = getattr(values, "tolist", None)
+    if to_list is not None:
+        values = to_list()
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise arguments.invalid(field, values, "must be a sequence of whole numbers")
+    return values if isinstance(values, Sized) else list(values)
+
+
+def _packed(key: bytes, numbers: Any) -> bytes:
+    """A packed fixed64 field: its key, its length in bytes, the numbers as little-endian words."""
+    if not len(numbers):
+        return b""
+    words = array("Q", numbers)
+    if _MIXED_UP:
+        words.byteswap()
+    size = 8 * len(words)
+    length = bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return b"".join((key, length, words))
+
+
+def _check_column(field: str, numbers: Any, maximum: int) -> None:
+    for row, number in enumerate(numbers):
+        arguments.whole_number(f"{field}[{row}]", number, maximum)
+
+
+def _named(field: str, value: str | None) -> str:
+    """A name that narrows a view; without one it is not narrowed."""
+    return "" if value is None else arguments.name(field, value)

@@ -1,0 +1,237 @@
+"""What calls answer, as plain values.
+
+Rules:
+- A value is frozen and knows nothing of the connection it came from; names and units are those of
+  the proto.
+- A refusal is a value like any other, never an exception.
+- Lists of numbers are plain lists, in the order of the contract.
+- An enum value that this client does not know reads as UNSPECIFIED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class RefusalReason(Enum):
+    """Why an allocation was refused."""
+
+    UNSPECIFIED = 0
+    """A reason that this client does not know."""
+    POOL_EXHAUSTED = 1
+    """Fewer blocks are free than needed. Freed blocks will help: try again later."""
+    EXCEEDS_POOL = 2
+    """More blocks are needed than the pool has in total. Trying again cannot help."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> RefusalReason:
+        return cls.UNSPECIFIED
+
+
+class StepPolicy(Enum):
+    """What a step does when the pool cannot serve all of its allocations."""
+
+    ALL_OR_NOTHING = 1
+    """No allocation of the step is granted. Its frees stay done."""
+    IN_ORDER_UNTIL_REFUSED = 2
+    """Allocations are granted in order up to the first that does not fit; the rest wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The blocks that an allocation took."""
+
+    block_numbers: list[int]
+    """The appended blocks, in table order."""
+    block_size: int
+    """Token slots per block."""
+    device_id: int
+    """The device whose memory the blocks number."""
+    table_length: int
+    """Blocks in the sequence's table, these included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An allocation that the pool's state does not permit now. Nothing was taken."""
+
+    reason: RefusalReason
+    """Why."""
+    free_blocks: int
+    """Blocks free at the moment of the refusal."""
+    needed: int
+    """Blocks that the refused allocation needed."""
+    retry_after: float | None
+    """Seconds until a new try makes sense; None when trying again cannot help."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTable:
+    """The blocks of a sequence."""
+
+    block_numbers: list[int]
+    """In table order."""
+    block_size: int
+    """Token slots per block."""
+    device_id: int
+    """The device whose memory the blocks number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Whether an allocation would be granted at this moment; true in a condition when it would."""
+
+    can_allocate: bool
+    """Whether at least as many blocks are free as were asked for."""
+    free_blocks: int
+    """Blocks free for this engine."""
+
+    def __bool__(self) -> bool:
+        return self.can_allocate
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What came of a step."""
+
+    block_numbers: list[int]
+    """The granted blocks, flat, in request order."""
+    granted: int
+    """How many of the allocating sequences were served; they are the first ones."""
+    refusal: Refused | None
+    """Why the next one was not served (all or nothing: why none was); None when all were."""
+    freed_counts: list[int]
+    """Blocks that each freed sequence gave back."""
+    free_blocks: int
+    """Free blocks of the pool after the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """One engine in one pool."""
+
+    engine: str
+    """Its name."""
+    held_blocks: int
+    """Blocks in its tables."""
+    sequences: int
+    """Its sequences."""
+    attached: bool
+    """Whether a session is attached under its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """One pool at one moment: free_blocks + held_blocks = total_blocks."""
+
+    pool: str
+    """Its name."""
+    total_blocks: int
+    """Blocks in it."""
+    free_blocks: int
+    """Blocks that nobody holds."""
+    held_blocks: int
+    """Blocks that are in a block table."""
+    block_size: int
+    """Token slots per block."""
+    device_id: int
+    """The device whose memory the blocks number."""
+    sequences: int
+    """Sequences that have a block table, over all engines."""
+    allocated_blocks_total: int
+    """Blocks granted since the server epoch began."""
+    freed_blocks_total: int
+    """Blocks returned since the server epoch began."""
+    refusals: Mapping[RefusalReason, int]
+    """Refusals since the server epoch began, by reason; those that never occurred are left out."""
+    revision: int
+    """Grows by one with every command that changed the pool."""
+    waiting: int
+    """Allocations that are waiting for blocks now."""
+    engines: tuple[EngineStats, ...]
+    """The engines that were asked for, in order of their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """The state and the counters of the pools that were asked for."""
+
+    pools: tuple[PoolStats, ...]
+    """In order of their names."""
+    server_epoch: int
+    """Grows with every start of the server that begins with empty pools."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolInfo:
+    """A pool as it was configured."""
+
+    pool: str
+    """Its name."""
+    total_blocks: int
+    """Blocks in it."""
+    block_size: int
+    """Token slots per block."""
+    device_id: int
+    """The device whose memory the blocks number."""
+    is_default: bool
+    """Whether requests that name no pool mean this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceInfo:
+    """A sequence that has a block table."""
+
+    engine: str
+    """The engine that named it."""
+    sequence_id: int
+    """Its id."""
+    num_blocks: int
+    """Blocks in its table."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What a recount of one pool found; true in a condition when nothing was wrong."""
+
+    pool: str
+    """The pool's name."""
+    clean: bool
+    """Whether nothing was wrong."""
+    total_blocks: int
+    """Blocks in the pool."""
+    free_blocks: int
+    """Blocks counted in the free list or never used."""
+    held_blocks: int
+    """Blocks counted in block tables."""
+    sequences: int
+    """Block tables counted."""
+    violations: tuple[str, ...]
+    """What is wrong, one sentence each; the first 100."""
+
+    def __bool__(self) -> bool:
+        return self.clean
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a session learned when it attached."""
+
+    pool: str
+    """The pool's name."""
+    engine: str
+    """The engine's name."""
+    total_blocks: int
+    """Blocks in the pool."""
+    block_size: int
+    """Token slots per block."""
+    device_id: int
+    """The device whose memory the blocks number."""
+    held_blocks: int
+    """Blocks that the engine held already, from before this session."""
+    sequences: int
+    """Sequences that the engine had already."""
+    server_epoch: int
+    """When it differs from the last attach's, earlier blocks are gone."""

@@ -1,0 +1,100 @@
+"""What a client was made with, and the gRPC channel options that follow from the API's promises.
+
+Rules:
+- A call means the client's pool and engine unless it names others; views of the server (stats,
+  audit, the list of sequences) are not narrowed by them.
+- A call without a timeout of its own has the client's.
+- A message reaches a server once or not at all: gRPC's own retries are off, for a repeated Allocate
+  would take blocks twice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kvblock import arguments
+from kvblock.address import target_of
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+"""Longest answer that a client takes: a step of 65,536 sequences fits many times."""
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.enable_retries", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    # A connection per client: sessions of two clients never share one socket.
+    ("grpc.use_local_subchannel_pool", 1),
+    # An engine's http_proxy variable is not meant for its block server.
+    ("grpc.enable_http_proxy", 0),
+    # A restarted server is found again within a second; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+CLOSED = "this client is closed"
+
+
+class Settings(NamedTuple):
+    """What a client was made with."""
+
+    address: str
+    target: str
+    pool: str
+    engine: str
+    timeout: float | None
+
+    @classmethod
+    def of(cls, address: str, pool: str, engine: str, timeout: float | None) -> Settings:
+        """Check the arguments of a client.
+
+        Raises:
+            InvalidArgumentError: one of them can never be right.
+
+        """
+        return cls(
+            address,
+            target_of(address),
+            arguments.name("pool", pool),
+            arguments.name("engine", engine),
+            arguments.timeout(timeout),
+        )
+
+    def pool_of(self, pool: str | None) -> str:
+        """The pool that a call means."""
+        return self.pool if pool is None else arguments.name("pool", pool)
+
+    def engine_of(self, engine: str | None) -> str:
+        """The engine that a call means."""
+        return self.engine if engine is None else arguments.name("engine", engine)
+
+    def deadline(self, timeout: float | None, wait: float | None = None) -> float | None:
+        """Seconds until a call is given up, None for never.
+
+        The client's own timeout is longer by the time that the call asks the server to wait.
+        """
+        if timeout is not None:
+            return arguments.timeout(timeout)
+        return self.timeout if self.timeout is None else self.timeout + (wait or 0.0)
+
+
+class Configured:
+    """What both clients tell about themselves."""
+
+    _settings: Settings
+
+    @property
+    def address(self) -> str:
+        """The server's address, as it was given."""
+        return self._settings.address
+
+    @property
+    def pool(self) -> str:
+        """The pool that calls mean which name none; empty: the server's default pool."""
+        return self._settings.pool
+
+    @property
+    def engine(self) -> str:
+        """The engine that calls mean which name none."""
+        return self._settings.engine

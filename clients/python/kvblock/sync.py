@@ -1,0 +1,290 @@
+"""The synchronous client.
+
+Rules:
+- It stands on gRPC's synchronous stubs; no event loop is involved. Threads may share a client.
+- Its methods are those of `kvblock.client.AsyncClient`: same names, parameters, defaults and
+  values.
+- A client that is forgotten is closed when it is collected, at the latest at interpreter exit.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import SupportsIndex, TypeAlias, TypeVar
+
+import grpc
+
+from kvblock import answers, requests
+from kvblock.errors import ClosedError
+from kvblock.failures import error_of
+from kvblock.health import CHECK, is_serving
+from kvblock.results import (
+    AuditReport,
+    BlockTable,
+    Capacity,
+    Granted,
+    PoolInfo,
+    Refused,
+    SequenceInfo,
+    ServerStats,
+    StepPolicy,
+    StepResult,
+)
+from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Configured, Settings
+from kvblock.sync_session import Session
+from kvblock.sync_stream import Call
+from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2_grpc
+from kvblock.v1 import kvblock_pb2 as pb
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+Interceptor: TypeAlias = grpc.UnaryUnaryClientInterceptor | grpc.StreamStreamClientInterceptor
+
+
+class Client(Configured):
+    """A connection to one server, and the pool and engine that its calls mean.
+
+    `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
+    `timeout` is in seconds and holds for each call that has none of its own; None: no timeout.
+    Making a client does not wait for the server: the first call tells whether it is there.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        pool: str = "",
+        engine: str = "default",
+        timeout: float | None = 5.0,
+        interceptors: Sequence[Interceptor] = (),
+    ) -> None:
+        self._settings = Settings.of(address, pool, engine, timeout)
+        channel = grpc.insecure_channel(self._settings.target, options=CHANNEL_OPTIONS)
+        self._closed = False
+        self._close_channel = weakref.finalize(self, channel.close)
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        intercepted = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
+        self._service = kvblock_pb2_grpc.KVBlockServiceStub(intercepted)
+        self._admin = admin_pb2_grpc.KVBlockAdminStub(intercepted)
+        self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = intercepted.unary_unary(CHECK)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; sessions that are open are broken off, running calls end."""
+        self._closed = True
+        for session in list(self._sessions):
+            session.close()
+        self._close_channel()
+
+    def allocate(
+        self,
+        sequence_id: SupportsIndex,
+        num_blocks: SupportsIndex = 1,
+        *,
+        max_wait: float | None = None,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> Granted | Refused:
+        """Append blocks to a sequence's block table: all that were asked for, or none.
+
+        `max_wait` is how many seconds to wait for blocks that are not free now, before the refusal;
+        the client's own timeout is longer by as much.
+        """
+        request = requests.allocate(self._settings, pool, engine, sequence_id, num_blocks, max_wait)
+        deadline = self._settings.deadline(timeout, max_wait)
+        return answers.allocated(self._call(self._service.Allocate, request, deadline))
+
+    def free(
+        self,
+        sequence_id: SupportsIndex,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Return all blocks of a sequence to the pool; an unknown sequence changes nothing."""
+        kind = pb.FreeRequest
+        request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
+        self._call(self._service.Free, request, self._settings.deadline(timeout))
+
+    def free_returning_count(
+        self,
+        sequence_id: SupportsIndex,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Free a sequence and answer how many blocks went back; 0 for an unknown one."""
+        kind = pb.FreeReturningCountRequest
+        request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
+        deadline = self._settings.deadline(timeout)
+        return self._call(self._service.FreeReturningCount, request, deadline).freed_blocks
+
+    def get_block_table(
+        self,
+        sequence_id: SupportsIndex,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> BlockTable:
+        """The blocks of a sequence in table order.
+
+        Raises:
+            NotFoundError: the sequence is unknown or was freed (SEQUENCE_NOT_FOUND).
+
+        """
+        kind = pb.GetBlockTableRequest
+        request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
+        deadline = self._settings.deadline(timeout)
+        return answers.block_table(self._call(self._service.GetBlockTable, request, deadline))
+
+    def can_allocate(
+        self,
+        num_blocks: SupportsIndex = 1,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> Capacity:
+        """Whether an allocation of so many blocks would be granted at this moment.
+
+        The answer is true in a condition when it would. Nothing is reserved.
+        """
+        request = requests.can_allocate(self._settings, pool, engine, num_blocks)
+        deadline = self._settings.deadline(timeout)
+        return answers.capacity(self._call(self._service.CanAllocate, request, deadline))
+
+    def step(
+        self,
+        *,
+        free: Iterable[SupportsIndex] = (),
+        allocate: Iterable[SupportsIndex] = (),
+        num_blocks: Iterable[SupportsIndex] = (),
+        policy: StepPolicy = StepPolicy.ALL_OR_NOTHING,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> StepResult:
+        """One engine iteration in one call: free sequences, then let others' tables grow.
+
+        `free` and `allocate` are sequence ids, each at most once; `num_blocks` has as many numbers
+        as `allocate`, or none: one block each. Any iterable of whole numbers will do, arrays too.
+        A loop of steps is faster in a session.
+        """
+        request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
+        deadline = self._settings.deadline(timeout)
+        return answers.step_result(self._call(self._service.Step, request, deadline).result)
+
+    def session(
+        self, *, pool: str | None = None, engine: str | None = None, timeout: float | None = None
+    ) -> Session:
+        """A session for an engine's loop; entering it attaches, leaving it detaches.
+
+        `timeout` (seconds) holds for each of its messages that has none of its own.
+        """
+        session = Session(self._open_stream, self._settings, pool, engine, timeout)
+        self._sessions.add(session)
+        return session
+
+    def stats(
+        self,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        timeout: float | None = None,
+    ) -> ServerStats:
+        """The state and the counters of one pool, or of all; of one engine in them, or of all.
+
+        Without names all are meant, also when the client itself has a pool or an engine.
+        """
+        request = requests.stats(pool, engine)
+        deadline = self._settings.deadline(timeout)
+        return answers.server_stats(self._call(self._service.Stats, request, deadline))
+
+    def list_pools(self, *, timeout: float | None = None) -> tuple[PoolInfo, ...]:
+        """The pools of the server, in order of their names."""
+        deadline = self._settings.deadline(timeout)
+        request = admin_pb2.ListPoolsRequest()
+        return answers.pools(self._call(self._admin.ListPools, request, deadline))
+
+    def list_sequences(
+        self,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        page_size: SupportsIndex = 0,
+        timeout: float | None = None,
+    ) -> Iterator[SequenceInfo]:
+        """The sequences of a pool, in order of engine name and id, fetched page by page.
+
+        Without an engine those of all are meant, also when the client itself has one. `page_size`
+        is the rows fetched at once, 0: as the server likes. `timeout` holds for each page.
+        """
+        request = requests.list_sequences(self._settings, pool, engine, page_size)
+        return self._pages(request, self._settings.deadline(timeout))
+
+    def audit(
+        self, *, pool: str | None = None, timeout: float | None = None
+    ) -> tuple[AuditReport, ...]:
+        """Recount every block of one pool, or of all, and report what does not add up.
+
+        Without a name all are meant, also when the client itself has a pool.
+        """
+        request = requests.audit(pool)
+        deadline = self._settings.deadline(timeout)
+        return answers.audit_reports(self._call(self._admin.Audit, request, deadline))
+
+    def health(self, *, timeout: float | None = None) -> bool:
+        """Whether the server says that it serves; False while it is shutting down.
+
+        Raises:
+            UnavailableError: no server answers.
+
+        """
+        return is_serving(self._call(self._health, b"", self._settings.deadline(timeout)))
+
+    def _pages(
+        self, request: admin_pb2.ListSequencesRequest, timeout: float | None
+    ) -> Iterator[SequenceInfo]:
+        while True:
+            page = self._call(self._admin.ListSequences, request, timeout)
+            yield from answers.sequences(page)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _call(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout: float | None,
+    ) -> ResponseT:
+        if self._closed:
+            raise ClosedError(CLOSED)
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as failed:
+            error = error_of(failed, self.address)
+        if self._closed:
+            raise ClosedError(CLOSED)
+        raise error
+
+    def _open_stream(self, messages: Iterator[pb.SessionRequest]) -> Call:
+        if self._closed:
+            raise ClosedError(CLOSED)
+        return self._service.Session(messages)

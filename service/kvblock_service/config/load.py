@@ -1,0 +1,152 @@
+"""Collects the settings from their sources and makes a ServerConfig of them.
+
+Rules:
+- `KVBLOCK_*` variables that are neither a setting nor the client's are errors, so that a typing
+  mistake is seen; only those that Kubernetes sets for a service named `kvblock` are passed over.
+- An empty variable counts as not set.
+- A file that cannot be read is the only problem that is told: the others may follow from it.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from kvblock_service.config.addresses import default_listen
+from kvblock_service.config.model import Limits, ServerConfig, Settings
+from kvblock_service.config.problems import ConfigError, Origin, sentences
+from kvblock_service.config.values import items
+
+PREFIX = "KVBLOCK_"
+FILE_VARIABLE = "KVBLOCK_CONFIG"
+CLIENT_VARIABLES = ("KVBLOCK_ADDRESS",)
+"""Variables of the command line's client commands: no business of a server."""
+
+_SET_BY_KUBERNETES = re.compile(
+    r"KVBLOCK_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)"
+)
+_LISTS = ("pools", "listen")
+
+
+class _Flat(Settings, Limits, BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
+
+
+class LoadedConfig(NamedTuple):
+    """A configuration, and for each setting's name the source of its value.
+
+    A source is a flag, a variable, the path of the file, or `default`.
+    """
+
+    config: ServerConfig
+    sources: dict[str, str]
+
+
+def load_config(flags: Mapping[str, object], config_file: Path | None = None) -> ServerConfig:
+    """The configuration that the flags, the environment and the file make together.
+
+    `flags` has settings by name, as text or typed; None and empty lists count as not given.
+    `config_file`: a TOML file; None: the one that KVBLOCK_CONFIG names, if any.
+
+    Raises:
+        ConfigError: something is wrong; the text tells all of it.
+
+    """
+    return load_with_sources(flags, config_file).config
+
+
+def load_with_sources(flags: Mapping[str, object], config_file: Path | None = None) -> LoadedConfig:
+    """`load_config`, telling also where each value came from."""
+    problems: list[str] = []
+    origins: dict[str, Origin] = {}
+    address = default_listen()
+    if address is not None:
+        origins["listen"] = Origin("default", [address])
+    origins |= _from_file(config_file, problems)
+    origins |= _from_environment(problems)
+    origins |= _from_flags(flags)
+    try:
+        config = ServerConfig.model_validate(_nested(origins))
+    except ValidationError as error:
+        raise ConfigError(problems + sentences(error, origins)) from None
+    if problems:
+        raise ConfigError(problems)
+    sources = {
+        name: origins[name].label if name in origins else "default" for name in config.flat()
+    }
+    return LoadedConfig(config, sources)
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, Origin]:
+    return {
+        name: _origin(name, flag_of(name), value)
+        for name, value in flags.items()
+        if value is not None and value not in ([], ())
+    }
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets a setting."""
+    return "--pool" if name == "pools" else f"--{name.replace('_', '-')}"
+
+
+def _from_environment(problems: list[str]) -> dict[str, Origin]:
+    found = EnvSettingsSource(_Flat)()
+    known = {f"{PREFIX}{name.upper()}" for name in _Flat.model_fields}
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in known or _SET_BY_KUBERNETES.fullmatch(name):
+            continue
+        if name != FILE_VARIABLE and name not in CLIENT_VARIABLES:
+            problems.append(f"{variable}: no such variable{_guess(name, known)}")
+    return {name: _origin(name, f"{PREFIX}{name.upper()}", value) for name, value in found.items()}
+
+
+def _from_file(config_file: Path | None, problems: list[str]) -> dict[str, Origin]:
+    label = "--config"
+    if config_file is None:
+        label, named = FILE_VARIABLE, os.environ.get(FILE_VARIABLE)
+        if not named:
+            return {}
+        config_file = Path(named)
+    try:
+        # The library passes over a file that is not there; opening it tells why it cannot be read.
+        config_file.open("rb").close()
+        found = TomlConfigSettingsSource(_Flat, config_file)()
+    except OSError as error:
+        raise ConfigError([f"{label} {config_file}: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{config_file}: no valid TOML: {error}"]) from error
+    known = _Flat.model_fields
+    path = str(config_file)
+    problems += [
+        f"{path}: {name}: no such key{_guess(name, known)}" for name in found if name not in known
+    ]
+    return {name: _origin(name, path, found[name], path) for name in found if name in known}
+
+
+def _origin(name: str, label: str, value: object, path: str = "") -> Origin:
+    if name in _LISTS and isinstance(value, (str, tuple)):
+        value = items(value)
+    return Origin(label, value, path)
+
+
+def _nested(origins: Mapping[str, Origin]) -> dict[str, object]:
+    values = {name: origin.value for name, origin in origins.items()}
+    limits = {name: values.pop(name) for name in Limits.model_fields if name in values}
+    return values | {"limits": limits}
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,93 @@
+"""Logs: one event a line, on stderr, from every library through one formatter.
+
+Rules:
+- Every event has `timestamp` (UTC, ISO 8601), `level`, `event` and `logger`; inside an
+  OpenTelemetry span also `trace_id` and `span_id`, in hexadecimal as traces show them.
+- What a caller passes as `extra` becomes keys of the event.
+- What nobody caught is one event too, with the traceback under `exception`.
+- Text is for people at a terminal, JSON for machines; `auto` tells by the stream.
+"""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import MutableMapping
+from types import TracebackType
+from typing import Any, TextIO
+
+import structlog
+from opentelemetry import trace
+from structlog.typing import Processor
+
+_FIRST_KEYS = ("timestamp", "level", "event", "logger")
+_log = logging.getLogger("kvblock")
+
+
+def configure(log_format: str, log_level: str, stream: TextIO | None = None) -> None:
+    """Send all logs to a stream (stderr by default), in place of where they went before.
+
+    `log_format`: `text`, `json`, or `auto` (text on a terminal, JSON otherwise).
+    `log_level`: the least level that is shown: `debug`, `info`, `warning` or `error`.
+    """
+    stream = sys.stderr if stream is None else stream
+    on_terminal = stream.isatty()
+    as_text = log_format == "text" or (log_format == "auto" and on_terminal)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(as_text, colors=on_terminal and not os.environ.get("NO_COLOR")))
+    logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+def _formatter(as_text: bool, *, colors: bool) -> logging.Formatter:
+    common: list[Processor] = [
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_span,
+    ]
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if as_text:
+        plain = structlog.dev.plain_traceback
+        last.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain))
+    else:
+        last += [
+            structlog.processors.format_exc_info,
+            _first_keys_first,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=common, processors=last)
+
+
+def _add_span(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    context = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        event["trace_id"] = trace.format_trace_id(context.trace_id)
+        event["span_id"] = trace.format_span_id(context.span_id)
+    return event
+
+
+def _first_keys_first(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: event[key] for key in _FIRST_KEYS} | dict(event)
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    _log.critical("uncaught exception", exc_info=(kind, error, traceback))
+
+
+def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+    if found.exc_value is not None and not issubclass(found.exc_type, SystemExit):
+        thread = found.thread.name if found.thread else "unknown"
+        _log.critical(
+            "uncaught exception",
+            exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
+            extra={"thread_name": thread},
+        )

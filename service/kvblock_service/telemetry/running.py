@@ -1,0 +1,108 @@
+"""The telemetry of one server: put together by what is wanted, and ended with the server.
+
+Rules:
+- The SDK is imported by `start`, and only where something is wanted.
+"""
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from kvblock_service.host import Host
+from kvblock_service.rpc.observe import Applied, Observer
+from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
+
+if TYPE_CHECKING:
+    import grpc
+
+    from kvblock_service.telemetry.export import MetricExport, SpanExport
+
+STOP_SECONDS_MAX = 2.0
+"""Longest time that sending the last spans and metrics may take."""
+
+
+class Telemetry(NamedTuple):
+    """What a server needs of its telemetry.
+
+    `metrics_address` is where Prometheus may scrape, with the port that was chosen.
+    """
+
+    interceptors: "tuple[grpc.aio.ServerInterceptor, ...]" = ()
+    observer: Observer | None = None
+    metrics_address: str | None = None
+    exports: "tuple[SpanExport | MetricExport, ...]" = ()
+
+    async def stop(self, seconds: float) -> None:
+        """Send what is left, within `seconds` and at most STOP_SECONDS_MAX, and end."""
+        bound = max(0.0, min(seconds, STOP_SECONDS_MAX))
+        await asyncio.gather(*(export.stop(bound) for export in self.exports))
+
+
+OFF = Telemetry()
+"""No telemetry, at no cost."""
+
+
+def start(host: Host, metrics_listen: str | None) -> Telemetry:
+    """Set up what the `OTEL_*` variables and `metrics_listen` (HOST:PORT or None) ask for.
+
+    Raises:
+        TelemetryError: a variable cannot be followed.
+        ListenError: the address to be scraped at cannot be bound.
+
+    """
+    _unset_empty_variables()
+    want = wanted(os.environ, metrics_listen)
+    if not (want.traces or want.metrics or want.scrape):
+        return OFF
+    try:
+        import opentelemetry.propagate  # noqa: F401 - reads its variable when it is imported
+    except ValueError as error:
+        raise TelemetryError(f"OTEL_PROPAGATORS: {error}") from error
+    return _start(host, want)
+
+
+def _unset_empty_variables() -> None:
+    """The SDK takes an empty variable for a broken one, the specification for an unset one."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        if not os.environ[name].strip():
+            del os.environ[name]
+
+
+def _start(host: Host, want: Wanted) -> Telemetry:
+    from kvblock_service.telemetry import metrics, tracing
+    from kvblock_service.telemetry.export import MetricExport, SpanExport, resource
+    from kvblock_service.telemetry.interceptor import ServerInterceptor
+
+    sender = resource()
+    exports: list[SpanExport | MetricExport] = []
+    observers: list[Observer] = []
+    traced: tracing.Tracing | None = None
+    durations: metrics.Durations | None = None
+    address: str | None = None
+    if want.metrics or want.scrape:
+        measured = MetricExport(sender, otlp=want.metrics, scrape=want.scrape)
+        metrics.show_pools(metrics.meter_of(measured.provider), host)
+        durations = metrics.Durations(measured.provider)
+        address = measured.endpoint.address if measured.endpoint else None
+        exports.append(measured)
+        observers.append(durations.observe)
+    if want.traces:
+        spans = SpanExport(sender)
+        traced = tracing.Tracing(spans.provider, spans.ids, ratio=want.ratio)
+        exports.append(spans)
+        observers.append(tracing.observe)
+    return Telemetry(
+        (ServerInterceptor(traced, durations),), _one(observers), address, tuple(exports)
+    )
+
+
+def _one(observers: list[Observer]) -> Observer:
+    if len(observers) == 1:
+        return observers[0]
+    first, second = observers
+
+    def both(applied: Applied) -> None:
+        first(applied)
+        second(applied)
+
+    return both

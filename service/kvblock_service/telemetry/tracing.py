@@ -1,0 +1,244 @@
+"""Spans: one for each call that is sampled, and one for each sampled step of a session.
+
+Rules:
+- The sampler is asked before anything is built; a call that it drops costs one question.
+- A sampled call's span is current in the task of the call, so that its log lines carry the trace
+  id. Nothing is detached: gRPC runs each call in a task, and so in a context, of its own.
+- No span and no context is held open by a context manager.
+
+Which steps of a session are sampled
+====================================
+A session is one call that lives as long as its engine, so sampling it as a call would record either
+all of its steps for days, or none. A child span shares its parent's trace id, and a ratio sampler
+decides by the trace id: steps that are plain children would all share the fate of their stream.
+Decided:
+
+- Under a ratio sampler (`traceidratio`, `parentbased_traceidratio`) each step is decided on its
+  own, by the sampler, under a fresh trace id and without a parent: 1 % means 1 % of the steps, on
+  one long stream too, whatever was decided about the stream.
+- Under the other samplers the ratio is all or nothing, and a step goes with its stream: every step
+  with `always_on`, none with `always_off`, and with `parentbased_*` what the caller of the stream
+  decided, if it did.
+- A sampled step of a sampled stream is a child of the stream's span. A sampled step of a stream
+  that is not sampled is a trace of its own, and links to the stream's span: that one is not
+  exported, but its ids group the steps of a stream, and its trace id is the caller's.
+
+Rejected: a decision in the messages of the session (every step would pay for it in bytes), and an
+event on the stream's span for each step (kept in memory until the stream ends, and then cut off).
+"""
+
+import time
+from contextvars import ContextVar
+from importlib.metadata import version
+from typing import Protocol, TypeAlias
+
+import grpc
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+
+from kvblock_service.rpc.observe import Applied
+from kvblock_service.telemetry import names
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+_ROOT = Context()
+_current: "ContextVar[TracedCall | None]" = ContextVar("kvblock_traced_call", default=None)
+
+
+class TracedCall(Protocol):
+    """A call that the telemetry follows."""
+
+    def applied(self, applied: Applied) -> None:
+        """The call has carried out a command."""
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """The call is over."""
+
+
+class PresetIds(RandomIdGenerator):
+    """Random ids; the next root span gets the trace id that the sampler was asked about."""
+
+    def __init__(self) -> None:
+        self.preset = 0
+
+    def generate_trace_id(self) -> int:
+        """The preset trace id, once, else a random one."""
+        trace_id, self.preset = self.preset, 0
+        return trace_id or super().generate_trace_id()
+
+
+class _MetadataGetter(Getter[Metadata]):
+    def get(self, carrier: Metadata, key: str) -> list[str] | None:
+        values = [value for name, value in carrier if name == key and isinstance(value, str)]
+        return values or None
+
+    def keys(self, carrier: Metadata) -> list[str]:
+        return [name for name, _ in carrier]
+
+
+class Tracing:
+    """Starts the spans of a server. `ratio`: whether the sampler decides by the trace id."""
+
+    def __init__(self, provider: TracerProvider, ids: PresetIds, *, ratio: bool) -> None:
+        self.ratio = ratio
+        self._tracer = provider.get_tracer(names.SCOPE, version("kvblock"))
+        self._sampler: Sampler = provider.sampler
+        self._ids = ids
+        self._propagator = propagate.get_global_textmap()
+        self._fields = frozenset(self._propagator.fields)
+        self._getter = _MetadataGetter()
+
+    def begin_call(
+        self, name: str, attributes: dict[str, str], metadata: Metadata
+    ) -> "TracedCall | None":
+        """Follow a unary call, if the sampler takes it."""
+        parent = self._parent(metadata)
+        trace_id = self.take(name, parent, SpanKind.SERVER, attributes)
+        if not trace_id:
+            return None
+        call = _Call(self.start(name, parent, SpanKind.SERVER, attributes, preset=trace_id), parent)
+        _current.set(call)
+        return call
+
+    def begin_stream(
+        self, name: str, attributes: dict[str, str], metadata: Metadata
+    ) -> "TracedCall":
+        """Follow a stream; whether the sampler takes it or not, its steps may be sampled."""
+        parent = self._parent(metadata)
+        stream = _Stream(self, self.start(name, parent, SpanKind.SERVER, attributes), parent)
+        _current.set(stream)
+        return stream
+
+    def take(
+        self,
+        name: str,
+        parent: Context,
+        kind: SpanKind,
+        attributes: dict[str, str] | None = None,
+    ) -> int:
+        """Ask the sampler about a span; answers the trace id to start it with, 0 if dropped."""
+        context = trace.get_current_span(parent).get_span_context()
+        trace_id = context.trace_id or self._ids.generate_trace_id()
+        result = self._sampler.should_sample(parent, trace_id, name, kind, attributes)
+        return trace_id if result.decision.is_recording() else 0
+
+    def start(
+        self,
+        name: str,
+        parent: Context,
+        kind: SpanKind,
+        attributes: "dict[str, str] | dict[str, str | int]",
+        *,
+        preset: int = 0,
+        links: list[Link] | None = None,
+        start_time: int | None = None,
+    ) -> Span:
+        """Start a span; one without a parent gets the preset trace id, or a random one for 0."""
+        self._ids.preset = preset
+        span = self._tracer.start_span(name, parent, kind, attributes, links, start_time)
+        self._ids.preset = 0
+        return span
+
+    def _parent(self, metadata: Metadata) -> Context:
+        for name, _ in metadata:
+            if name in self._fields:
+                return self._propagator.extract(metadata, _ROOT, self._getter)
+        return _ROOT
+
+
+def observe(applied: Applied) -> None:
+    """Tell the call that runs in this task of its command, if it is followed."""
+    call = _current.get()
+    if call is not None:
+        call.applied(applied)
+
+
+class _Call:
+    """A sampled unary call."""
+
+    def __init__(self, span: Span, parent: Context) -> None:
+        self._span = span
+        attach(trace.set_span_in_context(span, parent))
+
+    def applied(self, applied: Applied) -> None:
+        self._span.set_attributes(_attributes(applied))
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        _end(self._span, code, details)
+
+
+class _Stream:
+    """A stream, sampled or not."""
+
+    def __init__(self, tracing: Tracing, span: Span, parent: Context) -> None:
+        self._tracing = tracing
+        self._span = span
+        self._sampled = span.is_recording()
+        self._context = trace.set_span_in_context(span, parent)
+        self._links = [Link(span.get_span_context())]
+        self._known = False
+        if self._sampled:
+            attach(self._context)
+
+    def applied(self, applied: Applied) -> None:
+        if self._sampled and not self._known:
+            self._known = True
+            self._span.set_attributes({names.POOL: applied.pool, names.ENGINE: applied.engine})
+        if applied.step_id:
+            self._step(applied)
+        elif self._sampled:
+            self._span.set_attributes(_attributes(applied))
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        _end(self._span, code, details)
+
+    def _step(self, applied: Applied) -> None:
+        tracing = self._tracing
+        trace_id = 0
+        if tracing.ratio:
+            trace_id = tracing.take(names.STEP_SPAN, _ROOT, SpanKind.INTERNAL)
+            if not trace_id:
+                return
+        elif not self._sampled:
+            return
+        attributes = _attributes(applied)
+        attributes[names.STEP_ID] = applied.step_id
+        span = tracing.start(
+            names.STEP_SPAN,
+            self._context if self._sampled else _ROOT,
+            SpanKind.INTERNAL,
+            attributes,
+            preset=trace_id,
+            links=None if self._sampled else self._links,
+            start_time=applied.started_ns,
+        )
+        span.end(max(time.time_ns(), applied.started_ns))
+
+
+def _attributes(applied: Applied) -> dict[str, str | int]:
+    attributes: dict[str, str | int] = {
+        names.POOL: applied.pool,
+        names.ENGINE: applied.engine,
+        names.LOCK_WAIT_NS: applied.lock_wait_ns,
+    }
+    if applied.asked_blocks:
+        attributes[names.BLOCKS_ASKED] = applied.asked_blocks
+        attributes[names.BLOCKS_GRANTED] = applied.granted_blocks
+    if applied.operation != "Allocate":
+        attributes[names.BLOCKS_FREED] = applied.freed_blocks
+    if applied.refused is not None:
+        attributes[names.REFUSAL_REASON] = applied.refused.reason.name
+    return attributes
+
+
+def _end(span: Span, code: grpc.StatusCode, details: str) -> None:
+    if span.is_recording():
+        span.set_attributes(names.status_attributes(code))
+        if code in names.SERVER_FAULTS:
+            span.set_status(Status(StatusCode.ERROR, details))
+        span.end()

@@ -1,0 +1,178 @@
+"""What the standard `OTEL_*` variables ask for.
+
+Rules:
+- An empty variable is an unset one.
+- A value that cannot be followed is an error that names the variable, the value and what is legal;
+  the SDK itself would fall back to a default, with no more than a line in the log.
+- Variables of what is not exported are not looked at.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+RATIO_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
+_SAMPLERS = (
+    "always_on",
+    "always_off",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    *RATIO_SAMPLERS,
+)
+_DEFAULT_SAMPLER = "parentbased_always_on"
+
+
+class TelemetryError(Exception):
+    """The variables ask for something that cannot be done."""
+
+
+class Wanted(NamedTuple):
+    """What is to be exported.
+
+    `traces` and `metrics` are about OTLP, `scrape` is where Prometheus may fetch metrics (None:
+    nowhere). `ratio`: whether the sampler decides by the trace id.
+    """
+
+    traces: bool
+    metrics: bool
+    scrape: str | None
+    ratio: bool
+
+
+def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
+    """Read and check the variables.
+
+    Raises:
+        TelemetryError: one of them cannot be followed.
+
+    """
+    variables = {name: value for name, value in environ.items() if value.strip()}
+    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        if metrics_listen is not None:
+            raise TelemetryError(
+                f"OTEL_SDK_DISABLED: 'true' leaves nothing to be scraped at {metrics_listen};"
+                " unset it, or set no metrics_listen"
+            )
+        return Wanted(traces=False, metrics=False, scrape=None, ratio=False)
+    traces = _exports("TRACES", variables, ("otlp", "none"))
+    metrics = _exports("METRICS", variables, ("otlp", "prometheus", "none"))
+    if "prometheus" in metrics and metrics_listen is None:
+        raise TelemetryError(
+            "OTEL_METRICS_EXPORTER: 'prometheus' needs an address to be scraped at; set"
+            " --metrics-listen HOST:PORT"
+        )
+    answer = Wanted(
+        traces="otlp" in traces,
+        metrics="otlp" in metrics,
+        scrape=metrics_listen,
+        ratio=variables.get("OTEL_TRACES_SAMPLER", _DEFAULT_SAMPLER).lower() in RATIO_SAMPLERS,
+    )
+    for name, check in _checks(answer, variables).items():
+        if name in variables:
+            check(name, variables[name])
+    return answer
+
+
+def _exports(signal: str, variables: Mapping[str, str], legal: tuple[str, ...]) -> set[str]:
+    name = f"OTEL_{signal}_EXPORTER"
+    if name not in variables:
+        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+        return {"otlp"} if any(endpoint in variables for endpoint in endpoints) else set()
+    exporters = {exporter.strip() for exporter in variables[name].split(",")}
+    for exporter in sorted(exporters):
+        _one_of(*legal)(name, exporter)
+    return exporters
+
+
+_Check = Callable[[str, str], None]
+
+
+def _checks(answer: Wanted) -> dict[str, _Check]:
+    """The variables that what is wanted depends on."""
+    checks: dict[str, _Check] = {}
+    if answer.traces or answer.metrics or answer.scrape:
+        checks["OTEL_CONFIG_FILE"] = _refused("is not read here; use the other OTEL_* variables")
+    if answer.traces:
+        checks |= _otlp_checks("TRACES_")
+        checks["OTEL_TRACES_SAMPLER"] = _one_of(*_SAMPLERS)
+        if answer.ratio:
+            checks["OTEL_TRACES_SAMPLER_ARG"] = _number(0, 1)
+        for part in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE"):
+            checks[f"OTEL_BSP_{part}"] = _whole
+        _check_batches(variables)
+    if answer.metrics:
+        checks |= _otlp_checks("METRICS_")
+        for part in ("INTERVAL", "TIMEOUT"):
+            checks[f"OTEL_METRIC_EXPORT_{part}"] = _whole
+        prefix = "OTEL_EXPORTER_OTLP_METRICS_"
+        checks[f"{prefix}TEMPORALITY_PREFERENCE"] = _one_of("cumulative", "delta", "lowmemory")
+        checks[f"{prefix}DEFAULT_HISTOGRAM_AGGREGATION"] = _one_of(
+            "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
+        )
+    if answer.metrics or answer.scrape:
+        checks["OTEL_METRICS_EXEMPLAR_FILTER"] = _one_of("always_on", "always_off", "trace_based")
+    return checks
+
+
+def _otlp_checks(signal: str) -> dict[str, _Check]:
+    checks: dict[str, _Check] = {}
+    for prefix in ("OTEL_EXPORTER_OTLP_", f"OTEL_EXPORTER_OTLP_{signal}"):
+        checks[f"{prefix}PROTOCOL"] = _one_of("grpc")
+        checks[f"{prefix}ENDPOINT"] = _endpoint
+        checks[f"{prefix}INSECURE"] = _one_of("true", "false")
+        checks[f"{prefix}COMPRESSION"] = _one_of("gzip")
+        checks[f"{prefix}TIMEOUT"] = _number(0.001, 3600)
+        for file in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
+            checks[f"{prefix}{file}"] = _file
+    return checks
+
+
+def _one_of(*legal: str) -> _Check:
+    def check(name: str, value: str) -> None:
+        if value.lower() not in legal:
+            raise TelemetryError(f"{name}: {value!r} must be one of: {', '.join(legal)}")
+
+    return check
+
+
+def _refused(why: str) -> _Check:
+    def check(name: str, value: str) -> None:
+        raise TelemetryError(f"{name}: {value!r} {why}")
+
+    return check
+
+
+def _number(least: float, most: float) -> _Check:
+    def check(name: str, value: str) -> None:
+        try:
+            legal = least <= float(value) <= most
+        except ValueError:
+            legal = False
+        if not legal:
+            raise TelemetryError(f"{name}: {value!r} must be a number from {least} to {most}")
+
+    return check
+
+
+def _whole(name: str, value: str) -> None:
+    if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
+        raise TelemetryError(f"{name}: {value!r} must be a whole number from 1 to {2**31 - 1}")
+
+
+def _endpoint(name: str, value: str) -> None:
+    try:
+        url = urlsplit(value)
+        legal = url.scheme not in ("http", "https") or (bool(url.hostname) and url.port != 0)
+    except ValueError:
+        legal = False
+    if not legal:
+        raise TelemetryError(f"{name}: {value!r} must be a URL such as http://127.0.0.1:4317")
+
+
+def _file(name: str, value: str) -> None:
+    try:
+        with Path(value).open("rb"):
+            return
+    except OSError as error:
+        raise TelemetryError(f"{name}: {value!r} cannot be read: {error.strerror}") from error

@@ -1,0 +1,162 @@
+"""The audit finds every kind of damage; each test plants one in a pool that was clean."""
+
+import pytest
+from kvblock_service.core.audit import VIOLATIONS_MAX, audit
+from kvblock_service.core.pool import Engine, Pool
+
+from tests.unit.core.pools import Desk
+
+
+@pytest.fixture
+def pool() -> Pool:
+    """Blocks 0 1 in a/1, 2 in a/2, 3 4 in b/1, freed 6 then 5, never used 7."""
+    desk = Desk(8)
+    desk.allocate(1, 2)
+    desk.allocate(2)
+    desk.allocate(1, 2, engine="b")
+    desk.allocate(9, engine="c")
+    desk.allocate(10, engine="c")
+    desk.free(9, engine="c")
+    desk.free(10, engine="c")
+    assert desk.pool.free_list.freed == [5, 6]
+    return desk.pool
+
+
+def violations(pool: Pool) -> str:
+    found = audit(pool).violations
+    assert found, "the audit found nothing"
+    return "\n".join(found)
+
+
+def test_clean_pool_is_counted(pool: Pool) -> None:
+    assert audit(pool) == (3, 5, 3, [])
+
+
+def test_block_in_two_tables_of_one_engine(pool: Pool) -> None:
+    pool.engines["a"].tables[2].append(0)
+    assert "block 0 is in the table of sequence 2 of engine a and in a table" in violations(pool)
+
+
+def test_block_in_tables_of_two_engines(pool: Pool) -> None:
+    pool.engines["b"].tables[1][0] = 2
+    assert "block 2 is in the table of sequence 1 of engine b and in a table" in violations(pool)
+
+
+def test_block_twice_in_one_table(pool: Pool) -> None:
+    pool.engines["a"].tables[1][0] = 1
+    assert "block 1 is in the table of sequence 1 of engine a and in a table" in violations(pool)
+
+
+def test_leaked_block(pool: Pool) -> None:
+    pool.engines["a"].tables[1].remove(0)
+    assert "block 0 is neither free nor in a table" in violations(pool)
+
+
+def test_leaked_table(pool: Pool) -> None:
+    engine = pool.engines["a"]
+    engine.held -= len(engine.tables.pop(1))
+    pool.freed_total += 2
+    found = violations(pool)
+    assert "block 0 is neither free nor in a table" in found
+    assert "block 1 is neither free nor in a table" in found
+
+
+def test_leaked_free_block(pool: Pool) -> None:
+    pool.free_list.freed.pop()
+    assert "block 6 is neither free nor in a table" in violations(pool)
+
+
+def test_block_freed_twice(pool: Pool) -> None:
+    pool.free_list.freed.append(5)
+    assert "block 5 is on the free stack and on the free stack" in violations(pool)
+
+
+def test_block_free_and_held(pool: Pool) -> None:
+    pool.free_list.freed.append(3)
+    assert "block 3 is on the free stack and in a table" in violations(pool)
+
+
+def test_wrong_holder(pool: Pool) -> None:
+    pool.holders[2] = pool.engines["b"].number
+    assert "block 2 is in the table of sequence 2 of engine a, but is kept as" in violations(pool)
+
+
+def test_holder_nobody_has(pool: Pool) -> None:
+    pool.holders[0] = 0
+    assert "block 0 is in the table of sequence 1 of engine a, but is kept as" in violations(pool)
+
+
+def test_holders_too_short(pool: Pool) -> None:
+    del pool.holders[1:]
+    assert "owners are kept for 1 blocks, but 7 were ever handed out" in violations(pool)
+
+
+def test_holders_too_long(pool: Pool) -> None:
+    pool.holders.append(0)
+    assert "owners are kept for 8 blocks, but 7 were ever handed out" in violations(pool)
+
+
+def test_never_used_block_in_a_table(pool: Pool) -> None:
+    pool.engines["a"].tables[1][0] = 7
+    assert "block 7 is in the table of sequence 1 of engine a, but was never" in violations(pool)
+
+
+def test_never_used_block_on_the_free_stack(pool: Pool) -> None:
+    pool.free_list.freed.append(7)
+    assert "block 7 is on the free stack, but was never handed out" in violations(pool)
+
+
+@pytest.mark.parametrize("place", ["table", "stack"])
+def test_number_below_zero(pool: Pool, place: str) -> None:
+    # As an index it would stand for block 2 or 6, which is there no more.
+    if place == "table":
+        pool.engines["a"].tables[2][0] = -5
+    else:
+        pool.free_list.freed[-1] = -1
+    assert "was never handed out" in violations(pool)
+
+
+def test_more_blocks_handed_out_than_there_are(pool: Pool) -> None:
+    desk = Desk(2)
+    desk.allocate(1, 2)
+    desk.pool.free_list.total = 3
+    desk.pool.free_list.take(1)
+    assert "3 blocks were handed out, but the pool has 2" in violations(desk.pool)
+
+
+def test_empty_table(pool: Pool) -> None:
+    pool.engines["a"].tables[77] = []
+    assert "the table of sequence 77 of engine a is empty" in violations(pool)
+
+
+def test_engine_without_a_table(pool: Pool) -> None:
+    pool.engines["z"] = Engine("z", 99)
+    assert "engine z is kept without a table" in violations(pool)
+
+
+def test_engines_that_share_a_number(pool: Pool) -> None:
+    shared = pool.engines["a"].number
+    pool.engines["b"].number = shared
+    for block in pool.engines["b"].tables[1]:
+        pool.holders[block] = shared
+    assert f"engines a and b have the same number {shared}" in violations(pool)
+
+
+def test_engine_counts_wrong(pool: Pool) -> None:
+    pool.engines["a"].held += 1
+    found = violations(pool)
+    assert "engine a counts 4 blocks, but its tables hold 3" in found
+    assert "5 blocks are counted as held, but the engines count 6" in found
+
+
+@pytest.mark.parametrize("counter", ["allocated_total", "freed_total"])
+def test_pool_counts_wrong(pool: Pool, counter: str) -> None:
+    setattr(pool, counter, getattr(pool, counter) + 1)
+    assert "blocks are counted as held, but the engines count 5" in violations(pool)
+
+
+def test_first_hundred_sentences_are_enough() -> None:
+    desk = Desk(500)
+    desk.allocate(1, 500)
+    desk.pool.free_list.freed.extend(range(500))
+    assert len(audit(desk.pool).violations) == VIOLATIONS_MAX

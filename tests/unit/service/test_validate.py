@@ -1,0 +1,207 @@
+"""Fields of requests: what passes, and which fact an error names."""
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from kvblock_service.errors import CallError, InvalidField, RequestLimit
+from kvblock_service.rpc import validate
+from kvblock_service.rpc.validate import RequestLimits
+
+LIMITS = RequestLimits(
+    message_bytes_max=1024,
+    blocks_per_request_max=100,
+    sequences_per_step_max=4,
+    max_wait_max=2.5,
+    page_size_max=50,
+)
+
+
+def facts(error: pytest.ExceptionInfo[CallError]) -> tuple[str, str]:
+    metadata = error.value.metadata
+    assert error.value.field == metadata["field"]
+    assert metadata["field"] in error.value.message
+    return metadata["field"], metadata["value"]
+
+
+@pytest.mark.parametrize("name", ["a", "A-Z.0_9", "-", "x" * 128])
+def test_names(name: str) -> None:
+    assert validate.pool_name(name) == name
+    assert validate.engine_name(name) == name
+
+
+def test_empty_names_have_their_meaning() -> None:
+    assert validate.pool_name("") == ""
+    assert validate.engine_name("") == "default"
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 129, "a b", "a/b", "a\n", "\n", "é", "a@b", "\0", "a\u0660"]
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(InvalidField, match="must be 1 to 128 characters") as caught:
+        validate.engine_name(name)
+    assert facts(caught)[0] == "engine"
+    with pytest.raises(InvalidField):
+        validate.pool_name(name)
+
+
+def test_long_values_are_shown_in_part() -> None:
+    with pytest.raises(InvalidField) as caught:
+        validate.engine_name("x" * 10_000)
+    assert len(facts(caught)[1]) == 80
+    assert len(caught.value.message) < 250
+
+
+@pytest.mark.parametrize(("value", "blocks"), [(None, 1), (1, 1), (100, 100)])
+def test_num_blocks(value: int | None, blocks: int) -> None:
+    assert validate.num_blocks(value, LIMITS) == blocks
+
+
+def test_no_blocks() -> None:
+    with pytest.raises(InvalidField) as caught:
+        validate.num_blocks(0, LIMITS)
+    assert facts(caught) == ("num_blocks", "0")
+
+
+def test_too_many_blocks() -> None:
+    with pytest.raises(RequestLimit) as caught:
+        validate.num_blocks(101, LIMITS)
+    assert facts(caught) == ("num_blocks", "101")
+    assert caught.value.metadata["limit"] == "blocks_per_request_max"
+    assert caught.value.metadata["max"] == "100"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "wait"),
+    [(0, 0, 0.0), (2, 500_000_000, 2.5), (0, 1, 1e-9), (1, 999_999_999, 1.999999999)],
+)
+def test_max_wait(seconds: int, nanos: int, wait: float) -> None:
+    assert validate.max_wait(Duration(seconds=seconds, nanos=nanos), LIMITS) == wait
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"),
+    [
+        (-1, 0),
+        (0, -1),
+        (-1, -500_000_000),
+        # None of these is a Duration at all: nanos of another sign, or of a second and more.
+        (1, -1),
+        (-1, 1),
+        (0, 1_000_000_000),
+        (0, 2_147_483_647),
+        (0, -2_147_483_648),
+        (3, -2_000_000_000),
+    ],
+)
+def test_bad_max_wait(seconds: int, nanos: int) -> None:
+    with pytest.raises(InvalidField) as caught:
+        validate.max_wait(Duration(seconds=seconds, nanos=nanos), LIMITS)
+    assert facts(caught)[0] == "max_wait"
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(2, 500_000_001), (3, 0), (2**63 - 1, 999_999_999)])
+def test_max_wait_that_is_too_long(seconds: int, nanos: int) -> None:
+    with pytest.raises(RequestLimit) as caught:
+        validate.max_wait(Duration(seconds=seconds, nanos=nanos), LIMITS)
+    assert caught.value.metadata["limit"] == "max_wait_max"
+    assert caught.value.metadata["max"] == "2.5"
+
+
+@pytest.mark.parametrize(("value", "rows"), [(0, 50), (1, 1), (50, 50)])
+def test_page_size(value: int, rows: int) -> None:
+    assert validate.page_size(value, LIMITS) == rows
+
+
+def test_page_size_is_a_hundred_by_default() -> None:
+    assert validate.page_size(0, LIMITS._replace(page_size_max=1000)) == 100
+
+
+def test_page_that_is_too_large() -> None:
+    with pytest.raises(RequestLimit) as caught:
+        validate.page_size(51, LIMITS)
+    assert facts(caught) == ("page_size", "51")
+
+
+@pytest.mark.parametrize(
+    ("token", "row"),
+    [("", None), ("7@a", ("a", 7)), ("18446744073709551615@x.y", ("x.y", 2**64 - 1))],
+)
+def test_page_token(token: str, row: tuple[str, int] | None) -> None:
+    assert validate.page_token(token) == row
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "7",
+        "@",
+        "7@",
+        "@a",
+        "-1@a",
+        "+1@a",
+        " 1@a",
+        "1_0@a",
+        "\u0663@a",
+        "18446744073709551616@a",
+        "9" * 5000 + "@a",
+        "7@a b",
+        "7@a@b",
+        "7@" + "x" * 129,
+    ],
+)
+def test_bad_page_token(token: str) -> None:
+    with pytest.raises(InvalidField, match="is none that this server gave") as caught:
+        validate.page_token(token)
+    assert facts(caught)[0] == "page_token"
+
+
+@pytest.mark.parametrize(
+    ("free", "allocate", "counts"),
+    [
+        ([], [], []),
+        ([1, 2, 3, 4], [1, 2, 3, 4], []),
+        ([], [1, 2], [99, 1]),
+        ([2**64 - 1, 0], [0], [100]),
+    ],
+)
+def test_columns(free: list[int], allocate: list[int], counts: list[int]) -> None:
+    validate.step_columns(free, allocate, counts, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("free", "allocate", "counts", "field"),
+    [
+        ([1, 2, 1], [], [], "step.free_sequence_ids[2]"),
+        ([], [5, 5], [], "step.allocate_sequence_ids[1]"),
+        ([], [5, 6], [1], "step.allocate_num_blocks"),
+        ([], [5], [1, 1], "step.allocate_num_blocks"),
+        ([], [], [1], "step.allocate_num_blocks"),
+        ([], [5, 6], [1, 0], "step.allocate_num_blocks[1]"),
+    ],
+)
+def test_bad_columns(free: list[int], allocate: list[int], counts: list[int], field: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        validate.step_columns(free, allocate, counts, LIMITS)
+    assert facts(caught)[0] == field
+
+
+@pytest.mark.parametrize(
+    ("free", "allocate", "counts", "limit"),
+    [
+        ([1, 2, 3, 4, 5], [], [], "sequences_per_step_max"),
+        ([], [1, 2, 3, 4, 5], [], "sequences_per_step_max"),
+        ([], [1, 2], [100, 1], "blocks_per_request_max"),
+        ([], [1, 2], [2**32 - 1, 2**32 - 1], "blocks_per_request_max"),
+    ],
+)
+def test_long_columns(free: list[int], allocate: list[int], counts: list[int], limit: str) -> None:
+    with pytest.raises(RequestLimit) as caught:
+        validate.step_columns(free, allocate, counts, LIMITS)
+    assert caught.value.metadata["limit"] == limit
+
+
+def test_single_blocks_count_towards_the_blocks_of_a_request() -> None:
+    limits = LIMITS._replace(blocks_per_request_max=3)
+    with pytest.raises(RequestLimit) as caught:
+        validate.step_columns([], [1, 2, 3, 4], [], limits)
+    assert caught.value.metadata["value"] == "4"
