@@ -12,12 +12,13 @@ import signal
 import sys
 import time
 
-from kvblock_service import logging_setup
+from kvblock_service import logging_setup, telemetry
 from kvblock_service.config import ServerConfig
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc.listeners import ListenError
+from kvblock_service.rpc.observe import Observer
 from kvblock_service.rpc.server import KVBlockServer
 from kvblock_service.rpc.service import ServiceOptions
 from kvblock_service.rpc.validate import RequestLimits
@@ -28,7 +29,8 @@ _log = logging.getLogger("kvblock")
 def run(config: ServerConfig) -> int:
     """Serve until a signal asks for the end; answers the exit code.
 
-    0: drained. 1: an address could not be bound; the log says which and why.
+    0: drained. 1: an address could not be bound. 2: the telemetry that the `OTEL_*` variables ask
+    for cannot be set up. The log says which and why.
     """
     logging_setup.configure(config.log_format, config.log_level)
     try:
@@ -36,23 +38,31 @@ def run(config: ServerConfig) -> int:
     except ListenError as error:
         _log.error("cannot listen", extra={"problem": str(error)})
         return 1
+    except telemetry.TelemetryError as error:
+        _log.error("cannot set up telemetry", extra={"problem": str(error)})
+        return 2
 
 
 async def _serve(config: ServerConfig) -> int:
     host = build_host(config)
-    server = KVBlockServer(host, service_options(config))
+    watch = telemetry.start(host, config.metrics_listen)
+    server = KVBlockServer(host, service_options(config, watch.observer), watch.interceptors)
+    left = 0.0
     try:
         for address in config.listen:
             server.bind(address)
         await server.start()
         stop = _stop_signal()
-        _announce(config, server.bound)
+        _announce(config, server.bound, watch.metrics_address)
         name = await stop
         _log.info("draining", extra={"signal": name, "grace_seconds": config.grace})
+        deadline = time.monotonic() + config.grace
         await server.drain(config.grace)
-        _log.info("stopped")
+        left = deadline - time.monotonic()
     finally:
         server.release()
+        await watch.stop(left)
+    _log.info("stopped")
     return 0
 
 
@@ -72,7 +82,7 @@ def build_host(config: ServerConfig) -> Host:
     return Host(pools, config.default_pool, host_limits, server_epoch=time.time_ns() // 1_000_000)
 
 
-def service_options(config: ServerConfig) -> ServiceOptions:
+def service_options(config: ServerConfig, observer: Observer | None = None) -> ServiceOptions:
     """How the methods behave under a configuration."""
     limits = config.limits
     request_limits = RequestLimits(
@@ -82,7 +92,7 @@ def service_options(config: ServerConfig) -> ServiceOptions:
         max_wait_max=limits.max_wait_max,
         page_size_max=limits.page_size_max,
     )
-    return ServiceOptions(request_limits, config.retry_after, observer=None)
+    return ServiceOptions(request_limits, config.retry_after, observer)
 
 
 def _stop_signal() -> "asyncio.Future[str]":
@@ -98,7 +108,7 @@ def _stop_signal() -> "asyncio.Future[str]":
     return stop
 
 
-def _announce(config: ServerConfig, bound: list[str]) -> None:
+def _announce(config: ServerConfig, bound: list[str], metrics: str | None) -> None:
     for pool in config.pools:
         _log.info(
             "pool",
@@ -109,6 +119,10 @@ def _announce(config: ServerConfig, bound: list[str]) -> None:
                 "device_id": pool.device_id,
             },
         )
+    for address in config.exposed():
+        _log.warning("other machines reach this without protection", extra={"address": address})
     words = [f"listen={address}" for address in bound]
+    if metrics is not None:
+        words.append(f"metrics={metrics}")
     sys.stdout.write(" ".join(["kvblock ready", *words]) + "\n")
     sys.stdout.flush()

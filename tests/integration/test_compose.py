@@ -1,6 +1,7 @@
 """What docker-compose.yml describes works: its own command lines, started on this machine.
 
-Container paths become paths of the test's folder, and ports become free ones; nothing else differs.
+Container paths become paths of the test's folder, and open addresses free ports of the loopback;
+nothing else differs.
 """
 
 import re
@@ -45,6 +46,10 @@ def test_server_answers_its_health_check_and_its_published_port(
         run(*check)
         (port,) = [address for address in addresses if address.startswith("127.0.0.1:")]
         run(KVBLOCK, "stats", "--address", port)
+
+
+def test_server_accepts_its_command_line_as_it_is(services: dict[str, Any]) -> None:
+    run(KVBLOCK, *services["kvblock-server"]["command"], "--check")
 
 
 def test_replay_runs_against_the_server(services: dict[str, Any], tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from typing import Protocol
 
 import grpc
 
+from kvblock.frozen import LARGE_BYTES
 from kvblock.v1 import kvblock_pb2 as pb
 
 
 class StreamEnded(Exception):
-    """The call is over, and not by an error of the server."""
+    """The call is over, and the server has not said why."""
 
 
 class Call(Protocol):
@@ -57,12 +58,12 @@ class AsyncStream:
 
         Raises:
             grpc.RpcError: the call has ended with an error.
-            StreamEnded: the server has ended the call, or a timeout or `close` has.
+            StreamEnded: a timeout, a `close` or a broken connection has ended the call.
 
         """
         timer = self._start_timer(timeout)
         try:
-            await self._write(request)
+            await self._write(request, timeout)
             answer = await self._call.read()
         except asyncio.CancelledError:
             if task_is_cancelled(self.timed_out or self._closed):
@@ -96,10 +97,23 @@ class AsyncStream:
         with contextlib.suppress(RuntimeError):
             self._call.cancel()
 
-    async def _write(self, request: pb.SessionRequest) -> None:
-        # The error says that the call is over; reading will say why.
-        with contextlib.suppress(asyncio.InvalidStateError):
-            await self._call.write(request)
+    async def _write(self, request: pb.SessionRequest, timeout: float | None) -> None:
+        try:
+            if timeout is None or request.ByteSize() <= LARGE_BYTES:
+                await self._call.write(request)
+            else:
+                await asyncio.wait_for(self._call.write(request), timeout)
+        except asyncio.InvalidStateError:
+            # The call was over before; reading says why.
+            return
+        except asyncio.TimeoutError:
+            self._expire()
+            raise StreamEnded from None
+        except grpc.RpcError as error:
+            # A message that could not be written makes gRPC report a fault of its own.
+            if error.code() is grpc.StatusCode.INTERNAL:
+                raise StreamEnded from None
+            raise
 
     def _start_timer(self, timeout: float | None) -> asyncio.TimerHandle | None:
         if timeout is None:

@@ -21,7 +21,8 @@ from grpc import aio
 from kvblock import answers, requests
 from kvblock.async_stream import Call, task_is_cancelled
 from kvblock.errors import ClosedError, KVBlockError
-from kvblock.failures import error_of
+from kvblock.failures import error_of, too_late
+from kvblock.frozen import LARGE_BYTES, OVERTIME
 from kvblock.health import CHECK, is_serving
 from kvblock.results import (
     AuditReport,
@@ -217,9 +218,9 @@ class AsyncClient(Configured):
         """
         request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
         deadline = self._settings.deadline(timeout)
-        return answers.step_result(
-            (await self._call(self._stubs.service.Step, request, deadline)).result
-        )
+        size = request.ByteSize()
+        answer = await self._call(self._stubs.service.Step, request, deadline, size)
+        return answers.step_result(answer.result)
 
     def session(
         self, *, pool: str | None = None, engine: str | None = None, timeout: float | None = None
@@ -307,12 +308,18 @@ class AsyncClient(Configured):
         method: aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
         request: RequestT,
         timeout: float | None,
+        size: int = 0,
     ) -> ResponseT:
         error: KVBlockError
         try:
-            return await method(request, timeout=timeout)
+            call = method(request, timeout=timeout)
+            if timeout is not None and size > LARGE_BYTES:
+                return await asyncio.wait_for(call, timeout + OVERTIME)
+            return await call
         except grpc.RpcError as failed:
             error = error_of(failed, self.address)
+        except asyncio.TimeoutError:
+            error = too_late(self.address)
         except asyncio.CancelledError:
             if task_is_cancelled(self._closed):
                 raise

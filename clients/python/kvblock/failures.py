@@ -64,11 +64,19 @@ def error_of_status(
     return error
 
 
+def too_late(address: str) -> DeadlineExceededError:
+    """The exception for a call that the server at `address` did not answer in time."""
+    return DeadlineExceededError(
+        f"{address} did not answer in time; whether the call was carried out is unknown",
+        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+    )
+
+
 def _explain(code: grpc.StatusCode, text: str, address: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
         return f"no server answers at {address}: {text}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"{address} did not answer in time; whether the call was carried out is unknown"
+        return str(too_late(address))
     return text or code.name
 
 

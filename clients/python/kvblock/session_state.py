@@ -18,7 +18,7 @@ from typing import SupportsIndex
 import grpc
 
 from kvblock import answers, requests
-from kvblock.errors import ClosedError, DeadlineExceededError, KVBlockError
+from kvblock.errors import ClosedError, DeadlineExceededError, KVBlockError, UnavailableError
 from kvblock.failures import error_of
 from kvblock.results import Attachment, StepPolicy, StepResult
 from kvblock.settings import Settings
@@ -160,7 +160,10 @@ class SessionState:
         if self._ended is not None:
             return ClosedError(f"this session has ended: {self._ended}")
         if error is None:
-            return KVBlockError(f"{self._settings.address} ended the session without an answer")
+            return UnavailableError(
+                f"{self._settings.address} has broken the session off without an answer",
+                code=grpc.StatusCode.UNAVAILABLE,
+            )
         return error_of(error, self._settings.address)
 
     def _out_of_turn(self) -> KVBlockError:

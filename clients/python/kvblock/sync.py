@@ -4,7 +4,8 @@ Rules:
 - It stands on gRPC's synchronous stubs; no event loop is involved. Threads may share a client.
 - Its methods are those of `kvblock.client.AsyncClient`: same names, parameters, defaults and
   values.
-- A client that is forgotten is closed when it is collected, at the latest at interpreter exit.
+- A client that is forgotten is closed when it is collected; it never keeps the interpreter from
+  exiting.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import SupportsIndex, TypeAlias, TypeVar
 import grpc
 
 from kvblock import answers, requests
-from kvblock.errors import ClosedError
-from kvblock.failures import error_of
+from kvblock.errors import ClosedError, KVBlockError
+from kvblock.failures import error_of, too_late
+from kvblock.frozen import LARGE_BYTES, OVERTIME, close_in_time
 from kvblock.health import CHECK, is_serving
 from kvblock.results import (
     AuditReport,
@@ -63,7 +65,9 @@ class Client(Configured):
         self._settings = Settings.of(address, pool, engine, timeout)
         channel = grpc.insecure_channel(self._settings.target, options=CHANNEL_OPTIONS)
         self._closed = False
-        self._close_channel = weakref.finalize(self, channel.close)
+        self._close_channel = weakref.finalize(self, close_in_time, channel.close)
+        # At exit the sessions are cancelled; a channel without calls needs nothing more.
+        self._close_channel.atexit = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         intercepted = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
         self._service = kvblock_pb2_grpc.KVBlockServiceStub(intercepted)
@@ -188,7 +192,9 @@ class Client(Configured):
         """
         request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
         deadline = self._settings.deadline(timeout)
-        return answers.step_result(self._call(self._service.Step, request, deadline).result)
+        size = request.ByteSize()
+        answer = self._call(self._service.Step, request, deadline, size)
+        return answers.step_result(answer.result)
 
     def session(
         self, *, pool: str | None = None, engine: str | None = None, timeout: float | None = None
@@ -273,16 +279,20 @@ class Client(Configured):
         method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
         request: RequestT,
         timeout: float | None,
+        size: int = 0,
     ) -> ResponseT:
         if self._closed:
             raise ClosedError(CLOSED)
+        error: KVBlockError
         try:
+            if timeout is not None and size > LARGE_BYTES:
+                return method.future(request, timeout=timeout).result(timeout + OVERTIME)
             return method(request, timeout=timeout)
         except grpc.RpcError as failed:
             error = error_of(failed, self.address)
-        if self._closed:
-            raise ClosedError(CLOSED)
-        raise error
+        except grpc.FutureTimeoutError:
+            error = too_late(self.address)
+        raise ClosedError(CLOSED) if self._closed else error
 
     def _open_stream(self, messages: Iterator[pb.SessionRequest]) -> Call:
         if self._closed:

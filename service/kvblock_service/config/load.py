@@ -10,7 +10,7 @@ Rules:
 import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,15 +100,21 @@ def flag_of(name: str) -> str:
     return "--pool" if name == "pools" else f"--{name.replace('_', '-')}"
 
 
+def variable_of(name: str) -> str:
+    """The variable that sets a setting."""
+    return f"{PREFIX}{name.upper()}"
+
+
 def _from_environment(problems: list[str]) -> dict[str, Origin]:
     found = EnvSettingsSource(_Flat)()
-    known = {f"{PREFIX}{name.upper()}" for name in _Flat.model_fields}
+    known = {variable_of(name) for name in _Flat.model_fields}
     for variable in sorted(os.environ):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in known or _SET_BY_KUBERNETES.fullmatch(name):
             continue
         if name != FILE_VARIABLE and name not in CLIENT_VARIABLES:
-            problems.append(f"{variable}: no such variable{_guess(name, known)}")
+            bare = name.removeprefix(PREFIX).lower()
+            problems.append(f"{variable}: no such variable{_guess(bare, variable_of)}")
     return {name: _origin(name, f"{PREFIX}{name.upper()}", value) for name, value in found.items()}
 
 
@@ -130,7 +136,7 @@ def _from_file(config_file: Path | None, problems: list[str]) -> dict[str, Origi
     known = _Flat.model_fields
     path = str(config_file)
     problems += [
-        f"{path}: {name}: no such key{_guess(name, known)}" for name in found if name not in known
+        f"{path}: {name}: no such key{_guess(name, str)}" for name in found if name not in known
     ]
     return {name: _origin(name, path, found[name], path) for name in found if name in known}
 
@@ -147,6 +153,6 @@ def _nested(origins: Mapping[str, Origin]) -> dict[str, object]:
     return values | {"limits": limits}
 
 
-def _guess(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _guess(name: str, shown: Callable[[str], str]) -> str:
+    close = difflib.get_close_matches(name, list(_Flat.model_fields), n=1)
+    return f"; did you mean {shown(close[0])}?" if close else ""

@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode
 
 from kvblock_service.config.addresses import is_loopback, listen_address, tcp_address
 from kvblock_service.config.values import (
+    POOL_KEYS,
     OneOf,
     Seconds,
     Whole,

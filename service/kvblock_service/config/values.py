@@ -11,6 +11,8 @@ import math
 import re
 from typing import NamedTuple
 
+from pydantic import BaseModel
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]"
@@ -102,8 +104,10 @@ def items(value: object) -> list[object]:
 def pool_fields(value: object) -> object:
     """The fields of a pool, from its spec (`NAME:total=4096,...`) or its TOML table."""
     fields = _parsed_spec(value) if isinstance(value, str) else value
-    if not isinstance(fields, dict):
+    if isinstance(fields, BaseModel):
         return fields
+    if not isinstance(fields, dict):
+        raise ValueError(f"must be {_SPEC} or a table")
     unknown = ", ".join(repr(key) for key in fields if key not in POOL_KEYS)
     if unknown:
         problem = f"has the unknown key {unknown}; a pool has {', '.join(POOL_KEYS)}"

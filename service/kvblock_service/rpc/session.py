@@ -20,6 +20,7 @@ from kvblock_service.host import LiveSession
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
+from kvblock_service.rpc.observe import Applied
 from kvblock_service.rpc.service import KVBlockService
 
 
@@ -49,15 +50,12 @@ class _Session:
             if kind == "step":
                 await self._context.write(self._step(pool, engine, request.step, data))
             elif kind == "detach":
-                freed = pool.apply(Release(engine))
-                assert isinstance(freed, Freed)
+                answer = self._detach(pool, engine)
                 self.end()
-                detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
-                answer = pb.SessionResponse(detached=detached)
-                await self._context.write(answer.SerializeToString())
+                await self._context.write(answer)
                 return
             else:
-                raise SessionState(kind or "message", "this session is attached already")
+                raise SessionState(_kind(request), "this session is attached already")
 
     def end(self) -> None:
         """The stream is over; the engine's name is free for another session."""
@@ -86,9 +84,7 @@ class _Session:
         return calls.parse(pb.SessionRequest, data, self._service.limits.message_bytes_max)
 
     async def _attach(self, request: pb.SessionRequest) -> tuple[PoolHost, str]:
-        kind = request.WhichOneof("message")
-        if kind is None:
-            raise InvalidField("message", "nothing", "must be attach, step or detach")
+        kind = _kind(request)
         if kind != "attach":
             raise SessionState(kind, "the first message of a session must be attach")
         pool = self._service.pool(request.attach.pool)
@@ -128,6 +124,24 @@ class _Session:
         self._last_request = data
         self._last_answer = response.SerializeToString()
         return self._last_answer
+
+    def _detach(self, pool: PoolHost, engine: str) -> bytes:
+        started = self._service.now()
+        freed = pool.apply(Release(engine))
+        assert isinstance(freed, Freed)
+        observer = self._service.observer
+        if observer:
+            name, wait = pool.geometry.name, pool.lock_wait_ns
+            observer(Applied("Session", name, engine, started, wait, freed_blocks=freed.num_blocks))
+        detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
+        return pb.SessionResponse(detached=detached).SerializeToString()
+
+
+def _kind(request: pb.SessionRequest) -> str:
+    kind = request.WhichOneof("message")
+    if kind is None:
+        raise InvalidField("message", "nothing", "must be attach, step or detach")
+    return kind
 
 
 def handler(

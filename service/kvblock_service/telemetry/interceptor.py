@@ -33,10 +33,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[_Handler | None]"],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
-        """The handler of a method, wrapped."""
+    ) -> "_Handler | None":
+        """The handler of a method, wrapped; None for a method that is unknown."""
         method = handler_call_details.method
         handler = self._wrapped.get(method)
         if handler is None:
@@ -46,13 +46,14 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
-        if handler.unary_unary is not None:
-            behaviour = self._followed(method, handler.unary_unary, stream=False)
-            make = grpc.unary_unary_rpc_method_handler
-        else:
-            behaviour = self._followed(method, handler.stream_stream, stream=True)
-            make = grpc.stream_stream_rpc_method_handler
-        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+        stream = handler.response_streaming
+        # The types of handlers know synchronous behaviours only.
+        inner: Any = handler.stream_stream if stream else handler.unary_unary
+        outer: Any = self._followed(method, inner, stream=stream)
+        make = (
+            grpc.stream_stream_rpc_method_handler if stream else grpc.unary_unary_rpc_method_handler
+        )
+        return make(outer, handler.request_deserializer, handler.response_serializer)
 
     def _followed(self, method: str, behaviour: _Behaviour, *, stream: bool) -> _Behaviour:
         durations = self._durations
@@ -69,11 +70,9 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             if call is not None:
                 call.end(code, details)
 
-        async def followed(
-            request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
-        ) -> Any:
+        async def followed(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             started = time.perf_counter()
-            call = begin(method, attributes, context.invocation_metadata()) if begin else None
+            call = begin(method, attributes, context.invocation_metadata() or ()) if begin else None
             try:
                 answer = await behaviour(request, context)
             except BaseException as error:

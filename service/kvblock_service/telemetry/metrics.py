@@ -1,12 +1,13 @@
 """Metrics: how long calls and steps took, and what the pools hold.
 
 Rules:
-- Durations are recorded as they occur, with attributes that were built before.
+- Durations are recorded once the answer is on its way, with attributes that were built before.
 - Pools are read from their hosts each time metrics are collected, by the thread that collects: what
   is shown cannot drift from what is there.
 - free and held of a pool are read at one moment.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -34,9 +35,12 @@ _Row = tuple[float, dict[str, str]]
 
 
 class Durations:
-    """The histograms of calls and of steps in sessions."""
+    """The histograms of calls and of steps in sessions; to be used in the event loop."""
 
     def __init__(self, provider: MeterProvider) -> None:
+        # The SDK takes longer to record a duration than the core to carry out a small step. What is
+        # called soon runs after the answer was sent, in the context of the call.
+        self._soon = asyncio.get_running_loop().call_soon
         meter = meter_of(provider)
         self._calls = meter.create_histogram(
             "rpc.server.call.duration",
@@ -51,7 +55,6 @@ class Durations:
             explicit_bucket_boundaries_advisory=_STEP_SECONDS,
         )
         self._call_attributes: dict[tuple[str, grpc.StatusCode], dict[str, str]] = {}
-        self._step_attributes: dict[str, dict[str, str]] = {}
 
     def call(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         """A call has ended."""
@@ -59,16 +62,14 @@ class Durations:
         if attributes is None:
             attributes = names.method_attributes(method) | names.status_attributes(code)
             self._call_attributes[method, code] = attributes
-        self._calls.record(seconds, attributes)
+        self._soon(self._calls.record, seconds, attributes)
 
     def observe(self, applied: Applied) -> None:
         """A command was carried out."""
         if applied.step_id:
-            attributes = self._step_attributes.get(applied.pool)
-            if attributes is None:
-                attributes = self._step_attributes[applied.pool] = {"pool": applied.pool}
             # The wall clock may have been set back meanwhile.
-            self._steps.record(max(0, time.time_ns() - applied.started_ns) / 1e9, attributes)
+            seconds = max(0, time.time_ns() - applied.started_ns) / 1e9
+            self._soon(self._steps.record, seconds)
 
 
 def meter_of(provider: MeterProvider) -> Meter:

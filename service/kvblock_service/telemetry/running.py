@@ -88,7 +88,7 @@ def _start(host: Host, want: Wanted) -> Telemetry:
         observers.append(durations.observe)
     if want.traces:
         spans = SpanExport(sender)
-        traced = tracing.Tracing(spans.provider, spans.ids, ratio=want.ratio)
+        traced = tracing.Tracing(spans.provider, spans.ids, want.ratio)
         exports.append(spans)
         observers.append(tracing.observe)
     return Telemetry(

@@ -1,7 +1,7 @@
 """Spans: one for each call that is sampled, and one for each sampled step of a session.
 
 Rules:
-- The sampler is asked before anything is built; a call that it drops costs one question.
+- A call or step that a ratio drops costs a random number and a comparison; nothing is built for it.
 - A sampled call's span is current in the task of the call, so that its log lines carry the trace
   id. Nothing is detached: gRPC runs each call in a task, and so in a context, of its own.
 - No span and no context is held open by a context manager.
@@ -28,6 +28,7 @@ event on the stream's span for each step (kept in memory until the stream ends, 
 """
 
 import time
+from collections.abc import Iterable
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import Protocol, TypeAlias
@@ -38,13 +39,13 @@ from opentelemetry.context import Context, attach
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.telemetry import names
 
-Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 _ROOT = Context()
 _current: "ContextVar[TracedCall | None]" = ContextVar("kvblock_traced_call", default=None)
@@ -82,12 +83,16 @@ class _MetadataGetter(Getter[Metadata]):
 
 
 class Tracing:
-    """Starts the spans of a server. `ratio`: whether the sampler decides by the trace id."""
+    """Starts the spans of a server.
 
-    def __init__(self, provider: TracerProvider, ids: PresetIds, *, ratio: bool) -> None:
-        self.ratio = ratio
+    `ratio` is the share of root spans that the sampler takes by their trace ids, None for a sampler
+    that does not decide by the trace id.
+    """
+
+    def __init__(self, provider: TracerProvider, ids: PresetIds, ratio: float | None) -> None:
+        self.by_id = ratio is not None
+        self._bound = TraceIdRatioBased.get_bound_for_rate(1.0 if ratio is None else ratio)
         self._tracer = provider.get_tracer(names.SCOPE, version("kvblock"))
-        self._sampler: Sampler = provider.sampler
         self._ids = ids
         self._propagator = propagate.get_global_textmap()
         self._fields = frozenset(self._propagator.fields)
@@ -98,10 +103,15 @@ class Tracing:
     ) -> "TracedCall | None":
         """Follow a unary call, if the sampler takes it."""
         parent = self._parent(metadata)
-        trace_id = self.take(name, parent, SpanKind.SERVER, attributes)
-        if not trace_id:
+        root_id = 0
+        if parent is _ROOT:
+            root_id = self.take_root()
+            if not root_id:
+                return None
+        span = self.start(name, parent, SpanKind.SERVER, attributes, root_id=root_id)
+        if not span.is_recording():
             return None
-        call = _Call(self.start(name, parent, SpanKind.SERVER, attributes, preset=trace_id), parent)
+        call = _Call(span, parent)
         _current.set(call)
         return call
 
@@ -114,18 +124,15 @@ class Tracing:
         _current.set(stream)
         return stream
 
-    def take(
-        self,
-        name: str,
-        parent: Context,
-        kind: SpanKind,
-        attributes: dict[str, str] | None = None,
-    ) -> int:
-        """Ask the sampler about a span; answers the trace id to start it with, 0 if dropped."""
-        context = trace.get_current_span(parent).get_span_context()
-        trace_id = context.trace_id or self._ids.generate_trace_id()
-        result = self._sampler.should_sample(parent, trace_id, name, kind, attributes)
-        return trace_id if result.decision.is_recording() else 0
+    def take_root(self) -> int:
+        """A trace id for a root span, or 0 where a sampler that decides by the id drops it.
+
+        This is the sampler's own rule without its objects: most calls end here.
+        """
+        trace_id = self._ids.generate_trace_id()
+        if self.by_id and trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
+            return 0
+        return trace_id
 
     def start(
         self,
@@ -134,12 +141,12 @@ class Tracing:
         kind: SpanKind,
         attributes: "dict[str, str] | dict[str, str | int]",
         *,
-        preset: int = 0,
+        root_id: int = 0,
         links: list[Link] | None = None,
         start_time: int | None = None,
     ) -> Span:
-        """Start a span; one without a parent gets the preset trace id, or a random one for 0."""
-        self._ids.preset = preset
+        """Start a span; the sampler decides. A root span gets the trace id `root_id`, if not 0."""
+        self._ids.preset = root_id
         span = self._tracer.start_span(name, parent, kind, attributes, links, start_time)
         self._ids.preset = 0
         return span
@@ -199,10 +206,10 @@ class _Stream:
 
     def _step(self, applied: Applied) -> None:
         tracing = self._tracing
-        trace_id = 0
-        if tracing.ratio:
-            trace_id = tracing.take(names.STEP_SPAN, _ROOT, SpanKind.INTERNAL)
-            if not trace_id:
+        root_id = 0
+        if tracing.by_id:
+            root_id = tracing.take_root()
+            if not root_id:
                 return
         elif not self._sampled:
             return
@@ -213,7 +220,7 @@ class _Stream:
             self._context if self._sampled else _ROOT,
             SpanKind.INTERNAL,
             attributes,
-            preset=trace_id,
+            root_id=root_id,
             links=None if self._sampled else self._links,
             start_time=applied.started_ns,
         )

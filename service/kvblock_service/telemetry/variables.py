@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-RATIO_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
+_RATIO_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
 _SAMPLERS = (
     "always_on",
     "always_off",
     "parentbased_always_on",
     "parentbased_always_off",
-    *RATIO_SAMPLERS,
+    *_RATIO_SAMPLERS,
 )
-_DEFAULT_SAMPLER = "parentbased_always_on"
+_QUEUE_SIZE, _BATCH_SIZE = 2048, 512  # the SDK's
 
 
 class TelemetryError(Exception):
@@ -31,13 +31,14 @@ class Wanted(NamedTuple):
     """What is to be exported.
 
     `traces` and `metrics` are about OTLP, `scrape` is where Prometheus may fetch metrics (None:
-    nowhere). `ratio`: whether the sampler decides by the trace id.
+    nowhere). `ratio` is the share of root spans that a sampler takes that decides by the trace id,
+    None for the other samplers.
     """
 
     traces: bool
     metrics: bool
     scrape: str | None
-    ratio: bool
+    ratio: float | None
 
 
 def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
@@ -54,7 +55,7 @@ def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
                 f"OTEL_SDK_DISABLED: 'true' leaves nothing to be scraped at {metrics_listen};"
                 " unset it, or set no metrics_listen"
             )
-        return Wanted(traces=False, metrics=False, scrape=None, ratio=False)
+        return Wanted(traces=False, metrics=False, scrape=None, ratio=None)
     traces = _exports("TRACES", variables, ("otlp", "none"))
     metrics = _exports("METRICS", variables, ("otlp", "prometheus", "none"))
     if "prometheus" in metrics and metrics_listen is None:
@@ -66,11 +67,15 @@ def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
         traces="otlp" in traces,
         metrics="otlp" in metrics,
         scrape=metrics_listen,
-        ratio=variables.get("OTEL_TRACES_SAMPLER", _DEFAULT_SAMPLER).lower() in RATIO_SAMPLERS,
+        ratio=None,
     )
-    for name, check in _checks(answer, variables).items():
+    for name, check in _checks(answer).items():
         if name in variables:
             check(name, variables[name])
+    if answer.traces:
+        _check_batches(variables)
+        if variables.get("OTEL_TRACES_SAMPLER", "").lower() in _RATIO_SAMPLERS:
+            answer = answer._replace(ratio=float(variables.get("OTEL_TRACES_SAMPLER_ARG", 1.0)))
     return answer
 
 
@@ -96,11 +101,9 @@ def _checks(answer: Wanted) -> dict[str, _Check]:
     if answer.traces:
         checks |= _otlp_checks("TRACES_")
         checks["OTEL_TRACES_SAMPLER"] = _one_of(*_SAMPLERS)
-        if answer.ratio:
-            checks["OTEL_TRACES_SAMPLER_ARG"] = _number(0, 1)
+        checks["OTEL_TRACES_SAMPLER_ARG"] = _number(0, 1)
         for part in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE"):
             checks[f"OTEL_BSP_{part}"] = _whole
-        _check_batches(variables)
     if answer.metrics:
         checks |= _otlp_checks("METRICS_")
         for part in ("INTERVAL", "TIMEOUT"):
@@ -126,6 +129,16 @@ def _otlp_checks(signal: str) -> dict[str, _Check]:
         for file in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
             checks[f"{prefix}{file}"] = _file
     return checks
+
+
+def _check_batches(variables: Mapping[str, str]) -> None:
+    queue = int(variables.get("OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE))
+    batch = int(variables.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH_SIZE))
+    if batch > queue:
+        raise TelemetryError(
+            f"OTEL_BSP_MAX_EXPORT_BATCH_SIZE: {batch} must not be more than"
+            f" OTEL_BSP_MAX_QUEUE_SIZE, {queue}"
+        )
 
 
 def _one_of(*legal: str) -> _Check:

@@ -19,7 +19,7 @@ from kvblock.cli.output import console, number, plain, print_json
 if TYPE_CHECKING:
     from kvblock import Granted, Refused
 
-NumBlocks = Annotated[int, typer.Argument(min=0, metavar="[NUM_BLOCKS]", help="How many blocks.")]
+NumBlocks = Annotated[int, typer.Argument(help="How many blocks.")]
 MaxWait = Annotated[
     float | None,
     typer.Option(
@@ -61,7 +61,7 @@ def allocate(
     if as_json:
         print_json({"granted" if granted else "refused": plain(answer)})
     else:
-        console().print(allocation_text(answer), soft_wrap=True)
+        console().print(allocation_text(answer))
     if not granted:
         raise typer.Exit(REFUSED)
 

@@ -39,21 +39,20 @@ class CommandError(Exception):
 def exit_code_of(command: Callable[[], object]) -> int:
     """Run a command; show what went wrong, if anything did, and give the exit code."""
     try:
-        return _exit_code_of(command)
+        code = _exit_code_of(command)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         # What is still in the buffer would be tried again, and complained about, at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    return code
 
 
 def _exit_code_of(command: Callable[[], object]) -> int:
     try:
         code = command()
-        sys.stdout.flush()
-    except typer.Exit as ended:
-        return ended.exit_code
     except CommandError as error:
         return _tell(error.exit_code, str(error), error.hint)
     except _TyperError as error:

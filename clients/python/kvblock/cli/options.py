@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from kvblock import Client
 
 SERVER_PANEL = "Server"
-SEQUENCE_ID_MAX = 2**64 - 1
 
 Address = Annotated[
     str | None,
@@ -29,8 +28,8 @@ Address = Annotated[
         "-a",
         envvar="KVBLOCK_ADDRESS",
         metavar="ADDRESS",
-        help="The server: unix:PATH or HOST:PORT. Default: where `kvblock serve` listens when it"
-        " is not told, /run/kvblock.sock for root and $XDG_RUNTIME_DIR/kvblock.sock for others.",
+        help="The server: unix:PATH or HOST:PORT. Default: where `kvblock serve` listens by"
+        " itself, unix:/run/kvblock.sock for root, for others kvblock.sock in $XDG_RUNTIME_DIR.",
         show_default=False,
         rich_help_panel=SERVER_PANEL,
     ),
@@ -59,9 +58,7 @@ AnyEngine = Annotated[
 ]
 SequenceId = Annotated[
     int,
-    typer.Argument(
-        min=0, max=SEQUENCE_ID_MAX, metavar="SEQUENCE_ID", help="0 to 2^64 - 1.", show_default=False
-    ),
+    typer.Argument(help="A number from 0 to 2^64 - 1.", show_default=False),
 ]
 
 

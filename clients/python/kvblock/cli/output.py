@@ -28,8 +28,9 @@ class _Output(Console):
 
 def console() -> Console:
     """Where answers go."""
-    width = None if sys.stdout.isatty() else _UNBOUNDED
-    return _Output(width=width, highlight=False, emoji=False)
+    if sys.stdout.isatty():
+        return _Output(highlight=False, emoji=False)
+    return _Output(highlight=False, emoji=False, soft_wrap=True, width=_UNBOUNDED)
 
 
 def error_console() -> Console:
@@ -60,11 +61,12 @@ def print_json(value: object, *, one_line: bool = False) -> None:
 
 
 def table(*columns: str, left: int = 1) -> Table:
-    """A table; its first `left` columns hold words, the others numbers."""
+    """A table; its first `left` columns hold words, which may wrap, the others numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
+        words = index < left
         made.add_column(
-            column, justify="left" if index < left else "right", overflow="fold", no_wrap=False
+            column, justify="left" if words else "right", no_wrap=not words, overflow="fold"
         )
     return made
 

@@ -38,8 +38,8 @@ Pools = Annotated[
     list[str] | None,
     _flag(
         "SPEC",
-        "A pool, as NAME:total=4096,block_size=16,device=0; block_size and device may be left out,"
-        " then they are 16 and 0. Once for each pool; at least one.",
+        "A pool: NAME:total=4096, then, if they differ, ,block_size=16 and ,device=0. Once for each"
+        " pool, at least one.",
         _POOLS,
         "--pool",
     ),
@@ -55,8 +55,8 @@ Listen = Annotated[
     _flag(
         "ADDRESS",
         "unix:PATH, HOST:PORT or \\[IPv6]:PORT; port 0 is any free one. Once for each address."
-        " [dim]\\[default: unix:/run/kvblock.sock for root, else"
-        " unix:$XDG_RUNTIME_DIR/kvblock.sock][/]",
+        " [dim]\\[default: unix:/run/kvblock.sock for root, for others kvblock.sock in"
+        " $XDG_RUNTIME_DIR][/]",
         _POOLS,
     ),
 ]
@@ -67,7 +67,7 @@ MetricsListen = Annotated[
 Insecure = Annotated[
     bool | None,
     typer.Option(
-        "--insecure/--no-insecure",
+        "--insecure",
         help="Permit addresses that other machines can reach, without any protection.",
         rich_help_panel=_POOLS,
         show_default=False,
@@ -133,7 +133,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to an application."""
     app.command(
         epilog="Every setting is also a variable (KVBLOCK_LISTEN for --listen, KVBLOCK_POOLS for"
-        " --pool; lists separated by blanks) and a key of the TOML file (listen, [[pools]] with"
+        " --pool; lists separated by blanks) and a key of the TOML file (listen, \\[\\[pools]] with"
         " name, total, block_size, device). Flags win over variables, variables over the file."
         "\n\nExample: [bold]kvblock serve --pool main:total=4096 --listen unix:/tmp/kv.sock[/]"
     )(serve)
@@ -165,8 +165,9 @@ def serve(
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 
-    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr. Exits
-    with 0 when it was shut down in order, with 1 when it cannot listen.
+    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr.
+
+    Exits with 0 when it was shut down in order, with 1 when it cannot listen.
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")

@@ -29,7 +29,6 @@ Interval = Annotated[
     typer.Argument(
         min=0.05,
         max=86_400,
-        metavar="[INTERVAL]",
         help="With --watch: seconds between two looks. Default: 2.",
         show_default=False,
     ),
@@ -51,7 +50,7 @@ def stats(
     address: Address = None,
     timeout: Timeout = 5.0,
 ) -> None:
-    """Show what is free in the pools, who holds the rest, and counters."""
+    """Show the pools, who holds their blocks, and counters."""
     if interval is not None and not watch:
         raise typer.BadParameter("an interval goes with --watch")
     with connect(address, timeout) as kv:

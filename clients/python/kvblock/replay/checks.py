@@ -10,7 +10,14 @@ from kvblock.replay.modes import Setup
 
 
 class PoolsDifferError(Exception):
-    """The server does not host the pools that the replay needs; the text says which."""
+    """The server does not host the pools that the replay needs; the text says which.
+
+    `hint` is a command that starts one that does.
+    """
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint = hint
 
 
 def check_pools(client: Client, setups: Sequence[Setup]) -> None:
@@ -34,9 +41,7 @@ def check_pools(client: Client, setups: Sequence[Setup]) -> None:
                 )
     if problems:
         pools = " ".join(f"--pool {text}" for setup in setups for text in setup.definitions())
-        raise PoolsDifferError(
-            f"{'; '.join(problems)}. A server for this replay: kvblock serve {pools}"
-        )
+        raise PoolsDifferError("; ".join(problems), f"kvblock serve {pools}")
     for setup in setups:
         check_nothing_held(client, setup)
 

@@ -19,7 +19,7 @@ _COLOURS = {Mode.SHARED: "#0072b2", Mode.SPLIT: "#d55e00"}
 
 
 class PlotError(Exception):
-    """matplotlib is not installed; the text says how to install it."""
+    """matplotlib cannot be imported; the text says why."""
 
 
 def require_matplotlib() -> None:
@@ -27,10 +27,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise PlotError(
-            f"--plot needs matplotlib, which cannot be imported ({error}): "
-            "pip install 'kvblock[plot]'"
-        ) from error
+        raise PlotError(f"a picture needs matplotlib: {error}") from error
 
 
 def spans(use: PoolUse, until_ns: int, count: int) -> list[float]:

@@ -130,4 +130,6 @@ def _difference(row: _Row, shared: Value, split: Value) -> tuple[Text, Text]:
     if row.is_share:
         size = f"{abs(change) * 100:.1f} pp"
     percent = f"{change / split * 100:+.1f}" if split and not row.is_share else ""
+    if percent in ("+0.0", "-0.0"):
+        percent = ""
     return Text(f"{'+' if change > 0 else '-'}{size}", style), Text(percent, style)

@@ -47,8 +47,8 @@ class StepCall:
     free: list[int]
     allocate: list[int]
     num_blocks: list[int]
-    finished: int
-    """Requests that all engines have finished up to now."""
+    done: int
+    """Requests that are finished or skipped up to now."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,8 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
     arrivals, skipped = _deal(requests, layout)
     held = [0] * len(layout.pool_blocks)
     use = PoolUse()
-    steps = peak = finished = 0
+    steps = peak = 0
+    done = skipped
     agenda = [(queue[0].arrival_ns, index) for index, queue in enumerate(arrivals) if queue]
     heapq.heapify(agenda)
     while agenda:
@@ -134,11 +135,11 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
             if coming:
                 heapq.heappush(agenda, (coming[0].arrival_ns, index))
             continue
-        result = yield StepCall(index, plan.free, plan.allocate, plan.num_blocks, finished)
+        result = yield StepCall(index, plan.free, plan.allocate, plan.num_blocks, done)
         steps += 1
-        finished -= engine.counts.finished
+        done -= engine.counts.finished
         duration = engine.apply(plan, result.granted, result.free_blocks, now)
-        finished += engine.counts.finished
+        done += engine.counts.finished
         pool = layout.pool_of_engine[index]
         held[pool] = layout.pool_blocks[pool] - result.free_blocks
         in_use = sum(held)

@@ -1,0 +1,69 @@
+"""The other processes of a benchmark: started, waited for, and ended.
+
+Rules:
+- A child is ready when it has written a line that holds a text known beforehand; what it writes
+  afterwards is not read, so only processes that write little may be started here.
+- It is ended with SIGTERM by whoever started it, also when the benchmark fails.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Timer
+
+from kvblock.bench import echo
+from kvblock.bench.workload import BenchError
+
+_START_SECONDS = 30.0
+
+
+@contextmanager
+def child(command: Sequence[str], ready: str) -> Iterator[str]:
+    """Run a process while the block lasts; gives the line that says it is ready.
+
+    Raises:
+        BenchError: it ended, or did not get ready in time; the text holds what it wrote.
+
+    """
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        timer = Timer(_START_SECONDS, process.kill)
+        timer.start()
+        assert process.stdout is not None
+        read = []
+        for line in process.stdout:
+            read.append(line)
+            if ready in line:
+                break
+        else:
+            timer.cancel()
+            errors.seek(0)
+            text = "".join(read) + errors.read()
+            raise BenchError(f"{command[0]} did not start:\n{text.strip()}")
+        timer.cancel()
+        try:
+            yield read[-1].rstrip("\n")
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def echo_server(address: str) -> Iterator[str]:
+    """An echo server at `unix:PATH` or `HOST:PORT`; gives the address with the port it got."""
+    command = [sys.executable, "-m", "kvblock.bench.echo", address]
+    with child(command, echo.READY) as line:
+        yield line.removeprefix(echo.READY)
+
+
+@contextmanager
+def private_directory() -> Iterator[Path]:
+    """A directory of our own, for sockets; their paths have to be short."""
+    with tempfile.TemporaryDirectory(prefix="kvblock-bench-") as directory:
+        yield Path(directory)

@@ -1,0 +1,159 @@
+"""The gRPC client of the benchmarks: bytes out, bytes in, the same for the echo and for ours.
+
+Rules:
+- One channel per server, one thread, one call at a time; answers are parsed after the clock has
+  stopped, and only the last one of a slice.
+- Streams and channels are closed by whoever opened them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter_ns
+
+import grpc
+
+from kvblock.address import target_of
+from kvblock.bench.workload import BenchError, StepBytes, check
+from kvblock.v1 import kvblock_pb2 as pb
+
+Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+
+STEP = "/kvblock.v1.KVBlockService/Step"
+ALLOCATE = "/kvblock.v1.KVBlockService/Allocate"
+FREE = "/kvblock.v1.KVBlockService/FreeReturningCount"
+SESSION = "/kvblock.v1.KVBlockService/Session"
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel that takes answers of any length."""
+    return grpc.aio.insecure_channel(
+        target_of(address), options=[("grpc.max_receive_message_length", -1)]
+    )
+
+
+class UnaryCalls:
+    """A subject: one unary call per request; `last_answer` is the last one's."""
+
+    def __init__(self, call: Unary, verify: Callable[[bytes], None] = lambda _: None) -> None:
+        self._call = call
+        self._verify = verify
+        self.last_answer = b""
+
+    async def run(self, requests: Sequence[bytes]) -> list[int]:
+        """Make the calls."""
+        call = self._call
+        took = []
+        answer = b""
+        for data in requests:
+            started = perf_counter_ns()
+            answer = await call(data)
+            took.append(perf_counter_ns() - started)
+        self._verify(answer)
+        self.last_answer = answer
+        return took
+
+
+class PairedCalls:
+    """A subject: two unary calls per request, one after the other."""
+
+    def __init__(self, first: Unary, second: Unary) -> None:
+        self._first = first
+        self._second = second
+        self.last_answers = (b"", b"")
+
+    async def run(self, requests: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """Make the calls; a pair's time is one number."""
+        first, second = self._first, self._second
+        took = []
+        answers = (b"", b"")
+        for one, other in requests:
+            started = perf_counter_ns()
+            answers = (await first(one), await second(other))
+            took.append(perf_counter_ns() - started)
+        self.last_answers = answers
+        return took
+
+
+class StreamCalls:
+    """A subject: one message on a stream per request, each answered before the next."""
+
+    def __init__(self, call: Stream, verify: Callable[[bytes], None] = lambda _: None) -> None:
+        self._call = call
+        self._verify = verify
+        self.last_answer = b""
+
+    async def run(self, requests: Sequence[bytes]) -> list[int]:
+        """Exchange the messages."""
+        write, read = self._call.write, self._call.read
+        took = []
+        answer: object = b""
+        for data in requests:
+            started = perf_counter_ns()
+            await write(data)
+            answer = await read()
+            took.append(perf_counter_ns() - started)
+        if not isinstance(answer, bytes):
+            raise BenchError(f"the stream has ended: {await self._call.details()}")
+        self._verify(answer)
+        self.last_answer = answer
+        return took
+
+
+@asynccontextmanager
+async def session(
+    channel: grpc.aio.Channel, pool: str, engine: str, size: int
+) -> AsyncIterator[StreamCalls]:
+    """A session of ours whose steps have `size` sequences; leaving it frees what it holds."""
+    call: Stream = channel.stream_stream(SESSION)()
+    attach = pb.SessionRequest(attach=pb.SessionAttach(pool=pool, engine=engine))
+    detach = pb.SessionRequest(detach=pb.SessionDetach())
+    try:
+        await call.write(attach.SerializeToString())
+        if not isinstance(await call.read(), bytes):
+            raise BenchError(f"cannot attach engine {engine!r}: {await call.details()}")
+        try:
+            yield StreamCalls(call, lambda data: check(stepped(data), size))
+        finally:
+            if not call.done():
+                await call.write(detach.SerializeToString())
+                await call.read()
+    finally:
+        call.cancel()
+
+
+@asynccontextmanager
+async def echo_stream(channel: grpc.aio.Channel, answer: bytes) -> AsyncIterator[StreamCalls]:
+    """A stream of the echo server that answers each message by `answer`."""
+    call: Stream = channel.stream_stream("/stream/answer")()
+    try:
+        await call.write(answer)
+        yield StreamCalls(call)
+    finally:
+        call.cancel()
+
+
+@asynccontextmanager
+async def steps(
+    channel: grpc.aio.Channel, requests: StepBytes, size: int
+) -> AsyncIterator[UnaryCalls]:
+    """Our Step method, for steps of `size` sequences; leaving it frees what they hold."""
+    call: Unary = channel.unary_unary(STEP)
+    try:
+        yield UnaryCalls(call, lambda data: check(pb.StepResponse.FromString(data).result, size))
+    finally:
+        await call(requests.last())
+
+
+async def echo_method(channel: grpc.aio.Channel, name: str, answer: bytes) -> Unary:
+    """A unary method of the echo server that answers each call by `answer`."""
+    remember: Unary = channel.unary_unary(f"/remember/{name}")
+    await remember(answer)
+    return channel.unary_unary(f"/answer/{name}")
+
+
+def stepped(data: bytes) -> pb.StepResult:
+    """The result in the answer to a session's step."""
+    return pb.SessionResponse.FromString(data).stepped.result

@@ -1,0 +1,123 @@
+"""The work that is measured: an engine in a steady state.
+
+Rules:
+- A step frees the sequences of the step before and allocates one block each for as many new ones,
+  so the pool is as full after it as before, and no sequence id comes twice.
+- Requests are made, and written as bytes, before the clock starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kvblock.v1 import kvblock_pb2 as pb
+
+SIZES = (1, 32, 256, 2048)
+"""How many sequences a step frees, and for how many it allocates."""
+
+
+class Step(NamedTuple):
+    """One iteration, as an engine has it: lists of sequence ids."""
+
+    free: list[int]
+    allocate: list[int]
+
+
+class Steps:
+    """An endless run of steps of one size; their sequence ids grow from `first` on."""
+
+    def __init__(self, size: int, first: int = 1) -> None:
+        self.size = size
+        self._next = first
+        self._held: list[int] = []
+
+    def take(self, count: int) -> list[Step]:
+        """The next `count` steps; the very first one frees nothing."""
+        steps = []
+        for _ in range(count):
+            allocate = list(range(self._next, self._next + self.size))
+            steps.append(Step(self._held, allocate))
+            self._held = allocate
+            self._next += self.size
+        return steps
+
+    def held(self) -> list[int]:
+        """The sequences that hold a block when all steps so far were made."""
+        return self._held
+
+
+class StepBytes:
+    """The same steps, written: as SessionSteps of one session, or as unary requests."""
+
+    def __init__(self, size: int, pool: str, engine: str, first: int = 1) -> None:
+        self._steps = Steps(size, first)
+        self._step_id = 0
+        self._pool = pool
+        self._engine = engine
+
+    def session(self, count: int) -> list[bytes]:
+        """The next `count` as SessionRequests; a session has to have been attached."""
+        requests = []
+        for step in self._steps.take(count):
+            self._step_id += 1
+            work = pb.SessionStep(step_id=self._step_id, step=_engine_step(step))
+            requests.append(pb.SessionRequest(step=work).SerializeToString())
+        return requests
+
+    def unary(self, count: int) -> list[bytes]:
+        """The next `count` as StepRequests."""
+        return [
+            self._unary(_engine_step(step)).SerializeToString() for step in self._steps.take(count)
+        ]
+
+    def last(self) -> bytes:
+        """A StepRequest that frees what the steps so far have left."""
+        return self._unary(pb.EngineStep(free_sequence_ids=self._steps.held())).SerializeToString()
+
+    def _unary(self, step: pb.EngineStep) -> pb.StepRequest:
+        return pb.StepRequest(pool=self._pool, engine=self._engine, step=step)
+
+
+class Pairs:
+    """An endless run of AllocateRequests, each with the FreeReturningCountRequest to follow."""
+
+    def __init__(self, pool: str, engine: str) -> None:
+        self._pool = pool
+        self._engine = engine
+        self._made = 0
+
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        """The next `count`, for new sequences."""
+        first = self._made + 1
+        self._made += count
+        names = {"pool": self._pool, "engine": self._engine}
+        return [
+            (
+                pb.AllocateRequest(sequence_id=number, **names).SerializeToString(),
+                pb.FreeReturningCountRequest(sequence_id=number, **names).SerializeToString(),
+            )
+            for number in range(first, first + count)
+        ]
+
+
+def check(result: pb.StepResult, size: int) -> None:
+    """Demand that a step of the steady state was served whole.
+
+    Raises:
+        BenchError: it was not, so that its time says nothing.
+
+    """
+    if result.granted != size or len(result.block_numbers) != size:
+        raise BenchError(
+            f"a step of {size} sequences was not served: the pool had {result.free_blocks} blocks"
+            " free; the benchmark needs a pool with more free blocks"
+        )
+
+
+def _engine_step(step: Step) -> pb.EngineStep:
+    return pb.EngineStep(free_sequence_ids=step.free, allocate_sequence_ids=step.allocate)
+
+
+class BenchError(Exception):
+    """A benchmark cannot be carried out; the text says why and what would help."""

@@ -1,0 +1,269 @@
+"""Client spans with OpenTelemetry: each call gets one, and the server's span becomes its child.
+
+    import kvblock, kvblock.otel
+    kvblock.connect(address, interceptors=kvblock.otel.client_interceptors())
+    kvblock.connect_async(address, interceptors=kvblock.otel.aio_client_interceptors())
+
+Rules:
+- Tracing is asked for by passing the interceptors, never switched on by what happens to be
+  installed or configured: a client without them does not import OpenTelemetry.
+- The application owns the TracerProvider, its sampler and its exporters; the context goes to the
+  server in the form that the configured propagators give it (W3C by default), sampled or not.
+- A session is one span from attach to the end of its stream; its steps are spans of the server.
+- Only calls of kvblock's own services are traced. What a call answers and raises is unchanged.
+- No span is made current: a call has no children in the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import Any, NamedTuple, TypeAlias
+
+import grpc
+from grpc import aio
+
+from kvblock.v1 import kvblock_pb2 as pb
+
+try:
+    from opentelemetry import propagate, trace
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+except ImportError as error:
+    raise ImportError("kvblock.otel needs OpenTelemetry: pip install 'kvblock[otel]'") from error
+
+_OWN_SERVICES = "/kvblock.v1."
+_REASON_PREFIX = "REFUSAL_REASON_"
+
+_Value: TypeAlias = str | int
+
+
+def client_interceptors(
+    tracer_provider: TracerProvider | None = None,
+) -> tuple[grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor]:
+    """Interceptors for `kvblock.connect`; without a provider, the global one is used."""
+    spans = _Spans(tracer_provider)
+    return _Unary(spans), _Stream(spans)
+
+
+def aio_client_interceptors(
+    tracer_provider: TracerProvider | None = None,
+) -> tuple[aio.UnaryUnaryClientInterceptor, aio.StreamStreamClientInterceptor]:
+    """Interceptors for `kvblock.connect_async`; without a provider, the global one is used."""
+    spans = _Spans(tracer_provider)
+    return _AioUnary(spans), _AioStream(spans)
+
+
+class _Spans:
+    def __init__(self, provider: TracerProvider | None) -> None:
+        self._tracer = trace.get_tracer("kvblock", version("kvblock"), provider)
+
+    def start(self, details: Any, request: object = None) -> tuple[Span, list[tuple[str, str]]]:
+        """A span for a call, and the call's metadata with the span's context."""
+        method: str | bytes = details.method
+        name = (method.decode() if isinstance(method, bytes) else method).removeprefix("/")
+        attributes: dict[str, _Value] = {"rpc.system.name": "grpc", "rpc.method": name}
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        if span.is_recording():
+            span.set_attributes(_asked(request))
+        context: dict[str, str] = {}
+        propagate.inject(context, trace.set_span_in_context(span))
+        return span, [*(details.metadata or ()), *context.items()]
+
+
+class _Details(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: list[tuple[str, str]] | None
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _CallDetails(_Details, grpc.ClientCallDetails):
+    """What gRPC's synchronous channel takes from an interceptor."""
+
+
+def _with_metadata(details: Any, metadata: list[tuple[str, str]]) -> _CallDetails:
+    return _CallDetails(
+        details.method,
+        details.timeout,
+        metadata,
+        details.credentials,
+        details.wait_for_ready,
+        details.compression,
+    )
+
+
+class _Unary(grpc.UnaryUnaryClientInterceptor):
+    def __init__(self, spans: _Spans) -> None:
+        self._spans = spans
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        if not client_call_details.method.startswith(_OWN_SERVICES):
+            return continuation(client_call_details, request)
+        span, metadata = self._spans.start(client_call_details, request)
+
+        def done(call: Any) -> None:
+            code = call.code()
+            answer = call.result() if code is grpc.StatusCode.OK else None
+            _end(span, code, call.details(), answer)
+
+        try:
+            call = continuation(_with_metadata(client_call_details, metadata), request)
+        except BaseException:
+            _end(span, grpc.StatusCode.CANCELLED, "interrupted")
+            raise
+        call.add_done_callback(done)
+        return call
+
+
+class _Stream(grpc.StreamStreamClientInterceptor):
+    def __init__(self, spans: _Spans) -> None:
+        self._spans = spans
+
+    def intercept_stream_stream(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, Iterator[Any]], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Iterator[Any],
+    ) -> Any:
+        if not client_call_details.method.startswith(_OWN_SERVICES):
+            return continuation(client_call_details, request_iterator)
+        span, metadata = self._spans.start(client_call_details)
+        call = continuation(_with_metadata(client_call_details, metadata), request_iterator)
+        call.add_done_callback(lambda done: _end(span, done.code(), done.details()))
+        return call
+
+
+class _AioUnary(aio.UnaryUnaryClientInterceptor):
+    def __init__(self, spans: _Spans) -> None:
+        self._spans = spans
+
+    async def intercept_unary_unary(
+        self,
+        continuation: Callable[[aio.ClientCallDetails, Any], Awaitable[Any]],
+        client_call_details: aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        if not _is_own(client_call_details):
+            return await continuation(client_call_details, request)
+        span, metadata = self._spans.start(client_call_details, request)
+        details = _aio_with_metadata(client_call_details, metadata)
+        try:
+            call = await continuation(details, request)
+            answer = await call
+        except asyncio.CancelledError:
+            _end(span, grpc.StatusCode.CANCELLED, "")
+            raise
+        except aio.AioRpcError as error:
+            _end(span, error.code(), error.details())
+            raise
+        _end(span, grpc.StatusCode.OK, "", answer)
+        return call
+
+
+class _AioStream(aio.StreamStreamClientInterceptor):
+    def __init__(self, spans: _Spans) -> None:
+        self._spans = spans
+        # The loop itself keeps no more than weak references to its tasks.
+        self._watching: set[asyncio.Task[None]] = set()
+
+    async def intercept_stream_stream(
+        self,
+        continuation: Callable[[aio.ClientCallDetails, Any], Awaitable[Any]],
+        client_call_details: aio.ClientCallDetails,
+        request_iterator: AsyncIterable[Any] | Iterable[Any],
+    ) -> Any:
+        if not _is_own(client_call_details):
+            return await continuation(client_call_details, request_iterator)
+        span, metadata = self._spans.start(client_call_details)
+        details = _aio_with_metadata(client_call_details, metadata)
+        call = await continuation(details, request_iterator)
+        watch = asyncio.create_task(_end_with(call, span))
+        self._watching.add(watch)
+        watch.add_done_callback(self._watching.discard)
+        return call
+
+
+async def _end_with(call: Any, span: Span) -> None:
+    """End a span when its call ends, or when the loop does."""
+    code, details = grpc.StatusCode.CANCELLED, ""
+    try:
+        code = await call.code()
+        details = await call.details()
+    finally:
+        _end(span, code, details)
+
+
+def _is_own(details: aio.ClientCallDetails) -> bool:
+    method: Any = details.method
+    text: str = method.decode() if isinstance(method, bytes) else method
+    return text.startswith(_OWN_SERVICES)
+
+
+def _aio_with_metadata(
+    details: aio.ClientCallDetails, metadata: list[tuple[str, str]]
+) -> aio.ClientCallDetails:
+    return aio.ClientCallDetails(
+        details.method,
+        details.timeout,
+        aio.Metadata(*metadata),
+        details.credentials,
+        details.wait_for_ready,
+    )
+
+
+def _asked(request: object) -> dict[str, _Value]:
+    attributes: dict[str, _Value] = {}
+    for field in ("pool", "engine"):
+        if value := getattr(request, field, ""):
+            attributes[f"kvblock.{field}"] = value
+    if isinstance(request, pb.AllocateRequest):
+        attributes["kvblock.blocks.asked"] = (
+            request.num_blocks if request.HasField("num_blocks") else 1
+        )
+    elif isinstance(request, pb.StepRequest):
+        step = request.step
+        asked = sum(step.allocate_num_blocks) or len(step.allocate_sequence_ids)
+        attributes["kvblock.blocks.asked"] = asked
+    return attributes
+
+
+def _answered(answer: object) -> dict[str, _Value]:
+    refusal: pb.Refusal | None = None
+    attributes: dict[str, _Value] = {}
+    if isinstance(answer, pb.AllocateResponse):
+        attributes["kvblock.blocks.granted"] = len(answer.granted.block_numbers)
+        refusal = answer.refused if answer.HasField("refused") else None
+    elif isinstance(answer, pb.StepResponse):
+        result = answer.result
+        attributes["kvblock.blocks.granted"] = len(result.block_numbers)
+        attributes["kvblock.blocks.freed"] = sum(result.freed_counts)
+        refusal = result.refusal if result.HasField("refusal") else None
+    elif isinstance(answer, pb.FreeReturningCountResponse):
+        attributes["kvblock.blocks.freed"] = answer.freed_blocks
+    if refusal is not None:
+        # A newer server may know more reasons.
+        names = pb.RefusalReason.DESCRIPTOR.values_by_number
+        name = names[refusal.reason].name if refusal.reason in names else str(refusal.reason)
+        attributes["kvblock.refusal.reason"] = name.removeprefix(_REASON_PREFIX)
+    return attributes
+
+
+def _end(
+    span: Span, code: grpc.StatusCode, details: str | None, answer: object | None = None
+) -> None:
+    if span.is_recording():
+        span.set_attribute("rpc.response.status_code", code.name)
+        if code is not grpc.StatusCode.OK:
+            span.set_attribute("error.type", code.name)
+            span.set_status(Status(StatusCode.ERROR, details))
+        elif answer is not None:
+            span.set_attributes(_answered(answer))
+        span.end()

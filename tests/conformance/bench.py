@@ -1,0 +1,154 @@
+"""The server that vectors run against, and the runner's own hands on it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import grpc
+import kvblock
+from google.protobuf import json_format, message_factory
+from google.protobuf.message import Message
+from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
+
+from tests.conformance.cases import Case, Json
+
+POOLS = ("side:total=4,block_size=32,device=1", "main:total=8,block_size=16,device=7")
+MESSAGE_BYTES_MAX = 1024
+LIMITS = {
+    "message-bytes-max": MESSAGE_BYTES_MAX,
+    "blocks-per-request-max": 64,
+    "sequences-per-step-max": 8,
+    "sequences-per-engine-max": 4,
+    "engines-max": 3,
+    "sessions-max": 2,
+    "wait-queue-max": 1,
+    "max-wait-max": 60,
+    "page-size-max": 3,
+}
+ARGUMENTS = [
+    "--default-pool=main",
+    *(f"--{name}={value}" for name, value in LIMITS.items()),
+]
+SERVICES = [
+    kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"],
+    admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"],
+]
+METHODS = {method.name: method for service in SERVICES for method in service.methods}
+
+
+def path_of(method: str) -> str:
+    """`package.Service/Method` of a method's name."""
+    return f"{METHODS[method].containing_service.full_name}/{method}"
+
+
+class Bench:
+    """A server with small limits whose pools can be brought back to where they began."""
+
+    def __init__(self, server: kvblock.EmbeddedServer) -> None:
+        self.address = server.address
+        self._process = server.process
+        self.channel = grpc.insecure_channel(server.address)
+        self._service = kvblock_pb2_grpc.KVBlockServiceStub(self.channel)
+        self._admin = admin_pb2_grpc.KVBlockAdminStub(self.channel)
+        self._client = kvblock.connect(server.address)
+
+    def do(self, calls: list[Json]) -> None:
+        """Carry out what is written in a vector as `before`."""
+        for call in calls:
+            for method, request in call.items():
+                self.call(method, request)
+
+    def call(self, method: str, request: Json) -> Message:
+        """One unary call, which has to succeed."""
+        request_class = message_factory.GetMessageClass(METHODS[method].input_type)
+        is_admin = METHODS[method].containing_service is SERVICES[1]
+        start = getattr(self._admin if is_admin else self._service, method)
+        answer = start(json_format.ParseDict(request, request_class()))
+        assert isinstance(answer, Message)
+        return answer
+
+    def stats(self) -> kvblock_pb2.StatsResponse:
+        """The server's state."""
+        return self._service.Stats(kvblock_pb2.StatsRequest())
+
+    def audit(self) -> None:
+        """Have everything recounted; nothing may be wrong."""
+        for report in self._admin.Audit(admin_pb2.AuditRequest()).reports:
+            assert report.clean, report
+
+    def attached(self) -> list[str]:
+        """The engines with a live session."""
+        stats = self.stats()
+        return [one.engine for pool in stats.pools for one in pool.engines if one.attached]
+
+    def signal(self, name: str) -> None:
+        """Send the server a signal."""
+        os.kill(self._process.pid, signal.Signals[name])
+
+    @contextmanager
+    def scene(self, case: Case) -> Iterator[None]:
+        """What a vector wants to be there during its call; afterwards nothing is held."""
+        self.empty()
+        self.do(case.before)
+        with ExitStack() as stack:
+            for engine in case.attached:
+                session = self._client.session(engine=engine)
+                session.attach()
+                stack.callback(session.close)
+            if case.waiting is not None:
+                stack.enter_context(self._waiting(case.waiting))
+            yield
+
+    @contextmanager
+    def _waiting(self, request: Json) -> Iterator[None]:
+        message = json_format.ParseDict(request, kvblock_pb2.AllocateRequest())
+        message.max_wait.seconds = LIMITS["max-wait-max"]
+        call = self._service.Allocate.future(message)
+        while not any(pool.waiting for pool in self.stats().pools):
+            assert not call.done()
+        yield
+        call.cancel()
+
+    def empty(self) -> None:
+        """Free everything, so that every pool hands out 0, 1, 2, ... again."""
+        while self.attached() or any(pool.waiting for pool in self.stats().pools):
+            pass  # Streams and calls that were given up are noticed by and by.
+        for pool in self.stats().pools:
+            for engine in pool.engines:
+                while rows := self._sequences(pool.pool, engine.engine):
+                    ids = [row.sequence_id for row in rows]
+                    self._step(pool.pool, engine.engine, free=ids)
+            self._sort(pool.pool, pool.total_blocks)
+
+    def _sort(self, pool: str, total: int) -> None:
+        holders: dict[int, tuple[str, int]] = {}
+        for engine in range(0, total, LIMITS["sequences-per-engine-max"]):
+            ids = list(range(min(total - engine, LIMITS["sequences-per-engine-max"])))
+            blocks = self._step(pool, f"sort-{engine}", allocate=ids).block_numbers
+            holders |= {block: (f"sort-{engine}", one) for one, block in enumerate(blocks)}
+        for block in sorted(holders, reverse=True):
+            engine_name, sequence_id = holders[block]
+            self._step(pool, engine_name, free=[sequence_id])
+
+    def _sequences(self, pool: str, engine: str) -> list[admin_pb2.SequenceInfo]:
+        request = admin_pb2.ListSequencesRequest(pool=pool, engine=engine, page_size=3)
+        return list(self._admin.ListSequences(request).sequences)
+
+    def _step(
+        self,
+        pool: str,
+        engine: str,
+        free: list[int] | None = None,
+        allocate: list[int] | None = None,
+    ) -> kvblock_pb2.StepResult:
+        step = kvblock_pb2.EngineStep(free_sequence_ids=free, allocate_sequence_ids=allocate)
+        request = kvblock_pb2.StepRequest(pool=pool, engine=engine, step=step)
+        return self._service.Step(request).result
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """A bench with a server of its own."""
+    with kvblock.EmbeddedServer(POOLS, ARGUMENTS) as server:
+        yield Bench(server)

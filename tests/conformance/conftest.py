@@ -1,0 +1,34 @@
+"""One server and one process of each driver for all vectors."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TypeAlias
+
+import pytest
+
+from tests.conformance.bench import Bench, bench
+from tests.conformance.driving import DRIVERS, Driver
+
+GetDriver: TypeAlias = Callable[[str], Driver]
+
+
+@pytest.fixture(scope="session")
+def desk() -> Iterator[Bench]:
+    """A server that all vectors share."""
+    with bench() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def driver_named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetDriver]:
+    """Starts a driver when it is first asked for."""
+    with ExitStack() as stack:
+        started: dict[str, Driver] = {}
+
+        def get(name: str) -> Driver:
+            if name not in started:
+                folder = tmp_path_factory.mktemp(name)
+                started[name] = stack.enter_context(DRIVERS[name](folder))
+            return started[name]
+
+        yield get

@@ -1,0 +1,128 @@
+"""The runner's side of a driver, and which drivers this machine can run."""
+
+import json
+import os
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from tests.conformance.cases import Expected, Json
+
+ROOT = Path(__file__).parents[2]
+PROTOS = ROOT / "protos"
+FILES = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
+DOMAIN = "kvblock.v1"
+
+
+class Outcome(NamedTuple):
+    """What came of a call: its answers, and its status in the words of a vector."""
+
+    answers: list[Json]
+    status: Expected
+
+
+class Driver:
+    """A running driver."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def send(self, address: str, method: str, messages: list[Json], linger: bool = False) -> None:
+        """Let it begin a call."""
+        call = {"address": address, "method": method, "messages": messages, "linger": linger}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(call) + "\n")
+        self._process.stdin.flush()
+
+    def receive(self) -> Outcome:
+        """What came of the call that was begun."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the driver {self._process.args!r} has ended"
+        outcome = json.loads(line)
+        return Outcome(
+            outcome["answers"], read_status(outcome["code"], b64decode(outcome["details"]))
+        )
+
+
+def read_status(code: str, details: bytes) -> Expected:
+    """A status with its details, which have to be those that the contract names."""
+    if not details:
+        return Expected(code)
+    status = Status.FromString(details)
+    info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
+    kinds: list[tuple[ErrorInfo | BadRequest | RetryInfo, str]] = [
+        (info, "google.rpc.ErrorInfo"),
+        (bad, "google.rpc.BadRequest"),
+        (retry, "google.rpc.RetryInfo"),
+    ]
+    packed: dict[str, AnyMessage] = {one.TypeName(): one for one in status.details}
+    assert len(packed) == len(status.details)
+    for message, name in kinds:
+        if name in packed:
+            assert packed.pop(name).Unpack(message)
+    assert not packed, f"unknown details: {', '.join(packed)}"
+    assert info.domain == DOMAIN
+    assert status.message, "an error says what to do"
+    delay = retry.retry_delay
+    return Expected(
+        code,
+        reason=info.reason,
+        metadata=dict(info.metadata),
+        violations=[one.field for one in bad.field_violations],
+        retry=delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
+    )
+
+
+@contextmanager
+def running(command: Sequence[str | Path], **environment: str) -> Iterator[Driver]:
+    """A driver that ends with the block, and by itself."""
+    env = os.environ | environment
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            yield Driver(process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            assert process.wait() == 0
+
+
+def protoc(*outputs: str, path: str = "") -> None:
+    """Run stock protoc over protos/, with plugins from `path` besides the usual ones."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", *outputs, *FILES]
+    env = os.environ | {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(command, check=True, env=env)
+
+
+@contextmanager
+def python_on_protoc(folder: Path) -> Iterator[Driver]:
+    """Stubs that are made now, in front of the installed ones."""
+    protoc(f"--python_out={folder}", f"--grpc_python_out={folder}")
+    for package in ("kvblock", "kvblock/v1"):
+        (folder / package / "__init__.py").touch()
+    command = [sys.executable, "-m", "tests.conformance.drivers.protoc"]
+    with running([*command, folder], PYTHONPATH=str(folder)) as driver:
+        yield driver
+
+
+@contextmanager
+def python_on_reflection(_: Path) -> Iterator[Driver]:
+    """No stubs at all."""
+    with running([sys.executable, "-m", "tests.conformance.drivers.reflection"]) as driver:
+        yield driver
+
+
+DRIVERS: dict[str, Callable[[Path], AbstractContextManager[Driver]]] = {
+    "protoc": python_on_protoc,
+    "reflection": python_on_reflection,
+}

@@ -1,0 +1,84 @@
+"""Every vector through every driver."""
+
+import pytest
+
+from tests.conformance.bench import METHODS, Bench, bench, path_of
+from tests.conformance.cases import CASES, Case, Json
+from tests.conformance.conftest import GetDriver
+from tests.conformance.driving import DRIVERS, Driver
+
+# What differs from run to run.
+VOLATILE = {
+    "server_epoch",
+    "allocated_blocks_total",
+    "freed_blocks_total",
+    "refusals",
+    "revision",
+}
+
+calls = [case for case in CASES if not case.signal]
+ends = [case for case in CASES if case.signal]
+every_driver = pytest.mark.parametrize("name", DRIVERS)
+
+
+def steady(answer: Json) -> Json:
+    """An answer without what differs from run to run."""
+    return {
+        key: [steady(one) if isinstance(one, dict) else one for one in value]
+        if isinstance(value, list)
+        else steady(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in answer.items()
+        if key not in VOLATILE
+    }
+
+
+@every_driver
+@pytest.mark.parametrize("case", calls, ids=lambda case: case.name)
+def test_vector(name: str, case: Case, desk: Bench, driver_named: GetDriver) -> None:
+    driver = driver_named(name)
+    with desk.scene(case):
+        before = desk.stats()
+        driver.send(desk.address, path_of(case.method), case.sent())
+        check(case, driver)
+        while sorted(desk.attached()) != sorted(case.attached):
+            pass  # The server notices the end of a stream by and by.
+        after = desk.stats()
+        if case.error.code != "OK" and not case.changes:
+            assert after == before
+        if case.method == "Session":
+            assert after.pools[0].revision - before.pools[0].revision == case.changes
+        desk.audit()
+
+
+@every_driver
+@pytest.mark.parametrize("case", ends, ids=lambda case: case.name)
+def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDriver) -> None:
+    driver = driver_named(name)
+    assert case.signal is not None
+    with bench() as desk, desk.scene(case):
+        driver.send(desk.address, path_of(case.method), case.sent(), linger=True)
+        while not desk.attached():
+            pass
+        desk.signal(case.signal)
+        check(case, driver)
+
+
+def check(case: Case, driver: Driver) -> None:
+    outcome = driver.receive()
+    assert [steady(one) for one in outcome.answers] == case.awaited()
+    assert outcome.status == case.error
+
+
+def test_vectors_have_names_of_their_own() -> None:
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_called_with_success_and_in_vain(method: str) -> None:
+    codes = [case.error.code for case in CASES if case.method == method]
+    assert "OK" in codes
+    if METHODS[method].input_type.fields:
+        assert set(codes) != {"OK"}

@@ -1,0 +1,150 @@
+"""`stats`, `pools`, `sequences`, `audit`: text, and JSON with the names of the proto."""
+
+import json
+import signal
+import subprocess
+from typing import Any
+
+from google.protobuf.message import Message
+from kvblock.v1 import admin_pb2, kvblock_pb2
+
+from tests.integration.cli.console import KVBLOCK, Console
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def names(message: type[Message]) -> set[str]:
+    return {field.name for field in message.DESCRIPTOR.fields}
+
+
+def test_stats(console: Console) -> None:
+    console.out("allocate", 10, 2, "--engine", "a")
+    console.out("allocate", 11, 65, "--engine", "a", expect=1)
+    text = console.out("stats")
+    assert rows(text) == [
+        ["POOL", "TOTAL", "FREE", "HELD", "USE", "SEQUENCES", "WAITING"],
+        ["main", "64", "62", "2", "3.1", "%", "1", "0"],
+        ["small", "3", "3", "0", "0.0", "%", "0", "0"],
+        ["wide", "2,147,483,647", "2,147,483,647", "0", "0.0", "%", "0", "0"],
+        [],
+        ["POOL", "ALLOCATED", "FREED", "REFUSED", "BLOCK", "SIZE", "DEVICE"],
+        ["main", "2", "0", "1", "16", "7"],
+        ["small", "0", "0", "0", "16", "0"],
+        ["wide", "0", "0", "0", "16", "0"],
+        [],
+        ["POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "SESSION"],
+        ["main", "a", "2", "3.1", "%", "1", "none"],
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_stats_in_json_is_the_response(console: Console) -> None:
+    console.out("allocate", 10, 2, "--engine", "a")
+    console.out("allocate", 11, 65, expect=1)
+    answer = json.loads(console.out("stats", "--json"))
+    assert set(answer) == names(kvblock_pb2.StatsResponse)
+    main, small, wide = answer["pools"]
+    assert set(main) == names(kvblock_pb2.PoolStats)
+    assert main["refusals"] == [{"reason": "EXCEEDS_POOL", "count": 1}]
+    assert set(main["refusals"][0]) == names(kvblock_pb2.RefusalCount)
+    (engine,) = main["engines"]
+    assert set(engine) == names(kvblock_pb2.EngineStats)
+    assert engine == {"engine": "a", "held_blocks": 2, "sequences": 1, "attached": False}
+    assert wide["total_blocks"] == 2**31 - 1
+    only = json.loads(console.out("stats", "--pool", "small", "--engine", "z", "--json"))
+    (pool,) = only["pools"]
+    assert pool["pool"] == small["pool"] == "small"
+    assert [engine["engine"] for engine in pool["engines"]] == ["z"]
+
+
+def test_stats_of_a_pool_that_is_not_there(console: Console) -> None:
+    told = console.error("stats", "--pool", "nope", expect=1)
+    assert told == "error: no pool 'nope' here; this server hosts: main, small, wide\n"
+
+
+def test_watching_prints_one_object_a_line_until_it_is_interrupted(console: Console) -> None:
+    with subprocess.Popen(
+        [*KVBLOCK, "stats", "--watch", "0.05", "--json"],
+        env=console.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stdout is not None
+        seen: list[dict[str, Any]] = [json.loads(watching.stdout.readline()) for _ in range(3)]
+        watching.send_signal(signal.SIGINT)
+        _, complaints = watching.communicate()
+    assert watching.returncode == 130
+    assert complaints == ""
+    assert [pool["pool"] for pool in seen[2]["pools"]] == ["main", "small", "wide"]
+
+
+def test_an_interval_needs_a_watch(console: Console) -> None:
+    told = console.error("stats", "3", expect=2)
+    assert "an interval goes with --watch" in told
+
+
+def test_pools(console: Console) -> None:
+    assert rows(console.out("pools")) == [
+        ["POOL", "BLOCKS", "BLOCK", "SIZE", "DEVICE", "DEFAULT"],
+        ["main", "64", "16", "7", "yes"],
+        ["small", "3", "16", "0", "no"],
+        ["wide", "2,147,483,647", "16", "0", "no"],
+    ]
+    answer = json.loads(console.out("pools", "--json"))
+    assert set(answer) == names(admin_pb2.ListPoolsResponse)
+    assert {frozenset(pool) for pool in answer["pools"]} == {frozenset(names(admin_pb2.Pool))}
+
+
+def test_sequences_over_several_pages(console: Console) -> None:
+    assert console.out("sequences") == "no sequences\n"
+    assert json.loads(console.out("sequences", "--json")) == {"sequences": []}
+    fill(console, 250)
+    header, *found = rows(console.out("sequences", "--pool", "wide"))
+    assert header == ["BLOCKS", "SEQUENCE", "ENGINE"]
+    assert found == [["1", str(sequence), "filler"] for sequence in range(250)]
+    answer = json.loads(console.out("sequences", "--pool", "wide", "--json"))
+    assert set(answer) == {"sequences"}
+    assert len(answer["sequences"]) == 250
+    assert set(answer["sequences"][0]) == names(admin_pb2.SequenceInfo)
+    assert console.out("sequences", "--pool", "wide", "--engine", "other") == "no sequences\n"
+
+
+def test_a_reader_that_goes_away_ends_a_listing_quietly(console: Console) -> None:
+    fill(console, 250)
+    with subprocess.Popen(
+        [*KVBLOCK, "sequences", "--pool", "wide"],
+        env=console.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == ""
+    assert listing.returncode == 141
+
+
+def test_audit(console: Console) -> None:
+    console.out("allocate", 10, 2)
+    assert rows(console.out("audit", "--pool", "main")) == [
+        ["POOL", "RESULT", "TOTAL", "FREE", "HELD", "SEQUENCES"],
+        ["main", "clean", "64", "62", "2", "1"],
+    ]
+    answer = json.loads(console.out("audit", "--json"))
+    assert set(answer) == names(admin_pb2.AuditResponse)
+    assert {frozenset(report) for report in answer["reports"]} == {
+        frozenset(names(admin_pb2.AuditReport))
+    }
+    assert [report["clean"] for report in answer["reports"]] == [True, True, True]
+
+
+def fill(console: Console, sequences: int) -> None:
+    """Let the engine `filler` hold one block for each of so many sequences of the pool wide."""
+    import kvblock
+
+    with kvblock.connect(console.address, pool="wide", engine="filler", timeout=60.0) as kv:
+        assert kv.step(allocate=range(sequences)).granted == sequences

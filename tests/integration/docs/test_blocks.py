@@ -1,0 +1,64 @@
+"""The README's code blocks do what it says, in the order in which a reader meets them.
+
+The info string of a block says how: `sh` and `python` run, `sh server` starts a server that the
+following blocks use, `toml file=NAME` is written to a file, and `no-test` is for what needs another
+language's tools, the network or the repository itself. A `text` block right behind a block is what
+it prints; `...` in it stands for anything.
+"""
+
+import doctest
+from pathlib import Path
+
+from tests.integration.docs.markdown import README, Block, blocks
+from tests.integration.docs.terminal import Terminal
+
+NOT_TESTED_MAX = 4
+RUNNABLE = ("sh", "python", "toml")
+
+
+def test_readme_blocks_run_and_print_what_it_shows(tmp_path: Path) -> None:
+    with Terminal(tmp_path) as terminal:
+        for block in to_be_run():
+            printed = run(terminal, block)
+            if block.output is not None:
+                assert matches(block.output, printed), (
+                    f"{README}:{block.line} shows\n{block.output}\nbut printed\n{printed}"
+                )
+
+
+def test_few_blocks_are_left_out() -> None:
+    left_out = [block for block in blocks(README) if "no-test" in block.marks]
+    assert len(left_out) <= NOT_TESTED_MAX, [block.line for block in left_out]
+
+
+def test_every_block_says_what_it_is() -> None:
+    for block in blocks(README):
+        marks = [mark for mark in block.marks if not mark.startswith("file=")]
+        assert block.language in (*RUNNABLE, "text"), f"{README}:{block.line}"
+        assert set(marks) <= {"no-test", "server"}, f"{README}:{block.line}: {marks}"
+
+
+def test_output_is_compared() -> None:
+    assert matches("a ... c\nlast\n", "a b c  \nlast\n")
+    assert not matches("a ... c\n", "a b d\n")
+    assert not matches("a\n", "a\nb\n")
+
+
+def to_be_run() -> list[Block]:
+    runnable = [block for block in blocks(README) if block.language in RUNNABLE]
+    return [block for block in runnable if "no-test" not in block.marks]
+
+
+def run(terminal: Terminal, block: Block) -> str:
+    for mark in block.marks:
+        if mark.startswith("file="):
+            (terminal.home / mark.removeprefix("file=")).write_text(block.text)
+            return ""
+    if "server" in block.marks:
+        return terminal.start_server(block.text)
+    return terminal.python(block.text) if block.language == "python" else terminal.shell(block.text)
+
+
+def matches(shown: str, printed: str) -> bool:
+    trimmed = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+    return doctest.OutputChecker().check_output(shown, trimmed, doctest.ELLIPSIS)

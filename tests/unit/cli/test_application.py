@@ -1,0 +1,84 @@
+"""The commands and their flags, as far as they can be judged without a server."""
+
+import os
+import re
+from typing import Any
+
+import pytest
+import typer
+from kvblock.cli.app import make_app
+from kvblock.cli.options import default_address
+from kvblock_service.config import default_listen, load_config
+from kvblock_service.config.load import flag_of
+
+COMMANDS: dict[str, Any] = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
+OURS = [
+    "serve",
+    "stats",
+    "allocate",
+    "free",
+    "table",
+    "can-allocate",
+    "pools",
+    "sequences",
+    "audit",
+    "replay",
+    "trace",
+]
+
+
+def options(command: str) -> dict[str, Any]:
+    """The options of a command by their names."""
+    return {name: option for option in COMMANDS[command].params for name in option.opts}
+
+
+def test_every_command_is_there() -> None:
+    assert set(OURS) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_command_says_what_it_is_for(name: str) -> None:
+    command = COMMANDS[name]
+    first = command.help.splitlines()[0]
+    assert len(first) <= 63, "wraps in the list of commands at 80 columns"
+    if name != "trace":
+        assert f"Example: [bold]kvblock {name}" in command.epilog
+
+
+@pytest.mark.parametrize("name", OURS[1:9])
+def test_commands_that_ask_a_server_share_their_options(name: str) -> None:
+    found = options(name)
+    assert {"--address", "--timeout", "--json"} <= set(found)
+    assert found["--address"].envvar == "KVBLOCK_ADDRESS"
+
+
+def test_every_setting_has_a_flag_that_tells_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KVBLOCK_")]:
+        monkeypatch.delenv(name)
+    settings = load_config({"pools": ["a:total=1"], "listen": ["unix:/a"]}).flat()
+    flags = options("serve")
+    for name, default in settings.items():
+        flag = flags[flag_of(name)]
+        assert flag.name == name
+        told = re.search(r"\\\[default: ([^\]]*)\]", flag.help)
+        if isinstance(default, (int, float)) and not isinstance(default, bool):
+            assert told is not None
+            assert float(told[1]) == default, name
+        if name.startswith("log_"):
+            assert told is not None
+            assert told[1] == default
+    not_settings = {"--config", "--check", "--json", "--help"}
+    assert set(flags) - {flag_of(name) for name in settings} - not_settings <= {"-h"}
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+@pytest.mark.parametrize("directory", ["/run/user/1000", None])
+def test_clients_look_where_servers_listen(
+    monkeypatch: pytest.MonkeyPatch, user: int, directory: str | None
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    if directory is not None:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+    assert default_address() == default_listen()
+    assert (default_address() is None) == (user != 0 and directory is None)
