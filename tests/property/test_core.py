@@ -81,7 +81,10 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def is_the_same(self) -> None:
         pool, model = self.pool, self.model
-        tables = {name: engine.tables for name, engine in pool.engines.items()}
+        tables = {
+            name: {one: list(table) for one, table in engine.tables.items()}
+            for name, engine in pool.engines.items()
+        }
         assert tables == model.tables
         for name, sequence_id in [("a", 0), ("d", 2**64 - 1)]:
             assert pool.table(name, sequence_id) == model.tables.get(name, {}).get(sequence_id)

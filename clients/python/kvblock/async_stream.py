@@ -6,6 +6,9 @@ Rules:
 - gRPC raises CancelledError for a call that was cancelled, also when the task was not. What comes
   out of `exchange` as CancelledError is a cancelled task; everything else is an RpcError, or
   StreamEnded.
+- The status of a call that ended while the loop was blocked reaches nobody when the next thing done
+  is a write: gRPC puts a fault of its own in its place. It is known then that the call is over, not
+  why.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import shutil
 import subprocess
@@ -127,6 +126,8 @@ class EmbeddedServer:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=self._env,
+                # Ctrl-C reaches the whole foreground: whoever uses the server decides when it ends.
+                start_new_session=True,
             )
         self._clean_up = weakref.finalize(self, _clean_up, self._process, self._directory)
         assert self._process.stdout is not None
@@ -137,9 +138,8 @@ class EmbeddedServer:
                 f"the server did not start within {self._start_timeout:g} s (exit code"
                 f" {self._process.returncode}):\n{self._stderr or line}"
             )
-        # Values may hold blanks: a pair begins where a key and an equals sign follow a blank.
-        pairs = re.split(r" (?=[a-z_]+=)", line.removeprefix(READY))
-        self._ready = [(key, value) for key, _, value in (pair.partition("=") for pair in pairs)]
+        pairs = (pair.partition("=") for pair in line.removeprefix(READY).split())
+        self._ready = [(key, value) for key, _, value in pairs]
 
     def stop(self) -> int | None:
         """Stop it, if it runs, and answer its exit code; None when it was never started."""

@@ -74,7 +74,7 @@ class _Spans:
 class _Details(NamedTuple):
     method: str
     timeout: float | None
-    metadata: list[tuple[str, str]] | None
+    metadata: tuple[tuple[str, str | bytes], ...] | None
     credentials: grpc.CallCredentials | None
     wait_for_ready: bool | None
     compression: grpc.Compression | None
@@ -88,7 +88,7 @@ def _with_metadata(details: Any, metadata: list[tuple[str, str]]) -> _CallDetail
     return _CallDetails(
         details.method,
         details.timeout,
-        metadata,
+        tuple(metadata),
         details.credentials,
         details.wait_for_ready,
         details.compression,

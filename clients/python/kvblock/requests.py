@@ -9,8 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Iterable, Sized
 from typing import Any, SupportsIndex, TypeVar
 
@@ -19,6 +17,7 @@ from kvblock.results import StepPolicy
 from kvblock.settings import Settings
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1.columns import FIXED32, FIXED64, packed_field
 
 SequenceRequestT = TypeVar(
     "SequenceRequestT",
@@ -27,11 +26,6 @@ SequenceRequestT = TypeVar(
     pb.FreeReturningCountRequest,
     pb.GetBlockTableRequest,
 )
-
-# The keys of the packed fields in an EngineStep: field number << 3 | wire type 2.
-_FREE_KEY = b"\x0a"
-_ALLOCATE_KEY = b"\x12"
-_MIXED_UP = sys.byteorder == "big"
 
 
 def allocate(
@@ -128,8 +122,12 @@ def fill_step(
         raise arguments.invalid("policy", policy, "must be a StepPolicy")
     step.policy = policy.value  # type: ignore[assignment]
     try:
-        step.MergeFromString(_packed(_FREE_KEY, free) + _packed(_ALLOCATE_KEY, allocate))
-        step.allocate_num_blocks.extend(num_blocks)  # type: ignore[arg-type]
+        columns = (
+            packed_field(pb.EngineStep.FREE_SEQUENCE_IDS_FIELD_NUMBER, FIXED64, free),
+            packed_field(pb.EngineStep.ALLOCATE_SEQUENCE_IDS_FIELD_NUMBER, FIXED64, allocate),
+            packed_field(pb.EngineStep.ALLOCATE_NUM_BLOCKS_FIELD_NUMBER, FIXED32, num_blocks),
+        )
+        step.MergeFromString(b"".join(columns))
     except (TypeError, ValueError, OverflowError):
         _check_column("free", free, arguments.UINT64_MAX)
         _check_column("allocate", allocate, arguments.UINT64_MAX)
@@ -145,22 +143,6 @@ def _column(field: str, values: Iterable[SupportsIndex]) -> Any:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise arguments.invalid(field, values, "must be a sequence of whole numbers")
     return values if isinstance(values, Sized) else list(values)
-
-
-def _packed(key: bytes, numbers: Any) -> bytes:
-    """A packed fixed64 field: its key, its length in bytes, the numbers as little-endian words."""
-    if not len(numbers):
-        return b""
-    words = array("Q", numbers)
-    if _MIXED_UP:
-        words.byteswap()
-    size = 8 * len(words)
-    length = bytearray()
-    while size > 127:
-        length.append(size & 127 | 128)
-        size >>= 7
-    length.append(size)
-    return b"".join((key, length, words))
 
 
 def _check_column(field: str, numbers: Any, maximum: int) -> None:

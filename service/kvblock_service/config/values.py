@@ -106,15 +106,19 @@ def pool_fields(value: object) -> object:
     fields = _parsed_spec(value) if isinstance(value, str) else value
     if isinstance(fields, BaseModel):
         return fields
-    if not isinstance(fields, dict):
-        raise ValueError(f"must be {_SPEC} or a table")
-    unknown = ", ".join(repr(key) for key in fields if key not in POOL_KEYS)
+    if isinstance(fields, dict):
+        return _fields_of(fields, is_table=fields is value)
+    raise ValueError(f"must be {_SPEC} or a table")
+
+
+def _fields_of(table: dict[str, object], *, is_table: bool) -> dict[str, object]:
+    unknown = ", ".join(repr(key) for key in table if key not in POOL_KEYS)
     if unknown:
         problem = f"has the unknown key {unknown}; a pool has {', '.join(POOL_KEYS)}"
-        if fields is value:
+        if is_table:
             problem += " (the server's own keys stand above the first [[pools]])"
         raise ValueError(problem)
-    return {POOL_KEYS[key]: entry for key, entry in fields.items()}
+    return {POOL_KEYS[key]: entry for key, entry in table.items()}
 
 
 def _parsed_spec(spec: str) -> dict[str, object]:

@@ -56,7 +56,7 @@ def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
             yield f"engines {other.name} and {engine.name} have the same number {engine.number}"
         yield from _tables(pool, engine, places)
     for block in pool.free_list.freed:
-        if not 0 <= block < used:
+        if block >= used:
             yield f"block {block} is on the free stack, but was never handed out"
         elif places[block]:
             yield f"block {block} is on the free stack and {_place(places[block])}"
@@ -80,7 +80,7 @@ def _tables(pool: Pool, engine: Engine, places: "array[int]") -> Iterator[str]:
         if not table:
             yield f"{where} is empty"
         for block in table:
-            if not 0 <= block < len(places):
+            if block >= len(places):
                 yield f"block {block} is in {where}, but was never handed out"
                 continue
             if places[block]:

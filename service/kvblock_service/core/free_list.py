@@ -8,6 +8,9 @@ Rules:
 - Each free block is in `freed` exactly once, or is at least `fresh`; never both.
 """
 
+from array import array
+from collections.abc import Iterable, Sequence
+
 
 class FreeList:
     """A counter of never-used blocks under a stack of freed ones."""
@@ -17,7 +20,7 @@ class FreeList:
     def __init__(self, total: int) -> None:
         self.total = total
         self.fresh = 0
-        self.freed: list[int] = []
+        self.freed = array("I")
 
     def __len__(self) -> int:
         """Blocks that can be taken now."""
@@ -29,16 +32,22 @@ class FreeList:
         The caller has made sure that as many are free.
         """
         freed = self.freed
-        missing = count - len(freed)
-        if missing <= 0:
-            keep = -missing
-            taken = freed[keep:]
-            del freed[keep:]
-            taken.reverse()
-            return taken
-        assert missing <= self.total - self.fresh, "took more blocks than are free"
-        taken = freed[::-1]
-        freed.clear()
-        taken.extend(range(self.fresh, self.fresh + missing))
-        self.fresh += missing
+        reused = min(count, len(freed))
+        first = len(freed) - reused
+        taken = freed[first:].tolist()
+        del freed[first:]
+        taken.reverse()
+        if reused < count:
+            end = self.fresh + count - reused
+            assert end <= self.total, "took more blocks than are free"
+            taken.extend(range(self.fresh, end))
+            self.fresh = end
         return taken
+
+    def give(self, tables: Iterable[Sequence[int]]) -> int:
+        """Take tables back, in order; answer how many blocks they had."""
+        blocks: list[int] = []
+        for table in tables:
+            blocks.extend(table)
+        self.freed.fromlist(blocks)
+        return len(blocks)

@@ -4,15 +4,16 @@ Rules:
 - A block is free, or in exactly one table: free + held = total, at every moment.
 - `holders[block]` is the number of the engine that holds the block, or held it last;
   it covers the blocks that were ever handed out.
-- A table is in `Engine.tables` exactly while it has at least one block.
+- A table is in `Engine.tables` exactly while it has at least one block. A table of one block may
+  be a tuple, which is made fastest; every other one is an array, which is smallest.
 - An engine is in `engines` exactly while it has at least one table; its number is its alone.
 - A command takes effect whole or not at all, except that the frees of a step stay done when its
   allocations are refused.
 """
 
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from kvblock_service.core.commands import (
     Allocate,
@@ -30,6 +31,8 @@ from kvblock_service.core.commands import (
     StepPolicy,
 )
 from kvblock_service.core.free_list import FreeList
+
+Table: TypeAlias = "tuple[int] | array[int]"
 
 
 class Geometry(NamedTuple):
@@ -56,7 +59,7 @@ class Engine:
     def __init__(self, name: str, number: int) -> None:
         self.name = name
         self.number = number
-        self.tables: dict[int, list[int]] = {}
+        self.tables: dict[int, Table] = {}
         self.held = 0
 
 
@@ -95,7 +98,7 @@ class Pool:
         """A copy of a sequence's table in table order, or None when it has none."""
         owner = self.engines.get(engine)
         table = owner.tables.get(sequence_id) if owner else None
-        return None if table is None else table.copy()
+        return None if table is None else list(table)
 
     def _allocate(self, command: Allocate) -> Granted | Refused | LimitReached:
         name, sequence_id, need = command
@@ -108,7 +111,7 @@ class Pool:
                 return crossed
         engine = engine or self._enter(name)
         blocks = self._take(engine, need)
-        self._append_runs(engine, (sequence_id,), (need,), blocks)
+        self._append(engine, (sequence_id,), _runs(blocks, (need,)))
         self.revision += 1
         return Granted(blocks, len(engine.tables[sequence_id]))
 
@@ -144,10 +147,7 @@ class Pool:
         if granted < len(allocate_ids):
             allocate_ids = allocate_ids[:granted]
             num_blocks = num_blocks[:granted]
-        if num_blocks:
-            self._append_runs(engine, allocate_ids, num_blocks, blocks)
-        else:
-            self._append_singles(engine, allocate_ids, blocks)
+        self._append(engine, allocate_ids, _runs(blocks, num_blocks))
         self._leave_if_empty(engine)
         if self.allocated_total + self.freed_total != before:
             self.revision += 1
@@ -196,40 +196,26 @@ class Pool:
     def _give_back(self, engine: Engine, sequence_ids: Sequence[int]) -> list[int]:
         """Free sequences in order; answer how many blocks each one had."""
         tables = list(map(engine.tables.pop, sequence_ids, [()] * len(sequence_ids)))
-        push = self.free_list.freed.extend
-        for table in tables:
-            push(table)
-        counts = list(map(len, tables))
-        count = sum(counts)
+        count = self.free_list.give(tables)
         engine.held -= count
         self.freed_total += count
-        return counts
+        return list(map(len, tables))
 
     @staticmethod
-    def _append_singles(engine: Engine, sequence_ids: Sequence[int], blocks: list[int]) -> None:
+    def _append(engine: Engine, sequence_ids: Sequence[int], runs: Iterable[Table]) -> None:
+        """Append to each sequence's table its run of blocks."""
         tables = engine.tables
-        get = tables.get
-        for sequence_id, block in zip(sequence_ids, blocks, strict=True):
-            table = get(sequence_id)
-            if table is None:
-                tables[sequence_id] = [block]
-            else:
-                table.append(block)
-
-    @staticmethod
-    def _append_runs(
-        engine: Engine, sequence_ids: Sequence[int], counts: Sequence[int], blocks: list[int]
-    ) -> None:
-        tables = engine.tables
-        start = 0
-        for sequence_id, count in zip(sequence_ids, counts, strict=True):
-            run = blocks[start : start + count]
-            start += count
+        if tables.keys().isdisjoint(sequence_ids):
+            tables.update(zip(sequence_ids, runs, strict=True))
+            return
+        for sequence_id, run in zip(sequence_ids, runs, strict=True):
             table = tables.get(sequence_id)
             if table is None:
                 tables[sequence_id] = run
+            elif isinstance(table, tuple):
+                tables[sequence_id] = array("I", (*table, *run))
             else:
-                table += run
+                table.extend(run)
 
     def _crossed(
         self, engine: Engine | None, free_ids: Sequence[int], allocate_ids: Sequence[int]
@@ -239,7 +225,7 @@ class Pool:
         if engine is None:
             if allocate_ids and len(self.engines) >= bounds.engines_max:
                 return LimitReached("engines_max", bounds.engines_max)
-            tables: dict[int, list[int]] = {}
+            tables: dict[int, Table] = {}
         else:
             tables = engine.tables
         if len(tables) + len(allocate_ids) <= bounds.sequences_per_engine_max:
@@ -262,3 +248,16 @@ class Pool:
         if not engine.tables:
             del self.engines[engine.name]
             self._spare_numbers.append(engine.number)
+
+
+def _runs(blocks: list[int], counts: Sequence[int]) -> Iterable[Table]:
+    """Cut blocks into tables of these lengths; without any, into tables of one block."""
+    if not counts:
+        return zip(blocks, strict=True)
+    packed = array("I", blocks)
+    runs = []
+    start = 0
+    for count in counts:
+        runs.append(packed[start : start + count])
+        start += count
+    return runs

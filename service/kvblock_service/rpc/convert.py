@@ -2,10 +2,11 @@
 
 Rules:
 - No decision is made here; what a field may hold was checked in `validate`.
-- The columns of a step cross in bulk: a slice out of the message, one `extend` into it.
+- The columns of a step cross in bulk: a slice out of the message, packed bytes into it.
 """
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1.columns import FIXED32, packed_field
 
 from kvblock_service.core.commands import Granted, RefusalReason, Refused, Step, Stepped, StepPolicy
 from kvblock_service.core.pool import Geometry
@@ -42,9 +43,11 @@ def step_command(engine: str, step: pb.EngineStep, limits: validate.RequestLimit
 def fill_step_result(into: pb.StepResult, outcome: Stepped, retry_after: float) -> None:
     """Write what came of a step."""
     blocks, granted, refused, freed_counts, free_blocks = outcome
-    into.block_numbers.extend(blocks)
+    into.MergeFromString(
+        packed_field(pb.StepResult.BLOCK_NUMBERS_FIELD_NUMBER, FIXED32, blocks)
+        + packed_field(pb.StepResult.FREED_COUNTS_FIELD_NUMBER, FIXED32, freed_counts)
+    )
     into.granted = granted
-    into.freed_counts.extend(freed_counts)
     into.free_blocks = free_blocks
     if refused is not None:
         into.refusal.CopyFrom(refusal(refused, retry_after))

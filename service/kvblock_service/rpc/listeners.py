@@ -72,7 +72,7 @@ class UnixSocketGuard:
 
     def _clear_path(self) -> None:
         try:
-            mode = self.path.stat().st_mode
+            mode = self.path.lstat().st_mode
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):

@@ -84,7 +84,7 @@ def _exports(signal: str, variables: Mapping[str, str], legal: tuple[str, ...]) 
     if name not in variables:
         endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
         return {"otlp"} if any(endpoint in variables for endpoint in endpoints) else set()
-    exporters = {exporter.strip() for exporter in variables[name].split(",")}
+    exporters = {exporter.strip().lower() for exporter in variables[name].split(",")}
     for exporter in sorted(exporters):
         _one_of(*legal)(name, exporter)
     return exporters

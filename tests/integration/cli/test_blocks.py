@@ -73,7 +73,7 @@ def test_wrong_usage_is_exit_code_2(console: Console) -> None:
         (("allocate", 2**64), "sequence_id: 18446744073709551616 must be a whole number"),
         (("allocate", 10, "--pool", "no/name"), "pool: 'no/name' must be 1 to 128 characters"),
         (("allocate", 10, "--max-wait", "61"), "61.0 is more than max_wait_max = 60"),
-        (("allocate", "ten"), "ten"),
+        (("allocate", "ten"), "Invalid value for 'sequence_id': must be a valid integer"),
         (("allocate",), "Missing argument"),
         (("allocate", 10, "--nope"), "No such option: --nope"),
         (("alocate", 10), "No such command 'alocate'"),

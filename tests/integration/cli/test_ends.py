@@ -23,7 +23,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join.__call__ and str)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(map(str, command)))
 def test_no_server_is_exit_code_3(command: tuple[object, ...], tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/nobody.sock"
     told = Console(address).error(*command, expect=3).splitlines()

@@ -61,12 +61,10 @@ def test_a_port_that_is_taken_is_exit_code_1() -> None:
     assert address in told
 
 
-def test_settings_from_variables_serve_clients_that_name_the_server_likewise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_limit_that_was_set_holds(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/kv.sock"
-    flags = ("--pool", "only:total=1", "--listen", address, "--blocks-per-request-max", "5")
+    flags = ("--pool", "only:total=9", "--listen", address, "--blocks-per-request-max", "5")
     with serving(*KVBLOCK, "serve", *flags) as addresses:
         assert addresses == [address]
         told = Console(address).error("allocate", 1, 6, expect=2)
-        assert told == "error: num_blocks: 6 is more than blocks_per_request_max = 5\n"
+    assert told == "error: num_blocks: 6 is more than blocks_per_request_max = 5\n"

@@ -25,13 +25,10 @@ def main() -> None:
     with grpc.insecure_channel(asked.address) as channel:
         types = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
         method = types.FindServiceByName(service).methods_by_name[name]
-        call = channel.unary_unary(
-            f"/{asked.method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=GetMessageClass(method.output_type).FromString,
-        )
         request = json_format.Parse(asked.d, GetMessageClass(method.input_type)())
-        answer = call(request, timeout=30)
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{asked.method}")
+        answered = call(request.SerializeToString(), timeout=30)
+        answer = GetMessageClass(method.output_type).FromString(answered)
     print(json_format.MessageToJson(answer, indent=2, preserving_proto_field_name=True))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def tables(path: Path) -> list[Table]:
     found: list[Table] = []
     heading = ""
     parsed = tokens(path)
-    for token, after in zip(parsed, parsed[1:], strict=False):
+    for token, after in pairwise(parsed):
         if token.type == "heading_open":
             heading = after.content
         elif token.type == "table_open":
@@ -68,8 +69,7 @@ def tables(path: Path) -> list[Table]:
 
 
 def headings(path: Path) -> list[str]:
-    parsed = tokens(path)
-    return [b.content for a, b in zip(parsed, parsed[1:], strict=False) if a.type == "heading_open"]
+    return [b.content for a, b in pairwise(tokens(path)) if a.type == "heading_open"]
 
 
 def links(path: Path) -> Iterator[tuple[int, str]]:

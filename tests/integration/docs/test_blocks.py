@@ -60,5 +60,9 @@ def run(terminal: Terminal, block: Block) -> str:
 
 
 def matches(shown: str, printed: str) -> bool:
-    trimmed = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
-    return doctest.OutputChecker().check_output(shown, trimmed, doctest.ELLIPSIS)
+    return doctest.OutputChecker().check_output(words(shown), words(printed), doctest.ELLIPSIS)
+
+
+def words(text: str) -> str:
+    """The lines with one space between words: how wide a column is depends on what is in it."""
+    return "".join(f"{' '.join(line.split())}\n" for line in text.splitlines())

@@ -1,6 +1,8 @@
 """`kvblock replay` as its users run it: real commands, a real server, a real socket."""
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ import kvblock
 import pytest
 from kvblock.replay.modes import Mode, make_setup
 
-from tests.integration.processes import run
+from tests.conftest import ServerFactory
+from tests.integration.cli.console import Console
+from tests.integration.processes import plain_environment, run
 
 COMMAND = Path(sys.executable).with_name("kvblock")
 BUNDLED = ("replay", "--limit", "30", "--blocks", "2048")
@@ -29,21 +33,24 @@ def replayed(tmp_path: Path, *arguments: str | Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def serving() -> Callable[..., kvblock.EmbeddedServer]:
-    """Makes a server with the pools of a replay of 3 engines and so many blocks."""
+def serving(server_factory: ServerFactory) -> Callable[..., str]:
+    """Starts a server with the pools of a replay of 3 engines; gives its address."""
 
-    def make(blocks: int = 2048, block_size: int = 16) -> kvblock.EmbeddedServer:
+    def start(blocks: int = 2048, block_size: int = 16) -> str:
         setups = [make_setup(mode, 3, blocks, block_size) for mode in Mode]
-        return kvblock.EmbeddedServer([text for setup in setups for text in setup.definitions()])
+        return server_factory([text for setup in setups for text in setup.definitions()]).address
 
-    return make
+    return start
 
 
-def test_both_modes_on_a_server_of_its_own(tmp_path: Path) -> None:
-    picture = tmp_path / "use.png"
-    found = replayed(tmp_path, "--plot", picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert found["parameters"] == {
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The figures of a replay on a server of its own."""
+    return replayed(tmp_path_factory.mktemp("own"))
+
+
+def test_both_modes_on_a_server_of_its_own(own: dict[str, Any]) -> None:
+    assert own["parameters"] == {
         "trace": "bundled trace",
         "format": "azure",
         "requests": 30,
@@ -54,17 +61,18 @@ def test_both_modes_on_a_server_of_its_own(tmp_path: Path) -> None:
         "modes": ["shared", "split"],
     }
     for mode in ("shared", "split"):
-        assert found["virtual"][mode]["requests_finished"] == 30
-        assert found["virtual"][mode]["makespan_s"] > 0
-        assert found["measured"][mode]["rpc_latency_p50_ms"] > 0
-        assert found["measured"][mode]["steps_per_second"] > 0
+        assert own["virtual"][mode]["requests_finished"] == 30
+        assert own["virtual"][mode]["makespan_s"] > 0
+        assert own["measured"][mode]["rpc_latency_p50_ms"] > 0
+        assert own["measured"][mode]["steps_per_second"] > 0
 
 
-def test_virtual_figures_are_the_same_every_time(tmp_path: Path) -> None:
-    first = replayed(tmp_path)
-    again = replayed(tmp_path)
-    assert first["virtual"] == again["virtual"]
-    assert first["measured"] != again["measured"]
+def test_virtual_figures_are_the_same_every_time(tmp_path: Path, own: dict[str, Any]) -> None:
+    picture = tmp_path / "use.png"
+    again = replayed(tmp_path, "--plot", picture)
+    assert again["virtual"] == own["virtual"]
+    assert again["measured"] != own["measured"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_sharing_beats_splitting_on_the_bundled_trace(tmp_path: Path) -> None:
@@ -85,6 +93,13 @@ def test_output_is_a_plain_table_without_a_terminal() -> None:
     assert done.stdout.endswith("Audit clean, nothing held.\n")
 
 
+def test_terminal_shows_a_bar_and_colours() -> None:
+    shown = Console("").on_terminal("replay", "--limit", "15", COLUMNS="80")
+    assert "15/15" in shown
+    assert "100%" in shown
+    assert "\x1b[32m" in shown
+
+
 def test_json_on_standard_output_is_alone_there() -> None:
     done = kvblock_command(*BUNDLED, "--mode", "split", "--json", "-")
     assert list(json.loads(done.stdout)["virtual"]) == ["split"]
@@ -92,17 +107,44 @@ def test_json_on_standard_output_is_alone_there() -> None:
 
 
 def test_against_a_running_server(
-    tmp_path: Path, serving: Callable[..., kvblock.EmbeddedServer]
+    tmp_path: Path, serving: Callable[..., str], own: dict[str, Any]
 ) -> None:
-    own = replayed(tmp_path)
-    with serving() as server:
-        elsewhere = replayed(tmp_path, "--address", server.address)
-        with kvblock.connect(server.address) as client:
-            assert [pool.held_blocks for pool in client.stats().pools] == [0, 0, 0, 0]
-            assert all(client.audit())
-            taken = {pool.pool: pool.allocated_blocks_total for pool in client.stats().pools}
-            assert all(taken.values())
+    address = serving()
+    elsewhere = replayed(tmp_path, "--address", address)
     assert elsewhere["virtual"] == own["virtual"]
+    with kvblock.connect(address) as client:
+        for pool in client.stats().pools:
+            assert pool.allocated_blocks_total > 0
+            assert pool.held_blocks == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_it_with_nothing_held(
+    serving: Callable[..., str], number: signal.Signals, code: int
+) -> None:
+    address = serving()
+    command = [str(COMMAND), "replay", "--address", address]
+    with (
+        kvblock.connect(address, pool="split-0") as client,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+    ):
+        while client.stats(pool="shared").pools[0].revision < 100 and process.poll() is None:
+            pass
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+        assert (process.returncode, output) == (code, b"")
+        assert [pool.held_blocks for pool in client.stats().pools] == [0, 0, 0, 0]
+
+
+def test_signal_ends_its_own_server(tmp_path: Path) -> None:
+    command = [str(COMMAND), "replay"]
+    environment = {**plain_environment(), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment) as process:
+        while not any(tmp_path.glob("kvblock-*/kvblock.sock")) and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_requests_too_large_for_a_share_are_skipped_there(tmp_path: Path) -> None:
@@ -132,29 +174,40 @@ def test_more_blocks_than_could_be_counted_one_by_one(tmp_path: Path) -> None:
     ],
 )
 def test_pools_of_another_size(
-    serving: Callable[..., kvblock.EmbeddedServer], blocks: int, block_size: int, problem: str
+    serving: Callable[..., str], blocks: int, block_size: int, problem: str
 ) -> None:
-    with serving(blocks, block_size) as server:
-        done = kvblock_command(*BUNDLED, "--address", server.address, expect=2)
+    done = kvblock_command(*BUNDLED, "--address", serving(blocks, block_size), expect=2)
     assert problem in done.stderr
     assert "hint: kvblock serve --pool shared:total=2048,block_size=16" in done.stderr
 
 
-def test_missing_pools(serving: Callable[..., kvblock.EmbeddedServer]) -> None:
-    with serving() as server:
-        done = kvblock_command(
-            *BUNDLED, "--address", server.address, "--pool", "mine", "--engines", "4", expect=2
-        )
+def test_missing_pools(serving: Callable[..., str]) -> None:
+    done = kvblock_command(
+        *BUNDLED, "--address", serving(), "--pool", "mine", "--engines", "4", expect=2
+    )
     assert "pool 'mine' is missing; " in done.stderr
     assert "pool 'split-3' is missing" in done.stderr
 
 
-def test_pool_in_use(serving: Callable[..., kvblock.EmbeddedServer]) -> None:
-    with serving() as server, kvblock.connect(server.address, pool="split-1") as client:
+def test_pool_in_use(serving: Callable[..., str]) -> None:
+    address = serving()
+    with kvblock.connect(address, pool="split-1") as client:
         client.allocate(7, 3)
-        done = kvblock_command(*BUNDLED, "--address", server.address, expect=1)
+        done = kvblock_command(*BUNDLED, "--address", address, expect=1)
         assert "pool 'split-1' is not empty: 1 sequences hold 3 blocks" in done.stderr
         assert len(client.get_block_table(7).block_numbers) == 3
+
+
+def test_two_replays_at_once_do_not_harm_each_other(serving: Callable[..., str]) -> None:
+    """Engines have fixed names: the second is turned away, and frees nothing of the first."""
+    address = serving()
+    with kvblock.connect(address, pool="shared") as client, client.session(engine="replay-1") as it:
+        it.step(allocate=[7])
+        it.step(free=[7])
+        done = kvblock_command(*BUNDLED, "--address", address, expect=1)
+        assert "replay-1" in done.stderr
+        it.step(allocate=[8])
+        assert len(client.get_block_table(8, engine="replay-1").block_numbers) == 1
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -185,6 +238,17 @@ def test_wrong_usage(arguments: tuple[str, ...], problem: str) -> None:
     assert problem in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_picture_without_its_library(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('it is not here')")
+    command = [str(COMMAND), "replay", "--plot", str(tmp_path / "use.png")]
+    environment = {**plain_environment(), "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: a picture needs matplotlib: it is not here\nhint: pip install 'kvblock[plot]'\n"
+    )
 
 
 def test_broken_trace_names_its_line(tmp_path: Path) -> None:

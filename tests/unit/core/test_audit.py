@@ -1,5 +1,7 @@
 """The audit finds every kind of damage; each test plants one in a pool that was clean."""
 
+from array import array
+
 import pytest
 from kvblock_service.core.audit import VIOLATIONS_MAX, audit
 from kvblock_service.core.pool import Engine, Pool
@@ -18,7 +20,10 @@ def pool() -> Pool:
     desk.allocate(10, engine="c")
     desk.free(9, engine="c")
     desk.free(10, engine="c")
-    assert desk.pool.free_list.freed == [5, 6]
+    assert desk.pool.free_list.freed.tolist() == [5, 6]
+    for engine in desk.pool.engines.values():
+        # Damage is planted by hand, also in tables of one block: those are tuples otherwise.
+        engine.tables.update({one: array("I", table) for one, table in engine.tables.items()})
     return desk.pool
 
 
@@ -106,16 +111,6 @@ def test_never_used_block_on_the_free_stack(pool: Pool) -> None:
     assert "block 7 is on the free stack, but was never handed out" in violations(pool)
 
 
-@pytest.mark.parametrize("place", ["table", "stack"])
-def test_number_below_zero(pool: Pool, place: str) -> None:
-    # As an index it would stand for block 2 or 6, which is there no more.
-    if place == "table":
-        pool.engines["a"].tables[2][0] = -5
-    else:
-        pool.free_list.freed[-1] = -1
-    assert "was never handed out" in violations(pool)
-
-
 def test_more_blocks_handed_out_than_there_are(pool: Pool) -> None:
     desk = Desk(2)
     desk.allocate(1, 2)
@@ -125,7 +120,7 @@ def test_more_blocks_handed_out_than_there_are(pool: Pool) -> None:
 
 
 def test_empty_table(pool: Pool) -> None:
-    pool.engines["a"].tables[77] = []
+    pool.engines["a"].tables[77] = array("I")
     assert "the table of sequence 77 of engine a is empty" in violations(pool)
 
 

@@ -151,7 +151,7 @@ def test_holders_tell_the_engine_of_each_block() -> None:
 def test_pool_of_any_size_begins_with_nothing_kept_per_block(total: int) -> None:
     desk = Desk(total)
     pool = desk.pool
-    assert (pool.free_list.freed, pool.free_list.fresh, len(pool.holders)) == ([], 0, 0)
+    assert (len(pool.free_list.freed), pool.free_list.fresh, len(pool.holders)) == (0, 0, 0)
     assert desk.free_blocks == total
     assert desk.allocate(1) == [0]
     assert len(pool.holders) == 1

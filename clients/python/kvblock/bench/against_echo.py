@@ -54,7 +54,9 @@ async def unary(stage: Stage) -> None:
 async def _allocate(stage: Stage, parts: int) -> None:
     ours, echo = stage.servers.ours, stage.servers.echo
     pairs = workload.Pairs(stage.servers.pool, stage.engine)
-    calls = raw.PairedCalls(ours.unary_unary(raw.ALLOCATE), ours.unary_unary(raw.FREE))
+    calls = raw.PairedCalls(
+        ours.unary_unary(raw.ALLOCATE), ours.unary_unary(raw.FREE), workload.check_freed
+    )
     await calls.run(pairs.take(_WARM_UP))
     granted, freed = calls.last_answers
     bare = raw.PairedCalls(

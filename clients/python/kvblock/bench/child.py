@@ -1,7 +1,7 @@
 """The other processes of a benchmark: started, waited for, and ended.
 
 Rules:
-- A child is ready when it has written a line that holds a text known beforehand; what it writes
+- A child is ready when it has written a line that holds a text known beforehand, in any case; what it writes
   afterwards is not read, so only processes that write little may be started here.
 - It is ended with SIGTERM by whoever started it, also when the benchmark fails.
 """
@@ -40,7 +40,7 @@ def child(command: Sequence[str], ready: str) -> Iterator[str]:
         read = []
         for line in process.stdout:
             read.append(line)
-            if ready in line:
+            if ready.lower() in line.lower():
                 break
         else:
             timer.cancel()

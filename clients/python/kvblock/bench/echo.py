@@ -28,7 +28,9 @@ class _Echo(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self._answers: dict[str, bytes] = {}
-        self._stream = grpc.stream_stream_rpc_method_handler(_answer_stream)
+        self._stream: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
+            _answer_stream
+        )
         self._unary: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {}
 
     def service(
@@ -63,7 +65,7 @@ async def _answer_stream(_: object, context: grpc.aio.ServicerContext[bytes, byt
     answer = await context.read()
     if not isinstance(answer, bytes):
         return
-    while await context.read() is not grpc.aio.EOF:
+    while isinstance(await context.read(), bytes):
         await context.write(answer)
 
 

@@ -57,7 +57,7 @@ class Comparison:
 
     def __init__(self, slices: Mapping[str, list[list[int]]]) -> None:
         self._slices = slices
-        self._medians = {name: list(map(median, of)) for name, of in slices.items()}
+        self._medians = {name: [median(took) for took in of] for name, of in slices.items()}
 
     def ratio(self, numerator: str, denominator: str) -> float:
         """How many times longer a call of one subject takes than a call of another."""

@@ -59,9 +59,12 @@ class UnaryCalls:
 class PairedCalls:
     """A subject: two unary calls per request, one after the other."""
 
-    def __init__(self, first: Unary, second: Unary) -> None:
+    def __init__(
+        self, first: Unary, second: Unary, verify: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         self._first = first
         self._second = second
+        self._verify = verify
         self.last_answers = (b"", b"")
 
     async def run(self, requests: Sequence[tuple[bytes, bytes]]) -> list[int]:
@@ -73,6 +76,7 @@ class PairedCalls:
             started = perf_counter_ns()
             answers = (await first(one), await second(other))
             took.append(perf_counter_ns() - started)
+        self._verify(answers[1])
         self.last_answers = answers
         return took
 

@@ -8,13 +8,16 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
 
 SIZES = (1, 32, 256, 2048)
 """How many sequences a step frees, and for how many it allocates."""
+
+
+class BenchError(Exception):
+    """A benchmark cannot be carried out; the text says why and what would help."""
 
 
 class Step(NamedTuple):
@@ -91,11 +94,15 @@ class Pairs:
         """The next `count`, for new sequences."""
         first = self._made + 1
         self._made += count
-        names = {"pool": self._pool, "engine": self._engine}
+        pool, engine = self._pool, self._engine
         return [
             (
-                pb.AllocateRequest(sequence_id=number, **names).SerializeToString(),
-                pb.FreeReturningCountRequest(sequence_id=number, **names).SerializeToString(),
+                pb.AllocateRequest(
+                    pool=pool, engine=engine, sequence_id=number
+                ).SerializeToString(),
+                pb.FreeReturningCountRequest(
+                    pool=pool, engine=engine, sequence_id=number
+                ).SerializeToString(),
             )
             for number in range(first, first + count)
         ]
@@ -115,9 +122,17 @@ def check(result: pb.StepResult, size: int) -> None:
         )
 
 
+def check_freed(data: bytes) -> None:
+    """Demand that a FreeReturningCount found the one block that was allocated before it.
+
+    Raises:
+        BenchError: it did not.
+
+    """
+    freed = pb.FreeReturningCountResponse.FromString(data).freed_blocks
+    if freed != 1:
+        raise BenchError(f"a Free returned {freed} blocks instead of 1: the pool is too full")
+
+
 def _engine_step(step: Step) -> pb.EngineStep:
     return pb.EngineStep(free_sequence_ids=step.free, allocate_sequence_ids=step.allocate)
-
-
-class BenchError(Exception):
-    """A benchmark cannot be carried out; the text says why and what would help."""

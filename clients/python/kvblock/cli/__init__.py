@@ -15,6 +15,10 @@ def main() -> None:
     """Run the command that the program's arguments name, and exit with its code."""
     try:
         from kvblock.cli.app import run
+
+        sys.exit(run())
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
@@ -24,4 +28,3 @@ def main() -> None:
             f"hint: pip install 'kvblock[{extra}]'\n"
         )
         sys.exit(2)
-    sys.exit(run())

@@ -41,7 +41,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
     try:
         code = _exit_code_of(command)
         sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         return INTERRUPTED
     except BrokenPipeError:
         # What is still in the buffer would be tried again, and complained about, at exit.
@@ -86,7 +86,7 @@ def _tell_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         return USAGE
     context = getattr(error, "ctx", None)
-    text = " ".join(error.format_message().split())
+    text = " ".join(error.format_message().split()).replace("Input should be", "must be")
     return _tell(USAGE, text, f"see `{context.command_path} --help`" if context else "")
 
 

@@ -12,13 +12,12 @@ Rules:
 from __future__ import annotations
 
 import json
-import signal
 import sys
+from collections.abc import Callable
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -144,7 +143,7 @@ def replay(
     json_file: JsonFile = None,
     plot_file: PlotFile = None,
 ) -> None:
-    """Replay a trace: engines on one pool, and on fixed shares of it."""
+    """Replay a trace: engines on one pool, then on fixed shares."""
     _check_files(json_file, plot_file)
     if pool is not None and address is None:
         raise typer.BadParameter("--pool goes with --address")
@@ -217,25 +216,30 @@ def _read(path: Path | None, limit: int | None) -> tuple[str, Trace]:
 def _run(trace: Trace, setups: list[Setup], address: str | None) -> list[Run]:
     from kvblock.errors import DeadlineExceededError, UnavailableError
     from kvblock.replay.checks import PoolsDifferError
+    from kvblock.replay.interrupt import signals_wait
     from kvblock.replay.ledger import ReplayError
     from kvblock.replay.progress import progress_bars
     from kvblock.replay.session import replay as run
 
-    # The server of its own would otherwise outlive a replay that is told to end.
-    signal.signal(signal.SIGTERM, _end)
     try:
-        with progress_bars(len(trace.requests)) as begin:
-            return run(trace.requests, setups, address, begin)
+        with signals_wait() as check, progress_bars(len(trace.requests)) as begin:
+
+            def begin_checked(mode: Mode) -> Callable[[int], None]:
+                advance = begin(mode)
+
+                def checked(done: int) -> None:
+                    check()
+                    advance(done)
+
+                return checked
+
+            return run(trace.requests, setups, address, begin_checked)
     except PoolsDifferError as error:
         raise CommandError(USAGE, str(error), error.hint) from error
     except (UnavailableError, DeadlineExceededError) as error:
         raise CommandError(UNREACHABLE, str(error)) from error
     except ReplayError as error:
         raise CommandError(REFUSED, str(error)) from error
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _report(

@@ -1,0 +1,39 @@
+"""The core alone: microseconds per step, and bytes per block."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from kvblock.bench.stage import Stage
+from kvblock.bench.workload import BenchError
+
+BLOCKS = 4_000_000
+BLOCKS_WHEN_QUICK = 2_000_000
+
+
+async def core(stage: Stage) -> None:
+    """Run both measurements, each in a fresh process."""
+    speed = await _measure("speed", str(stage.plan(12).seconds))
+    stage.results.details["core_step"] = speed
+    stage.tick(0.5)
+    blocks = BLOCKS_WHEN_QUICK if stage.quick else BLOCKS
+    by_moment = await _measure("memory", str(blocks))
+    stage.results.figures["bytes_per_block"] = max(by_moment.values())
+    stage.results.details["bytes_per_block"] = {"blocks": blocks} | by_moment
+    stage.tick(1)
+
+
+async def _measure(what: str, argument: str) -> Any:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "kvblock.bench.core_alone", what, argument),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    if process.returncode:
+        raise BenchError(errors.decode(errors="replace").strip())
+    return json.loads(output)

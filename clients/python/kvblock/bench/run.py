@@ -1,0 +1,181 @@
+"""Runs the sections of the benchmark, one after the other, and collects what they measure.
+
+Rules:
+- What a section needs and this machine lacks is found before it starts; the section is then left
+  out and said to be missing, and the others run.
+- Against somebody else's server only the sections run that need nothing but that server, with
+  engine names of this process's own, and everything they take is given back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import grpc
+
+import kvblock
+from kvblock.bench import raw
+from kvblock.bench.against_echo import stream, unary
+from kvblock.bench.child import echo_server, private_directory
+from kvblock.bench.core import core
+from kvblock.bench.engines import COUNTS, engines
+from kvblock.bench.engines import SIZE as ENGINE_STEP
+from kvblock.bench.own_servers import POOL, own_server
+from kvblock.bench.pools import LARGE, large_pool
+from kvblock.bench.stage import Results, Servers, Stage
+from kvblock.bench.tracing import tracing
+from kvblock.bench.workload import SIZES, BenchError
+
+_POOL_BLOCKS = 1 << 16
+_BYTES_FOR_LARGE_POOL = 80 * LARGE
+
+
+class Section(NamedTuple):
+    """A part of the benchmark.
+
+    `keys`: the figures it gives. `weight`: its share of the time, in seconds of a full run.
+    `lacking`: says why it cannot run on this machine, "" when it can. `any_server`: whether it can
+    be run against any server.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    weight: float
+    run: Callable[[Stage], Awaitable[None]]
+    lacking: Callable[[], str]
+    any_server: bool
+
+
+Begin = Callable[[str, float], Callable[[float], None]]
+"""Told a section's title and weight when it begins; answers how to move its progress on."""
+
+
+def _lacking_nothing() -> str:
+    return ""
+
+
+def _lacking_redis() -> str:
+    if shutil.which("redis-server") is None:
+        return "no redis-server here; install it (Debian: apt-get install redis-server)"
+    if find_spec("redis") is None or find_spec("hiredis") is None:
+        return "redis-py and hiredis are not installed; pip install 'kvblock[bench]'"
+    return ""
+
+
+def _lacking_memory() -> str:
+    pages = "SC_AVPHYS_PAGES"
+    if pages not in os.sysconf_names:
+        return ""
+    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    if free >= _BYTES_FOR_LARGE_POOL:
+        return ""
+    return f"a pool of 2^24 used blocks needs 1.3 GB of memory, {free / 1e9:.1f} GB are free"
+
+
+async def _redis(stage: Stage) -> None:
+    from kvblock.bench.redis_rival import against_redis
+
+    await against_redis(stage)
+
+
+SECTIONS = {
+    "stream": Section(
+        "session / echo", ("stream_step_over_echo",), 44, stream, _lacking_nothing, True
+    ),
+    "unary": Section(
+        "unary / echo",
+        ("unary_step_over_echo", "unary_allocate_over_echo"),
+        44,
+        unary,
+        _lacking_nothing,
+        True,
+    ),
+    "redis": Section("Redis", ("redis_over_stream_step",), 52, _redis, _lacking_redis, True),
+    "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
+    "pools": Section(
+        "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_memory, False
+    ),
+    "tracing": Section(
+        "tracing",
+        ("tracing_1pct_over_off", "tracing_all_over_off"),
+        25,
+        tracing,
+        _lacking_nothing,
+        False,
+    ),
+    "core": Section("core alone", ("bytes_per_block",), 20, core, _lacking_nothing, False),
+}
+
+
+async def run(
+    address: str | None, pool: str, only: Iterable[str], begin: Begin, *, quick: bool
+) -> Results:
+    """Run the sections named in `only`, all of them when it is empty.
+
+    `address`: the server to measure, None for one of our own; `pool`: its pool, empty for its
+    default one.
+
+    Raises:
+        BenchError: a measurement failed.
+        KVBlockError: the server refuses, or is not there.
+
+    """
+    results = Results()
+    wanted = set(only) or set(SECTIONS)
+    chosen = {name: section for name, section in SECTIONS.items() if name in wanted}
+    chosen = {n: s for n, s in chosen.items() if _can_run(s, address is not None, results)}
+    try:
+        async with _servers(address, pool) as servers:
+            stage = Stage(servers, results, await _sizes(servers, chosen, results), quick=quick)
+            for section in chosen.values():
+                stage.tick = begin(section.title, section.weight)
+                await section.run(stage)
+                stage.tick(1)
+    except grpc.RpcError as error:
+        raise BenchError(f"a call failed: {error.code().name}: {error.details()}") from error
+    return results
+
+
+def _can_run(section: Section, foreign: bool, results: Results) -> bool:
+    why = section.lacking()
+    if foreign and not section.any_server:
+        why = "needs servers of its own; run it without --address"
+    if why:
+        results.missing |= dict.fromkeys(section.keys, why)
+    return not why
+
+
+@asynccontextmanager
+async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
+    """The server to measure, and an echo that is reached in the same way."""
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(private_directory())
+        process = None
+        if address is None:
+            server = stack.enter_context(own_server(_POOL_BLOCKS))
+            address, pool, process = server.address, POOL, server.process.pid
+        unix = address.startswith("unix:")
+        where = f"unix:{directory / 'echo.sock'}" if unix else "127.0.0.1:0"
+        bare = stack.enter_context(echo_server(where))
+        ours = await stack.enter_async_context(raw.open_channel(address))
+        echo = await stack.enter_async_context(raw.open_channel(bare))
+        yield Servers(address, ours, echo, pool, process)
+
+
+async def _sizes(servers: Servers, chosen: Iterable[str], results: Results) -> tuple[int, ...]:
+    """The step sizes that the pool has room for; this is also the first call to the server."""
+    async with kvblock.connect_async(servers.address, pool=servers.pool) as client:
+        free = (await client.can_allocate(1)).free_blocks
+    # Both clients of the comparison with Redis hold a step's blocks at the same time.
+    fitting = tuple(size for size in SIZES if 2 * size <= free)
+    if "engines" in chosen and COUNTS[-1] * ENGINE_STEP > free:
+        raise BenchError(f"{COUNTS[-1]} engines do not fit into {free} free blocks")
+    if len(fitting) < len(SIZES):
+        left_out = ", ".join(str(size) for size in SIZES if size not in fitting)
+        results.missing[f"steps of {left_out}"] = f"the pool has only {free} free blocks"
+    return fitting

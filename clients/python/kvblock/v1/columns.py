@@ -1,0 +1,44 @@
+"""Columns of fixed-width numbers, as the wire has them.
+
+Rules:
+- A packed `repeated fixed32` or `fixed64` field is a key, a length in bytes and the numbers as
+  little-endian words. Written in one piece here and merged into a message, a column costs less
+  than half of what the message's own `extend` takes, which looks at each number by itself.
+- Knows the wire format of packed fields, and nothing of the contract's messages.
+"""
+
+import sys
+from array import array
+from collections.abc import Iterable
+from typing import Final, Literal, SupportsIndex
+
+FIXED32: Final = "I"
+FIXED64: Final = "Q"
+
+_LENGTH_DELIMITED = 2
+_SWAPPED = sys.byteorder == "big"
+
+
+def packed_field(number: int, width: Literal["I", "Q"], column: Iterable[SupportsIndex]) -> bytes:
+    """The bytes of a packed field with this field number; none for an empty column.
+
+    Raises:
+        TypeError, OverflowError: an element is no whole number of that width.
+
+    """
+    words = array(width, column)  # type: ignore[arg-type]
+    if not words:
+        return b""
+    if _SWAPPED:
+        words.byteswap()
+    key = number << 3 | _LENGTH_DELIMITED
+    return b"".join((_varint(key), _varint(len(words) * words.itemsize), words))
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)

@@ -1,0 +1,159 @@
+"""Writes measured figures into README.md, between the marks that are there for them.
+
+    make run > build/run.txt
+    kvblock replay azure_code_2023.csv --blocks 4096 --json build/azure.json
+    make bench
+    P=.venv/bin/python; S=scripts/readme_figures.py
+    $P $S --run build/run.txt --replay build/azure.json --bench build/bench.json
+
+Rules:
+- Only the parts whose figures are given are written; the other parts stay as they are.
+- Each part names the command that made it, as that command's own output tells it.
+- Figures are shown as they were measured, rounded; none is left out because of what it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kvblock.bench.goals import GOALS, Goal
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- figures: {} -->", "<!-- end of figures -->"
+
+
+class Row(NamedTuple):
+    """A row of a replay's table: its label, its figure's name, and how that is shown."""
+
+    label: str
+    figure: str
+    show: Callable[[float], str]
+    is_share: bool = False
+
+
+REPLAY_ROWS = (
+    Row("Requests finished", "requests_finished", "{:,.0f}".format),
+    Row("Requests skipped, larger than the pool", "requests_skipped", "{:,.0f}".format),
+    Row("Preemptions", "preemptions", "{:,.0f}".format),
+    Row("Recomputed tokens", "recomputed_tokens", "{:,.0f}".format),
+    Row("Queue wait p50", "queue_wait_p50_s", "{:,.2f} s".format),
+    Row("Queue wait p95", "queue_wait_p95_s", "{:,.2f} s".format),
+    Row("Makespan", "makespan_s", "{:,.1f} s".format),
+    Row("Pool use, mean", "pool_use_mean", "{:.1%}".format, is_share=True),
+    Row("Steps", "steps", "{:,.0f}".format),
+)
+
+
+def main() -> None:
+    """Rewrite the parts that figures are given for."""
+    parser = argparse.ArgumentParser(description="Write measured figures into README.md.")
+    parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
+    parser.add_argument("--run", type=Path, metavar="FILE", help="what `make run` printed")
+    parser.add_argument(
+        "--replay", type=Path, nargs="+", default=[], metavar="FILE", help="from replay --json"
+    )
+    parser.add_argument("--bench", type=Path, metavar="FILE", help="what `make bench` wrote")
+    given = parser.parse_args()
+    text = given.readme.read_text()
+    if given.run:
+        text = replaced(text, "run", run_part(given.run.read_text()))
+    if given.replay:
+        documents = [json.loads(path.read_text()) for path in given.replay]
+        text = replaced(text, "replay", "\n\n".join(map(replay_part, documents)))
+    if given.bench:
+        text = replaced(text, "bench", bench_part(json.loads(given.bench.read_text())))
+    given.readme.write_text(text)
+
+
+def replaced(text: str, part: str, figures: str) -> str:
+    """The text with one part's figures in place of the old ones."""
+    begin = BEGIN.format(part)
+    pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(END)}", re.DOTALL)
+    new, count = pattern.subn(lambda _: f"{begin}\n{figures}\n{END}", text)
+    if count != 1:
+        sys.exit(f"readme_figures: {begin} stands {count} times in the document, not once")
+    return new
+
+
+def run_part(printed: str) -> str:
+    """What `make run` printed, without the lines of its set-up."""
+    lines = [line.rstrip() for line in printed.splitlines() if not line.startswith("setup:")]
+    shown = "\n".join(lines).strip("\n")
+    return f"`make run` ends with the comparison:\n\n```text\n{shown}\n```"
+
+
+def replay_part(document: dict[str, Any]) -> str:
+    """A replay's command and its virtual figures, shared beside split."""
+    parameters = document["parameters"]
+    command = [
+        "kvblock replay",
+        parameters["trace"],
+        f"--engines {parameters['engines']}",
+        f"--blocks {parameters['blocks']}",
+        f"--block-size {parameters['block_size']}",
+    ]
+    if parameters["limit"] is not None:
+        command.append(f"--limit {parameters['limit']}")
+    lines = [f"`{' '.join(command)}`, {parameters['requests']:,} requests:", ""]
+    lines += ["| | shared | split | difference |", "|---|---:|---:|---:|"]
+    shared, split = document["virtual"]["shared"], document["virtual"]["split"]
+    lines += [replay_row(row, shared[row.figure], split[row.figure]) for row in REPLAY_ROWS]
+    return "\n".join(lines)
+
+
+def replay_row(row: Row, shared: float, split: float) -> str:
+    """One row; the difference is shared less split, in percent of split where that is not zero."""
+    change = shared - split
+    if row.is_share:
+        difference = f"{change * 100:+.1f} points"
+    elif split:
+        difference = f"{change / split:+.1%}"
+    else:
+        difference = row.show(change)
+    return f"| {row.label} | {row.show(shared)} | {row.show(split)} | {difference} |"
+
+
+def bench_part(measured: dict[str, Any]) -> str:
+    """The benchmark's machine, its figures beside their bounds, and what is missing."""
+    if measured["quick"]:
+        sys.exit("readme_figures: these are coarse figures of a quick run; run `make bench`")
+    machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
+    lines = [f"`make bench` on this machine: {machine}.", ""]
+    lines += [
+        "| Measured | B | Found | p50, in us | Bar | Goal |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [bench_row(goal, measured) for goal in GOALS if found(goal, measured) is not None]
+    lines += ["", *(f"Left out: {what}: {why}." for what, why in measured["missing"].items())]
+    return "\n".join(lines).rstrip()
+
+
+def bench_row(goal: Goal, measured: dict[str, Any]) -> str:
+    """One figure, the medians that it was taken from, and its bounds."""
+    details = measured["details"].get(goal.key, {})
+    rows = (details.get(goal.size, {}) if goal.size else details).values()
+    medians = " / ".join(
+        f"{row['p50_us']:.0f}" for row in rows if isinstance(row, dict) and "p50_us" in row
+    )
+    sign = "at least" if goal.more_is_better else "at most"
+    bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (goal.bar, goal.goal)]
+    figure = f"{found(goal, measured):.2f}"
+    return f"| {' | '.join([goal.text, goal.size, figure, medians, *bounds])} |"
+
+
+def found(goal: Goal, measured: dict[str, Any]) -> float | None:
+    """A figure, if it was measured."""
+    figure = measured.get(goal.key)
+    if goal.size and figure is not None:
+        figure = figure.get(goal.size)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

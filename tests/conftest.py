@@ -1,0 +1,67 @@
+"""Fixtures for all tests: real servers, and seeds that a failure shows.
+
+Rules:
+- A server that a test was given has to end well: its pools' Audit clean, exit code 0, no traceback
+  in its log. A test that ends its server by itself is spared the first.
+- Randomness comes from `seed`; `TEST_SEED=N` gives every test that seed.
+"""
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TypeAlias
+
+import kvblock
+import pytest
+
+DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
+
+ServerFactory: TypeAlias = Callable[..., kvblock.EmbeddedServer]
+
+
+def pytest_report_header() -> str:
+    """Tell the seed that is given from outside."""
+    return f"TEST_SEED={os.environ.get('TEST_SEED', '(a new one for each test)')}"
+
+
+@pytest.fixture
+def seed() -> int:
+    """A seed for the test's randomness, shown when the test fails."""
+    number = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"TEST_SEED={number}")
+    return number
+
+
+@pytest.fixture
+def server_factory() -> Iterator[ServerFactory]:
+    """Starts servers that end with the test: `server_factory(pools, extra_args, env=...)`."""
+    with ExitStack() as servers:
+
+        def start(
+            pools: Sequence[str] = DEFAULT_POOLS,
+            extra_args: Sequence[str] = (),
+            *,
+            env: Mapping[str, str] | None = None,
+        ) -> kvblock.EmbeddedServer:
+            server = servers.enter_context(kvblock.EmbeddedServer(pools, extra_args, env=env))
+            servers.callback(check_ended_well, server)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(server_factory: ServerFactory) -> kvblock.EmbeddedServer:
+    """A server with one pool, `main`: 64 blocks of 16 slots on device 7."""
+    return server_factory()
+
+
+def check_ended_well(server: kvblock.EmbeddedServer) -> None:
+    """Stop a server and look for what it may have got wrong."""
+    if server.process.poll() is None:
+        with kvblock.connect(server.address, timeout=30.0) as kv:
+            for report in kv.audit():
+                assert report.clean, report
+    assert server.stop() == 0, server.stderr
+    assert "Traceback" not in server.stderr, server.stderr

@@ -1,0 +1,115 @@
+"""The server that lives as long as a `with` block."""
+
+import gc
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import kvblock
+import pytest
+
+
+def test_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with kvblock.EmbeddedServer(("a:total=3,block_size=2,device=1",)) as server:
+        assert server.addresses == (server.address,)
+        assert server.metrics_address is None
+        (directory,) = tmp_path.iterdir()
+        assert directory.stat().st_mode & 0o077 == 0
+        with kvblock.connect(server.address, timeout=30.0) as kv:
+            assert kv.allocate(1, 3) == kvblock.Granted([0, 1, 2], 2, 1, 3)
+    assert server.process.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert server.stop() == 0
+
+
+def test_more_listeners() -> None:
+    with kvblock.EmbeddedServer(extra_args=("--listen", "127.0.0.1:0")) as server:
+        assert len(server.addresses) == 2
+        for address in server.addresses:
+            with kvblock.connect(address, timeout=30.0) as kv:
+                assert kv.health()
+
+
+def test_variables_for_other_servers_do_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVBLOCK_LISTEN", "not an address")
+    monkeypatch.setenv("KVBLOCK_CONFIG", "/nonexistent.toml")
+    with kvblock.EmbeddedServer() as server, kvblock.connect(server.address, timeout=30.0) as kv:
+        assert kv.health()
+
+
+def test_variables_that_are_meant_for_it() -> None:
+    with kvblock.EmbeddedServer(env={"KVBLOCK_LOG_FORMAT": "json"}) as server:
+        pass
+    assert server.stderr.startswith("{")
+
+
+def test_start_that_fails() -> None:
+    with (
+        pytest.raises(kvblock.ServerStartError, match=r"exit code 2\)(.|\n)*nonsense"),
+        kvblock.EmbeddedServer(("nonsense",)),
+    ):
+        pass
+
+
+def test_start_that_cannot_bind() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(kvblock.ServerStartError, match=rf"exit code 1\)(.|\n)*{address}"),
+            kvblock.EmbeddedServer(extra_args=("--listen", address)),
+        ):
+            pass
+
+
+def test_start_that_takes_too_long() -> None:
+    server = kvblock.EmbeddedServer(start_timeout=0.0)
+    with pytest.raises(kvblock.ServerStartError, match="within 0 s"):
+        server.start()
+    assert server.process.poll() is not None
+
+
+def test_before_its_start() -> None:
+    server = kvblock.EmbeddedServer()
+    assert (server.stop(), server.stderr, server.addresses) == (None, "", ())
+    with pytest.raises(kvblock.KVBlockError, match="not started"):
+        _ = server.process
+
+
+def test_second_start(server: kvblock.EmbeddedServer) -> None:
+    with pytest.raises(kvblock.KVBlockError, match="started before"):
+        server.start()
+
+
+def test_forgotten() -> None:
+    server = kvblock.EmbeddedServer()
+    server.start()
+    process = server.process
+    del server
+    gc.collect()
+    assert process.poll() == 0
+
+
+def test_forgotten_at_exit() -> None:
+    program = (
+        "import kvblock; s = kvblock.EmbeddedServer(); s.start(); print(s.process.pid, s.address)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    pid, address = done.stdout.split()
+    assert not Path(address.removeprefix("unix:")).parent.exists()
+    assert not Path(f"/proc/{pid}").exists()
+    assert done.stderr == ""
+
+
+def test_server_that_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvblock.embedded.STOP_SECONDS", 0.2)
+    with kvblock.EmbeddedServer() as server:
+        server.process.send_signal(signal.SIGSTOP)
+    assert server.process.returncode == -signal.SIGKILL

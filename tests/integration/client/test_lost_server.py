@@ -1,0 +1,226 @@
+"""Servers that freeze, drain or die while clients use them."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import kvblock
+import pytest
+from kvblock import ClosedError, DeadlineExceededError, ErrorReason, UnavailableError
+
+from tests.integration.client.conftest import Connect
+from tests.integration.client.flavours import Flavour
+
+# More than a socket's buffer takes.
+LARGE = range(60_000)
+SOON = 0.3
+
+
+@contextmanager
+def frozen(server: kvblock.EmbeddedServer) -> Iterator[None]:
+    """The server does nothing at all for a while."""
+    os.kill(server.process.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, server.process.pid, os.WSTOPPED | os.WNOWAIT)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("ids", [[1], LARGE], ids=["small", "large"])
+def test_step_that_is_not_answered(
+    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer, ids: Any
+) -> None:
+    kv = connect()
+    session = kv.session(engine="e")
+    flavour.do(session.attach())
+    with frozen(server):
+        with pytest.raises(DeadlineExceededError, match="the session is closed") as caught:
+            flavour.do(session.step(allocate=ids, timeout=SOON))
+        assert caught.value.reason is None
+        with pytest.raises(ClosedError, match="did not answer in time"):
+            flavour.do(session.step())
+
+
+@pytest.mark.parametrize("ids", [[1], LARGE], ids=["small", "large"])
+def test_call_that_is_not_answered(
+    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer, ids: Any
+) -> None:
+    kv = connect()
+    assert flavour.do(kv.health())
+    with frozen(server), pytest.raises(DeadlineExceededError, match="did not answer in time"):
+        flavour.do(kv.step(allocate=ids, timeout=SOON))
+    assert flavour.do(kv.health())
+
+
+def test_attach_that_is_not_answered(
+    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer
+) -> None:
+    kv = connect()
+    assert flavour.do(kv.health())
+    with frozen(server):
+        session = kv.session(timeout=SOON)
+        with pytest.raises(DeadlineExceededError):
+            flavour.do(session.attach())
+        assert not session.attached
+
+
+def test_close_while_a_large_step_is_stuck(
+    flavour: Flavour, server: kvblock.EmbeddedServer
+) -> None:
+    with flavour.entered(flavour.client(server.address)) as kv:
+        session = kv.session()
+        flavour.do(session.attach())
+        with frozen(server):
+            with pytest.raises(DeadlineExceededError):
+                flavour.do(session.step(allocate=LARGE, timeout=SOON))
+            flavour.do(kv.close())
+
+
+def test_killed(flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer) -> None:
+    kv = connect()
+    session = kv.session()
+    flavour.do(session.attach())
+    server.process.kill()
+    server.process.wait()
+    with pytest.raises(UnavailableError) as caught:
+        flavour.do(session.step(allocate=[1]))
+    assert (caught.value.reason, caught.value.retry_after) == (None, None)
+    with pytest.raises(UnavailableError):
+        flavour.do(kv.health())
+    server.process.returncode = 0
+
+
+def test_leaving_a_session_whose_server_is_gone(
+    flavour: Flavour,
+    connect: Connect,
+    server: kvblock.EmbeddedServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with flavour.entered(connect().session(engine="e")):
+        server.process.kill()
+        server.process.wait()
+    assert "engine 'e' could not detach" in caplog.text
+    server.process.returncode = 0
+
+
+def test_drained(flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer) -> None:
+    session = connect().session()
+    flavour.do(session.attach())
+    assert flavour.meanwhile(server.stop) == 0
+    with pytest.raises(UnavailableError) as caught:
+        flavour.do(session.step(allocate=[1]))
+    assert caught.value.reason is ErrorReason.DRAINING
+    assert caught.value.retry_after is not None
+
+
+def test_drained_under_load(server: kvblock.EmbeddedServer) -> None:
+    """Each of eight busy sessions sees answers, and then that the server is gone."""
+    ends: list[BaseException | None] = []
+    ready = threading.Barrier(9)
+
+    def plain(engine: str) -> None:
+        with kvblock.connect(server.address, timeout=60.0) as kv, kv.session(engine=engine) as s:
+            s.step(allocate=[0])
+            ready.wait(60.0)
+            for number in range(1, 10**9):
+                s.step(free=[number - 1], allocate=[number])
+
+    async def awaited(engine: str) -> None:
+        client = kvblock.connect_async(server.address, timeout=60.0)
+        async with client as kv, kv.session(engine=engine) as s:
+            await s.step(allocate=[0])
+            await asyncio.to_thread(ready.wait, 60.0)
+            for number in range(1, 10**9):
+                await s.step(free=[number - 1], allocate=[number])
+
+    def run(number: int) -> None:
+        try:
+            if number % 2:
+                plain(f"e{number}")
+            else:
+                asyncio.run(awaited(f"e{number}"))
+        except kvblock.KVBlockError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    ready.wait(60.0)
+    assert server.stop() == 0
+    for thread in threads:
+        thread.join(60.0)
+    assert [type(end) for end in ends] == [UnavailableError] * 8, ends
+
+
+def test_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> None:
+    """Closing a client from another thread ends its calls; it does not wait for the server."""
+    errors: list[BaseException] = []
+
+    def run(call: Any) -> None:
+        try:
+            call()
+        except kvblock.KVBlockError as error:
+            errors.append(error)
+
+    kv = kvblock.connect(server.address, timeout=None)
+    session = kv.session()
+    session.attach()
+    with frozen(server):
+        calls = (kv.health, lambda: session.step(allocate=[1]))
+        threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        while not session._busy.locked():
+            threads[1].join(0.01)
+        kv.close()
+        for thread in threads:
+            thread.join(60.0)
+    assert [type(error) for error in errors] == [ClosedError, ClosedError], errors
+
+
+def test_async_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> None:
+    async def scenario() -> None:
+        kv = kvblock.connect_async(server.address, timeout=None)
+        session = kv.session()
+        await session.attach()
+        with frozen(server):
+            tasks = [asyncio.create_task(kv.health()), asyncio.create_task(session.step())]
+            await asyncio.sleep(0)
+            await kv.close()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(end) for end in ends] == [ClosedError, ClosedError], ends
+
+    asyncio.run(scenario())
+
+
+def test_cancelled_step_breaks_the_session(server: kvblock.EmbeddedServer) -> None:
+    async def scenario() -> None:
+        async with kvblock.connect_async(server.address, timeout=None) as kv:
+            session = kv.session()
+            await session.attach()
+            with frozen(server):
+                task = asyncio.create_task(session.step(allocate=[1]))
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                with pytest.raises(ClosedError, match="interrupted"):
+                    await session.step()
+
+    asyncio.run(scenario())
+
+
+def test_client_of_another_loop(server: kvblock.EmbeddedServer) -> None:
+    kv = kvblock.connect_async(server.address, timeout=30.0)
+
+    async def use() -> None:
+        assert await kv.health()
+
+    asyncio.run(use())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(use())

@@ -1,0 +1,55 @@
+"""The synchronous and the asyncio classes are the same but for `await`."""
+
+import inspect
+from typing import Any
+
+import kvblock
+import pytest
+
+PAIRS = [
+    pytest.param(kvblock.Client, kvblock.AsyncClient, id="client"),
+    pytest.param(kvblock.Session, kvblock.AsyncSession, id="session"),
+]
+NOT_AWAITED = {"session", "list_sequences"}
+
+
+def public(kind: type) -> dict[str, Any]:
+    return {name: inspect.getattr_static(kind, name) for name in dir(kind) if name[0] != "_"}
+
+
+def parameters(method: Any) -> list[tuple[str, Any, Any, str]]:
+    return [
+        (one.name, one.kind, one.default, one.annotation)
+        for one in inspect.signature(method).parameters.values()
+    ]
+
+
+def answer(method: Any) -> str:
+    annotation: str = inspect.signature(method).return_annotation
+    return annotation.replace("Async", "")
+
+
+@pytest.mark.parametrize(("plain", "awaited"), PAIRS)
+def test_same_members(plain: type, awaited: type) -> None:
+    assert public(plain).keys() == public(awaited).keys()
+    for name, member in public(plain).items():
+        assert isinstance(member, property) == isinstance(public(awaited)[name], property), name
+
+
+@pytest.mark.parametrize(("plain", "awaited"), PAIRS)
+def test_same_methods(plain: type, awaited: type) -> None:
+    for name, method in public(plain).items():
+        other = public(awaited)[name]
+        assert inspect.getdoc(method) == inspect.getdoc(other), name
+        assert inspect.getdoc(method), name
+        if not isinstance(method, property):
+            assert parameters(method) == parameters(other), name
+            assert answer(method) == answer(other), name
+            assert inspect.iscoroutinefunction(other) == (name not in NOT_AWAITED), name
+
+
+def test_same_construction() -> None:
+    plain, awaited = parameters(kvblock.Client), parameters(kvblock.AsyncClient)
+    assert [one[:3] for one in plain] == [one[:3] for one in awaited]
+    assert inspect.getdoc(kvblock.Client) == inspect.getdoc(kvblock.AsyncClient)
+    assert inspect.getdoc(kvblock.Session) == inspect.getdoc(kvblock.AsyncSession)

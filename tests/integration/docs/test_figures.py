@@ -1,0 +1,107 @@
+"""The figures in the README are what its commands give, and the script puts them there."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kvblock.bench.goals import GOALS
+
+from tests.integration.docs.markdown import README, ROOT
+from tests.integration.processes import run
+
+SCRIPT = ROOT / "scripts/readme_figures.py"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copy(README, tmp_path))
+
+
+def test_the_comparison_is_what_make_run_prints(copy: Path, tmp_path: Path) -> None:
+    before = copy.read_text()
+    (recipe,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "replay" in line)
+    command = recipe.strip().removeprefix("@$(BIN)/").split()
+    kvblock, *arguments = command
+    printed = tmp_path / "run.txt"
+    printed.write_text(run(Path(sys.executable).with_name(kvblock), *arguments).stdout)
+    write_figures(copy, "--run", printed)
+    assert deterministic(copy.read_text()) == deterministic(before)
+
+
+def test_each_part_takes_new_figures_and_keeps_the_others(copy: Path, tmp_path: Path) -> None:
+    replay, bench = tmp_path / "replay.json", tmp_path / "bench.json"
+    replay.write_text(json.dumps(replayed("some.csv", preemptions=123_456)))
+    bench.write_text(json.dumps(measured(5.25)))
+    before = copy.read_text()
+    write_figures(copy, "--replay", replay, "--bench", bench)
+    once = copy.read_text()
+    assert "`kvblock replay some.csv --engines 3 --blocks 64 --block-size 16`" in once
+    assert "| Preemptions | 123,456 | 123,456 | +0.0% |" in once
+    assert "| step in a session / echo | 256 | 5.25 | 71 / 61 | at most 1.6 | at most 1.3 |" in once
+    assert "`make bench` on this machine: cpu Some Processor, cores 2." in once
+    assert "Left out: redis_over_stream_step: no redis-server here." in once
+    write_figures(copy, "--replay", replay, "--bench", bench)
+    assert copy.read_text() == once
+    assert outside(once) == outside(before)
+
+
+def test_a_document_without_the_marks_is_refused(tmp_path: Path) -> None:
+    other, bench = tmp_path / "other.md", tmp_path / "bench.json"
+    other.write_text("nothing\n")
+    bench.write_text(json.dumps(measured(1.0)))
+    done = run(sys.executable, SCRIPT, "--readme", other, "--bench", bench, expect=1)
+    assert "<!-- figures: bench --> stands 0 times" in done.stderr
+    assert other.read_text() == "nothing\n"
+
+
+def test_figures_of_a_quick_run_are_refused(copy: Path, tmp_path: Path) -> None:
+    bench = tmp_path / "bench.json"
+    bench.write_text(json.dumps(measured(1.0) | {"quick": True}))
+    before = copy.read_text()
+    run(sys.executable, SCRIPT, "--readme", copy, "--bench", bench, expect=1)
+    assert copy.read_text() == before
+
+
+def write_figures(readme: Path, *arguments: str | Path) -> None:
+    run(sys.executable, SCRIPT, "--readme", readme, *arguments)
+
+
+def deterministic(text: str) -> list[str]:
+    """The lines without those that tell how fast this machine was."""
+    return [line for line in text.splitlines() if ", measured  " not in line]
+
+
+def outside(text: str) -> list[str]:
+    """The text outside of all figures."""
+    parts = text.split("<!-- figures: ")
+    return [part.partition("<!-- end of figures -->")[2] or part for part in parts]
+
+
+def replayed(trace: str, preemptions: int) -> dict[str, Any]:
+    names = ("requests_finished", "requests_skipped", "recomputed_tokens", "queue_wait_p50_s")
+    more = ("queue_wait_p95_s", "makespan_s", "pool_use_mean", "steps")
+    virtual = dict.fromkeys((*names, *more), 0.5) | {"preemptions": preemptions}
+    parameters = {"trace": trace, "requests": 9, "limit": None, "engines": 3, "blocks": 64}
+    return {
+        "parameters": parameters | {"block_size": 16},
+        "virtual": {"shared": virtual, "split": virtual},
+    }
+
+
+def measured(value: float) -> dict[str, Any]:
+    """Every figure at one value, but Redis, which was not there."""
+    figures: dict[str, Any] = {}
+    for goal in GOALS:
+        if not goal.key.startswith("redis"):
+            by_size = figures.setdefault(goal.key, {}) if goal.size else figures
+            by_size[goal.size or goal.key] = value
+    row = {"kvblock": {"p50_us": 71.4}, "echo": {"p50_us": 60.6}, "rounds": 5}
+    return figures | {
+        "missing": {"redis_over_stream_step": "no redis-server here"},
+        "quick": False,
+        "machine": {"cpu": "Some Processor", "cores": 2},
+        "details": {"stream_step_over_echo": {"256": row}},
+    }

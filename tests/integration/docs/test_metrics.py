@@ -1,0 +1,34 @@
+"""The README's table of metrics is what a scrape gives, labels included."""
+
+from urllib.request import urlopen
+
+import kvblock
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import ServerFactory
+from tests.integration.docs.markdown import README, tables
+
+NOT_OURS = {"target_info"}
+ALWAYS_THE_SAME = {"le", "rpc_system_name"}
+
+
+def test_every_metric_is_in_the_table_with_its_labels(server_factory: ServerFactory) -> None:
+    server = server_factory(extra_args=("--metrics-listen", "127.0.0.1:0"))
+    with kvblock.connect(server.address) as kv:
+        with kv.session() as session:
+            session.step(allocate=[1])
+        # A step is measured when its answer is on the way; a later call finds it done.
+        kv.stats()
+    with urlopen(f"http://{server.metrics_address}/metrics") as answer:
+        text = answer.read().decode()
+    scraped: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        if name not in NOT_OURS:
+            labels = {label for sample in family.samples for label in sample.labels}
+            scraped[name] = labels - ALWAYS_THE_SAME
+    (table,) = (table for table in tables(README) if table.rows[0][0] == "Metric")
+    assert scraped == {
+        row[0].strip("`"): set(row[1].replace("`", "").replace(",", " ").split())
+        for row in table.rows[1:]
+    }

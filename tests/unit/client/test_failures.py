@@ -1,0 +1,143 @@
+"""From the trailers of a failed call to the exception."""
+
+import subprocess
+import sys
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, DebugInfo, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from kvblock.errors import (
+    DeadlineExceededError,
+    ErrorReason,
+    FailedPreconditionError,
+    FieldViolation,
+    InvalidArgumentError,
+    KVBlockError,
+    NotFoundError,
+    UnavailableError,
+)
+from kvblock.failures import error_of_status
+
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+def trailers(*details: Message) -> Trailers:
+    packed = []
+    for detail in details:
+        one = Any()
+        one.Pack(detail)
+        packed.append(one)
+    status = Status(code=3, message="ignored", details=packed)
+    return (("other", "x"), ("grpc-status-details-bin", status.SerializeToString()))
+
+
+def info(reason: str, domain: str = "kvblock.v1", **metadata: str) -> ErrorInfo:
+    return ErrorInfo(reason=reason, domain=domain, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgumentError),
+        (grpc.StatusCode.NOT_FOUND, NotFoundError),
+        (grpc.StatusCode.FAILED_PRECONDITION, FailedPreconditionError),
+        (grpc.StatusCode.UNAVAILABLE, UnavailableError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
+        (grpc.StatusCode.INTERNAL, KVBlockError),
+        (grpc.StatusCode.UNIMPLEMENTED, KVBlockError),
+    ],
+)
+def test_class_follows_the_code(code: grpc.StatusCode, kind: type[KVBlockError]) -> None:
+    error = error_of_status(code, "text", (), "host:1")
+    assert type(error) is kind
+    assert (error.code, error.reason, error.metadata, error.violations) == (code, None, {}, ())
+
+
+@pytest.mark.parametrize("reason", [r for r in ErrorReason if r is not ErrorReason.UNSPECIFIED])
+def test_reason_and_facts(reason: ErrorReason) -> None:
+    details = trailers(info(reason.name, pool="a", limit="engines_max"))
+    error = error_of_status(grpc.StatusCode.FAILED_PRECONDITION, "say this", details, "host:1")
+    assert error.reason is reason
+    assert error.metadata == {"pool": "a", "limit": "engines_max"}
+    assert (str(error), error.message) == ("say this", "say this")
+
+
+def test_fields_that_are_wrong() -> None:
+    bad = BadRequest(
+        field_violations=[
+            BadRequest.FieldViolation(field="num_blocks", description="must be at least 1"),
+            BadRequest.FieldViolation(field="pool", description="no such"),
+        ]
+    )
+    details = trailers(info("INVALID_FIELD", field="num_blocks"), bad)
+    error = error_of_status(grpc.StatusCode.INVALID_ARGUMENT, "text", details, "host:1")
+    assert isinstance(error, ValueError)
+    assert error.violations == (
+        FieldViolation("num_blocks", "must be at least 1"),
+        FieldViolation("pool", "no such"),
+    )
+
+
+def test_when_to_come_back() -> None:
+    retry = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
+    details = trailers(info("DRAINING"), retry)
+    error = error_of_status(grpc.StatusCode.UNAVAILABLE, "text", details, "host:1")
+    assert isinstance(error, UnavailableError)
+    assert error.retry_after == 2.5
+    assert error.reason is ErrorReason.DRAINING
+
+
+def test_nobody_there() -> None:
+    error = error_of_status(grpc.StatusCode.UNAVAILABLE, "connection refused", (), "host:1")
+    assert isinstance(error, UnavailableError)
+    assert error.retry_after is None
+    assert str(error) == "no server answers at host:1: connection refused"
+
+
+def test_reason_of_a_newer_server() -> None:
+    error = error_of_status(
+        grpc.StatusCode.FAILED_PRECONDITION, "text", trailers(info("LATER", a="b")), "host:1"
+    )
+    assert (error.reason, error.metadata) == (ErrorReason.UNSPECIFIED, {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        trailers(info("DRAINING", domain="other.example")),
+        trailers(DebugInfo(detail="stack")),
+        trailers(),
+        (("grpc-status-details-bin", b"\xff\xff"),),
+        (("grpc-status-details-bin", "text"),),
+        (
+            (
+                "grpc-status-details-bin",
+                Status(
+                    details=[
+                        Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=b"\xff")
+                    ]
+                ).SerializeToString(),
+            ),
+        ),
+    ],
+    ids=["other domain", "other detail", "none", "garbage", "text", "garbage inside"],
+)
+def test_details_that_are_not_ours(details: Trailers) -> None:
+    error = error_of_status(grpc.StatusCode.FAILED_PRECONDITION, "text", details, "host:1")
+    assert (type(error), error.reason, str(error)) == (FailedPreconditionError, None, "text")
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import kvblock.wire; import google.rpc.status_pb2, google.rpc.error_details_pb2",
+        "import google.rpc.status_pb2, google.rpc.error_details_pb2; import kvblock.wire",
+        "import kvblock.wire; import grpc_health.v1.health_pb2",
+    ],
+)
+def test_standard_messages_may_be_imported_too(imports: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", imports], check=True)

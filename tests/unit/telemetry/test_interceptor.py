@@ -1,0 +1,121 @@
+"""The interceptor around handlers of our own, served over a real socket."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+from kvblock_service.telemetry.interceptor import ServerInterceptor
+from kvblock_service.telemetry.tracing import PresetIds, Tracing
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+
+WHO = "/kvblock.v1.Probe/Who"
+FAIL = "/kvblock.v1.Probe/Fail"
+OTHER = "/grpc.health.v1.Probe/Who"
+PARENT = "0af7651916cd43dd8448eb211c80319c"
+
+
+async def who(_: bytes, __: object) -> bytes:
+    """The trace that a log line of this call would name."""
+    return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id).encode()
+
+
+async def fail(_: bytes, __: object) -> bytes:
+    raise RuntimeError("a bug")
+
+
+@asynccontextmanager
+async def probed(
+    path: Path, ratio: float
+) -> AsyncIterator[tuple[aio.Channel, InMemorySpanExporter]]:
+    ids = PresetIds()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(ParentBasedTraceIdRatio(ratio), id_generator=ids)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    server = aio.server(interceptors=[ServerInterceptor(Tracing(provider, ids, ratio), None)])
+    handlers: dict[str, Any] = {"Who": who, "Fail": fail}
+    for service in ("kvblock.v1.Probe", "grpc.health.v1.Probe"):
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
+        }
+        generic = grpc.method_handlers_generic_handler(service, methods)
+        server.add_generic_rpc_handlers((generic,))
+    server.add_insecure_port(f"unix:{path}")
+    await server.start()
+    try:
+        async with aio.insecure_channel(f"unix:{path}") as channel:
+            yield channel, exporter
+    finally:
+        await server.stop(0)
+
+
+def sampled(flag: str) -> aio.Metadata:
+    return aio.Metadata(("traceparent", f"00-{PARENT}-b7ad6b7169203331-{flag}"))
+
+
+def test_a_sampled_calls_span_is_current_in_its_handler_and_nowhere_else(tmp_path: Path) -> None:
+    async def run() -> list[str]:
+        async with probed(tmp_path / "s", 0.0) as (channel, exporter):
+            call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(WHO)
+            answers = [await call(b"", metadata=sampled(flag)) for flag in ("01", "00")]
+            answers.append(await call(b""))
+            assert len(exporter.get_finished_spans()) == 1
+            return [answer.decode() for answer in answers]
+
+    assert asyncio.run(run()) == [PARENT, "0" * 32, "0" * 32]
+
+
+def test_a_root_span_has_the_trace_id_that_was_decided_about(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with probed(tmp_path / "s", 0.25) as (channel, exporter):
+            call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(WHO)
+            seen = {(await call(b"")).decode() for _ in range(200)} - {"0" * 32}
+            spans = exporter.get_finished_spans()
+            ids = {trace.format_trace_id(span.context.trace_id) for span in spans if span.context}
+            assert seen == ids
+            assert 10 < len(ids) == len(spans) < 120
+            assert all(int(trace_id[16:], 16) < 2**62 for trace_id in ids)
+
+    asyncio.run(run())
+
+
+def test_a_bug_in_a_handler_is_an_error_of_the_span(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        async with probed(tmp_path / "s", 1.0) as (channel, exporter):
+            call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(FAIL)
+            with pytest.raises(aio.AioRpcError) as raised:
+                await call(b"")
+            assert raised.value.code() is grpc.StatusCode.UNKNOWN
+            (span,) = exporter.get_finished_spans()
+            assert span.attributes is not None
+            assert span.attributes["rpc.response.status_code"] == "UNKNOWN"
+            assert span.status.status_code is trace.StatusCode.ERROR
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(run())
+
+
+def test_other_services_and_unknown_methods_are_left_alone(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with probed(tmp_path / "s", 1.0) as (channel, exporter):
+            call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(OTHER)
+            assert await call(b"", metadata=sampled("01")) == b"0" * 32
+            unknown: aio.UnaryUnaryMultiCallable[bytes, bytes]
+            unknown = channel.unary_unary("/kvblock.v1.Probe/Nothing")
+            with pytest.raises(aio.AioRpcError) as raised:
+                await unknown(b"")
+            assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            assert exporter.get_finished_spans() == ()
+
+    asyncio.run(run())
