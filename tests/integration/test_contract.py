@@ -10,35 +10,40 @@ IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED
 RETRY_AFTER = 0.25
 
 
+# A pool for each test, of its name: the order of blocks depends on all that was before.
+POOLS = {
+    "two_blocks": "total=2,block_size=16,device=7",
+    "pool_of_three": "total=3",
+    "freed_table_comes_back_in_reverse": "total=4",
+    "count_is_answered_once": "total=4",
+    "engines_do_not_meet": "total=4,device=4294967295",
+    "take_that_spans_freed_and_never_used_blocks": "total=6",
+    "step_frees_first": "total=4",
+    "policies": "total=5",
+    "counters_and_revision": "total=4",
+    "empty_step": "total=4",
+    "vast_pool": "total=2147483647",
+}
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[kvblock.EmbeddedServer]:
-    # A pool for each test: the order of blocks depends on all that was before.
-    pools = {
-        "two": "total=2,block_size=16,device=7",
-        "three": "total=3",
-        "reverse": "total=4",
-        "count": "total=4",
-        "engines": "total=4,device=4294967295",
-        "spans": "total=6",
-        "step": "total=4",
-        "policies": "total=5",
-        "counters": "total=4",
-        "empty": "total=4",
-        "vast": "total=2147483647",
-    }
+def address() -> Iterator[str]:
+    pools = [f"{name}:{rest}" for name, rest in POOLS.items()]
     arguments = [f"--retry-after={RETRY_AFTER}", "--listen", "127.0.0.1:0"]
-    with kvblock.EmbeddedServer([f"{k}:{v}" for k, v in pools.items()], arguments) as started:
-        yield started
-        with kvblock.connect(started.address) as kv:
+    with kvblock.EmbeddedServer(pools, arguments) as server:
+        yield server.addresses[1]
+        with kvblock.connect(server.address) as kv:
             assert all(kv.audit())
 
 
 @pytest.fixture
-def kv(server: kvblock.EmbeddedServer, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of the pool that the test's mark names."""
-    pool = request.node.get_closest_marker("usefixtures")
-    assert pool is None
-    with kvblock.connect(server.addresses[1], pool=POOL_OF[request.node.name]) as client:
+def pool(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name).removeprefix("test_")
+
+
+@pytest.fixture
+def kv(address: str, pool: str) -> Iterator[Client]:
+    with kvblock.connect(address, pool=pool) as client:
         yield client
 
 
@@ -114,52 +119,37 @@ def test_policies(kv: Client) -> None:
     refusal = Refused(exhausted, free_blocks=3, needed=4, retry_after=RETRY_AFTER)
     assert kv.step(allocate=[2, 3], num_blocks=[2, 2]) == kvblock.StepResult([], 0, refusal, [], 3)
     refusal = Refused(exhausted, free_blocks=1, needed=2, retry_after=RETRY_AFTER)
-    assert kv.step(
-        allocate=[2, 3, 4], num_blocks=[2, 2, 1], policy=IN_ORDER
-    ) == kvblock.StepResult([2, 3], 1, refusal, [], 1)
+    assert kv.step(allocate=[2, 3, 4], num_blocks=[2, 2, 1], policy=IN_ORDER) == kvblock.StepResult(
+        [2, 3], 1, refusal, [], 1
+    )
     refusal = Refused(exceeds, free_blocks=2, needed=6, retry_after=None)
     assert kv.step(
         free=[1], allocate=[5, 6, 7], num_blocks=[1, 6, 1], policy=IN_ORDER
     ) == kvblock.StepResult([1], 1, refusal, [2], 2)
 
 
-def test_counters_and_revision(kv: Client) -> None:
+def test_counters_and_revision(kv: Client, pool: str) -> None:
     kv.allocate(1, 3)
     kv.allocate(1, 2)
     kv.allocate(1, 9)
     kv.free(99)
     kv.step(free=[1], allocate=[2], engine="b")
     kv.step(free=[1])
-    (pool,) = kv.stats(pool="counters").pools
-    assert (pool.allocated_blocks_total, pool.freed_blocks_total) == (4, 3)
-    assert (pool.free_blocks, pool.held_blocks, pool.sequences) == (3, 1, 1)
-    assert pool.refusals == {RefusalReason.POOL_EXHAUSTED: 1, RefusalReason.EXCEEDS_POOL: 1}
-    assert pool.revision == 3
-    assert [(row.engine, row.held_blocks) for row in pool.engines] == [("b", 1)]
+    (state,) = kv.stats(pool=pool).pools
+    assert (state.allocated_blocks_total, state.freed_blocks_total) == (4, 3)
+    assert (state.free_blocks, state.held_blocks, state.sequences) == (3, 1, 1)
+    assert state.refusals == {RefusalReason.POOL_EXHAUSTED: 1, RefusalReason.EXCEEDS_POOL: 1}
+    assert state.revision == 3
+    assert [(row.engine, row.held_blocks) for row in state.engines] == [("b", 1)]
 
 
-def test_empty_step(kv: Client) -> None:
+def test_empty_step(kv: Client, pool: str) -> None:
     assert kv.step() == kvblock.StepResult([], 0, None, [], free_blocks=4)
-    assert kv.stats(pool="empty").pools[0].revision == 0
+    assert kv.stats(pool=pool).pools[0].revision == 0
 
 
-def test_vast_pool(kv: Client) -> None:
+def test_vast_pool(kv: Client, pool: str) -> None:
     assert kv.can_allocate(2**31 - 1).free_blocks == 2**31 - 1
     assert not kv.can_allocate(2**31)
     assert blocks(kv.allocate(1, 2)) == [0, 1]
-    assert kv.audit(pool="vast")[0].free_blocks == 2**31 - 3
-
-
-POOL_OF = {
-    "test_two_blocks": "two",
-    "test_pool_of_three": "three",
-    "test_freed_table_comes_back_in_reverse": "reverse",
-    "test_count_is_answered_once": "count",
-    "test_engines_do_not_meet": "engines",
-    "test_take_that_spans_freed_and_never_used_blocks": "spans",
-    "test_step_frees_first": "step",
-    "test_policies": "policies",
-    "test_counters_and_revision": "counters",
-    "test_empty_step": "empty",
-    "test_vast_pool": "vast",
-}
+    assert kv.audit(pool=pool)[0].free_blocks == 2**31 - 3

@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -118,22 +119,62 @@ def test_against_a_running_server(
             assert pool.held_blocks == 0
 
 
+@contextmanager
+def running(address: str) -> Iterator[subprocess.Popen[str]]:
+    """A replay that is in the middle of its first mode."""
+    command = [str(COMMAND), "replay", "--address", address]
+    with (
+        kvblock.connect(address, pool="shared") as client,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        while client.stats(pool="shared").pools[0].revision < 100 and process.poll() is None:
+            pass
+        yield process
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_it_with_nothing_held(
     serving: Callable[..., str], number: signal.Signals, code: int
 ) -> None:
     address = serving()
-    command = [str(COMMAND), "replay", "--address", address]
-    with (
-        kvblock.connect(address, pool="split-0") as client,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
-    ):
-        while client.stats(pool="shared").pools[0].revision < 100 and process.poll() is None:
-            pass
+    with running(address) as process:
         process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-        assert (process.returncode, output) == (code, b"")
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == code
+    with kvblock.connect(address) as client:
         assert [pool.held_blocks for pool in client.stats().pools] == [0, 0, 0, 0]
+
+
+def test_another_client_in_the_pool_is_noticed(serving: Callable[..., str]) -> None:
+    address = serving()
+    with running(address) as process, kvblock.connect(address, pool="shared") as client:
+        assert client.allocate(1, engine="intruder")
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, output) == (1, "")
+        assert "another client uses the pool" in errors
+        assert [(row.engine, row.num_blocks) for row in client.list_sequences()] == [
+            ("intruder", 1)
+        ]
+
+
+def test_server_that_goes_away(server_factory: ServerFactory) -> None:
+    server = server_factory(make_setup(Mode.SHARED, 3, 2048, 16).definitions())
+    command = [str(COMMAND), "replay", "--mode", "shared", "--address", server.address]
+    with (
+        kvblock.connect(server.address) as client,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        while client.stats().pools[0].revision < 100 and process.poll() is None:
+            pass
+        server.stop()
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (3, "")
+    assert "error: " in errors
+    assert "Traceback" not in errors
 
 
 def test_signal_ends_its_own_server(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_messages_that_are_sent_at_once_are_answered_in_order(engine: Engine) ->
     answers = list(engine.messages(engine.attach_message(), *steps))
     stepped = [pb.SessionResponse.FromString(one).stepped.step_id for one in answers[1:]]
     assert stepped == list(range(1, 21))
-    assert engine.held() == {number: 1 for number in range(1, 21)}
+    assert engine.held() == dict.fromkeys(range(1, 21), 1)
 
 
 def test_stream_ends_with_its_detach(engine: Engine) -> None:

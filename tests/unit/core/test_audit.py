@@ -27,6 +27,12 @@ def pool() -> Pool:
     return desk.pool
 
 
+def table(pool: Pool, engine: str, sequence_id: int) -> "array[int]":
+    found = pool.engines[engine].tables[sequence_id]
+    assert isinstance(found, array)
+    return found
+
+
 def violations(pool: Pool) -> str:
     found = audit(pool).violations
     assert found, "the audit found nothing"
@@ -38,22 +44,22 @@ def test_clean_pool_is_counted(pool: Pool) -> None:
 
 
 def test_block_in_two_tables_of_one_engine(pool: Pool) -> None:
-    pool.engines["a"].tables[2].append(0)
+    table(pool, "a", 2).append(0)
     assert "block 0 is in the table of sequence 2 of engine a and in a table" in violations(pool)
 
 
 def test_block_in_tables_of_two_engines(pool: Pool) -> None:
-    pool.engines["b"].tables[1][0] = 2
+    table(pool, "b", 1)[0] = 2
     assert "block 2 is in the table of sequence 1 of engine b and in a table" in violations(pool)
 
 
 def test_block_twice_in_one_table(pool: Pool) -> None:
-    pool.engines["a"].tables[1][0] = 1
+    table(pool, "a", 1)[0] = 1
     assert "block 1 is in the table of sequence 1 of engine a and in a table" in violations(pool)
 
 
 def test_leaked_block(pool: Pool) -> None:
-    pool.engines["a"].tables[1].remove(0)
+    table(pool, "a", 1).remove(0)
     assert "block 0 is neither free nor in a table" in violations(pool)
 
 
@@ -102,7 +108,7 @@ def test_holders_too_long(pool: Pool) -> None:
 
 
 def test_never_used_block_in_a_table(pool: Pool) -> None:
-    pool.engines["a"].tables[1][0] = 7
+    table(pool, "a", 1)[0] = 7
     assert "block 7 is in the table of sequence 1 of engine a, but was never" in violations(pool)
 
 
