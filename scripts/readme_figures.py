@@ -100,7 +100,7 @@ def replay_part(document: dict[str, Any]) -> str:
     ]
     if parameters["limit"] is not None:
         command.append(f"--limit {parameters['limit']}")
-    lines = [f"`{' '.join(command)}`, {parameters['requests']:,} requests:", ""]
+    lines = [f"`{' '.join(command)}`:", ""]
     lines += ["| | shared | split | difference |", "|---|---:|---:|---:|"]
     shared, split = document["virtual"]["shared"], document["virtual"]["split"]
     lines += [replay_row(row, shared[row.figure], split[row.figure]) for row in REPLAY_ROWS]
@@ -125,10 +125,7 @@ def bench_part(measured: dict[str, Any]) -> str:
         sys.exit("readme_figures: these are coarse figures of a quick run; run `make bench`")
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
     lines = [f"`make bench` on this machine: {machine}.", ""]
-    lines += [
-        "| Measured | B | Found | p50, in us | Bar | Goal |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    lines += ["| Measured | B | Found | Bar | Goal | p50 in us |", "|---|---:|---:|---:|---:|---|"]
     lines += [bench_row(goal, measured) for goal in GOALS if found(goal, measured) is not None]
     lines += ["", *(f"Left out: {what}: {why}." for what, why in measured["missing"].items())]
     return "\n".join(lines).rstrip()
@@ -137,14 +134,13 @@ def bench_part(measured: dict[str, Any]) -> str:
 def bench_row(goal: Goal, measured: dict[str, Any]) -> str:
     """One figure, the medians that it was taken from, and its bounds."""
     details = measured["details"].get(goal.key, {})
-    rows = (details.get(goal.size, {}) if goal.size else details).values()
-    medians = " / ".join(
-        f"{row['p50_us']:.0f}" for row in rows if isinstance(row, dict) and "p50_us" in row
-    )
+    by_name = details.get(goal.size, {}) if goal.size else details
+    timed = {name: row for name, row in by_name.items() if isinstance(row, dict)}
+    medians = [f"{name} {row['p50_us']:.0f}" for name, row in timed.items() if "p50_us" in row]
     sign = "at least" if goal.more_is_better else "at most"
     bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (goal.bar, goal.goal)]
     figure = f"{found(goal, measured):.2f}"
-    return f"| {' | '.join([goal.text, goal.size, figure, medians, *bounds])} |"
+    return f"| {' | '.join([goal.text, goal.size, figure, *bounds, ', '.join(medians)])} |"
 
 
 def found(goal: Goal, measured: dict[str, Any]) -> float | None:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeAlias
 
-import kvblock
 import pytest
+
+import kvblock
 
 DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
 
@@ -49,6 +50,17 @@ def server_factory() -> Iterator[ServerFactory]:
             return server
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[kvblock.EmbeddedServer]:
+    """A server for tests that mind neither each other's blocks nor what there is of them.
+
+    Its one pool, `main`, has 1,000,000 blocks of 16 slots on device 7.
+    """
+    with kvblock.EmbeddedServer(("main:total=1000000,block_size=16,device=7",)) as server:
+        yield server
+        check_ended_well(server)
 
 
 @pytest.fixture

@@ -23,11 +23,10 @@ class HostLimits(NamedTuple):
 
 
 class LiveSession:
-    """A session that is attached; `interrupt` ends its stream when it is idle."""
+    """A session that is attached."""
 
-    def __init__(self, pool: str, engine: str, interrupt: Callable[[], None]) -> None:
+    def __init__(self, pool: str, engine: str) -> None:
         self.key = (pool, engine)
-        self.interrupt = interrupt
         self.ended = asyncio.Event()
 
 
@@ -36,7 +35,8 @@ class Host:
 
     `server_epoch` grows with every start that begins with empty pools (milliseconds since 1970 at
     the start); `handover_wait` is how long, in seconds, an attach waits for a session under the
-    same name whose stream is just ending.
+    same name whose stream is just ending. `streams` holds for each open stream, attached or not,
+    what ends it when it is idle.
     """
 
     handover_wait = 1.0
@@ -51,6 +51,7 @@ class Host:
         self.server_epoch = server_epoch
         self.draining = False
         self.sessions: dict[tuple[str, str], LiveSession] = {}
+        self.streams: dict[object, Callable[[], None]] = {}
         self._limits = limits
 
     def pool(self, name: str) -> PoolHost:
@@ -103,9 +104,9 @@ class Host:
             raise Draining(self._limits.drain_retry_after)
 
     def begin_drain(self) -> None:
-        """Take no new work: end idle sessions, and answer those who wait."""
+        """Take no new work: end idle streams, and answer those who wait."""
         self.draining = True
-        for session in list(self.sessions.values()):
-            session.interrupt()
+        for interrupt in list(self.streams.values()):
+            interrupt()
         for pool in self.pools.values():
             pool.stop_waiting()

@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 from google import protobuf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import api_implementation
-from kvblock.v1.columns import FIXED64, packed_field
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from kvblock.v1.columns import FIXED64, packed_field
 
 LENGTHS = (32, 256, 2048)
 ROUNDS = 50
@@ -42,7 +43,8 @@ def main() -> None:
         ("column to list: slice", lambda n: by_slice(fixed(ids=large[:n]))),
         ("column to list: loop", lambda n: by_loop(fixed(ids=large[:n]))),
         ("messages to list: loop", lambda n: by_row(filled(rows, large[:n]))),
-        ("write packed fixed64, as bytes", lambda n: merge(fixed, large[:n])),
+        ("write as bytes, < 2^20", lambda n: merge(fixed, small[:n])),
+        ("write as bytes, >= 2^56", lambda n: merge(fixed, large[:n])),
         ("write packed fixed64, < 2^20", lambda n: extend(fixed, small[:n])),
         ("write packed varint, < 2^20", lambda n: extend(varint, small[:n])),
         ("write packed fixed64, >= 2^56", lambda n: extend(fixed, large[:n])),

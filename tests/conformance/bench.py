@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import grpc
-import kvblock
 from google.protobuf import json_format, message_factory
 from google.protobuf.message import Message
-from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
-
 from tests.conformance.cases import Case, Json
+
+import kvblock
+from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
 
 POOLS = ("side:total=4,block_size=32,device=1", "main:total=8,block_size=16,device=7")
 MESSAGE_BYTES_MAX = 1024

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from typing import TypeAlias
 
 import pytest
-
 from tests.conformance.bench import Bench, bench
 from tests.conformance.driving import DRIVERS, Driver
 

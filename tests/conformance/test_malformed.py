@@ -10,7 +10,6 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.conformance.arbitrary import bytes_of
 from tests.conformance.bench import MESSAGE_BYTES_MAX, METHODS, Bench, path_of
 from tests.conformance.cases import Expected

@@ -1,7 +1,6 @@
 """Every vector through every driver."""
 
 import pytest
-
 from tests.conformance.bench import METHODS, Bench, bench, path_of
 from tests.conformance.cases import CASES, Case, Json
 from tests.conformance.conftest import GetDriver

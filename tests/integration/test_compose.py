@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.integration.processes import ROOT, run, serving
 
 KVBLOCK = Path(sys.executable).with_name("kvblock")

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-import kvblock
 import pytest
+
+import kvblock
 from kvblock import BlockTable, Client, Granted, RefusalReason, Refused, StepPolicy
 
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED

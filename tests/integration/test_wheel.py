@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-
 from tests.integration.processes import ROOT, run, serving
 
 CONSTRAINTS = ROOT / "constraints.txt"

@@ -6,11 +6,11 @@ A failure prints the commands that lead to it, and a `@reproduce_failure` line t
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.property.model import ModelPool
+
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Allocate, Command, Free, Release, Step, StepPolicy
 from kvblock_service.core.pool import Bounds, Geometry, Pool
-
-from tests.property.model import ModelPool
 
 engines = st.sampled_from(["a", "b", "c", "d"])
 sequences = st.sampled_from([0, 1, 2, 3, 4, 2**64 - 1])

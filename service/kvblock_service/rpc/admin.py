@@ -6,7 +6,6 @@ Rules:
 """
 
 from kvblock.v1 import admin_pb2 as pb
-
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import validate

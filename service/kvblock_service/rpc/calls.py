@@ -44,14 +44,19 @@ def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT
 
 
 class Activity:
-    """Counts the calls that are being served, so that a drain can wait for the last one."""
+    """Counts the calls that are being served, so that a drain can wait for the last one.
+
+    `begun` is how many calls there ever were.
+    """
 
     def __init__(self) -> None:
+        self.begun = 0
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __enter__(self) -> None:
+        self.begun += 1
         self._running += 1
         self._idle.clear()
 

@@ -7,7 +7,6 @@ Rules:
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1.columns import FIXED32, packed_field
-
 from kvblock_service.core.commands import Granted, RefusalReason, Refused, Step, Stepped, StepPolicy
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField

@@ -6,7 +6,8 @@ Rules:
 - Messages up to four times `message_bytes_max` are read, so that an over-long one can be answered
   with an ErrorInfo; beyond that gRPC itself answers RESOURCE_EXHAUSTED.
 - A drain says NOT_SERVING first, then ends idle sessions, waits for the calls that are being
-  served, and stops; what has not ended within the grace time is cut off.
+  served, refuses those that are still coming in, and stops; what has not ended within the grace
+  time is cut off.
 """
 
 import asyncio
@@ -19,8 +20,8 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
-from kvblock.v1 import admin_pb2, kvblock_pb2
 
+from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, session
 from kvblock_service.rpc.admin import KVBlockAdmin
@@ -32,6 +33,7 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"].full_name
 
 _TRANSPORT_HEADROOM = 4
 _LAST_WORDS_SECONDS = 0.25
+_QUIET_SECONDS = 0.05
 
 
 class KVBlockServer:
@@ -86,12 +88,25 @@ class KVBlockServer:
         self._host.begin_drain()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._activity.wait_idle(), grace)
+        await self._answer_late_calls(deadline)
         left = deadline - asyncio.get_running_loop().time()
         await self._server.stop(max(0.0, min(left, _LAST_WORDS_SECONDS)))
 
     def release(self) -> None:
         """Give up the addresses; to be called when the server has stopped or never started."""
         self._listeners.release()
+
+    async def _answer_late_calls(self, deadline: float) -> None:
+        """Go on until no call has come for a moment.
+
+        gRPC drops a call that comes when it stops; its client would be told CANCELLED.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = min(deadline, loop.time() + _LAST_WORDS_SECONDS)
+        begun = -1
+        while begun != self._activity.begun and loop.time() + _QUIET_SECONDS < deadline:
+            begun = self._activity.begun
+            await asyncio.sleep(_QUIET_SECONDS)
 
     def _add_services(self, options: ServiceOptions) -> None:
         service = KVBlockService(self._host, options)

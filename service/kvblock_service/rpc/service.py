@@ -9,7 +9,6 @@ import time
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
-
 from kvblock_service.core.commands import Allocate, Free, Freed, Granted, Refused, Step, Stepped
 from kvblock_service.errors import SequenceNotFound
 from kvblock_service.host import Host

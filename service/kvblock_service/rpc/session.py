@@ -12,8 +12,8 @@ Rules:
 import asyncio
 
 import grpc
-from kvblock.v1 import kvblock_pb2 as pb
 
+from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.core.commands import Freed, Release
 from kvblock_service.errors import CallError, InvalidField, SessionState, StepId
 from kvblock_service.host import LiveSession
@@ -40,6 +40,7 @@ class _Session:
 
     async def run(self) -> None:
         """Answer messages until the engine detaches or its stream ends."""
+        self._host.streams[self] = self._interrupt
         data = await self._read()
         if data is None:
             return
@@ -59,6 +60,7 @@ class _Session:
 
     def end(self) -> None:
         """The stream is over; the engine's name is free for another session."""
+        self._host.streams.pop(self, None)
         if self._live is not None:
             self._host.leave(self._live)
             self._live = None
@@ -90,7 +92,7 @@ class _Session:
         pool = self._service.pool(request.attach.pool)
         engine = validate.engine_name(request.attach.engine)
         geometry = pool.geometry
-        live = LiveSession(geometry.name, engine, self._interrupt)
+        live = LiveSession(geometry.name, engine)
         await self._host.attach(live)
         self._live = live
         state = pool.engine(engine)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from kvblock_service.telemetry import names
-from kvblock_service.telemetry.metrics import Durations
+from kvblock_service.telemetry.metrics import NO_CONTEXT, Durations
 from kvblock_service.telemetry.tracing import TracedCall, Tracing
 
 _OWN_SERVICES = "/kvblock.v1."
@@ -66,7 +66,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             call: TracedCall | None, code: grpc.StatusCode, started: float, details: str = ""
         ) -> None:
             if durations is not None:
-                durations.call(method, code, time.perf_counter() - started)
+                context = NO_CONTEXT if call is None else call.context
+                durations.call(method, code, time.perf_counter() - started, context)
             if call is not None:
                 call.end(code, details)
 

@@ -1,26 +1,32 @@
 """Metrics: how long calls and steps took, and what the pools hold.
 
 Rules:
-- Durations are recorded once the answer is on its way, with attributes that were built before.
+- Durations are recorded once the answer is on its way, with attributes that were built before;
+  what is collected holds all that were measured until then.
 - Pools are read from their hosts each time metrics are collected, by the thread that collects: what
   is shown cannot drift from what is there.
 - free and held of a pool are read at one moment.
 """
 
 import asyncio
+import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
 import grpc
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolState
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.telemetry import names
+
+NO_CONTEXT = Context()
+"""The context of what has no span."""
 
 _CALL_SECONDS = (
     *(0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0025, 0.005),
@@ -31,16 +37,23 @@ _STEP_SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
 )
 
+_BATCH = 16
+
 _Row = tuple[float, dict[str, str]]
 
 
 class Durations:
-    """The histograms of calls and of steps in sessions; to be used in the event loop."""
+    """The histograms of calls and of steps in sessions; filled in the event loop.
+
+    The SDK takes longer to record a duration than the core to carry out a small step, and several
+    times as long when its code has left the processor's caches. So durations are recorded a few at
+    a time after an answer was sent, and those that are left when metrics are collected.
+    """
 
     def __init__(self, provider: MeterProvider) -> None:
-        # The SDK takes longer to record a duration than the core to carry out a small step. What is
-        # called soon runs after the answer was sent, in the context of the call.
         self._soon = asyncio.get_running_loop().call_soon
+        self._pending: deque[tuple[Histogram, float, dict[str, str] | None, Context]] = deque()
+        self._attributes: dict[tuple[str, grpc.StatusCode], dict[str, str]] = {}
         meter = meter_of(provider)
         self._calls = meter.create_histogram(
             "rpc.server.call.duration",
@@ -54,22 +67,39 @@ class Durations:
             description="Time to carry out one step of a session, without reading and writing it.",
             explicit_bucket_boundaries_advisory=_STEP_SECONDS,
         )
-        self._call_attributes: dict[tuple[str, grpc.StatusCode], dict[str, str]] = {}
 
-    def call(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
-        """A call has ended."""
-        attributes = self._call_attributes.get((method, code))
+    def call(self, method: str, code: grpc.StatusCode, seconds: float, context: Context) -> None:
+        """A call has ended; `context` holds its span, if it has one."""
+        attributes = self._attributes.get((method, code))
         if attributes is None:
             attributes = names.method_attributes(method) | names.status_attributes(code)
-            self._call_attributes[method, code] = attributes
-        self._soon(self._calls.record, seconds, attributes)
+            self._attributes[method, code] = attributes
+        self._keep(self._calls, seconds, attributes, context)
 
     def observe(self, applied: Applied) -> None:
         """A command was carried out."""
         if applied.step_id:
             # The wall clock may have been set back meanwhile.
             seconds = max(0, time.time_ns() - applied.started_ns) / 1e9
-            self._soon(self._steps.record, seconds)
+            self._keep(self._steps, seconds, None, NO_CONTEXT)
+
+    def record(self) -> None:
+        """Hand to the SDK what is pending; any thread may do so."""
+        with contextlib.suppress(IndexError):
+            while True:
+                histogram, seconds, attributes, context = self._pending.popleft()
+                histogram.record(seconds, attributes, context)
+
+    def _keep(
+        self,
+        histogram: Histogram,
+        seconds: float,
+        attributes: dict[str, str] | None,
+        context: Context,
+    ) -> None:
+        self._pending.append((histogram, seconds, attributes, context))
+        if len(self._pending) == _BATCH:
+            self._soon(self.record)
 
 
 def meter_of(provider: MeterProvider) -> Meter:
@@ -77,8 +107,8 @@ def meter_of(provider: MeterProvider) -> Meter:
     return provider.get_meter(names.SCOPE, version("kvblock"))
 
 
-def show_pools(meter: Meter, host: Host) -> None:
-    """Let the pools of a host be read by the meter's readers."""
+def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
+    """Let the pools of a host be read by the meter's readers, and no duration be missed by them."""
 
     def by_pool(rows: Callable[[PoolState], Iterable[_Row]]) -> "list[_Callback]":
         def callback(_: CallbackOptions) -> Iterable[Observation]:
@@ -89,6 +119,8 @@ def show_pools(meter: Meter, host: Host) -> None:
         return [callback]
 
     def sessions(_: CallbackOptions) -> Iterable[Observation]:
+        # Callbacks run before the histograms are collected.
+        durations.record()
         # The copy is made at once; the loop's thread may change the original meanwhile.
         attached = Counter(pool for pool, _ in tuple(host.sessions))
         return [Observation(attached[name], {"pool": name}) for name in host.pools]

@@ -81,8 +81,8 @@ def _start(host: Host, want: Wanted) -> Telemetry:
     address: str | None = None
     if want.metrics or want.scrape:
         measured = MetricExport(sender, otlp=want.metrics, scrape=want.scrape)
-        metrics.show_pools(metrics.meter_of(measured.provider), host)
         durations = metrics.Durations(measured.provider)
+        metrics.show_pools(metrics.meter_of(measured.provider), host, durations)
         address = measured.endpoint.address if measured.endpoint else None
         exports.append(measured)
         observers.append(durations.observe)

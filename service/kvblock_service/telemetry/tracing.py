@@ -52,7 +52,9 @@ _current: "ContextVar[TracedCall | None]" = ContextVar("kvblock_traced_call", de
 
 
 class TracedCall(Protocol):
-    """A call that the telemetry follows."""
+    """A call that the telemetry follows; `context` holds its span."""
+
+    context: Context
 
     def applied(self, applied: Applied) -> None:
         """The call has carried out a command."""
@@ -170,7 +172,8 @@ class _Call:
 
     def __init__(self, span: Span, parent: Context) -> None:
         self._span = span
-        attach(trace.set_span_in_context(span, parent))
+        self.context = trace.set_span_in_context(span, parent)
+        attach(self.context)
 
     def applied(self, applied: Applied) -> None:
         self._span.set_attributes(_attributes(applied))
@@ -186,11 +189,11 @@ class _Stream:
         self._tracing = tracing
         self._span = span
         self._sampled = span.is_recording()
-        self._context = trace.set_span_in_context(span, parent)
+        self.context = trace.set_span_in_context(span, parent)
         self._links = [Link(span.get_span_context())]
         self._known = False
         if self._sampled:
-            attach(self._context)
+            attach(self.context)
 
     def applied(self, applied: Applied) -> None:
         if self._sampled and not self._known:
@@ -217,7 +220,7 @@ class _Stream:
         attributes[names.STEP_ID] = applied.step_id
         span = tracing.start(
             names.STEP_SPAN,
-            self._context if self._sampled else _ROOT,
+            self.context if self._sampled else _ROOT,
             SpanKind.INTERNAL,
             attributes,
             root_id=root_id,

@@ -9,7 +9,6 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-
 from tests.conformance.drivers.loop import Method, serve
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.processes import serving
 

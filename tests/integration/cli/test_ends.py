@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.integration.cli.console import KVBLOCK, Console
 
 COMMANDS = [

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from typing import Any, TypeAlias
 
-import kvblock
 import pytest
-
 from tests.integration.client.flavours import AsyncFlavour, Flavour
 
+import kvblock
+
 Connect: TypeAlias = Callable[..., Any]
+
+_numbers = count(1)
 
 
 @pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
@@ -21,12 +24,19 @@ def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
 
 
 @pytest.fixture
-def connect(flavour: Flavour, server: kvblock.EmbeddedServer) -> Iterator[Connect]:
-    """Makes clients of `server` that are closed when the test ends: `connect(engine="a")`."""
+def connect(flavour: Flavour) -> Iterator[Connect]:
+    """Makes clients that are closed when the test ends: `connect(server, engine="a")`."""
     with ExitStack() as clients:
 
-        def make(address: str = server.address, **settings: Any) -> Any:
+        def make(server: kvblock.EmbeddedServer, **settings: Any) -> Any:
             settings.setdefault("timeout", 30.0)
-            return clients.enter_context(flavour.entered(flavour.client(address, **settings)))
+            client = flavour.client(server.address, **settings)
+            return clients.enter_context(flavour.entered(client))
 
         yield make
+
+
+@pytest.fixture
+def engine() -> str:
+    """A name that no other test uses."""
+    return f"e{next(_numbers)}"

@@ -3,8 +3,11 @@
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import kvblock
 import pytest
+from tests.conftest import ServerFactory
+from tests.integration.client.flavours import Flavour
+
+import kvblock
 from kvblock import (
     AuditReport,
     BlockTable,
@@ -22,9 +25,6 @@ from kvblock import (
     StepPolicy,
     StepResult,
 )
-
-from tests.conftest import ServerFactory
-from tests.integration.client.flavours import Flavour
 
 POOLS = ("main:total=4,block_size=16,device=7", "side:total=3,block_size=8,device=1")
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED
@@ -201,8 +201,10 @@ def test_a_wait_that_succeeds(server: kvblock.EmbeddedServer, flavour: Flavour) 
         assert flavour.do(kv.allocate(1, max_wait=20.0)).table_length == 1
 
 
-def test_closed_client(server: kvblock.EmbeddedServer, flavour: Flavour) -> None:
-    kv = flavour.client(server.address)
+def test_closed_client(
+    shared_server: kvblock.EmbeddedServer, flavour: Flavour, engine: str
+) -> None:
+    kv = flavour.client(shared_server.address, engine=engine)
     with flavour.entered(kv):
         session = kv.session()
         flavour.do(session.attach())

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kvblock
 import pytest
+
+import kvblock
 
 
 def test_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

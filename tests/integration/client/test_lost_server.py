@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import kvblock
 import pytest
-from kvblock import ClosedError, DeadlineExceededError, ErrorReason, UnavailableError
-
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour
+
+import kvblock
+from kvblock import ClosedError, DeadlineExceededError, ErrorReason, UnavailableError
 
 # More than a socket's buffer takes.
 LARGE = range(60_000)
@@ -33,12 +33,11 @@ def frozen(server: kvblock.EmbeddedServer) -> Iterator[None]:
 
 @pytest.mark.parametrize("ids", [[1], LARGE], ids=["small", "large"])
 def test_step_that_is_not_answered(
-    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer, ids: Any
+    flavour: Flavour, connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str, ids: Any
 ) -> None:
-    kv = connect()
-    session = kv.session(engine="e")
+    session = connect(shared_server, engine=engine).session()
     flavour.do(session.attach())
-    with frozen(server):
+    with frozen(shared_server):
         with pytest.raises(DeadlineExceededError, match="the session is closed") as caught:
             flavour.do(session.step(allocate=ids, timeout=SOON))
         assert caught.value.reason is None
@@ -48,41 +47,44 @@ def test_step_that_is_not_answered(
 
 @pytest.mark.parametrize("ids", [[1], LARGE], ids=["small", "large"])
 def test_call_that_is_not_answered(
-    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer, ids: Any
+    flavour: Flavour, connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str, ids: Any
 ) -> None:
-    kv = connect()
+    kv = connect(shared_server)
     assert flavour.do(kv.health())
-    with frozen(server), pytest.raises(DeadlineExceededError, match="did not answer in time"):
+    with (
+        frozen(shared_server),
+        pytest.raises(DeadlineExceededError, match="did not answer in time"),
+    ):
         flavour.do(kv.step(allocate=ids, timeout=SOON))
     assert flavour.do(kv.health())
 
 
 def test_attach_that_is_not_answered(
-    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer
+    flavour: Flavour, connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str
 ) -> None:
-    kv = connect()
+    kv = connect(shared_server)
     assert flavour.do(kv.health())
-    with frozen(server):
-        session = kv.session(timeout=SOON)
+    with frozen(shared_server):
+        session = kv.session(engine=engine, timeout=SOON)
         with pytest.raises(DeadlineExceededError):
             flavour.do(session.attach())
         assert not session.attached
 
 
 def test_close_while_a_large_step_is_stuck(
-    flavour: Flavour, server: kvblock.EmbeddedServer
+    flavour: Flavour, shared_server: kvblock.EmbeddedServer, engine: str
 ) -> None:
-    with flavour.entered(flavour.client(server.address)) as kv:
-        session = kv.session()
+    with flavour.entered(flavour.client(shared_server.address)) as kv:
+        session = kv.session(engine=engine)
         flavour.do(session.attach())
-        with frozen(server):
+        with frozen(shared_server):
             with pytest.raises(DeadlineExceededError):
                 flavour.do(session.step(allocate=LARGE, timeout=SOON))
             flavour.do(kv.close())
 
 
 def test_killed(flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer) -> None:
-    kv = connect()
+    kv = connect(server)
     session = kv.session()
     flavour.do(session.attach())
     server.process.kill()
@@ -101,7 +103,7 @@ def test_leaving_a_session_whose_server_is_gone(
     server: kvblock.EmbeddedServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with flavour.entered(connect().session(engine="e")):
+    with flavour.entered(connect(server).session(engine="e")):
         server.process.kill()
         server.process.wait()
     assert "engine 'e' could not detach" in caplog.text
@@ -109,7 +111,7 @@ def test_leaving_a_session_whose_server_is_gone(
 
 
 def test_drained(flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer) -> None:
-    session = connect().session()
+    session = connect(server).session()
     flavour.do(session.attach())
     assert flavour.meanwhile(server.stop) == 0
     with pytest.raises(UnavailableError) as caught:
@@ -157,7 +159,7 @@ def test_drained_under_load(server: kvblock.EmbeddedServer) -> None:
     assert [type(end) for end in ends] == [UnavailableError] * 8, ends
 
 
-def test_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> None:
+def test_close_ends_what_is_running(shared_server: kvblock.EmbeddedServer, engine: str) -> None:
     """Closing a client from another thread ends its calls; it does not wait for the server."""
     errors: list[BaseException] = []
 
@@ -167,10 +169,10 @@ def test_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> None:
         except kvblock.KVBlockError as error:
             errors.append(error)
 
-    kv = kvblock.connect(server.address, timeout=None)
-    session = kv.session()
+    kv = kvblock.connect(shared_server.address, timeout=None)
+    session = kv.session(engine=engine)
     session.attach()
-    with frozen(server):
+    with frozen(shared_server):
         calls = (kv.health, lambda: session.step(allocate=[1]))
         threads = [threading.Thread(target=run, args=(call,)) for call in calls]
         for thread in threads:
@@ -183,12 +185,14 @@ def test_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> None:
     assert [type(error) for error in errors] == [ClosedError, ClosedError], errors
 
 
-def test_async_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> None:
+def test_async_close_ends_what_is_running(
+    shared_server: kvblock.EmbeddedServer, engine: str
+) -> None:
     async def scenario() -> None:
-        kv = kvblock.connect_async(server.address, timeout=None)
-        session = kv.session()
+        kv = kvblock.connect_async(shared_server.address, timeout=None)
+        session = kv.session(engine=engine)
         await session.attach()
-        with frozen(server):
+        with frozen(shared_server):
             tasks = [asyncio.create_task(kv.health()), asyncio.create_task(session.step())]
             await asyncio.sleep(0)
             await kv.close()
@@ -198,12 +202,14 @@ def test_async_close_ends_what_is_running(server: kvblock.EmbeddedServer) -> Non
     asyncio.run(scenario())
 
 
-def test_cancelled_step_breaks_the_session(server: kvblock.EmbeddedServer) -> None:
+def test_cancelled_step_breaks_the_session(
+    shared_server: kvblock.EmbeddedServer, engine: str
+) -> None:
     async def scenario() -> None:
-        async with kvblock.connect_async(server.address, timeout=None) as kv:
-            session = kv.session()
+        async with kvblock.connect_async(shared_server.address, timeout=None) as kv:
+            session = kv.session(engine=engine)
             await session.attach()
-            with frozen(server):
+            with frozen(shared_server):
                 task = asyncio.create_task(session.step(allocate=[1]))
                 await asyncio.sleep(0)
                 task.cancel()
@@ -215,8 +221,8 @@ def test_cancelled_step_breaks_the_session(server: kvblock.EmbeddedServer) -> No
     asyncio.run(scenario())
 
 
-def test_client_of_another_loop(server: kvblock.EmbeddedServer) -> None:
-    kv = kvblock.connect_async(server.address, timeout=30.0)
+def test_client_of_another_loop(shared_server: kvblock.EmbeddedServer) -> None:
+    kv = kvblock.connect_async(shared_server.address, timeout=30.0)
 
     async def use() -> None:
         assert await kv.health()

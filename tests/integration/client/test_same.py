@@ -3,8 +3,9 @@
 import inspect
 from typing import Any
 
-import kvblock
 import pytest
+
+import kvblock
 
 PAIRS = [
     pytest.param(kvblock.Client, kvblock.AsyncClient, id="client"),

@@ -4,8 +4,11 @@ import threading
 from array import array
 from typing import Any
 
-import kvblock
 import pytest
+from tests.integration.client.conftest import Connect
+from tests.integration.client.flavours import Flavour
+
+import kvblock
 from kvblock import (
     ErrorReason,
     FailedPreconditionError,
@@ -17,19 +20,21 @@ from kvblock import (
     StepResult,
 )
 
-from tests.conftest import ServerFactory
-from tests.integration.client.conftest import Connect
-from tests.integration.client.flavours import Flavour
 
-
-def held(flavour: Flavour, kv: Any, engine: str = "e") -> int:
+def held(flavour: Flavour, kv: Any, engine: str) -> int:
     (pool,) = flavour.do(kv.stats(engine=engine)).pools
     blocks: int = pool.engines[0].held_blocks
     return blocks
 
 
-def test_a_loop(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
+@pytest.fixture
+def kv(connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str) -> Any:
+    """A client of the shared server with an engine of its own."""
+    return connect(shared_server, engine=engine)
+
+
+def test_a_loop(flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer) -> None:
+    kv = connect(server)
     with flavour.entered(kv.session(engine="e")) as session:
         assert (session.pool, session.engine) == ("main", "e")
         assert (session.total_blocks, session.block_size, session.device_id) == (64, 16, 7)
@@ -50,36 +55,31 @@ def test_a_loop(flavour: Flavour, connect: Connect) -> None:
         assert flavour.do(step(allocate=[5, 6], num_blocks=[1, 59], policy=policy)) == StepResult(
             [6], 1, refused, [], 57
         )
-    assert held(flavour, kv) == 0
+    assert held(flavour, kv, "e") == 0
 
 
-def test_65536_sequences_in_a_step(flavour: Flavour, server_factory: ServerFactory) -> None:
-    server = server_factory(("big:total=65536,block_size=16,device=0",))
-    everything = list(range(65_536))
-    with (
-        flavour.entered(flavour.client(server.address, timeout=60.0)) as kv,
-        flavour.entered(kv.session()) as session,
-    ):
-        result = flavour.do(session.step(allocate=everything))
-        assert result.block_numbers == everything
-        result = flavour.do(session.step(free=everything, allocate=everything))
-        assert sorted(result.block_numbers) == everything
+def test_65536_sequences_in_a_step(flavour: Flavour, kv: Any) -> None:
+    ids = list(range(65_536))
+    with flavour.entered(kv.session()) as session:
+        first = flavour.do(session.step(allocate=ids)).block_numbers
+        assert len(set(first)) == len(ids)
+        result = flavour.do(session.step(free=ids, allocate=ids))
+        assert result.block_numbers == first[::-1]
         assert result.freed_counts == [1] * 65_536
-        assert flavour.do(kv.step(free=everything, engine="nobody")).freed_counts == [0] * 65_536
+    assert flavour.do(kv.step(free=ids, allocate=[1])).freed_counts == [0] * 65_536
+    flavour.do(kv.free(1))
 
 
-def test_leaving_by_an_exception_detaches(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
-    with pytest.raises(NotFoundError), flavour.entered(kv.session(engine="e")) as session:
-        flavour.do(session.step(allocate=[1]))
-        flavour.do(kv.get_block_table(1, engine="other"))
-    assert held(flavour, kv) == 0
+def test_leaving_by_an_exception_detaches(flavour: Flavour, kv: Any) -> None:
+    session = kv.session()
+    with pytest.raises(NotFoundError), flavour.entered(session):
+        assert flavour.do(session.step(allocate=[1])) == flavour.do(kv.get_block_table(2))
+    assert held(flavour, kv, kv.engine) == 0
     assert not session.attached
 
 
-def test_detach_answers_what_it_freed(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
-    with flavour.entered(kv.session(engine="e")) as session:
+def test_detach_answers_what_it_freed(flavour: Flavour, kv: Any) -> None:
+    with flavour.entered(kv.session()) as session:
         flavour.do(session.step(allocate=[1, 2, 3]))
         assert session.attached
         assert flavour.do(session.detach()) == 3
@@ -90,41 +90,39 @@ def test_detach_answers_what_it_freed(flavour: Flavour, connect: Connect) -> Non
             flavour.do(session.detach())
 
 
-def test_close_leaves_the_blocks_to_the_next_session(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
-    with flavour.entered(kv.session(engine="e")) as session:
+def test_close_leaves_the_blocks_to_the_next_session(flavour: Flavour, kv: Any) -> None:
+    with flavour.entered(kv.session()) as session:
         flavour.do(session.step(allocate=[1, 2, 3]))
         flavour.do(session.close())
-        assert session.engine == "e"
+        assert session.engine == kv.engine
         with pytest.raises(kvblock.ClosedError, match="it was closed"):
             flavour.do(session.step())
-    assert held(flavour, kv) == 3
-    with flavour.entered(kv.session(engine="e")) as session:
-        assert (session.held_blocks, session.sequences) == (3, 3)
-    assert held(flavour, kv) == 0
+    assert held(flavour, kv, kv.engine) == 3
+    session = flavour.attach_again(kv, kv.engine)
+    assert (session.held_blocks, session.sequences) == (3, 3)
+    assert flavour.do(session.detach()) == 3
 
 
-def test_two_sessions_of_one_engine(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
-    with flavour.entered(kv.session(engine="e")) as first:
-        second = kv.session(engine="e")
+def test_two_sessions_of_one_engine(flavour: Flavour, kv: Any) -> None:
+    with flavour.entered(kv.session()) as first:
+        second = kv.session()
         with pytest.raises(FailedPreconditionError) as caught:
             flavour.do(second.attach())
         assert caught.value.reason is ErrorReason.ENGINE_ATTACHED
-        assert caught.value.metadata == {"pool": "main", "engine": "e"}
+        assert caught.value.metadata == {"pool": "main", "engine": kv.engine}
         assert flavour.do(first.step(allocate=[1])).granted == 1
-        with flavour.entered(kv.session(engine="f")) as other:
+        with flavour.entered(kv.session(engine=f"{kv.engine}-other")) as other:
             assert flavour.do(other.step(allocate=[1])).granted == 1
 
 
-def test_attach_to_no_pool(flavour: Flavour, connect: Connect) -> None:
+def test_attach_to_no_pool(flavour: Flavour, kv: Any) -> None:
     with pytest.raises(NotFoundError) as caught:
-        flavour.do(connect().session(pool="none").attach())
+        flavour.do(kv.session(pool="none").attach())
     assert caught.value.reason is ErrorReason.POOL_NOT_FOUND
 
 
-def test_before_and_after_its_time(flavour: Flavour, connect: Connect) -> None:
-    session = connect().session()
+def test_before_and_after_its_time(flavour: Flavour, kv: Any) -> None:
+    session = kv.session()
     for use in (session.step, session.detach):
         with pytest.raises(kvblock.ClosedError, match="not attached yet"):
             flavour.do(use())
@@ -136,55 +134,53 @@ def test_before_and_after_its_time(flavour: Flavour, connect: Connect) -> None:
     assert flavour.do(session.detach()) == 0
     with pytest.raises(kvblock.ClosedError, match="attaches once"):
         flavour.do(session.attach())
-    never = connect().session()
-    flavour.do(never.close())
+    flavour.do(kv.session().close())
 
 
-def test_bad_arguments_are_not_sent(flavour: Flavour, connect: Connect) -> None:
-    with flavour.entered(connect().session()) as session:
+def test_bad_arguments_are_not_sent(flavour: Flavour, kv: Any) -> None:
+    with flavour.entered(kv.session()) as session:
         for columns in ({"free": [-1]}, {"allocate": ["1"]}, {"timeout": 0}, {"policy": 2}):
             with pytest.raises(InvalidArgumentError):
                 flavour.do(session.step(**columns))
         assert flavour.do(session.step(allocate=[1])).granted == 1
 
 
-def test_the_server_s_error_ends_it(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
-    with flavour.entered(kv.session(engine="e")) as session:
+def test_the_server_s_error_ends_it(flavour: Flavour, kv: Any) -> None:
+    with flavour.entered(kv.session()) as session:
         flavour.do(session.step(allocate=[1]))
         with pytest.raises(InvalidArgumentError) as caught:
             flavour.do(session.step(allocate=[2, 2]))
         assert caught.value.violations[0].field == "step.allocate_sequence_ids[1]"
         with pytest.raises(kvblock.ClosedError, match=r"2 stands at \[0\] already"):
             flavour.do(session.step())
-    assert held(flavour, kv) == 1
+    assert flavour.do(kv.free_returning_count(1)) == 1
 
 
-def test_one_call_at_a_time(flavour: Flavour, connect: Connect) -> None:
-    with flavour.entered(connect().session()) as session:
+def test_one_call_at_a_time(flavour: Flavour, kv: Any) -> None:
+    with flavour.entered(kv.session()) as session:
         session._begin()
         with pytest.raises(RuntimeError, match="one at a time"):
             flavour.do(session.step())
         session._busy.release()
-        assert flavour.do(session.step()).free_blocks == 64
+        assert flavour.do(session.step(allocate=[1])).granted == 1
 
 
-def test_forgotten_session_is_broken_off(flavour: Flavour, connect: Connect) -> None:
-    kv = connect()
-    session = kv.session(engine="e")
+def test_forgotten_session_is_broken_off(flavour: Flavour, kv: Any) -> None:
+    session = kv.session()
     flavour.do(session.attach())
     flavour.do(session.step(allocate=[1]))
     del session
-    # The server holds an attach back while it waits for the end of the stream before.
-    with flavour.entered(kv.session(engine="e")) as after:
-        assert after.held_blocks == 1
+    after = flavour.attach_again(kv, kv.engine)
+    assert after.held_blocks == 1
+    assert flavour.do(after.detach()) == 1
 
 
-def test_threads_leave_nothing_behind(connect: Connect, flavour: Flavour) -> None:
-    kv = connect()
-    with flavour.entered(kv.session(timeout=60.0)) as session:
+def test_threads_leave_nothing_behind(flavour: Flavour, kv: Any) -> None:
+    before = set(threading.enumerate())
+    with flavour.entered(kv.session()) as session:
         flavour.do(session.step())
-    dogs = [one for one in threading.enumerate() if one.name == "kvblock-watchdog"]
+        dogs = {one for one in threading.enumerate() if one.name == "kvblock-watchdog"} - before
+        assert len(dogs) == (flavour.name == "sync")
     for dog in dogs:
         dog.join(60.0)
         assert not dog.is_alive()

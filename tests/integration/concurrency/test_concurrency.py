@@ -5,12 +5,12 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from random import Random
 
-import kvblock
 import pytest
-
 from tests.integration.concurrency.clients import PATIENCE, Client, SessionClient, UnaryClient
 from tests.integration.concurrency.history import History
 from tests.integration.seeds import new_seed
+
+import kvblock
 
 CLIENTS = 64
 BLOCKS = 96

@@ -1,7 +1,6 @@
 """The checker finds what it is there for."""
 
 import pytest
-
 from tests.integration.concurrency.history import History
 
 

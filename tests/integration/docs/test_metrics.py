@@ -2,11 +2,11 @@
 
 from urllib.request import urlopen
 
-import kvblock
 from prometheus_client.parser import text_string_to_metric_families
-
 from tests.conftest import ServerFactory
 from tests.integration.docs.markdown import README, tables
+
+import kvblock
 
 NOT_OURS = {"target_info"}
 ALWAYS_THE_SAME = {"le", "rpc_system_name"}

@@ -12,10 +12,6 @@ from typing import Any
 
 import pytest
 import typer
-from kvblock.cli.app import make_app
-from kvblock.v1 import admin_pb2, kvblock_pb2
-from kvblock_service.rpc.errors import CODES
-
 from tests.integration.docs.markdown import (
     DOCUMENTS,
     README,
@@ -27,6 +23,10 @@ from tests.integration.docs.markdown import (
     tables,
 )
 from tests.integration.processes import run
+
+from kvblock.cli.app import make_app
+from kvblock.v1 import admin_pb2, kvblock_pb2
+from kvblock_service.rpc.errors import CODES
 
 SOURCES = ("README.md", ".ci/", "clients/", "docs/", "protos/", "scripts/", "service/", "tests/")
 SEPARATORS = {"|", "||", "&&", ";", "&", "(", ")"}

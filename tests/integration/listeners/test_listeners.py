@@ -7,10 +7,10 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-import kvblock
 import pytest
-
 from tests.integration.spawned import Spawned, spawned
+
+import kvblock
 
 ANY_PORT = "127.0.0.1:0"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import kvblock
 import pytest
-from kvblock.replay.modes import Mode, make_setup
-
 from tests.conftest import ServerFactory
 from tests.integration.cli.console import Console
 from tests.integration.processes import plain_environment, run
+
+import kvblock
+from kvblock.replay.modes import Mode, make_setup
 
 COMMAND = Path(sys.executable).with_name("kvblock")
 BUNDLED = ("replay", "--limit", "30", "--blocks", "2048")

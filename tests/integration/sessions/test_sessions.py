@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
-import kvblock
 import pytest
+
+import kvblock
 from kvblock import Client, ErrorReason
 from kvblock.v1 import kvblock_pb2 as pb
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import typer
+
 from kvblock.cli.app import make_app
 from kvblock.cli.options import default_address
 from kvblock_service.config import default_listen, load_config

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from kvblock.address import SOCKET_PATH_BYTES_MAX, target_of
 from kvblock.errors import ErrorReason, InvalidArgumentError
 

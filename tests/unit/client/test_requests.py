@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+
 from kvblock import arguments, requests
 from kvblock.errors import ErrorReason, InvalidArgumentError
 from kvblock.results import StepPolicy

@@ -6,9 +6,10 @@ from enum import Enum
 from typing import Any
 
 import grpc
-import kvblock
 import pytest
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+import kvblock
 from kvblock import answers, results
 from kvblock.v1 import admin_pb2, errors_pb2
 from kvblock.v1 import kvblock_pb2 as pb

@@ -3,10 +3,10 @@
 from array import array
 
 import pytest
+from tests.unit.core.pools import Desk
+
 from kvblock_service.core.audit import VIOLATIONS_MAX, audit
 from kvblock_service.core.pool import Engine, Pool
-
-from tests.unit.core.pools import Desk
 
 
 @pytest.fixture

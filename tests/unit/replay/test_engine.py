@@ -1,4 +1,5 @@
 import pytest
+
 from kvblock.replay.cost import (
     BORROWING,
     ITERATION_NS,

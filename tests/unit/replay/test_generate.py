@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kvblock.replay.generate import Synthetic, bundled, generate
 from kvblock.replay.trace import Request, read_trace
 

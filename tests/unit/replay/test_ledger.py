@@ -1,4 +1,5 @@
 import pytest
+
 from kvblock.replay.ledger import Ledger, ReplayError
 from kvblock.replay.modes import Mode, make_setup
 from kvblock.replay.simulation import StepCall

@@ -1,4 +1,5 @@
 import pytest
+
 from kvblock.replay.modes import Mode, make_setup
 
 

@@ -4,6 +4,9 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from tests.unit.replay.pools import drive
+
 from kvblock.replay.driver import Measured, Run
 from kvblock.replay.figures import Clocked, Parameters, clocked, document, percentile, virtual
 from kvblock.replay.modes import Mode, make_setup
@@ -11,9 +14,6 @@ from kvblock.replay.plot import draw, spans
 from kvblock.replay.report import show
 from kvblock.replay.simulation import PoolUse
 from kvblock.replay.trace import Request
-from rich.console import Console
-
-from tests.unit.replay.pools import drive
 
 PARAMETERS = Parameters("a.csv", "azure", 8, None, 2, 30, 16, ("shared", "split"))
 REQUESTS = [Request(index * 1_000_000, 64, 100) for index in range(8)]

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from kvblock.replay.formats import TIMESTAMP_MS_MAX, TOKENS_MAX
 from kvblock.replay.trace import LINE_BYTES_MAX, Request, TraceError, read_trace
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from kvblock_service.config import ConfigError, ServerConfig, load_config, load_with_sources
 
 FLAGS: dict[str, object] = {"pools": ["main:total=8"], "listen": ["unix:/tmp/kv.sock"]}

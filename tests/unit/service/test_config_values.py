@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from kvblock_service.config import ConfigError, ServerConfig, load_config
 from kvblock_service.config.addresses import is_loopback, listen_address
 

@@ -1,10 +1,11 @@
 """What a server holds: pools by name, one live session for each engine, and the drain."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+
 from kvblock_service.core.commands import Allocate, Refused
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.errors import (
@@ -23,10 +24,8 @@ def host_of(*names: str, default: str = "", sessions_max: int = 8) -> Host:
     return Host(pools, default, HostLimits(sessions_max, drain_retry_after=0.5), server_epoch=1)
 
 
-def session(
-    engine: str = "a", pool: str = "main", interrupt: Callable[[], None] = lambda: None
-) -> LiveSession:
-    return LiveSession(pool, engine, interrupt)
+def session(engine: str = "a", pool: str = "main") -> LiveSession:
+    return LiveSession(pool, engine)
 
 
 async def settle() -> None:
@@ -129,12 +128,12 @@ def test_sessions_max_counts_all_pools() -> None:
     run(scenario())
 
 
-def test_drain_interrupts_sessions_and_answers_those_who_wait() -> None:
+def test_drain_interrupts_streams_and_answers_those_who_wait() -> None:
     async def scenario() -> None:
         host = host_of("main")
         interrupted: list[str] = []
-        await host.attach(session("a", interrupt=lambda: interrupted.append("a")))
-        await host.attach(session("b", interrupt=lambda: interrupted.append("b")))
+        host.streams["a"] = lambda: interrupted.append("a")
+        host.streams["b"] = lambda: interrupted.append("b")
         pool = host.pool("")
         pool.apply(Allocate("a", 1, 2))
         waiting = asyncio.create_task(pool.allocate(Allocate("b", 1, 1), 3600.0))

@@ -2,6 +2,7 @@
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+
 from kvblock_service.errors import CallError, InvalidField, RequestLimit
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.validate import RequestLimits

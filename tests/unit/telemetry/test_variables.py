@@ -1,4 +1,5 @@
 import pytest
+
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
 NOTHING = Wanted(traces=False, metrics=False, scrape=None, ratio=None)

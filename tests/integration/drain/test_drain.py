@@ -1,0 +1,112 @@
+"""A server that is told to end while it is in use: everybody gets an answer or UNAVAILABLE."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from tests.integration.drain import load
+from tests.integration.seeds import new_seed
+from tests.integration.spawned import Spawned, spawned
+
+import kvblock
+from kvblock import ErrorReason, Granted, KVBlockError, Refused, UnavailableError
+
+SESSIONS = 8
+UNARY = 4
+# Longer than the test waits for the end: whoever holds up the drain lets the test fail.
+GRACE = 600
+
+
+class Ends(NamedTuple):
+    """How everybody's last call ended."""
+
+    sessions: list[KVBlockError]
+    silent: list[KVBlockError]
+    unary: list[KVBlockError]
+    waited: Granted | Refused | BaseException
+    watched: KVBlockError
+    states: list[int]
+
+
+@pytest.mark.parametrize("listener", ["unix", "tcp"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_everybody_is_told(number: signal.Signals, listener: str, tmp_path: Path) -> None:
+    seed = new_seed()
+    listen = ["--listen", f"unix:{tmp_path}/kv.sock", "--listen", "127.0.0.1:0"]
+    full = ["--pool", "full:total=1", "--default-pool", "main"]
+    with spawned(*listen, *full, "--grace", str(GRACE)) as server:
+        address = server.ready()[listener == "tcp"]
+        ends = asyncio.run(run_into_the_end(address, server, number, Random(seed)))
+        assert server.end() == 0
+        log = server.log()
+    for error in ends.silent:
+        assert isinstance(error, UnavailableError), repr(error)
+        assert error.reason is ErrorReason.DRAINING
+        assert error.retry_after is not None
+    for error in ends.sessions + ends.unary:
+        # Who is just sending may learn from gRPC only that nobody listens any more.
+        assert isinstance(error, UnavailableError), repr(error)
+        assert error.reason in (ErrorReason.DRAINING, None)
+    assert isinstance(ends.waited, Refused | UnavailableError)
+    # A Watch has no end of its own: gRPC cuts it off after its last state.
+    assert ends.watched.code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
+    states = [HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]
+    assert ends.states == states
+    assert "Traceback" not in log, log
+    assert number.name in log
+    assert list(tmp_path.iterdir()) == []
+
+
+async def run_into_the_end(
+    address: str, server: Spawned, number: signal.Signals, random: Random
+) -> Ends:
+    """Load the server, send it the signal in the middle, and see how all ends."""
+    progress = load.Progress()
+    states: list[int] = []
+    async with AsyncExitStack() as stack:
+
+        async def client(engine: str) -> kvblock.AsyncClient:
+            return await stack.enter_async_context(load.connect(address, engine))
+
+        clients = [await client(f"engine-{one}") for one in range(SESSIONS + UNARY)]
+        callers = [Random(random.random()) for _ in clients]
+        calls = [
+            (load.steps if one < SESSIONS else load.unary_calls)(kv, callers[one])
+            for one, kv in enumerate(clients)
+        ]
+        waiter = await client("waiter")
+        await waiter.allocate(1, pool="full")
+        waiting = asyncio.create_task(waiter.allocate(2, pool="full", max_wait=load.PATIENCE))
+        others = [
+            asyncio.create_task(load.silence(address, "silent", progress)),
+            asyncio.create_task(load.silence(address, None, progress)),
+            asyncio.create_task(load.watch(address, states, progress)),
+        ]
+        await progress.reach(len(others))
+        loaded = [asyncio.create_task(load.last_error(one, progress)) for one in calls]
+        await progress.reach(random.randint(100, 400))
+        while not any(pool.waiting for pool in (await waiter.stats()).pools):
+            pass
+        server.send(number)
+        errors = await asyncio.gather(*loaded)
+        attached, unattached, watched = await asyncio.gather(*others)
+        (waited,) = await asyncio.gather(waiting, return_exceptions=True)
+        silent = [attached, unattached]
+        return Ends(errors[:SESSIONS], silent, errors[SESSIONS:], waited, watched, states)
+
+
+def test_second_signal_changes_nothing(tmp_path: Path) -> None:
+    with spawned("--listen", f"unix:{tmp_path}/kv.sock") as server:
+        server.ready()
+        server.send(signal.SIGTERM)
+        server.send(signal.SIGINT)
+        server.send(signal.SIGTERM)
+        assert server.end() == 0
+        assert "Traceback" not in server.log()
+    assert list(tmp_path.iterdir()) == []
