@@ -9,21 +9,14 @@ Rules:
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import NamedTuple, SupportsIndex, TypeAlias, TypeVar
-
-import grpc
-from grpc import aio
+from typing import SupportsIndex
 
 from kvblock import answers, requests
-from kvblock.async_stream import Call, task_is_cancelled
-from kvblock.errors import ClosedError, KVBlockError
-from kvblock.failures import error_of, too_late
-from kvblock.frozen import LARGE_BYTES, OVERTIME
-from kvblock.health import CHECK, is_serving
+from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
+from kvblock.health import is_serving
 from kvblock.results import (
     AuditReport,
     BlockTable,
@@ -37,37 +30,9 @@ from kvblock.results import (
     StepResult,
 )
 from kvblock.session import AsyncSession
-from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Configured, Settings
-from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2_grpc
+from kvblock.settings import Configured, Settings
+from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-Interceptor: TypeAlias = aio.ClientInterceptor
-
-
-class _Connection(NamedTuple):
-    """A channel, its stubs and the event loop that they belong to."""
-
-    loop: asyncio.AbstractEventLoop
-    channel: aio.Channel
-    service: kvblock_pb2_grpc.KVBlockServiceAsyncStub
-    admin: admin_pb2_grpc.KVBlockAdminAsyncStub
-    health: aio.UnaryUnaryMultiCallable[bytes, bytes]
-
-    @classmethod
-    def to(
-        cls, target: str, interceptors: Sequence[Interceptor], loop: asyncio.AbstractEventLoop
-    ) -> _Connection:
-        """A connection for the running loop."""
-        channel = aio.insecure_channel(target, CHANNEL_OPTIONS, interceptors=interceptors)
-        return cls(
-            loop,
-            channel,
-            kvblock_pb2_grpc.KVBlockServiceStub(channel),
-            admin_pb2_grpc.KVBlockAdminStub(channel),
-            channel.unary_unary(CHECK),
-        )
 
 
 class AsyncClient(Configured):
@@ -88,10 +53,9 @@ class AsyncClient(Configured):
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._settings = Settings.of(address, pool, engine, timeout)
-        self._interceptors = tuple(interceptors)
-        self._closed = False
-        self._connection: _Connection | None = None
+        self._connection = AsyncConnection(self._settings, interceptors)
         self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
+        self._call = self._connection.call
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -106,11 +70,9 @@ class AsyncClient(Configured):
 
     async def close(self) -> None:
         """Close the connection; sessions that are open are broken off, running calls end."""
-        self._closed = True
         for session in list(self._sessions):
             await session.close()
-        if self._connection is not None:
-            await self._connection.channel.close()
+        await self._connection.close()
 
     async def allocate(
         self,
@@ -156,9 +118,8 @@ class AsyncClient(Configured):
         kind = pb.FreeReturningCountRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        return (
-            await self._call(self._stubs.service.FreeReturningCount, request, deadline)
-        ).freed_blocks
+        answer = await self._call(self._stubs.service.FreeReturningCount, request, deadline)
+        return answer.freed_blocks
 
     async def get_block_table(
         self,
@@ -177,9 +138,8 @@ class AsyncClient(Configured):
         kind = pb.GetBlockTableRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        return answers.block_table(
-            await self._call(self._stubs.service.GetBlockTable, request, deadline)
-        )
+        answer = await self._call(self._stubs.service.GetBlockTable, request, deadline)
+        return answers.block_table(answer)
 
     async def can_allocate(
         self,
@@ -195,9 +155,8 @@ class AsyncClient(Configured):
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
-        return answers.capacity(
-            await self._call(self._stubs.service.CanAllocate, request, deadline)
-        )
+        answer = await self._call(self._stubs.service.CanAllocate, request, deadline)
+        return answers.capacity(answer)
 
     async def step(
         self,
@@ -229,7 +188,7 @@ class AsyncClient(Configured):
 
         `timeout` (seconds) holds for each of its messages that has none of its own.
         """
-        session = AsyncSession(self._open_stream, self._settings, pool, engine, timeout)
+        session = AsyncSession(self._connection.open_stream, self._settings, pool, engine, timeout)
         self._sessions.add(session)
         return session
 
@@ -288,9 +247,8 @@ class AsyncClient(Configured):
             UnavailableError: no server answers.
 
         """
-        return is_serving(
-            await self._call(self._stubs.health, b"", self._settings.deadline(timeout))
-        )
+        answer = await self._call(self._stubs.health, b"", self._settings.deadline(timeout))
+        return is_serving(answer)
 
     async def _pages(
         self, request: admin_pb2.ListSequencesRequest, timeout: float | None
@@ -303,43 +261,6 @@ class AsyncClient(Configured):
                 return
             request.page_token = page.next_page_token
 
-    async def _call(
-        self,
-        method: aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-        size: int = 0,
-    ) -> ResponseT:
-        error: KVBlockError
-        try:
-            call = method(request, timeout=timeout)
-            if timeout is not None and size > LARGE_BYTES:
-                return await asyncio.wait_for(call, timeout + OVERTIME)
-            return await call
-        except grpc.RpcError as failed:
-            error = error_of(failed, self.address)
-        except asyncio.TimeoutError:
-            error = too_late(self.address)
-        except asyncio.CancelledError:
-            if task_is_cancelled(self._closed):
-                raise
-            error = ClosedError(CLOSED)
-        raise ClosedError(CLOSED) if self._closed else error
-
-    def _open_stream(self) -> Call:
-        return self._stubs.service.Session()
-
     @property
-    def _stubs(self) -> _Connection:
-        """The connection, made in the event loop of the first call."""
-        if self._closed:
-            raise ClosedError(CLOSED)
-        loop = asyncio.get_running_loop()
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = _Connection.to(
-                self._settings.target, self._interceptors, loop
-            )
-        elif connection.loop is not loop:
-            raise RuntimeError("this client belongs to another event loop; make one in each loop")
-        return connection
+    def _stubs(self) -> Stubs:
+        return self._connection.stubs

@@ -137,6 +137,8 @@ def fill_step(
 
 def _column(field: str, values: Iterable[SupportsIndex]) -> Any:
     """Something of a known length that can be read twice; arrays become lists of plain numbers."""
+    if type(values) is list or type(values) is tuple:
+        return values
     to_list = getattr(values, "tolist", None)
     if to_list is not None:
         values = to_list()

@@ -13,15 +13,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import SupportsIndex, TypeAlias, TypeVar
-
-import grpc
+from typing import SupportsIndex
 
 from kvblock import answers, requests
-from kvblock.errors import ClosedError, KVBlockError
-from kvblock.failures import error_of, too_late
-from kvblock.frozen import LARGE_BYTES, OVERTIME, close_in_time
-from kvblock.health import CHECK, is_serving
+from kvblock.health import is_serving
 from kvblock.results import (
     AuditReport,
     BlockTable,
@@ -34,15 +29,11 @@ from kvblock.results import (
     StepPolicy,
     StepResult,
 )
-from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Configured, Settings
+from kvblock.settings import Configured, Settings
+from kvblock.sync_connection import Interceptor, SyncConnection
 from kvblock.sync_session import Session
-from kvblock.sync_stream import Call
-from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2_grpc
+from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-Interceptor: TypeAlias = grpc.UnaryUnaryClientInterceptor | grpc.StreamStreamClientInterceptor
 
 
 class Client(Configured):
@@ -63,16 +54,12 @@ class Client(Configured):
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._settings = Settings.of(address, pool, engine, timeout)
-        channel = grpc.insecure_channel(self._settings.target, options=CHANNEL_OPTIONS)
-        self._closed = False
-        self._close_channel = weakref.finalize(self, close_in_time, channel.close)
-        # At exit the sessions are cancelled; a channel without calls needs nothing more.
-        self._close_channel.atexit = False
+        self._connection = SyncConnection(self._settings, interceptors)
+        forgotten = weakref.finalize(self, self._connection.close)
+        forgotten.atexit = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        intercepted = grpc.intercept_channel(channel, *interceptors) if interceptors else channel
-        self._service = kvblock_pb2_grpc.KVBlockServiceStub(intercepted)
-        self._admin = admin_pb2_grpc.KVBlockAdminStub(intercepted)
-        self._health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = intercepted.unary_unary(CHECK)
+        self._call = self._connection.call
+        self._service, self._admin = self._connection.service, self._connection.admin
 
     def __enter__(self) -> Client:
         return self
@@ -87,10 +74,9 @@ class Client(Configured):
 
     def close(self) -> None:
         """Close the connection; sessions that are open are broken off, running calls end."""
-        self._closed = True
         for session in list(self._sessions):
             session.close()
-        self._close_channel()
+        self._connection.close()
 
     def allocate(
         self,
@@ -203,7 +189,7 @@ class Client(Configured):
 
         `timeout` (seconds) holds for each of its messages that has none of its own.
         """
-        session = Session(self._open_stream, self._settings, pool, engine, timeout)
+        session = Session(self._connection.open_stream, self._settings, pool, engine, timeout)
         self._sessions.add(session)
         return session
 
@@ -262,7 +248,9 @@ class Client(Configured):
             UnavailableError: no server answers.
 
         """
-        return is_serving(self._call(self._health, b"", self._settings.deadline(timeout)))
+        return is_serving(
+            self._call(self._connection.health, b"", self._settings.deadline(timeout))
+        )
 
     def _pages(
         self, request: admin_pb2.ListSequencesRequest, timeout: float | None
@@ -273,28 +261,3 @@ class Client(Configured):
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
-
-    def _call(
-        self,
-        method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
-        request: RequestT,
-        timeout: float | None,
-        size: int = 0,
-    ) -> ResponseT:
-        if self._closed:
-            raise ClosedError(CLOSED)
-        error: KVBlockError
-        try:
-            if timeout is not None and size > LARGE_BYTES:
-                return method.future(request, timeout=timeout).result(timeout + OVERTIME)
-            return method(request, timeout=timeout)
-        except grpc.RpcError as failed:
-            error = error_of(failed, self.address)
-        except grpc.FutureTimeoutError:
-            error = too_late(self.address)
-        raise ClosedError(CLOSED) if self._closed else error
-
-    def _open_stream(self, messages: Iterator[pb.SessionRequest]) -> Call:
-        if self._closed:
-            raise ClosedError(CLOSED)
-        return self._service.Session(messages)

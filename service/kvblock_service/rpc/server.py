@@ -12,19 +12,21 @@ Rules:
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, session
 from kvblock_service.rpc.admin import KVBlockAdmin
+from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
 from kvblock_service.rpc.service import KVBlockService, ServiceOptions
 
@@ -47,7 +49,7 @@ class KVBlockServer:
     ) -> None:
         self._host = host
         self._activity = calls.Activity()
-        self._health = health.aio.HealthServicer()
+        self._health = Health((SERVICE, ADMIN))
         self._listeners = Listeners()
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
@@ -60,6 +62,7 @@ class KVBlockServer:
             ],
         )
         self._add_services(options)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cut_off_call)
 
     def bind(self, address: str) -> None:
         """Listen on an address, too.
@@ -78,13 +81,11 @@ class KVBlockServer:
     async def start(self) -> None:
         """Begin to serve."""
         await self._server.start()
-        for name in ("", SERVICE, ADMIN):
-            await self._health.set(name, HealthCheckResponse.SERVING)
 
     async def drain(self, grace: float) -> None:
         """Take no new work, let what is being served end, and stop within `grace` seconds."""
         deadline = asyncio.get_running_loop().time() + grace
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         self._host.begin_drain()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._activity.wait_idle(), grace)
@@ -139,7 +140,12 @@ class KVBlockServer:
         for name, handlers in ((SERVICE, methods), (ADMIN, admin_methods)):
             generic = grpc.method_handlers_generic_handler(name, handlers)
             self._server.add_generic_rpc_handlers((generic,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
-        reflected = (SERVICE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflected = (SERVICE, ADMIN, HEALTH_SERVICE, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(reflected, self._server)
+
+
+def _is_no_cut_off_call(record: logging.LogRecord) -> bool:
+    """Filter for gRPC's log, which shows a call that the stop has cut off as a bug."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

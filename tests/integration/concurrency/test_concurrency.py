@@ -8,7 +8,6 @@ from random import Random
 import pytest
 from tests.integration.concurrency.clients import PATIENCE, Client, SessionClient, UnaryClient
 from tests.integration.concurrency.history import History
-from tests.integration.seeds import new_seed
 
 import kvblock
 
@@ -19,8 +18,7 @@ POOL = f"main:total={BLOCKS},block_size=16,device=0"
 
 
 @pytest.mark.parametrize("listener", ["unix", "tcp"])
-def test_no_block_is_in_two_tables(listener: str) -> None:
-    seed = new_seed()
+def test_no_block_is_in_two_tables(listener: str, seed: int) -> None:
     arguments = ["--listen", "127.0.0.1:0", "--wait-queue-max", "4", "--page-size-max", "7"]
     with kvblock.EmbeddedServer([POOL], arguments) as server:
         address = server.addresses[0 if listener == "unix" else 1]

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import kvblock
 from kvblock import AsyncClient, KVBlockError
@@ -108,6 +110,39 @@ async def silence(address: str, engine: str | None, progress: Progress) -> KVBlo
         except grpc.aio.AioRpcError as error:
             return error_of(error, address)
     raise AssertionError("the server ended a session as if all was done")
+
+
+async def reflect(address: str, progress: Progress) -> KVBlockError:
+    """A reflection stream that is left open after its first answer."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        generic: Any = channel
+        stub = reflection_pb2_grpc.ServerReflectionStub(generic)
+        call = stub.ServerReflectionInfo(timeout=PATIENCE)
+        try:
+            await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            await call.read()
+            progress.count()
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            return error_of(error, address)
+    raise AssertionError("the server ended a reflection stream as if all was done")
+
+
+@asynccontextmanager
+async def choking(address: str) -> AsyncIterator[None]:
+    """A session whose engine does not read the answer, which is too long to be sent unread."""
+    async with connect(address, "choking") as kv, grpc.aio.insecure_channel(address) as channel:
+        generic: Any = channel
+        call = generic.stream_stream(SESSION)(timeout=PATIENCE)
+        attach = pb.SessionRequest(attach=pb.SessionAttach(engine="choking"))
+        await call.write(attach.SerializeToString())
+        work = pb.EngineStep(allocate_sequence_ids=[1], allocate_num_blocks=[1_000_000])
+        step = pb.SessionRequest(step=pb.SessionStep(step_id=1, step=work))
+        await call.write(step.SerializeToString())
+        while not (await kv.stats()).pools[0].held_blocks:
+            pass
+        yield
+        call.cancel()
 
 
 def connect(address: str, engine: str) -> AsyncClient:

@@ -11,7 +11,6 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from tests.integration.drain import load
-from tests.integration.seeds import new_seed
 from tests.integration.spawned import Spawned, spawned
 
 import kvblock
@@ -31,13 +30,15 @@ class Ends(NamedTuple):
     unary: list[KVBlockError]
     waited: Granted | Refused | BaseException
     watched: KVBlockError
+    reflected: KVBlockError
     states: list[int]
 
 
 @pytest.mark.parametrize("listener", ["unix", "tcp"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
-def test_everybody_is_told(number: signal.Signals, listener: str, tmp_path: Path) -> None:
-    seed = new_seed()
+def test_everybody_is_told(
+    number: signal.Signals, listener: str, tmp_path: Path, seed: int
+) -> None:
     listen = ["--listen", f"unix:{tmp_path}/kv.sock", "--listen", "127.0.0.1:0"]
     full = ["--pool", "full:total=1", "--default-pool", "main"]
     with spawned(*listen, *full, "--grace", str(GRACE)) as server:
@@ -54,8 +55,9 @@ def test_everybody_is_told(number: signal.Signals, listener: str, tmp_path: Path
         assert isinstance(error, UnavailableError), repr(error)
         assert error.reason in (ErrorReason.DRAINING, None)
     assert isinstance(ends.waited, Refused | UnavailableError)
-    # A Watch has no end of its own: gRPC cuts it off after its last state.
-    assert ends.watched.code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
+    # Reflection knows nothing of a drain; gRPC cuts it off.
+    assert ends.reflected.code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
+    assert isinstance(ends.watched, UnavailableError), repr(ends.watched)
     states = [HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]
     assert ends.states == states
     assert "Traceback" not in log, log
@@ -87,6 +89,7 @@ async def run_into_the_end(
             asyncio.create_task(load.silence(address, "silent", progress)),
             asyncio.create_task(load.silence(address, None, progress)),
             asyncio.create_task(load.watch(address, states, progress)),
+            asyncio.create_task(load.reflect(address, progress)),
         ]
         await progress.reach(len(others))
         loaded = [asyncio.create_task(load.last_error(one, progress)) for one in calls]
@@ -95,10 +98,10 @@ async def run_into_the_end(
             pass
         server.send(number)
         errors = await asyncio.gather(*loaded)
-        attached, unattached, watched = await asyncio.gather(*others)
+        *silent, watched, reflected = await asyncio.gather(*others)
         (waited,) = await asyncio.gather(waiting, return_exceptions=True)
-        silent = [attached, unattached]
-        return Ends(errors[:SESSIONS], silent, errors[SESSIONS:], waited, watched, states)
+        sessions, unary = errors[:SESSIONS], errors[SESSIONS:]
+        return Ends(sessions, silent, unary, waited, watched, reflected, states)
 
 
 def test_second_signal_changes_nothing(tmp_path: Path) -> None:
@@ -109,4 +112,45 @@ def test_second_signal_changes_nothing(tmp_path: Path) -> None:
         server.send(signal.SIGTERM)
         assert server.end() == 0
         assert "Traceback" not in server.log()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_watchers_do_not_know_of_one_another(tmp_path: Path) -> None:
+    """Who watches on is told the end, though another watcher has left before."""
+
+    async def scenario(address: str, server: Spawned) -> None:
+        progress = load.Progress()
+        seen: list[list[int]] = [[], []]
+        leaves, stays = (
+            asyncio.create_task(load.watch(address, states, progress)) for states in seen
+        )
+        await progress.reach(2)
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        async with load.connect(address, "e") as kv:
+            await kv.stats()
+        server.send(signal.SIGTERM)
+        assert isinstance(await stays, UnavailableError)
+        assert seen[1] == [HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]
+
+    with spawned("--listen", f"unix:{tmp_path}/kv.sock", "--grace", str(GRACE)) as server:
+        (address,) = server.ready()
+        asyncio.run(scenario(address, server))
+        assert server.end() == 0
+        assert "Traceback" not in server.log()
+
+
+def test_call_that_hangs_is_cut_off_when_the_grace_time_is_over(tmp_path: Path) -> None:
+    """An engine that reads no answers cannot hold the server for longer than that."""
+
+    async def scenario(address: str, server: Spawned) -> int:
+        async with load.choking(address):
+            server.send(signal.SIGTERM)
+            return await asyncio.to_thread(server.end)
+
+    listen = ["--listen", f"unix:{tmp_path}/kv.sock", "--grace", "0.3"]
+    with spawned("--pool", "a:total=1000000", "--default-pool", "a", *listen) as server:
+        (address,) = server.ready()
+        assert asyncio.run(scenario(address, server)) == 0
+        assert "Traceback" not in server.log(), server.log()
     assert list(tmp_path.iterdir()) == []

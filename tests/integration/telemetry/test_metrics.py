@@ -100,6 +100,9 @@ def test_calls_and_steps_are_counted_and_timed(receiver: Receiver) -> None:
     point = calls[f"{METHOD}Allocate", "OK"]
     assert point.sum > 0
     assert min(point.explicit_bounds) == 0.00005
+    shown = {exemplar.trace_id.hex() for exemplar in point.exemplars}
+    assert shown
+    assert shown <= {span.trace_id for span in receiver.named(f"{METHOD}Allocate")}
     (steps,) = receiver.points("kvblock.step.duration").values()
     assert steps.count == 2
 

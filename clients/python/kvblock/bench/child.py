@@ -1,8 +1,8 @@
 """The other processes of a benchmark: started, waited for, and ended.
 
 Rules:
-- A child is ready when it has written a line that holds a text known beforehand, in any case; what it writes
-  afterwards is not read, so only processes that write little may be started here.
+- A child is ready when it has written a line that holds a text known beforehand, in any case;
+  what it writes afterwards is not read, so only processes that write little may be started here.
 - It is ended with SIGTERM by whoever started it, also when the benchmark fails.
 """
 
@@ -11,19 +11,25 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Timer
+from typing import IO
 
 from kvblock.bench import echo
+from kvblock.bench.placement import client_core, server_core
 from kvblock.bench.workload import BenchError
 
 _START_SECONDS = 30.0
 
 
 @contextmanager
-def child(command: Sequence[str], ready: str) -> Iterator[str]:
+def child(
+    command: Sequence[str],
+    ready: str,
+    place: Callable[[], AbstractContextManager[None]] = server_core,
+) -> Iterator[str]:
     """Run a process while the block lasts; gives the line that says it is ready.
 
     Raises:
@@ -32,7 +38,7 @@ def child(command: Sequence[str], ready: str) -> Iterator[str]:
     """
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        _started(command, errors, place) as process,
     ):
         timer = Timer(_START_SECONDS, process.kill)
         timer.start()
@@ -63,7 +69,25 @@ def echo_server(address: str) -> Iterator[str]:
 
 
 @contextmanager
+def collector() -> Iterator[str]:
+    """A collector of telemetry that throws everything away; gives its HOST:PORT.
+
+    It has next to nothing to do, and does it where the client runs, not beside the servers.
+    """
+    command = [sys.executable, "-m", "kvblock.bench.echo", "127.0.0.1:0"]
+    with child(command, echo.READY, client_core) as line:
+        yield line.removeprefix(echo.READY)
+
+
+@contextmanager
 def private_directory() -> Iterator[Path]:
     """A directory of our own, for sockets; their paths have to be short."""
     with tempfile.TemporaryDirectory(prefix="kvblock-bench-") as directory:
         yield Path(directory)
+
+
+def _started(
+    command: Sequence[str], errors: IO[str], place: Callable[[], AbstractContextManager[None]]
+) -> subprocess.Popen[str]:
+    with place():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)

@@ -10,6 +10,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from kvblock.bench import placement
+
 _PACKAGES = ("grpcio", "protobuf", "redis", "hiredis", "opentelemetry-sdk")
 
 
@@ -19,6 +21,7 @@ def facts() -> dict[str, object]:
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "cpu": _processor(),
         "cores": _cores(),
+        "placement": placement.description(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }

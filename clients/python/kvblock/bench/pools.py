@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 import kvblock
 from kvblock.bench import raw
 from kvblock.bench.interleave import Tick, interleave
-from kvblock.bench.own_servers import POOL, channels, own_server
+from kvblock.bench.own_server import POOL, own_server
 from kvblock.bench.stage import Stage
 from kvblock.bench.workload import BenchError, StepBytes
 
@@ -29,11 +29,13 @@ _TABLES_PER_STEP = 250
 async def large_pool(stage: Stage) -> None:
     """Steps in a pool of 2^24 blocks against steps in one of 2^14."""
     blocks = {"small": SMALL, "large": LARGE_WHEN_QUICK if stage.quick else LARGE}
-    servers = {name: own_server(count) for name, count in blocks.items()}
     details: dict[str, object] = {"blocks": blocks}
     ratios = []
     async with AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(channels(servers))
+        servers = {
+            name: await stack.enter_async_context(own_server(count))
+            for name, count in blocks.items()
+        }
         for name, server in servers.items():
             _use_whole(server.address, blocks[name], stage.part(0, 1 + len(SIZES)))
         for index, size in enumerate(SIZES):
@@ -41,9 +43,9 @@ async def large_pool(stage: Stage) -> None:
             async with AsyncExitStack() as sessions:
                 subjects = {
                     name: await sessions.enter_async_context(
-                        raw.session(channel, POOL, "bench", size)
+                        raw.session(server.channel, POOL, "bench", size)
                     )
-                    for name, channel in opened.items()
+                    for name, server in servers.items()
                 }
                 found = await interleave(
                     subjects,

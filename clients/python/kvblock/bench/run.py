@@ -25,7 +25,7 @@ from kvblock.bench.child import echo_server, private_directory
 from kvblock.bench.core import core
 from kvblock.bench.engines import COUNTS, engines
 from kvblock.bench.engines import SIZE as ENGINE_STEP
-from kvblock.bench.own_servers import POOL, own_server
+from kvblock.bench.own_server import POOL, own_server
 from kvblock.bench.pools import LARGE, large_pool
 from kvblock.bench.stage import Results, Servers, Stage
 from kvblock.bench.tracing import tracing
@@ -157,12 +157,13 @@ async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
         directory = stack.enter_context(private_directory())
         process = None
         if address is None:
-            server = stack.enter_context(own_server(_POOL_BLOCKS))
-            address, pool, process = server.address, POOL, server.process.pid
+            server = await stack.enter_async_context(own_server(_POOL_BLOCKS))
+            address, pool, process, ours = server.address, POOL, server.process, server.channel
+        else:
+            ours = await stack.enter_async_context(raw.open_channel(address))
         unix = address.startswith("unix:")
         where = f"unix:{directory / 'echo.sock'}" if unix else "127.0.0.1:0"
         bare = stack.enter_context(echo_server(where))
-        ours = await stack.enter_async_context(raw.open_channel(address))
         echo = await stack.enter_async_context(raw.open_channel(bare))
         yield Servers(address, ours, echo, pool, process)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from kvblock.bench import raw
-from kvblock.bench.child import echo_server
+from kvblock.bench.child import collector
 from kvblock.bench.interleave import Comparison, interleave
-from kvblock.bench.own_servers import POOL, TELEMETRY_OFF, channels, own_server
+from kvblock.bench.own_server import POOL, TELEMETRY_OFF, own_server
 from kvblock.bench.stage import Stage
 from kvblock.bench.workload import StepBytes
 
@@ -21,30 +21,40 @@ SIZE = 32
 
 _RATIOS = {"1pct": "0.01", "all": "1.0"}
 _OFF = "off"
+_CALLS = 100
+"""Calls in a slice: long enough that most of what they lead to export is sent within it."""
 
 
 async def tracing(stage: Stage) -> None:
     """Steps with sampled traces against steps without telemetry."""
     async with AsyncExitStack() as stack:
-        collector = stack.enter_context(echo_server("127.0.0.1:0"))
+        address = stack.enter_context(collector())
         telemetry = {_OFF: TELEMETRY_OFF} | {
-            name: _variables(collector, ratio) for name, ratio in _RATIOS.items()
+            name: _variables(address, ratio) for name, ratio in _RATIOS.items()
         }
-        servers = {name: own_server(1 << 14, variables) for name, variables in telemetry.items()}
-        opened = await stack.enter_async_context(channels(servers))
+        servers = {
+            name: await stack.enter_async_context(own_server(1 << 14, variables))
+            for name, variables in telemetry.items()
+        }
         steps = StepBytes(SIZE, POOL, "bench")
         async with AsyncExitStack() as sessions:
             streams = {
-                name: await sessions.enter_async_context(raw.session(channel, POOL, "bench", SIZE))
-                for name, channel in opened.items()
+                name: await sessions.enter_async_context(
+                    raw.session(server.channel, POOL, "bench", SIZE)
+                )
+                for name, server in servers.items()
             }
-            stream = await interleave(streams, steps.session, stage.plan(12), stage.part(0, 2))
+            stream = await interleave(
+                streams, steps.session, stage.plan(12, calls=_CALLS), stage.part(0, 2)
+            )
         steps = StepBytes(SIZE, POOL, "bench")
         unary_calls = {
-            name: await stack.enter_async_context(raw.steps(channel, steps, SIZE))
-            for name, channel in opened.items()
+            name: await stack.enter_async_context(raw.steps(server.channel, steps, SIZE))
+            for name, server in servers.items()
         }
-        unary = await interleave(unary_calls, steps.unary, stage.plan(10), stage.part(1, 2))
+        unary = await interleave(
+            unary_calls, steps.unary, stage.plan(12, calls=_CALLS), stage.part(1, 2)
+        )
     for name, ratio in _ratios(stream).items():
         stage.results.figures[f"tracing_{name}_over_off"] = ratio
     stage.results.details["tracing"] = {

@@ -81,13 +81,13 @@ def bench(
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise CommandError(USAGE, f"--json {json_file}: is no file in a directory that exists")
 
-    from kvblock.bench import machine, report
+    from kvblock.bench import machine, placement, report
     from kvblock.bench.run import SECTIONS, run
     from kvblock.bench.workload import BenchError
 
     weight = sum(SECTIONS[name].weight for name in chosen)
     try:
-        with _progress(weight) as begin:
+        with placement.client_core(), _progress(weight) as begin:
             results = asyncio.run(run(address, pool, chosen, begin, quick=quick))
     except BenchError as error:
         raise CommandError(REFUSED, str(error)) from None

@@ -1,0 +1,53 @@
+"""grpc.health.v1: SERVING until the drain, then NOT_SERVING for good.
+
+Rules:
+- Every Watch is told NOT_SERVING, and ends with UNAVAILABLE then: a stream that was left to be cut
+  off would end with CANCELLED, and with a traceback in the log.
+- Watchers do not know of one another. (The servicer of grpcio-health-checking forgets all watchers
+  of a service when one of them leaves.)
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthServicer
+
+Context: TypeAlias = "grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse]"
+
+
+class Health(HealthServicer):
+    """The health of a server and of the services it names."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._services = ("", *services)
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Say NOT_SERVING from now on."""
+        self._draining.set()
+
+    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
+        """The health now."""
+        if request.service not in self._services:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} is watched here"
+            )
+        return self._answer(request)
+
+    async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
+        """The health now and when it changes."""
+        if not self._draining.is_set():
+            await context.write(self._answer(request))
+            await self._draining.wait()
+        await context.write(self._answer(request))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+
+    def _answer(self, request: HealthCheckRequest) -> HealthCheckResponse:
+        if request.service not in self._services:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+        if self._draining.is_set():
+            return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
+        return HealthCheckResponse(status=HealthCheckResponse.SERVING)
