@@ -21,7 +21,7 @@ from kvblock_service.core.commands import (
     Outcome,
     RefusalReason,
 )
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.pool import Bounds, Geometry, Pool, blocks_of
 from kvblock_service.errors import StateLimit
 
 
@@ -169,7 +169,7 @@ class PoolHost:
                 floor = after[1] if after and name == after[0] else -1
                 ids = sorted(sequence for sequence in engine.tables if sequence > floor)
                 rows += [
-                    SequenceRow(name, sequence, len(engine.tables[sequence]))
+                    SequenceRow(name, sequence, len(blocks_of(engine.tables[sequence])))
                     for sequence in ids[: count - len(rows)]
                 ]
                 if len(rows) == count:

@@ -10,7 +10,7 @@ from tests.property.model import ModelPool
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Allocate, Command, Free, Release, Step, StepPolicy
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.pool import Bounds, Geometry, Pool, blocks_of
 
 engines = st.sampled_from(["a", "b", "c", "d"])
 sequences = st.sampled_from([0, 1, 2, 3, 4, 2**64 - 1])
@@ -82,7 +82,7 @@ class PoolMachine(RuleBasedStateMachine):
     def is_the_same(self) -> None:
         pool, model = self.pool, self.model
         tables = {
-            name: {one: list(table) for one, table in engine.tables.items()}
+            name: {one: list(blocks_of(table)) for one, table in engine.tables.items()}
             for name, engine in pool.engines.items()
         }
         assert tables == model.tables

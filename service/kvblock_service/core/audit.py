@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kvblock_service.core.pool import Engine, Pool
+from kvblock_service.core.pool import Engine, Pool, blocks_of
 
 VIOLATIONS_MAX = 100
 _FREED = 0xFFFFFFFF
@@ -36,7 +36,9 @@ def audit(pool: Pool) -> Report:
     never_used = max(0, pool.geometry.total_blocks - pool.free_list.fresh)
     return Report(
         free_blocks=len(pool.free_list.freed) + never_used,
-        held_blocks=sum(len(table) for engine in engines for table in engine.tables.values()),
+        held_blocks=sum(
+            len(blocks_of(table)) for engine in engines for table in engine.tables.values()
+        ),
         sequences=sum(len(engine.tables) for engine in engines),
         violations=violations,
     )
@@ -74,7 +76,8 @@ def _tables(pool: Pool, engine: Engine, places: "array[int]") -> Iterator[str]:
     held = 0
     if not engine.tables:
         yield f"engine {engine.name} is kept without a table"
-    for sequence_id, table in engine.tables.items():
+    for sequence_id, held_as in engine.tables.items():
+        table = blocks_of(held_as)
         where = f"the table of sequence {sequence_id} of engine {engine.name}"
         held += len(table)
         if not table:

@@ -9,7 +9,6 @@ Rules:
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
 
 
 class FreeList:
@@ -44,10 +43,24 @@ class FreeList:
             self.fresh = end
         return taken
 
-    def give(self, tables: Iterable[Sequence[int]]) -> int:
-        """Take tables back, in order; answer how many blocks they had."""
-        blocks: list[int] = []
-        for table in tables:
-            blocks.extend(table)
-        self.freed.fromlist(blocks)
-        return len(blocks)
+    def give(self, tables: "list[int | array[int] | None]") -> list[int]:
+        """Take tables back, in order, and answer how many blocks each one had.
+
+        A table is an array of blocks, or the number of its only block; None is none at all.
+        """
+        freed = self.freed
+        try:
+            # Most tables of a step have one block; anything else leaves the stack unchanged.
+            freed.fromlist(tables)  # type: ignore[arg-type]
+            return [1] * len(tables)
+        except TypeError:
+            return [self._give_one(table) for table in tables]
+
+    def _give_one(self, table: "int | array[int] | None") -> int:
+        if table is None:
+            return 0
+        if isinstance(table, int):
+            self.freed.append(table)
+            return 1
+        self.freed.extend(table)
+        return len(table)

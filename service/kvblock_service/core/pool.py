@@ -5,14 +5,14 @@ Rules:
 - `holders[block]` is the number of the engine that holds the block, or held it last;
   it covers the blocks that were ever handed out.
 - A table is in `Engine.tables` exactly while it has at least one block. A table of one block may
-  be a tuple, which is made fastest; every other one is an array, which is smallest.
+  be that block's number itself, which costs nothing to make; every other one is an array.
 - An engine is in `engines` exactly while it has at least one table; its number is its alone.
 - A command takes effect whole or not at all, except that the frees of a step stay done when its
   allocations are refused.
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from kvblock_service.core.commands import (
@@ -32,7 +32,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.free_list import FreeList
 
-Table: TypeAlias = "tuple[int] | array[int]"
+Table: TypeAlias = "int | array[int]"
 
 
 class Geometry(NamedTuple):
@@ -98,7 +98,7 @@ class Pool:
         """A copy of a sequence's table in table order, or None when it has none."""
         owner = self.engines.get(engine)
         table = owner.tables.get(sequence_id) if owner else None
-        return None if table is None else list(table)
+        return None if table is None else list(blocks_of(table))
 
     def _allocate(self, command: Allocate) -> Granted | Refused | LimitReached:
         name, sequence_id, need = command
@@ -111,9 +111,9 @@ class Pool:
                 return crossed
         engine = engine or self._enter(name)
         blocks = self._take(engine, need)
-        self._append(engine, (sequence_id,), _runs(blocks, (need,)))
+        self._append(engine, (sequence_id,), blocks if need == 1 else (array("I", blocks),))
         self.revision += 1
-        return Granted(blocks, len(engine.tables[sequence_id]))
+        return Granted(blocks, len(blocks_of(engine.tables[sequence_id])))
 
     def _free(self, command: Free) -> Freed:
         engine = self.engines.get(command.engine)
@@ -195,14 +195,15 @@ class Pool:
 
     def _give_back(self, engine: Engine, sequence_ids: Sequence[int]) -> list[int]:
         """Free sequences in order; answer how many blocks each one had."""
-        tables = list(map(engine.tables.pop, sequence_ids, [()] * len(sequence_ids)))
-        count = self.free_list.give(tables)
+        tables = list(map(engine.tables.pop, sequence_ids, [None] * len(sequence_ids)))
+        counts = self.free_list.give(tables)
+        count = sum(counts)
         engine.held -= count
         self.freed_total += count
-        return list(map(len, tables))
+        return counts
 
     @staticmethod
-    def _append(engine: Engine, sequence_ids: Sequence[int], runs: Iterable[Table]) -> None:
+    def _append(engine: Engine, sequence_ids: Sequence[int], runs: Sequence[Table]) -> None:
         """Append to each sequence's table its run of blocks."""
         tables = engine.tables
         if tables.keys().isdisjoint(sequence_ids):
@@ -212,10 +213,10 @@ class Pool:
             table = tables.get(sequence_id)
             if table is None:
                 tables[sequence_id] = run
-            elif isinstance(table, tuple):
-                tables[sequence_id] = array("I", (*table, *run))
+            elif isinstance(table, int):
+                tables[sequence_id] = array("I", (table, *blocks_of(run)))
             else:
-                table.extend(run)
+                table.extend(blocks_of(run))
 
     def _crossed(
         self, engine: Engine | None, free_ids: Sequence[int], allocate_ids: Sequence[int]
@@ -250,10 +251,15 @@ class Pool:
             self._spare_numbers.append(engine.number)
 
 
-def _runs(blocks: list[int], counts: Sequence[int]) -> Iterable[Table]:
+def blocks_of(table: Table) -> Sequence[int]:
+    """The blocks of a table, in table order."""
+    return (table,) if isinstance(table, int) else table
+
+
+def _runs(blocks: list[int], counts: Sequence[int]) -> Sequence[Table]:
     """Cut blocks into tables of these lengths; without any, into tables of one block."""
     if not counts:
-        return zip(blocks, strict=True)
+        return blocks
     packed = array("I", blocks)
     runs = []
     start = 0

@@ -1,8 +1,8 @@
 """grpc.health.v1: SERVING until the drain, then NOT_SERVING for good.
 
 Rules:
-- Every Watch is told NOT_SERVING, and ends with UNAVAILABLE then: a stream that was left to be cut
-  off would end with CANCELLED, and with a traceback in the log.
+- Every Watch is told NOT_SERVING, and ends with UNAVAILABLE then; one that was left to be cut off
+  would end with CANCELLED.
 - Watchers do not know of one another. (The servicer of grpcio-health-checking forgets all watchers
   of a service when one of them leaves.)
 """

@@ -12,7 +12,6 @@ Rules:
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
@@ -62,7 +61,6 @@ class KVBlockServer:
             ],
         )
         self._add_services(options)
-        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_cut_off_call)
 
     def bind(self, address: str) -> None:
         """Listen on an address, too.
@@ -92,6 +90,7 @@ class KVBlockServer:
         await self._answer_late_calls(deadline)
         left = deadline - asyncio.get_running_loop().time()
         await self._server.stop(max(0.0, min(left, _LAST_WORDS_SECONDS)))
+        await _let_cut_off_calls_end()
 
     def release(self) -> None:
         """Give up the addresses; to be called when the server has stopped or never started."""
@@ -146,6 +145,11 @@ class KVBlockServer:
         reflection.enable_server_reflection(reflected, self._server)
 
 
-def _is_no_cut_off_call(record: logging.LogRecord) -> bool:
-    """Filter for gRPC's log, which shows a call that the stop has cut off as a bug."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+async def _let_cut_off_calls_end() -> None:
+    """Wait for gRPC's tasks of calls that its stop has cut off.
+
+    It logs a traceback for each one that is still there when the event loop ends.
+    """
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    if rest:
+        await asyncio.wait(rest, timeout=_LAST_WORDS_SECONDS)

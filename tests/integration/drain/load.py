@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -115,8 +115,7 @@ async def silence(address: str, engine: str | None, progress: Progress) -> KVBlo
 async def reflect(address: str, progress: Progress) -> KVBlockError:
     """A reflection stream that is left open after its first answer."""
     async with grpc.aio.insecure_channel(address) as channel:
-        generic: Any = channel
-        stub = reflection_pb2_grpc.ServerReflectionStub(generic)
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast(grpc.Channel, channel))
         call = stub.ServerReflectionInfo(timeout=PATIENCE)
         try:
             await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))

@@ -20,7 +20,8 @@ BLOCKS = 64
 HOLD_FOREVER = """
 import sys, threading
 import kvblock
-session = kvblock.connect(sys.argv[1], engine=sys.argv[2]).session()
+kv = kvblock.connect(sys.argv[1], engine=sys.argv[2])
+session = kv.session()
 session.attach()
 session.step(allocate=[1, 2], num_blocks=[2, 1])
 print("holding", flush=True)

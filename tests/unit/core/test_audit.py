@@ -6,7 +6,7 @@ import pytest
 from tests.unit.core.pools import Desk
 
 from kvblock_service.core.audit import VIOLATIONS_MAX, audit
-from kvblock_service.core.pool import Engine, Pool
+from kvblock_service.core.pool import Engine, Pool, blocks_of
 
 
 @pytest.fixture
@@ -22,8 +22,9 @@ def pool() -> Pool:
     desk.free(10, engine="c")
     assert desk.pool.free_list.freed.tolist() == [5, 6]
     for engine in desk.pool.engines.values():
-        # Damage is planted by hand, also in tables of one block: those are tuples otherwise.
-        engine.tables.update({one: array("I", table) for one, table in engine.tables.items()})
+        # Damage is planted by hand, also in tables of one block: those are plain numbers otherwise.
+        for one, held_as in engine.tables.items():
+            engine.tables[one] = array("I", blocks_of(held_as))
     return desk.pool
 
 
@@ -65,7 +66,7 @@ def test_leaked_block(pool: Pool) -> None:
 
 def test_leaked_table(pool: Pool) -> None:
     engine = pool.engines["a"]
-    engine.held -= len(engine.tables.pop(1))
+    engine.held -= len(blocks_of(engine.tables.pop(1)))
     pool.freed_total += 2
     found = violations(pool)
     assert "block 0 is neither free nor in a table" in found
@@ -138,7 +139,7 @@ def test_engine_without_a_table(pool: Pool) -> None:
 def test_engines_that_share_a_number(pool: Pool) -> None:
     shared = pool.engines["a"].number
     pool.engines["b"].number = shared
-    for block in pool.engines["b"].tables[1]:
+    for block in table(pool, "b", 1):
         pool.holders[block] = shared
     assert f"engines a and b have the same number {shared}" in violations(pool)
 

@@ -2,8 +2,8 @@
 
 Rules:
 - A packed `repeated fixed32` or `fixed64` field is a key, a length in bytes and the numbers as
-  little-endian words. Written in one piece here and merged into a message, a column costs less
-  than half of what the message's own `extend` takes, which looks at each number by itself.
+  little-endian words. Written in one piece here and merged into a message, a long column costs
+  less than through the message's own `extend`, which looks at each number by itself.
 - Knows the wire format of packed fields, and nothing of the contract's messages.
 """
 
@@ -36,9 +36,6 @@ def packed_field(number: int, width: Literal["I", "Q"], column: Iterable[Support
 
 
 def _varint(value: int) -> bytes:
-    digits = bytearray()
-    while value > 127:
-        digits.append(value & 127 | 128)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)
+    if value < 128:
+        return bytes((value,))
+    return bytes((value & 127 | 128,)) + _varint(value >> 7)
