@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import warnings
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 PROTOS = ROOT / "protos"
 FILES = [str(path.relative_to(PROTOS)) for path in sorted(PROTOS.rglob("*.proto"))]
 DOMAIN = "kvblock.v1"
+GO = Path(__file__).with_name("drivers") / "go"
+GO_OPT = "opt=module=kvblock"
+GO_PLUGINS = [
+    "google.golang.org/protobuf/cmd/protoc-gen-go",
+    "google.golang.org/grpc/cmd/protoc-gen-go-grpc",
+]
 
 
 class Outcome(NamedTuple):
@@ -121,7 +130,39 @@ def python_on_reflection(_: Path) -> Iterator[Driver]:
         yield driver
 
 
+@contextmanager
+def go_on_protoc(folder: Path) -> Iterator[Driver]:
+    """Stubs that are made now, and a driver that is built on them."""
+    shutil.copytree(GO, folder, dirs_exist_ok=True)
+    tools, driver = folder / "tools", folder / "driver"
+    tools.mkdir()
+    env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
+    build = ["go", "build", "-o"]
+    subprocess.run([*build, f"{tools}/", *GO_PLUGINS], cwd=folder, env=env, check=True)
+    into = (f"--{name}_{rest}" for name in ("go", "go-grpc") for rest in (f"out={folder}", GO_OPT))
+    protoc(*into, path=str(tools))
+    subprocess.run([*build, driver, "."], cwd=folder, env=env, check=True)
+    with running([driver]) as process:
+        yield process
+
+
+def why_no_go() -> str | None:
+    """What is missing for the Go driver; None when nothing is."""
+    if shutil.which("go") is None:
+        return "there is no go"
+    found = re.search(r"go version go(\d+)\.(\d+)", subprocess.getoutput("go version"))
+    needed = re.search(r"^go (\d+)\.(\d+)", (GO / "go.mod").read_text(), re.MULTILINE)
+    assert needed is not None
+    if found is None or tuple(map(int, found.groups())) < tuple(map(int, needed.groups())):
+        return f"go is older than {needed[0]}"
+    return None
+
+
 DRIVERS: dict[str, Callable[[Path], AbstractContextManager[Driver]]] = {
     "protoc": python_on_protoc,
     "reflection": python_on_reflection,
 }
+if reason := why_no_go():
+    warnings.warn(f"the vectors run without the Go driver: {reason}", stacklevel=1)
+else:
+    DRIVERS["go"] = go_on_protoc

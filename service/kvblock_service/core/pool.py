@@ -75,7 +75,7 @@ class Pool:
         self.allocated_total = 0
         self.freed_total = 0
         self.refused_total = dict.fromkeys(RefusalReason, 0)
-        self.holders = array("I")
+        self.holders: list[int] = []
         self._spare_numbers: list[int] = []
         self._next_number = 1
         self._appliers: dict[type, Callable[[Any], Outcome]] = {
@@ -186,7 +186,7 @@ class Pool:
         number = engine.number
         unused = self.free_list.fresh - len(holders)
         if unused:
-            holders.extend(array("I", [0]) * unused)
+            holders.extend([0] * unused)
         for block in blocks:
             holders[block] = number
         engine.held += count

@@ -10,16 +10,13 @@ from typing import Any
 from kvblock.bench.stage import Stage
 from kvblock.bench.workload import BenchError
 
-BLOCKS = 4_000_000
-BLOCKS_WHEN_QUICK = 2_000_000
-
 
 async def core(stage: Stage) -> None:
     """Run both measurements, each in a fresh process."""
     speed = await _measure("speed", str(stage.plan(12).seconds))
     stage.results.details["core_step"] = speed
     stage.tick(0.5)
-    blocks = BLOCKS_WHEN_QUICK if stage.quick else BLOCKS
+    blocks = stage.effort.memory
     by_moment = await _measure("memory", str(blocks))
     stage.results.figures["bytes_per_block"] = max(by_moment.values())
     stage.results.details["bytes_per_block"] = {"blocks": blocks} | by_moment

@@ -64,7 +64,8 @@ class _Fleet:
 async def engines(stage: Stage) -> None:
     """1, 8 and 64 engines, each with a session."""
     by_count: dict[str, object] = {}
-    for index, count in enumerate(COUNTS):
+    counts = stage.fitting("engines at once:", COUNTS, SIZE)
+    for index, count in enumerate(counts):
         plan = stage.plan(6, calls=_STEPS_PER_SLICE // count)
         steps = [StepBytes(SIZE, stage.servers.pool, stage.engine) for _ in range(count)]
 
@@ -72,7 +73,7 @@ async def engines(stage: Stage) -> None:
             return [each.session(calls) for each in steps]
 
         async with _fleets(stage, count, make(1)) as fleets:
-            found = await interleave(fleets, make, plan, stage.part(index, len(COUNTS)))
+            found = await interleave(fleets, make, plan, stage.part(index, len(counts)))
         by_count[str(count)] = {
             name: _figures(found, name, fleet.slices[plan.warm_up :])
             for name, fleet in fleets.items()

@@ -51,7 +51,7 @@ GOALS = (
     Goal(_REDIS, "32", "Redis / step in a session", 2, 1.5, True),
     Goal(_REDIS, "256", "Redis / step in a session", 8, 4.5, True),
     Goal(_REDIS, "2048", "Redis / step in a session", 15, 8, True),
-    Goal("large_pool_over_small", "", "pool of 2^24 blocks / pool of 2^14", None, 1.15),
+    Goal("large_pool_over_small", "", "pool of 2^24 blocks (quick: 2^20) / of 2^14", None, 1.15),
     Goal("bytes_per_block", "", "resident bytes per used block", None, 48),
     Goal("tracing_1pct_over_off", "", "1 % of steps traced / telemetry off", None, 1.1),
     Goal("tracing_all_over_off", "", "all steps traced / telemetry off", None, None),

@@ -18,8 +18,6 @@ from kvblock.bench.stage import Stage
 from kvblock.bench.workload import BenchError, StepBytes
 
 SMALL = 1 << 14
-LARGE = 1 << 24
-LARGE_WHEN_QUICK = 1 << 20
 SIZES = (32, 256)
 TABLE = 1000
 
@@ -28,7 +26,7 @@ _TABLES_PER_STEP = 250
 
 async def large_pool(stage: Stage) -> None:
     """Steps in a pool of 2^24 blocks against steps in one of 2^14."""
-    blocks = {"small": SMALL, "large": LARGE_WHEN_QUICK if stage.quick else LARGE}
+    blocks = {"small": SMALL, "large": stage.effort.large_pool}
     details: dict[str, object] = {"blocks": blocks}
     ratios = []
     async with AsyncExitStack() as stack:

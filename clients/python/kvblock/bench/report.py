@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvblock.bench.goals import GOALS, Goal
-from kvblock.bench.stage import Results
+from kvblock.bench.stage import FULL, Effort, Results
 
 _MARKS = {
     "goal": ("goal reached", "green"),
@@ -16,11 +16,12 @@ _MARKS = {
 }
 
 
-def document(results: Results, machine: dict[str, object], quick: bool) -> dict[str, object]:
+def document(results: Results, machine: dict[str, object], effort: Effort) -> dict[str, object]:
     """Everything that was measured; the figures stand at the top under their keys."""
     return results.figures | {
         "missing": results.missing,
-        "quick": quick,
+        "quick": effort is not FULL,
+        "effort": effort._asdict(),
         "machine": machine,
         "goals": [goal._asdict() for goal in GOALS],
         "details": results.details,

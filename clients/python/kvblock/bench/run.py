@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,16 +22,14 @@ from kvblock.bench import raw
 from kvblock.bench.against_echo import stream, unary
 from kvblock.bench.child import echo_server, private_directory
 from kvblock.bench.core import core
-from kvblock.bench.engines import COUNTS, engines
-from kvblock.bench.engines import SIZE as ENGINE_STEP
+from kvblock.bench.engines import engines
 from kvblock.bench.own_server import POOL, own_server
-from kvblock.bench.pools import LARGE, large_pool
-from kvblock.bench.stage import Results, Servers, Stage
+from kvblock.bench.pools import large_pool
+from kvblock.bench.stage import Effort, Results, Servers, Stage
 from kvblock.bench.tracing import tracing
-from kvblock.bench.workload import SIZES, BenchError
+from kvblock.bench.workload import BenchError
 
 _POOL_BLOCKS = 1 << 16
-_BYTES_FOR_LARGE_POOL = 80 * LARGE
 
 
 class Section(NamedTuple):
@@ -67,16 +64,6 @@ def _lacking_redis() -> str:
     return ""
 
 
-def _lacking_memory() -> str:
-    pages = "SC_AVPHYS_PAGES"
-    if pages not in os.sysconf_names:
-        return ""
-    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    if free >= _BYTES_FOR_LARGE_POOL:
-        return ""
-    return f"a pool of 2^24 used blocks needs 1.3 GB of memory, {free / 1e9:.1f} GB are free"
-
-
 async def _redis(stage: Stage) -> None:
     from kvblock.bench.redis_rival import against_redis
 
@@ -98,7 +85,7 @@ SECTIONS = {
     "redis": Section("Redis", ("redis_over_stream_step",), 52, _redis, _lacking_redis, True),
     "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
     "pools": Section(
-        "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_memory, False
+        "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_nothing, False
     ),
     "tracing": Section(
         "tracing",
@@ -113,7 +100,7 @@ SECTIONS = {
 
 
 async def run(
-    address: str | None, pool: str, only: Iterable[str], begin: Begin, *, quick: bool
+    address: str | None, pool: str, only: Iterable[str], begin: Begin, effort: Effort
 ) -> Results:
     """Run the sections named in `only`, all of them when it is empty.
 
@@ -131,7 +118,7 @@ async def run(
     chosen = {n: s for n, s in chosen.items() if _can_run(s, address is not None, results)}
     try:
         async with _servers(address, pool) as servers:
-            stage = Stage(servers, results, await _sizes(servers, chosen, results), quick=quick)
+            stage = Stage(servers, results, await _free_blocks(servers), effort)
             for section in chosen.values():
                 stage.tick = begin(section.title, section.weight)
                 await section.run(stage)
@@ -168,15 +155,7 @@ async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
         yield Servers(address, ours, echo, pool, process)
 
 
-async def _sizes(servers: Servers, chosen: Iterable[str], results: Results) -> tuple[int, ...]:
-    """The step sizes that the pool has room for; this is also the first call to the server."""
+async def _free_blocks(servers: Servers) -> int:
+    """What the pool has free; this is also the first call to the server."""
     async with kvblock.connect_async(servers.address, pool=servers.pool) as client:
-        free = (await client.can_allocate(1)).free_blocks
-    # Both clients of the comparison with Redis hold a step's blocks at the same time.
-    fitting = tuple(size for size in SIZES if 2 * size <= free)
-    if "engines" in chosen and COUNTS[-1] * ENGINE_STEP > free:
-        raise BenchError(f"{COUNTS[-1]} engines do not fit into {free} free blocks")
-    if len(fitting) < len(SIZES):
-        left_out = ", ".join(str(size) for size in SIZES if size not in fitting)
-        results.missing[f"steps of {left_out}"] = f"the pool has only {free} free blocks"
-    return fitting
+        return (await client.can_allocate(1)).free_blocks

@@ -8,17 +8,36 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
 
 from kvblock.bench.interleave import Comparison, Plan, Tick
+from kvblock.bench.workload import SIZES
 
 Figure = float | dict[str, float]
 """A figure, or one for each step size."""
 
-_QUICK = 0.12
+
+class Effort(NamedTuple):
+    """How much is measured.
+
+    `share`: of the time that a full run takes. `rounds` is the least that is counted, `warm_up` is
+    not. `large_pool` and `memory` are blocks: of the pool that is compared with a small one, and
+    used for measuring memory.
+    """
+
+    name: str
+    share: float
+    rounds: int
+    warm_up: int
+    large_pool: int
+    memory: int
+
+
+FULL = Effort("full", 1, 20, 2, large_pool=1 << 24, memory=4_000_000)
+QUICK = Effort("quick", 0.12, 5, 1, large_pool=1 << 20, memory=2_000_000)
 
 
 class Servers(NamedTuple):
@@ -44,15 +63,20 @@ class Results:
 
 
 class Stage:
-    """Where a section runs. `sizes` are the step sizes that our server's pool has room for."""
+    """Where a section runs. `sizes` are the step sizes that our server's pool has room for.
+
+    `free_blocks`: of that pool, when the benchmark begins.
+    """
 
     def __init__(
-        self, servers: Servers, results: Results, sizes: Sequence[int], *, quick: bool
+        self, servers: Servers, results: Results, free_blocks: int, effort: Effort
     ) -> None:
         self.servers = servers
         self.results = results
-        self.sizes = sizes
-        self.quick = quick
+        self.free_blocks = free_blocks
+        # Both of our clients in the comparison with Redis hold a step's blocks at the same time.
+        self.sizes = self.fitting("a step of", SIZES, 2)
+        self.effort = effort
         self.tick: Tick = lambda _: None
 
     @property
@@ -61,10 +85,18 @@ class Stage:
         return f"bench-{os.getpid()}"
 
     def plan(self, seconds: float, calls: int = 25) -> Plan:
-        """A plan of so many seconds in a full run, of fewer in a quick one."""
-        if self.quick:
-            return Plan(seconds * _QUICK, calls, rounds=5, warm_up=1)
-        return Plan(seconds, calls, rounds=20, warm_up=2)
+        """A plan of what are so many seconds in a full run."""
+        effort = self.effort
+        return Plan(seconds * effort.share, calls, effort.rounds, effort.warm_up)
+
+    def fitting(self, what: str, numbers: Sequence[int], blocks_each: int) -> tuple[int, ...]:
+        """Those of some numbers of things that the pool has room for; the others are missing."""
+        fit = tuple(number for number in numbers if number * blocks_each <= self.free_blocks)
+        for number in numbers:
+            if number not in fit:
+                why = f"the pool has only {self.free_blocks} free blocks"
+                self.results.missing[f"{what} {number}"] = why
+        return fit
 
     def part(self, index: int, count: int) -> Tick:
         """The progress of one of `count` equally long parts of the section."""
@@ -79,6 +111,3 @@ class Stage:
         assert isinstance(details, dict)
         by_size[str(size)] = round(ratio, 3)
         details[str(size)] = comparison.details()
-
-
-Section = Callable[[Stage], object]

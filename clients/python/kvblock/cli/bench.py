@@ -83,18 +83,21 @@ def bench(
 
     from kvblock.bench import machine, placement, report
     from kvblock.bench.run import SECTIONS, run
+    from kvblock.bench.stage import FULL, QUICK
     from kvblock.bench.workload import BenchError
+
+    effort = QUICK if quick else FULL
 
     weight = sum(SECTIONS[name].weight for name in chosen)
     try:
         with placement.client_core(), _progress(weight) as begin:
-            results = asyncio.run(run(address, pool, chosen, begin, quick=quick))
+            results = asyncio.run(run(address, pool, chosen, begin, effort))
     except BenchError as error:
         raise CommandError(REFUSED, str(error)) from None
     facts = machine.facts()
     report.show(console(), results, facts)
     if json_file is not None:
-        _write(json_file, report.document(results, facts, quick))
+        _write(json_file, report.document(results, facts, effort))
 
 
 def _checked(only: list[str]) -> list[str]:
