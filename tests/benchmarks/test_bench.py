@@ -14,16 +14,16 @@ from pathlib import Path
 
 import grpc
 import pytest
+from tests.conftest import ServerFactory
 
 import kvblock
 from kvblock.bench import machine, raw, report
 from kvblock.bench.child import collector, echo_server, private_directory
 from kvblock.bench.interleave import Plan, interleave
-from kvblock.bench.redis_store import RedisStore, redis_server
+from kvblock.bench.redis_store import PLAIN, TUNED, RedisStore, redis_server
 from kvblock.bench.run import run
 from kvblock.bench.stage import Effort, Results
 from kvblock.bench.workload import Step, Steps
-from tests.conftest import ServerFactory
 
 TINY = Effort("tiny", 0, 1, 0, large_pool=1 << 15, memory=20_000)
 
@@ -73,7 +73,9 @@ def test_every_key_is_measured_or_said_to_be_missing() -> None:
 def test_a_foreign_server_gets_everything_back(server_factory: ServerFactory) -> None:
     server = server_factory(("main:total=1000,block_size=16,device=0",))
     results = measure(address=server.address)
-    assert list(results.figures["stream_step_over_echo"]) == ["1", "32", "256"]
+    by_size = results.figures["stream_step_over_echo"]
+    assert isinstance(by_size, dict)
+    assert list(by_size) == ["1", "32", "256"]
     only_once = ["a step of 2048", "engines at once: 64"]
     own_servers = ["large_pool_over_small", "tracing_1pct_over_off", "tracing_all_over_off"]
     assert {*only_once, *own_servers, "bytes_per_block"} <= set(results.missing)
@@ -89,14 +91,17 @@ def test_without_redis_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert "bytes_per_block" in results.figures
 
 
-def test_the_script_does_what_a_step_does(server_factory: ServerFactory, seed: int) -> None:
+@pytest.mark.parametrize("script", [TUNED, PLAIN], ids=["tuned", "plain"])
+def test_a_script_does_what_a_step_does(
+    server_factory: ServerFactory, seed: int, script: str
+) -> None:
     if shutil.which("redis-server") is None:
         assert REDIS in measure("redis").missing
         return
     server = server_factory(("main:total=300,block_size=16,device=0",))
     draw = random.Random(seed)
     with redis_server() as socket, kvblock.connect(server.address) as client:
-        store = RedisStore(socket, blocks=300, database=0)
+        store = RedisStore(socket, blocks=300, database=0, script=script)
         for _ in range(200):
             step = Step(draw.sample(range(60), draw.randrange(20)), draw.sample(range(60), 30))
             expected = client.step(free=step.free, allocate=step.allocate)

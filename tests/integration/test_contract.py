@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 import kvblock
 from kvblock import BlockTable, Client, Granted, RefusalReason, Refused, StepPolicy
+from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1 import kvblock_pb2_grpc
+from kvblock_service.config import Limits
 
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED
 RETRY_AFTER = 0.25
@@ -23,6 +27,7 @@ POOLS = {
     "policies": "total=5",
     "counters_and_revision": "total=4",
     "empty_step": "total=4",
+    "largest_grant_reaches_a_client_with_default_settings": "total=1000000",
     "vast_pool": "total=2147483647",
 }
 
@@ -147,6 +152,14 @@ def test_counters_and_revision(kv: Client, pool: str) -> None:
 def test_empty_step(kv: Client, pool: str) -> None:
     assert kv.step() == kvblock.StepResult([], 0, None, [], free_blocks=4)
     assert kv.stats(pool=pool).pools[0].revision == 0
+
+
+def test_largest_grant_reaches_a_client_with_default_settings(address: str, pool: str) -> None:
+    limit = Limits().blocks_per_request_max
+    with grpc.insecure_channel(address) as channel:
+        stub = kvblock_pb2_grpc.KVBlockServiceStub(channel)
+        request = pb.AllocateRequest(pool=pool, sequence_id=1, num_blocks=limit)
+        assert len(stub.Allocate(request).granted.block_numbers) == limit
 
 
 def test_vast_pool(kv: Client, pool: str) -> None:

@@ -76,7 +76,8 @@ class Limits(BaseModel):
 
     # gRPC reads up to four times as much, and counts bytes in 32 bits.
     message_bytes_max: Annotated[int, BeforeValidator(Whole(1024, 2**28))] = 4 * 1024 * 1024
-    blocks_per_request_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_048_576
+    # A million block numbers fit into the 4 MiB that gRPC clients take unless told otherwise.
+    blocks_per_request_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_000_000
     sequences_per_step_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 65_536
     sequences_per_engine_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_048_576
     engines_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024

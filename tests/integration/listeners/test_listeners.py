@@ -147,6 +147,15 @@ def test_port_of_another_program_is_refused() -> None:
             assert f"{address}: another process listens on this port" in refused(server)
 
 
+def test_port_is_shared_with_nobody() -> None:
+    with spawned("--listen", ANY_PORT) as server:
+        (address,) = server.ready()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                other.bind(("127.0.0.1", int(address.rpartition(":")[2])))
+
+
 def test_port_is_free_again_after_the_end() -> None:
     with spawned("--listen", ANY_PORT) as first:
         (address,) = first.ready()

@@ -35,7 +35,7 @@ def test_defaults() -> None:
         "log_format": "auto",
         "log_level": "info",
         "message_bytes_max": 4_194_304,
-        "blocks_per_request_max": 1_048_576,
+        "blocks_per_request_max": 1_000_000,
         "sequences_per_step_max": 65_536,
         "sequences_per_engine_max": 1_048_576,
         "engines_max": 1024,

@@ -32,7 +32,7 @@ async def stream(stage: Stage) -> None:
                     stage.plan(10),
                     stage.part(index, len(stage.sizes)),
                 )
-        stage.add("stream_step_over_echo", size, found, found.ratio(OURS, ECHO))
+        stage.add("stream_step_over_echo", size, found, OURS, ECHO)
 
 
 async def unary(stage: Stage) -> None:
@@ -47,7 +47,7 @@ async def unary(stage: Stage) -> None:
             found = await interleave(
                 {OURS: calls, ECHO: bare}, steps.unary, stage.plan(8), stage.part(index, parts)
             )
-        stage.add("unary_step_over_echo", size, found, found.ratio(OURS, ECHO))
+        stage.add("unary_step_over_echo", size, found, OURS, ECHO)
     await _allocate(stage, parts)
 
 

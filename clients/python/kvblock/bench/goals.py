@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kvblock.bench.workload import SIZES
+
 
 class Goal(NamedTuple):
     """One figure and its bounds.
@@ -36,6 +38,7 @@ class Goal(NamedTuple):
 _STREAM = "stream_step_over_echo"
 _UNARY = "unary_step_over_echo"
 _REDIS = "redis_over_stream_step"
+_PLAIN = "plain_redis_over_stream_step"
 
 GOALS = (
     Goal(_STREAM, "1", "step in a session / echo", 1.1, 1.25),
@@ -47,10 +50,11 @@ GOALS = (
     Goal(_UNARY, "256", "unary step / echo", None, None),
     Goal(_UNARY, "2048", "unary step / echo", None, None),
     Goal("unary_allocate_over_echo", "", "Allocate + Free / two echoes", None, 1.25),
-    Goal(_REDIS, "1", "Redis / step in a session", None, None, True),
-    Goal(_REDIS, "32", "Redis / step in a session", 2, 1.5, True),
-    Goal(_REDIS, "256", "Redis / step in a session", 8, 4.5, True),
-    Goal(_REDIS, "2048", "Redis / step in a session", 15, 8, True),
+    Goal(_REDIS, "1", "tuned Redis script / step", None, None, True),
+    Goal(_REDIS, "32", "tuned Redis script / step", 2, 1.5, True),
+    Goal(_REDIS, "256", "tuned Redis script / step", 8, 4.5, True),
+    Goal(_REDIS, "2048", "tuned Redis script / step", 15, 8, True),
+    *(Goal(_PLAIN, str(size), "plain Redis script / step", None, None, True) for size in SIZES),
     Goal("large_pool_over_small", "", "pool of 2^24 blocks (quick: 2^20) / of 2^14", None, 1.15),
     Goal("bytes_per_block", "", "resident bytes per used block", None, 48),
     Goal("tracing_1pct_over_off", "", "1 % of steps traced / telemetry off", None, 1.1),

@@ -1,11 +1,14 @@
 """The same pool in Redis: a step as one Lua script, and the server that runs it.
 
 Rules:
-- Redis keeps the free blocks in one list, popped by count, and a list per sequence; the script
-  frees, checks and takes in one atomic run, and gives the very blocks that a step of ours gives.
-- The script is the fastest of those that were tried: sequence ids cross as one string of 8-byte
-  words, which are the keys; frees go back and keys go away in as few commands as Lua's stack
-  permits. Tables in one hash, block numbers as words, or one text for all of them gained nothing.
+- Redis keeps the free blocks in one list, a list per sequence, each block's owner in a hash, and
+  counters. A script frees, checks and takes in one atomic run, and gives the very blocks that a
+  step of ours gives.
+- TUNED is the fastest of those that were tried: sequence ids cross as one string of 8-byte words,
+  which are the keys, and everything but the sequences' own lists is done in as few commands as
+  Lua's stack permits. Tables in one hash, block numbers as words, or one text for all of them
+  gained nothing.
+- PLAIN is what one writes first: ids as numbers, one command for each thing that changes.
 - Redis listens on a Unix socket in a private directory and writes nothing to disk.
 """
 
@@ -22,7 +25,7 @@ import redis.asyncio
 from kvblock.bench.child import child, private_directory
 from kvblock.bench.workload import Step
 
-SCRIPT = """
+TUNED = """
 local call, sub, least = redis.call, string.sub, math.min
 local ids, num_free, wanted = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local keys, counts, back, n = {}, {}, {}, 0
@@ -45,10 +48,47 @@ for i = 1, num_free, 4000 do call('DEL', unpack(keys, i, least(i + 3999, num_fre
 local free = call('LLEN', 'free')
 if wanted > free then return {{}, counts, free} end
 local taken = call('RPOP', 'free', wanted)
+for i = 1, wanted, 2000 do
+  local owned, m = {}, 0
+  for j = i, least(i + 1999, wanted) do
+    owned[m + 1], owned[m + 2] = taken[j], 'bench'
+    m = m + 2
+  end
+  call('HSET', 'owners', unpack(owned))
+end
+call('INCRBY', 'held', wanted - n)
+call('INCRBY', 'allocated', wanted)
+call('INCRBY', 'freed', n)
 for i = 1, wanted do
   local last = 8 * (num_free + i)
   call('RPUSH', sub(ids, last - 7, last), taken[i])
 end
+return {taken, counts, free - wanted}
+"""
+
+PLAIN = """
+local num_free, wanted = tonumber(ARGV[1]), tonumber(ARGV[2])
+local counts, taken = {}, {}
+for i = 1, num_free do
+  local key = 'table:' .. ARGV[2 + i]
+  local blocks = redis.call('LRANGE', key, 0, -1)
+  for _, block in ipairs(blocks) do
+    redis.call('RPUSH', 'free', block)
+    redis.call('HDEL', 'owners', block)
+  end
+  redis.call('DEL', key)
+  redis.call('INCRBY', 'freed', #blocks)
+  counts[i] = #blocks
+end
+local free = redis.call('LLEN', 'free')
+if wanted > free then return {taken, counts, free} end
+for i = 1, wanted do
+  local block = redis.call('RPOP', 'free')
+  redis.call('RPUSH', 'table:' .. ARGV[2 + num_free + i], block)
+  redis.call('HSET', 'owners', block, 'bench')
+  taken[i] = block
+end
+redis.call('INCRBY', 'allocated', wanted)
 return {taken, counts, free - wanted}
 """
 
@@ -64,16 +104,17 @@ class Stepped(NamedTuple):
 class RedisStore:
     """A pool in a database of a Redis server, through the synchronous client."""
 
-    def __init__(self, socket: str, blocks: int, database: int) -> None:
+    def __init__(self, socket: str, blocks: int, database: int, script: str = TUNED) -> None:
         self._client = redis.Redis(
             unix_socket_path=socket, db=database, single_connection_client=True
         )
         self._client.rpush("free", *reversed(range(blocks)))
-        self._sha = str(self._client.script_load(SCRIPT))
+        self._arguments = _words if script is TUNED else _numbers
+        self._sha = str(self._client.script_load(script))
 
     def step(self, step: Step) -> Stepped:
         """Carry out a step that asks for one block per sequence, all of them or none."""
-        return _result(self._client.evalsha(self._sha, 0, *_arguments(step)))
+        return _result(self._client.evalsha(self._sha, 0, *self._arguments(step)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -81,7 +122,7 @@ class RedisStore:
 
 
 class AsyncRedisStore:
-    """The same through the asyncio client, for a store that exists."""
+    """The same through the asyncio client and TUNED, for a store that exists."""
 
     def __init__(self, socket: str, database: int) -> None:
         # redis-py types what its asyncio commands answer as a value or an awaitable of it.
@@ -92,11 +133,11 @@ class AsyncRedisStore:
 
     async def load(self) -> None:
         """Make the script known; to be called before the first step."""
-        self._sha = await self._client.script_load(SCRIPT)
+        self._sha = await self._client.script_load(TUNED)
 
     async def step(self, step: Step) -> Stepped:
         """Carry out a step that asks for one block per sequence, all of them or none."""
-        return _result(await self._client.evalsha(self._sha, 0, *_arguments(step)))
+        return _result(await self._client.evalsha(self._sha, 0, *_words(step)))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -114,9 +155,13 @@ def redis_server() -> Iterator[str]:
             yield socket
 
 
-def _arguments(step: Step) -> tuple[bytes, int, int]:
+def _words(step: Step) -> tuple[bytes | int, ...]:
     ids = array("Q", step.free + step.allocate).tobytes()
     return ids, len(step.free), len(step.allocate)
+
+
+def _numbers(step: Step) -> tuple[bytes | int, ...]:
+    return len(step.free), len(step.allocate), *step.free, *step.allocate
 
 
 def _result(answer: Any) -> Stepped:

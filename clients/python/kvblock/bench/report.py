@@ -77,7 +77,8 @@ def _latencies(results: Results, goal: Goal) -> str:
         details = details.get(goal.size)
     if not isinstance(details, dict):
         return ""
-    rows = [row for row in details.values() if isinstance(row, dict) and "p50_us" in row]
+    names = details.get("ratio_of", details)
+    rows = [row for name in names if isinstance(row := details[name], dict) and "p50_us" in row]
     return " / ".join(f"{row['p50_us']:.0f}" for row in rows)
 
 

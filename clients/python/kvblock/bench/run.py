@@ -82,7 +82,14 @@ SECTIONS = {
         _lacking_nothing,
         True,
     ),
-    "redis": Section("Redis", ("redis_over_stream_step",), 52, _redis, _lacking_redis, True),
+    "redis": Section(
+        "Redis",
+        ("redis_over_stream_step", "plain_redis_over_stream_step"),
+        52,
+        _redis,
+        _lacking_redis,
+        True,
+    ),
     "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
     "pools": Section(
         "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_nothing, False

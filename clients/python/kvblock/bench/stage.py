@@ -103,11 +103,11 @@ class Stage:
         tick = self.tick
         return lambda done: tick((index + done) / count)
 
-    def add(self, key: str, size: int, comparison: Comparison, ratio: float) -> None:
-        """Add a figure that there is for each step size, and what it was taken from."""
+    def add(self, key: str, size: int, found: Comparison, above: str, below: str) -> None:
+        """Add a ratio that there is for each step size, and what it was taken from."""
         by_size = self.results.figures.setdefault(key, {})
         details = self.results.details.setdefault(key, {})
         assert isinstance(by_size, dict)
         assert isinstance(details, dict)
-        by_size[str(size)] = round(ratio, 3)
-        details[str(size)] = comparison.details()
+        by_size[str(size)] = round(found.ratio(above, below), 3)
+        details[str(size)] = found.details() | {"ratio_of": [above, below]}

@@ -117,7 +117,7 @@ LogLevel = Annotated[
     _flag("LEVEL", "debug, info, warning or error. [dim]\\[default: info][/]", _BEHAVIOUR),
 ]
 MessageBytesMax = Annotated[str | None, _limit("Bytes in a request.", "4194304")]
-BlocksPerRequestMax = Annotated[str | None, _limit("Blocks that one request asks for.", "1048576")]
+BlocksPerRequestMax = Annotated[str | None, _limit("Blocks that one request asks for.", "1000000")]
 SequencesPerStepMax = Annotated[
     str | None, _limit("Sequences that one step frees, and that it serves.", "65536")
 ]
