@@ -215,8 +215,10 @@ class Pool:
                 tables[sequence_id] = run
             elif isinstance(table, int):
                 tables[sequence_id] = array("I", (table, *blocks_of(run)))
+            elif isinstance(run, int):
+                table.append(run)
             else:
-                table.extend(blocks_of(run))
+                table.extend(run)
 
     def _crossed(
         self, engine: Engine | None, free_ids: Sequence[int], allocate_ids: Sequence[int]

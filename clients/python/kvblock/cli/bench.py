@@ -81,13 +81,18 @@ def bench(
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise CommandError(USAGE, f"--json {json_file}: is no file in a directory that exists")
 
+    _measure(address, pool, chosen, quick=quick, json_file=json_file)
+
+
+def _measure(
+    address: str | None, pool: str, chosen: list[str], *, quick: bool, json_file: Path | None
+) -> None:
     from kvblock.bench import machine, placement, report
     from kvblock.bench.run import SECTIONS, run
     from kvblock.bench.stage import FULL, QUICK
     from kvblock.bench.workload import BenchError
 
     effort = QUICK if quick else FULL
-
     weight = sum(SECTIONS[name].weight for name in chosen)
     try:
         with placement.client_core(), _progress(weight) as begin:
