@@ -12,6 +12,8 @@ import signal
 import sys
 import time
 
+import uvloop
+
 from kvblock_service import logging_setup, telemetry
 from kvblock_service.config import ServerConfig
 from kvblock_service.core.pool import Bounds, Geometry
@@ -34,7 +36,7 @@ def run(config: ServerConfig) -> int:
     """
     logging_setup.configure(config.log_format, config.log_level)
     try:
-        return asyncio.run(_serve(config))
+        return uvloop.run(_serve(config))
     except ListenError as error:
         _log.error("cannot listen", extra={"problem": str(error)})
         return 1

@@ -4,48 +4,100 @@ Rules:
 - This package imports grpc, protobuf and the standard library, nothing else; what needs more
   (`kvblock.cli`, `kvblock.replay`, ...) is imported by those who use it.
 - What stands in `__all__` is the interface; modules below may change.
+- A name is loaded when it is first used: gRPC reads its settings from the environment when it is
+  loaded, so a program of ours must be able to come first.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from kvblock.client import AsyncClient
-from kvblock.embedded import EmbeddedServer, ServerStartError
-from kvblock.errors import (
-    ClosedError,
-    DeadlineExceededError,
-    ErrorReason,
-    FailedPreconditionError,
-    FieldViolation,
-    InvalidArgumentError,
-    KVBlockError,
-    NotFoundError,
-    UnavailableError,
-)
-from kvblock.results import (
-    AuditReport,
-    BlockTable,
-    Capacity,
-    EngineStats,
-    Granted,
-    PoolInfo,
-    PoolStats,
-    RefusalReason,
-    Refused,
-    SequenceInfo,
-    ServerStats,
-    StepPolicy,
-    StepResult,
-)
-from kvblock.session import AsyncSession
-from kvblock.sync import Client
-from kvblock.sync_session import Session
+if TYPE_CHECKING:
+    from kvblock.client import AsyncClient
+    from kvblock.client import AsyncClient as connect_async
+    from kvblock.embedded import EmbeddedServer, ServerStartError
+    from kvblock.errors import (
+        ClosedError,
+        DeadlineExceededError,
+        ErrorReason,
+        FailedPreconditionError,
+        FieldViolation,
+        InvalidArgumentError,
+        KVBlockError,
+        NotFoundError,
+        UnavailableError,
+    )
+    from kvblock.results import (
+        AuditReport,
+        BlockTable,
+        Capacity,
+        EngineStats,
+        Granted,
+        PoolInfo,
+        PoolStats,
+        RefusalReason,
+        Refused,
+        SequenceInfo,
+        ServerStats,
+        StepPolicy,
+        StepResult,
+    )
+    from kvblock.session import AsyncSession
+    from kvblock.sync import Client
+    from kvblock.sync import Client as connect
+    from kvblock.sync_session import Session
 
 __version__ = version("kvblock")
 
-connect = Client
-"""Make a Client: `with kvblock.connect("unix:/run/kvblock.sock") as kv: ...`."""
-connect_async = AsyncClient
-"""Make an AsyncClient: `async with kvblock.connect_async("unix:/run/kvblock.sock") as kv: ...`."""
+_MODULES = {
+    "kvblock.client": ("AsyncClient",),
+    "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
+    "kvblock.errors": (
+        "ClosedError",
+        "DeadlineExceededError",
+        "ErrorReason",
+        "FailedPreconditionError",
+        "FieldViolation",
+        "InvalidArgumentError",
+        "KVBlockError",
+        "NotFoundError",
+        "UnavailableError",
+    ),
+    "kvblock.results": (
+        "AuditReport",
+        "BlockTable",
+        "Capacity",
+        "EngineStats",
+        "Granted",
+        "PoolInfo",
+        "PoolStats",
+        "RefusalReason",
+        "Refused",
+        "SequenceInfo",
+        "ServerStats",
+        "StepPolicy",
+        "StepResult",
+    ),
+    "kvblock.session": ("AsyncSession",),
+    "kvblock.sync": ("Client",),
+    "kvblock.sync_session": ("Session",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_ALIASES = {"connect": "Client", "connect_async": "AsyncClient"}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(_ALIASES.get(name, name))
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), _ALIASES.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "AsyncClient",

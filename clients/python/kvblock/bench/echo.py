@@ -1,7 +1,8 @@
 """A bare grpc.aio server that answers with bytes it was given before: what gRPC alone costs.
 
 Rules:
-- No serializers, no options, no checks: bytes in, bytes out, one loop, one thread.
+- No serializers, no options, no checks: bytes in, bytes out, one loop, one thread; the event loop
+  and gRPC's set-up are those of `kvblock serve`.
 - `/remember/NAME` keeps its request; `/answer/NAME`, another unary method, answers it to whatever
   it is asked. On a `/stream/...` call the first message is kept, and answers each later one.
 - Any other unary method answers with nothing, which every OTLP collector method takes for success:
@@ -19,6 +20,7 @@ import signal
 import sys
 
 import grpc
+import uvloop
 
 READY = "echo ready "
 
@@ -87,4 +89,4 @@ async def serve(address: str) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(sys.argv[1]))
+        uvloop.run(serve(sys.argv[1]))

@@ -7,7 +7,6 @@ Rules:
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from typing import Annotated
 
@@ -25,8 +24,6 @@ _EXIT_CODES = (
 
 def run() -> int:
     """Run the command that the program's arguments name; gives the exit code."""
-    # What gRPC's own core writes to stderr repeats what the exceptions say, in its own words.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     command = typer.main.get_command(make_app())
     return exit_code_of(lambda: command.main(prog_name="kvblock", standalone_mode=False))
 
