@@ -2,18 +2,21 @@
 
 Rules:
 - Reads only, and trusts no counter: each block is looked up where it must be.
-- A clean pool has each block in exactly one place: one table, the stack of freed blocks, or the
-  never-used rest; each held block knows the engine whose table it is in; and the counters agree.
+- A clean pool has each block in exactly one place: one table, one batch in quarantine, the stack of
+  freed blocks, or the never-used rest; each held block knows the engine whose table it is in; and
+  the counters agree.
 """
 
 from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kvblock_service.core.pool import Engine, Pool, blocks_of
+from kvblock_service.core.engine import Engine, blocks_of
+from kvblock_service.core.pool import Pool
 
 VIOLATIONS_MAX = 100
 _FREED = 0xFFFFFFFF
+_QUARANTINED = 0xFFFFFFFE
 
 
 class Report(NamedTuple):
@@ -21,6 +24,7 @@ class Report(NamedTuple):
 
     free_blocks: int
     held_blocks: int
+    quarantined_blocks: int
     sequences: int
     violations: list[str]
 
@@ -39,6 +43,7 @@ def audit(pool: Pool) -> Report:
         held_blocks=sum(
             len(blocks_of(table)) for engine in engines for table in engine.tables.values()
         ),
+        quarantined_blocks=sum(len(batch.blocks) for batch in pool.quarantine.values()),
         sequences=sum(len(engine.tables) for engine in engines),
         violations=violations,
     )
@@ -51,12 +56,9 @@ def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
     if len(pool.holders) != used:
         yield f"owners are kept for {len(pool.holders)} blocks, but {used} were ever handed out"
     places = array("I", [0]) * used
-    numbered: dict[int, Engine] = {}
-    for engine in engines:
-        other = numbered.setdefault(engine.number, engine)
-        if other is not engine:
-            yield f"engines {other.name} and {engine.name} have the same number {engine.number}"
-        yield from _tables(pool, engine, places)
+    for number, engine in enumerate(engines, start=1):
+        yield from _tables(pool, engine, number, places)
+    yield from _quarantine(pool, places)
     for block in pool.free_list.freed:
         if block >= used:
             yield f"block {block} is on the free stack, but was never handed out"
@@ -66,16 +68,18 @@ def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
             places[block] = _FREED
     for block, place in enumerate(places):
         if not place:
-            yield f"block {block} is neither free nor in a table"
+            yield f"block {block} is neither free nor in a table nor in quarantine"
     counted = sum(engine.held for engine in engines)
     if counted != pool.held:
         yield f"{pool.held} blocks are counted as held, but the engines count {counted}"
 
 
-def _tables(pool: Pool, engine: Engine, places: "array[int]") -> Iterator[str]:
+def _tables(pool: Pool, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
     held = 0
-    if not engine.tables:
-        yield f"engine {engine.name} is kept without a table"
+    if not engine.tables and not engine.epoch:
+        yield f"engine {engine.name} is kept without a table or a lease"
+    if engine.epoch > pool.last_epoch:
+        yield f"engine {engine.name} has epoch {engine.epoch}, which was never handed out"
     for sequence_id, held_as in engine.tables.items():
         table = blocks_of(held_as)
         where = f"the table of sequence {sequence_id} of engine {engine.name}"
@@ -88,12 +92,28 @@ def _tables(pool: Pool, engine: Engine, places: "array[int]") -> Iterator[str]:
                 continue
             if places[block]:
                 yield f"block {block} is in {where} and {_place(places[block])}"
-            if block >= len(pool.holders) or pool.holders[block] != engine.number:
+            if block >= len(pool.holders) or pool.holders[block].engine != engine.name:
                 yield f"block {block} is in {where}, but is kept as another engine's"
-            places[block] = engine.number
+            places[block] = number
     if held != engine.held:
         yield f"engine {engine.name} counts {engine.held} blocks, but its tables hold {held}"
 
 
+def _quarantine(pool: Pool, places: "array[int]") -> Iterator[str]:
+    for number, batch in pool.quarantine.items():
+        for block in batch.blocks:
+            if block >= len(places):
+                yield f"block {block} is in quarantine batch {number}, but was never handed out"
+            elif places[block]:
+                yield f"block {block} is in quarantine batch {number} and {_place(places[block])}"
+            else:
+                places[block] = _QUARANTINED
+    counted = sum(len(batch.blocks) for batch in pool.quarantine.values())
+    if counted != pool.quarantined:
+        yield f"{pool.quarantined} blocks are counted in quarantine, but its batches hold {counted}"
+
+
 def _place(mark: int) -> str:
-    return "on the free stack" if mark == _FREED else f"in a table of engine number {mark}"
+    if mark == _FREED:
+        return "on the free stack"
+    return "in quarantine" if mark == _QUARANTINED else f"in a table of the {mark}. engine"

@@ -2,14 +2,27 @@
 
 Rules:
 - A command is a value that was checked before it came here: ids are unsigned 64-bit integers,
-  counts are at least 1, no id stands twice in one column of a step.
-- A refusal and a crossed limit are outcomes, never exceptions; both leave the tables as they were.
+  counts are at least 1, no id stands twice in one column of a step, columns are lists.
+- Time is a value too: a Stamp comes with each command.
+- A refusal, a crossed limit and a stale epoch are outcomes, never exceptions; all of them leave the
+  tables as they were. The outcomes in REJECTIONS have changed nothing at all.
 - Lists in a command or an outcome belong to its receiver's reading only: nobody changes them.
 """
 
-from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
+
+
+class Stamp(NamedTuple):
+    """When a command was given, and in whose name.
+
+    `now_ms` is the host's monotonic clock and decides about leases; `wall_ms` (since 1970) and
+    `trace_id` (hex, empty when there is none) are kept for those who ask who holds a block.
+    """
+
+    now_ms: int
+    wall_ms: int
+    trace_id: str
 
 
 class StepPolicy(Enum):
@@ -30,6 +43,8 @@ class Allocate(NamedTuple):
     """Append `num_blocks` blocks to a sequence's table, all or none."""
 
     engine: str
+    epoch: int
+    request_id: str
     sequence_id: int
     num_blocks: int
 
@@ -38,26 +53,87 @@ class Free(NamedTuple):
     """Return all blocks of a sequence; an unknown sequence has none."""
 
     engine: str
+    epoch: int
+    request_id: str
     sequence_id: int
-
-
-class Release(NamedTuple):
-    """Return all blocks of all sequences of an engine."""
-
-    engine: str
 
 
 class Step(NamedTuple):
     """One engine iteration: all frees, then the allocations in order.
 
-    `num_blocks` runs parallel to `allocate_ids`; empty means one block each.
+    `num_blocks` runs parallel to `allocate_ids`; empty means one block each. `step_id` is 0 outside
+    a session; in one it is 1 for the first step of an epoch, then grows by one.
     """
 
     engine: str
-    free_ids: Sequence[int]
-    allocate_ids: Sequence[int]
-    num_blocks: Sequence[int]
+    epoch: int
+    request_id: str
+    step_id: int
+    free_ids: list[int]
+    allocate_ids: list[int]
+    num_blocks: list[int]
     policy: StepPolicy
+
+
+class Attach(NamedTuple):
+    """Begin a lease of `ttl_ms`, or go on with the one whose epoch is named.
+
+    `takeover` ends a lease of the same name that another client has; its blocks wait for
+    `quarantine_ms` then.
+    """
+
+    engine: str
+    epoch: int
+    request_id: str
+    takeover: bool
+    ttl_ms: int
+    quarantine_ms: int
+
+
+class Renew(NamedTuple):
+    """Let a lease last for a full TTL from now."""
+
+    engine: str
+    epoch: int
+    request_id: str = ""
+
+
+class Detach(NamedTuple):
+    """End a lease in order: all blocks of the engine are free at once."""
+
+    engine: str
+    epoch: int
+    request_id: str
+
+
+class Expire(NamedTuple):
+    """End a lease that was not renewed: its blocks go into quarantine for `quarantine_ms`."""
+
+    engine: str
+    epoch: int
+    quarantine_ms: int
+    request_id: str = ""
+
+
+class Reclaim(NamedTuple):
+    """Take an engine's blocks into quarantine, attached or not, and end its lease.
+
+    An `epoch` other than 0 has to be the engine's.
+    """
+
+    engine: str
+    epoch: int
+    request_id: str
+    quarantine_ms: int
+
+
+class EndQuarantine(NamedTuple):
+    """Put the blocks of one quarantine batch back on the free list."""
+
+    batch: int
+    engine: str = ""
+    epoch: int = 0
+    request_id: str = ""
 
 
 class Granted(NamedTuple):
@@ -76,7 +152,7 @@ class Refused(NamedTuple):
 
 
 class Freed(NamedTuple):
-    """Blocks that went back to the pool."""
+    """Blocks that went back to the pool, or into quarantine."""
 
     num_blocks: int
 
@@ -95,12 +171,62 @@ class Stepped(NamedTuple):
     free_blocks: int
 
 
+class Attached(NamedTuple):
+    """A lease under `epoch`, and what the engine has already.
+
+    `last_step_id` is that of the last step of this epoch, 0 before the first one.
+    """
+
+    epoch: int
+    ttl_ms: int
+    held_blocks: int
+    sequences: int
+    last_step_id: int
+    resumed: bool
+
+
+class Renewed(NamedTuple):
+    """The lease lasts for `ttl_ms` from the stamp on."""
+
+    ttl_ms: int
+
+
 class LimitReached(NamedTuple):
-    """The command would cross the named limit; it changed nothing."""
+    """The command would cross the named limit."""
 
     limit: str
     maximum: int
 
 
-Command: TypeAlias = Allocate | Free | Release | Step
-Outcome: TypeAlias = Granted | Refused | Freed | Stepped | LimitReached
+class Fenced(NamedTuple):
+    """The command's epoch is not the engine's: `current` is, 0 when it has no lease."""
+
+    current: int
+
+
+class EngineHeld(NamedTuple):
+    """Another client has a lease under this name; unless renewed it ends in `expires_in_ms`."""
+
+    expires_in_ms: int
+
+
+class IdReused(NamedTuple):
+    """A request_id or step_id came before with other content."""
+
+    field: str
+
+
+class StepOutOfOrder(NamedTuple):
+    """A step_id is neither the next one, `expected`, nor the last one again."""
+
+    expected: int
+
+
+REJECTIONS = (LimitReached, Fenced, EngineHeld, IdReused, StepOutOfOrder)
+
+Command: TypeAlias = (
+    Allocate | Free | Step | Attach | Renew | Detach | Expire | Reclaim | EndQuarantine
+)
+Rejection: TypeAlias = LimitReached | Fenced | EngineHeld | IdReused | StepOutOfOrder
+Answer: TypeAlias = Granted | Refused | Freed | Stepped | Attached | Renewed
+Outcome: TypeAlias = Answer | Rejection

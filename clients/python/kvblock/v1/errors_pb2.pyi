@@ -44,8 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing was changed. Metadata: `limit` (`..._max`), `max`, and the pool and engine meant.
     """
     ERROR_REASON_ENGINE_ATTACHED: _ErrorReason.ValueType  # 7
-    """FAILED_PRECONDITION: another live session is attached under this engine name. Metadata: `pool`,
-    `engine`.
+    """FAILED_PRECONDITION: another client has a lease under this engine name. A google.rpc.RetryInfo
+    says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
     """
     ERROR_REASON_SESSION_STATE: _ErrorReason.ValueType  # 8
     """FAILED_PRECONDITION: a session message came before its attach, or was a second attach.
@@ -58,6 +58,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 10
     """UNAVAILABLE: the server is shutting down and takes no new work. A google.rpc.RetryInfo says
     when to try again.
+    """
+    ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 11
+    """FAILED_PRECONDITION: the call's epoch is not that of the engine's lease: the lease has ended, or
+    the engine is attached and the call names no epoch. What the client held under its epoch is no
+    longer its own. Metadata: `pool`, `engine`, `epoch`, `current` (0: the engine has no lease).
+    """
+    ERROR_REASON_ID_REUSED: _ErrorReason.ValueType  # 12
+    """INVALID_ARGUMENT: a request_id or step_id was used before with other content. A
+    google.rpc.BadRequest names the field. Metadata: `pool`, `engine`, `field`.
+    """
+    ERROR_REASON_JOURNAL_UNWRITABLE: _ErrorReason.ValueType  # 13
+    """UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
+    kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
+    it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -89,8 +103,8 @@ ERROR_REASON_STATE_LIMIT: ErrorReason.ValueType  # 6
 nothing was changed. Metadata: `limit` (`..._max`), `max`, and the pool and engine meant.
 """
 ERROR_REASON_ENGINE_ATTACHED: ErrorReason.ValueType  # 7
-"""FAILED_PRECONDITION: another live session is attached under this engine name. Metadata: `pool`,
-`engine`.
+"""FAILED_PRECONDITION: another client has a lease under this engine name. A google.rpc.RetryInfo
+says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
 """
 ERROR_REASON_SESSION_STATE: ErrorReason.ValueType  # 8
 """FAILED_PRECONDITION: a session message came before its attach, or was a second attach.
@@ -103,5 +117,19 @@ ERROR_REASON_STEP_ID: ErrorReason.ValueType  # 9
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 10
 """UNAVAILABLE: the server is shutting down and takes no new work. A google.rpc.RetryInfo says
 when to try again.
+"""
+ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 11
+"""FAILED_PRECONDITION: the call's epoch is not that of the engine's lease: the lease has ended, or
+the engine is attached and the call names no epoch. What the client held under its epoch is no
+longer its own. Metadata: `pool`, `engine`, `epoch`, `current` (0: the engine has no lease).
+"""
+ERROR_REASON_ID_REUSED: ErrorReason.ValueType  # 12
+"""INVALID_ARGUMENT: a request_id or step_id was used before with other content. A
+google.rpc.BadRequest names the field. Metadata: `pool`, `engine`, `field`.
+"""
+ERROR_REASON_JOURNAL_UNWRITABLE: ErrorReason.ValueType  # 13
+"""UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
+kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
+it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

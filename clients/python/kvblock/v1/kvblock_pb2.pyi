@@ -115,6 +115,8 @@ class AllocateRequest(_message.Message):
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
     NUM_BLOCKS_FIELD_NUMBER: _builtins.int
     MAX_WAIT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -123,6 +125,10 @@ class AllocateRequest(_message.Message):
     """The sequence whose table grows. It comes into being with its first granted block."""
     num_blocks: _builtins.int
     """Blocks to append. Unset: 1. Zero is an error; at most the server's `blocks_per_request_max`."""
+    epoch: _builtins.int
+    """The engine's epoch."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
         """How long to wait for blocks that are not free now, before the refusal. Unset or zero: not at
@@ -138,10 +144,12 @@ class AllocateRequest(_message.Message):
         sequence_id: _builtins.int = ...,
         num_blocks: _builtins.int | None = ...,
         max_wait: _duration_pb2.Duration | None = ...,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_num_blocks", b"_num_blocks", "max_wait", b"max_wait", "num_blocks", b"num_blocks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_blocks", b"_num_blocks", "engine", b"engine", "max_wait", b"max_wait", "num_blocks", b"num_blocks", "pool", b"pool", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_blocks", b"_num_blocks", "engine", b"engine", "epoch", b"epoch", "max_wait", b"max_wait", "num_blocks", b"num_blocks", "pool", b"pool", "request_id", b"request_id", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__num_blocks: _TypeAlias = _typing.Literal["num_blocks"]  # noqa: Y015
     _WhichOneofArgType__num_blocks: _TypeAlias = _typing.Literal["_num_blocks", b"_num_blocks"]  # noqa: Y015
@@ -226,22 +234,30 @@ class FreeRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
     """The caller; empty: `default`."""
     sequence_id: _builtins.int
     """The sequence to free."""
+    epoch: _builtins.int
+    """The engine's epoch."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         engine: _builtins.str = ...,
         sequence_id: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,22 +289,30 @@ class FreeReturningCountRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
     """The caller; empty: `default`."""
     sequence_id: _builtins.int
     """The sequence to free."""
+    epoch: _builtins.int
+    """The engine's epoch."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         engine: _builtins.str = ...,
         sequence_id: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -325,22 +349,26 @@ class GetBlockTableRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
     """The caller; empty: `default`."""
     sequence_id: _builtins.int
     """The sequence to look up."""
+    epoch: _builtins.int
+    """The engine's epoch; unset: the table is answered whoever asks."""
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         engine: _builtins.str = ...,
         sequence_id: _builtins.int = ...,
+        epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,7 +522,7 @@ Global___StatsResponse: _TypeAlias = StatsResponse  # noqa: Y015
 
 @_typing.final
 class PoolStats(_message.Message):
-    """One pool at one moment: free_blocks + held_blocks = total_blocks."""
+    """One pool at one moment: free_blocks + held_blocks + quarantined_blocks = total_blocks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -511,6 +539,9 @@ class PoolStats(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     ENGINES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
+    RECLAIMED_BLOCKS_TOTAL_FIELD_NUMBER: _builtins.int
+    EXPIRED_LEASES_TOTAL_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     total_blocks: _builtins.int
@@ -533,6 +564,12 @@ class PoolStats(_message.Message):
     """Grows by one with every command that changed the pool."""
     waiting: _builtins.int
     """Allocate calls that are waiting for blocks now."""
+    quarantined_blocks: _builtins.int
+    """Blocks of vanished engines that wait before they are free."""
+    reclaimed_blocks_total: _builtins.int
+    """Blocks that were taken from engines that vanished, since the server epoch began."""
+    expired_leases_total: _builtins.int
+    """Leases that ran out, since the server epoch began."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Refusals since the server epoch began, in order of their reasons; a reason that never occurred
@@ -559,10 +596,13 @@ class PoolStats(_message.Message):
         revision: _builtins.int = ...,
         waiting: _builtins.int = ...,
         engines: _abc.Iterable[Global___EngineStats] | None = ...,
+        quarantined_blocks: _builtins.int = ...,
+        reclaimed_blocks_total: _builtins.int = ...,
+        expired_leases_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "refusals", b"refusals", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,6 +644,8 @@ class EngineStats(_message.Message):
     HELD_BLOCKS_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
     ATTACHED_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRES_IN_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's name."""
     held_blocks: _builtins.int
@@ -611,7 +653,13 @@ class EngineStats(_message.Message):
     sequences: _builtins.int
     """Its sequences."""
     attached: _builtins.bool
-    """Whether a session is attached under its name."""
+    """Whether it has a lease."""
+    epoch: _builtins.int
+    """The epoch of its lease; 0 without one."""
+    @_builtins.property
+    def lease_expires_in(self) -> _duration_pb2.Duration:
+        """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
+
     def __init__(
         self,
         *,
@@ -619,10 +667,12 @@ class EngineStats(_message.Message):
         held_blocks: _builtins.int = ...,
         sequences: _builtins.int = ...,
         attached: _builtins.bool = ...,
+        epoch: _builtins.int = ...,
+        lease_expires_in: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "engine", b"engine", "held_blocks", b"held_blocks", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "sequences", b"sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -727,10 +777,16 @@ class StepRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
     """The caller; empty: `default`."""
+    epoch: _builtins.int
+    """The engine's epoch."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
     @_builtins.property
     def step(self) -> Global___EngineStep:
         """The work."""
@@ -741,10 +797,12 @@ class StepRequest(_message.Message):
         pool: _builtins.str = ...,
         engine: _builtins.str = ...,
         step: Global___EngineStep | None = ...,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -783,6 +841,7 @@ class SessionRequest(_message.Message):
     ATTACH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attach(self) -> Global___SessionAttach:
         """Opens the session."""
@@ -795,18 +854,23 @@ class SessionRequest(_message.Message):
     def detach(self) -> Global___SessionDetach:
         """Frees all of the engine's blocks and closes the session."""
 
+    @_builtins.property
+    def renew(self) -> Global___SessionRenew:
+        """Renews the lease and does nothing else."""
+
     def __init__(
         self,
         *,
         attach: Global___SessionAttach | None = ...,
         step: Global___SessionStep | None = ...,
         detach: Global___SessionDetach | None = ...,
+        renew: Global___SessionRenew | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "detach", b"detach", "message", b"message", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "detach", b"detach", "message", b"message", "renew", b"renew", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "detach", b"detach", "message", b"message", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach", b"attach", "detach", b"detach", "message", b"message", "renew", b"renew", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attach", "step", "detach"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attach", "step", "detach", "renew"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -821,6 +885,7 @@ class SessionResponse(_message.Message):
     ATTACHED_FIELD_NUMBER: _builtins.int
     STEPPED_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attached(self) -> Global___SessionAttached:
         """To an attach."""
@@ -833,18 +898,23 @@ class SessionResponse(_message.Message):
     def detached(self) -> Global___SessionDetached:
         """To a detach; the stream ends after it."""
 
+    @_builtins.property
+    def renewed(self) -> Global___SessionRenewed:
+        """To a renew."""
+
     def __init__(
         self,
         *,
         attached: Global___SessionAttached | None = ...,
         stepped: Global___SessionStepped | None = ...,
         detached: Global___SessionDetached | None = ...,
+        renewed: Global___SessionRenewed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "stepped", b"stepped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "renewed", b"renewed", "stepped", b"stepped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "stepped", b"stepped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "renewed", b"renewed", "stepped", b"stepped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached", "stepped", "detached"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached", "stepped", "detached", "renewed"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -852,25 +922,49 @@ Global___SessionResponse: _TypeAlias = SessionResponse  # noqa: Y015
 
 @_typing.final
 class SessionAttach(_message.Message):
-    """Opens a session. One live session may be attached under an engine's name."""
+    """Opens a session: attaches the engine, or resumes its lease on a new stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POOL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TAKEOVER_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
     """The engine's name; empty: `default`."""
+    epoch: _builtins.int
+    """The epoch of the lease to resume; 0: a new lease. A resumed session takes the place of the
+    stream that the lease had before.
+    """
+    takeover: _builtins.bool
+    """End the lease that another client has under this name, if there is one: its blocks go into
+    quarantine.
+    """
+    request_id: _builtins.str
+    """Makes the attach safe to repeat."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the lease should last without renewal. Unset: the server's `lease_ttl`. The server
+        keeps it between its `lease_ttl_min` and `lease_ttl_max`.
+        """
+
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         engine: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        takeover: _builtins.bool = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -890,6 +984,8 @@ class SessionAttached(_message.Message):
     HELD_BLOCKS_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
     SERVER_EPOCH_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    LAST_STEP_ID_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -901,11 +997,17 @@ class SessionAttached(_message.Message):
     device_id: _builtins.int
     """The device whose memory the blocks number."""
     held_blocks: _builtins.int
-    """Blocks that the engine holds already, from before this session."""
+    """Blocks that the engine holds already."""
     sequences: _builtins.int
     """Sequences that the engine has already."""
     server_epoch: _builtins.int
     """The server epoch: when it differs from the last attach's, earlier blocks are gone."""
+    last_step_id: _builtins.int
+    """The step_id of the last step that was carried out under this epoch; 0: none."""
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """The lease."""
+
     def __init__(
         self,
         *,
@@ -917,14 +1019,54 @@ class SessionAttached(_message.Message):
         held_blocks: _builtins.int = ...,
         sequences: _builtins.int = ...,
         server_epoch: _builtins.int = ...,
+        lease: Global___Lease | None = ...,
+        last_step_id: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "pool", b"pool", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "lease", b"lease", "pool", b"pool", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionAttached: _TypeAlias = SessionAttached  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    """An engine's lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    RENEW_AFTER_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Fences every later call: name it in each one."""
+    resumed: _builtins.bool
+    """Whether the lease had begun before this attach."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the lease lasts without renewal."""
+
+    @_builtins.property
+    def renew_after(self) -> _duration_pb2.Duration:
+        """When to renew it at the latest, as a time after the last renewal: a third of the TTL."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        renew_after: _duration_pb2.Duration | None = ...,
+        resumed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["renew_after", b"renew_after", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "renew_after", b"renew_after", "resumed", b"resumed", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class SessionStep(_message.Message):
@@ -935,8 +1077,9 @@ class SessionStep(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     step_id: _builtins.int
-    """1 for the first step of the session, then one more each time. The last step_id once more, with
-    the same content, answers the same bytes again and changes nothing.
+    """1 for the first step of the lease, then one more each time, also across streams and restarts of
+    the server. The last step_id once more, with the same content, answers the same bytes again and
+    changes nothing.
     """
     @_builtins.property
     def step(self) -> Global___EngineStep:
@@ -1022,3 +1165,243 @@ class SessionDetached(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionDetached: _TypeAlias = SessionDetached  # noqa: Y015
+
+@_typing.final
+class SessionRenew(_message.Message):
+    """Renews the lease of a session that has no step to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRenew: _TypeAlias = SessionRenew  # noqa: Y015
+
+@_typing.final
+class SessionRenewed(_message.Message):
+    """The lease lasts for a full TTL from now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRenewed: _TypeAlias = SessionRenewed  # noqa: Y015
+
+@_typing.final
+class AttachEngineRequest(_message.Message):
+    """See KVBlockService.AttachEngine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    TAKEOVER_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool; empty: the default pool."""
+    engine: _builtins.str
+    """The engine's name; empty: `default`."""
+    epoch: _builtins.int
+    """The epoch of the lease to resume; 0: a new lease."""
+    takeover: _builtins.bool
+    """End the lease that another client has under this name, if there is one: its blocks go into
+    quarantine.
+    """
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the lease should last without renewal. Unset: the server's `lease_ttl`. The server
+        keeps it between its `lease_ttl_min` and `lease_ttl_max`.
+        """
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        takeover: _builtins.bool = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachEngineRequest: _TypeAlias = AttachEngineRequest  # noqa: Y015
+
+@_typing.final
+class AttachEngineResponse(_message.Message):
+    """See KVBlockService.AttachEngine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    HELD_BLOCKS_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    SERVER_EPOCH_FIELD_NUMBER: _builtins.int
+    TOTAL_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    held_blocks: _builtins.int
+    """Blocks that the engine holds already."""
+    sequences: _builtins.int
+    """Sequences that the engine has already."""
+    server_epoch: _builtins.int
+    """The server epoch: when it differs from the last attach's, earlier blocks are gone."""
+    total_blocks: _builtins.int
+    """Blocks in the pool."""
+    block_size: _builtins.int
+    """Token slots per block."""
+    device_id: _builtins.int
+    """The device whose memory the blocks number."""
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        lease: Global___Lease | None = ...,
+        held_blocks: _builtins.int = ...,
+        sequences: _builtins.int = ...,
+        server_epoch: _builtins.int = ...,
+        total_blocks: _builtins.int = ...,
+        block_size: _builtins.int = ...,
+        device_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "lease", b"lease", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachEngineResponse: _TypeAlias = AttachEngineResponse  # noqa: Y015
+
+@_typing.final
+class RenewLeaseRequest(_message.Message):
+    """See KVBlockService.RenewLease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool; empty: the default pool."""
+    engine: _builtins.str
+    """The engine's name; empty: `default`."""
+    epoch: _builtins.int
+    """The epoch of the lease."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseRequest: _TypeAlias = RenewLeaseRequest  # noqa: Y015
+
+@_typing.final
+class RenewLeaseResponse(_message.Message):
+    """See KVBlockService.RenewLease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the lease lasts from now without another renewal."""
+
+    def __init__(
+        self,
+        *,
+        ttl: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLeaseResponse: _TypeAlias = RenewLeaseResponse  # noqa: Y015
+
+@_typing.final
+class DetachEngineRequest(_message.Message):
+    """See KVBlockService.DetachEngine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool; empty: the default pool."""
+    engine: _builtins.str
+    """The engine's name; empty: `default`."""
+    epoch: _builtins.int
+    """The epoch of the lease."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetachEngineRequest: _TypeAlias = DetachEngineRequest  # noqa: Y015
+
+@_typing.final
+class DetachEngineResponse(_message.Message):
+    """See KVBlockService.DetachEngine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREED_BLOCKS_FIELD_NUMBER: _builtins.int
+    freed_blocks: _builtins.int
+    """Blocks that went back to the pool."""
+    def __init__(
+        self,
+        *,
+        freed_blocks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freed_blocks", b"freed_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetachEngineResponse: _TypeAlias = DetachEngineResponse  # noqa: Y015

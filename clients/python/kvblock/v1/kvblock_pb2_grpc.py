@@ -34,6 +34,20 @@ class KVBlockServiceStub(object):
     - `engine` names the caller; empty means `default`. Each engine has sequence ids of its own: two
     engines may use the same id without meeting.
     - names have 1 to 128 characters from `A-Z a-z 0-9 . _ -`.
+    - `epoch` is what the engine's attach answered. An engine that never attached has none (0). Once
+    an engine name is attached, calls that change something need its epoch; another one, or none,
+    is refused with STALE_EPOCH. So a client that lost its lease cannot touch its successor's
+    blocks.
+    - `request_id` makes a call safe to repeat: the same id again, from the same engine and epoch,
+    answers the same result and changes nothing, also after a restart of the server; with other
+    content it is refused with ID_REUSED. Up to 128 characters; a random UUID will do. The server
+    remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
+    each call counts.
+
+    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
+    quarantine, since its last writes to the device may still be on their way, and are free later.
+    DetachEngine frees them at once.
 
     An allocation that the pool cannot serve now is answered by a Refusal, with status OK. Errors are
     listed in ErrorReason; a call that ends in an error has changed nothing.
@@ -89,6 +103,21 @@ class KVBlockServiceStub(object):
                 request_serializer=kvblock_dot_v1_dot_kvblock__pb2.SessionRequest.SerializeToString,
                 response_deserializer=kvblock_dot_v1_dot_kvblock__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.AttachEngine = channel.unary_unary(
+                '/kvblock.v1.KVBlockService/AttachEngine',
+                request_serializer=kvblock_dot_v1_dot_kvblock__pb2.AttachEngineRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_kvblock__pb2.AttachEngineResponse.FromString,
+                _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/kvblock.v1.KVBlockService/RenewLease',
+                request_serializer=kvblock_dot_v1_dot_kvblock__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_kvblock__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
+        self.DetachEngine = channel.unary_unary(
+                '/kvblock.v1.KVBlockService/DetachEngine',
+                request_serializer=kvblock_dot_v1_dot_kvblock__pb2.DetachEngineRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_kvblock__pb2.DetachEngineResponse.FromString,
+                _registered_method=True)
 
 
 class KVBlockServiceServicer(object):
@@ -100,6 +129,20 @@ class KVBlockServiceServicer(object):
     - `engine` names the caller; empty means `default`. Each engine has sequence ids of its own: two
     engines may use the same id without meeting.
     - names have 1 to 128 characters from `A-Z a-z 0-9 . _ -`.
+    - `epoch` is what the engine's attach answered. An engine that never attached has none (0). Once
+    an engine name is attached, calls that change something need its epoch; another one, or none,
+    is refused with STALE_EPOCH. So a client that lost its lease cannot touch its successor's
+    blocks.
+    - `request_id` makes a call safe to repeat: the same id again, from the same engine and epoch,
+    answers the same result and changes nothing, also after a restart of the server; with other
+    content it is refused with ID_REUSED. Up to 128 characters; a random UUID will do. The server
+    remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
+    each call counts.
+
+    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
+    quarantine, since its last writes to the device may still be on their way, and are free later.
+    DetachEngine frees them at once.
 
     An allocation that the pool cannot serve now is answered by a Refusal, with status OK. Errors are
     listed in ErrorReason; a call that ends in an error has changed nothing.
@@ -159,10 +202,32 @@ class KVBlockServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """One stream for the life of an engine: an attach, then steps, then a detach. Each message is
-        answered by one message, in order. A detach frees all of the engine's blocks; a stream that
-        ends without a detach leaves them held, and a later attach under the same name finds them.
-        An error ends the stream with its status.
+        """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
+        message is answered by one message, in order, and renews the lease. A detach frees all of the
+        engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
+        the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachEngine(self, request, context):
+        """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
+        another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """Lets a lease last for a full TTL from now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DetachEngine(self, request, context):
+        """Ends a lease and frees all of the engine's blocks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +276,21 @@ def add_KVBlockServiceServicer_to_server(servicer, server):
                     request_deserializer=kvblock_dot_v1_dot_kvblock__pb2.SessionRequest.FromString,
                     response_serializer=kvblock_dot_v1_dot_kvblock__pb2.SessionResponse.SerializeToString,
             ),
+            'AttachEngine': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachEngine,
+                    request_deserializer=kvblock_dot_v1_dot_kvblock__pb2.AttachEngineRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_kvblock__pb2.AttachEngineResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=kvblock_dot_v1_dot_kvblock__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_kvblock__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'DetachEngine': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachEngine,
+                    request_deserializer=kvblock_dot_v1_dot_kvblock__pb2.DetachEngineRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_kvblock__pb2.DetachEngineResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'kvblock.v1.KVBlockService', rpc_method_handlers)
@@ -228,6 +308,20 @@ class KVBlockService(object):
     - `engine` names the caller; empty means `default`. Each engine has sequence ids of its own: two
     engines may use the same id without meeting.
     - names have 1 to 128 characters from `A-Z a-z 0-9 . _ -`.
+    - `epoch` is what the engine's attach answered. An engine that never attached has none (0). Once
+    an engine name is attached, calls that change something need its epoch; another one, or none,
+    is refused with STALE_EPOCH. So a client that lost its lease cannot touch its successor's
+    blocks.
+    - `request_id` makes a call safe to repeat: the same id again, from the same engine and epoch,
+    answers the same result and changes nothing, also after a restart of the server; with other
+    content it is refused with ID_REUSED. Up to 128 characters; a random UUID will do. The server
+    remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
+    each call counts.
+
+    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
+    quarantine, since its last writes to the device may still be on their way, and are free later.
+    DetachEngine frees them at once.
 
     An allocation that the pool cannot serve now is answered by a Refusal, with status OK. Errors are
     listed in ErrorReason; a call that ends in an error has changed nothing.
@@ -443,6 +537,87 @@ class KVBlockService(object):
             '/kvblock.v1.KVBlockService/Session',
             kvblock_dot_v1_dot_kvblock__pb2.SessionRequest.SerializeToString,
             kvblock_dot_v1_dot_kvblock__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachEngine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockService/AttachEngine',
+            kvblock_dot_v1_dot_kvblock__pb2.AttachEngineRequest.SerializeToString,
+            kvblock_dot_v1_dot_kvblock__pb2.AttachEngineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockService/RenewLease',
+            kvblock_dot_v1_dot_kvblock__pb2.RenewLeaseRequest.SerializeToString,
+            kvblock_dot_v1_dot_kvblock__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachEngine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockService/DetachEngine',
+            kvblock_dot_v1_dot_kvblock__pb2.DetachEngineRequest.SerializeToString,
+            kvblock_dot_v1_dot_kvblock__pb2.DetachEngineResponse.FromString,
             options,
             channel_credentials,
             insecure,

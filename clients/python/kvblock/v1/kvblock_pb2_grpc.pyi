@@ -35,6 +35,20 @@ class KVBlockServiceStub:
       - `engine` names the caller; empty means `default`. Each engine has sequence ids of its own: two
         engines may use the same id without meeting.
       - names have 1 to 128 characters from `A-Z a-z 0-9 . _ -`.
+      - `epoch` is what the engine's attach answered. An engine that never attached has none (0). Once
+        an engine name is attached, calls that change something need its epoch; another one, or none,
+        is refused with STALE_EPOCH. So a client that lost its lease cannot touch its successor's
+        blocks.
+      - `request_id` makes a call safe to repeat: the same id again, from the same engine and epoch,
+        answers the same result and changes nothing, also after a restart of the server; with other
+        content it is refused with ID_REUSED. Up to 128 characters; a random UUID will do. The server
+        remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
+        each call counts.
+
+    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
+    quarantine, since its last writes to the device may still be on their way, and are free later.
+    DetachEngine frees them at once.
 
     An allocation that the pool cannot serve now is answered by a Refusal, with status OK. Errors are
     listed in ErrorReason; a call that ends in an error has changed nothing.
@@ -63,11 +77,19 @@ class KVBlockServiceStub:
     Step: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.StepRequest, _kvblock_pb2.StepResponse]
     """One engine iteration in one call: many frees, then many allocations."""
     Session: _grpc.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]
-    """One stream for the life of an engine: an attach, then steps, then a detach. Each message is
-    answered by one message, in order. A detach frees all of the engine's blocks; a stream that
-    ends without a detach leaves them held, and a later attach under the same name finds them.
-    An error ends the stream with its status.
+    """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
+    message is answered by one message, in order, and renews the lease. A detach frees all of the
+    engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
+    the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
     """
+    AttachEngine: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]
+    """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
+    another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+    """
+    RenewLease: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.RenewLeaseRequest, _kvblock_pb2.RenewLeaseResponse]
+    """Lets a lease last for a full TTL from now."""
+    DetachEngine: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.DetachEngineRequest, _kvblock_pb2.DetachEngineResponse]
+    """Ends a lease and frees all of the engine's blocks."""
 
 @_typing.type_check_only
 class KVBlockServiceAsyncStub(KVBlockServiceStub):
@@ -79,6 +101,20 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
       - `engine` names the caller; empty means `default`. Each engine has sequence ids of its own: two
         engines may use the same id without meeting.
       - names have 1 to 128 characters from `A-Z a-z 0-9 . _ -`.
+      - `epoch` is what the engine's attach answered. An engine that never attached has none (0). Once
+        an engine name is attached, calls that change something need its epoch; another one, or none,
+        is refused with STALE_EPOCH. So a client that lost its lease cannot touch its successor's
+        blocks.
+      - `request_id` makes a call safe to repeat: the same id again, from the same engine and epoch,
+        answers the same result and changes nothing, also after a restart of the server; with other
+        content it is refused with ID_REUSED. Up to 128 characters; a random UUID will do. The server
+        remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
+        each call counts.
+
+    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
+    quarantine, since its last writes to the device may still be on their way, and are free later.
+    DetachEngine frees them at once.
 
     An allocation that the pool cannot serve now is answered by a Refusal, with status OK. Errors are
     listed in ErrorReason; a call that ends in an error has changed nothing.
@@ -104,11 +140,19 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     Step: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.StepRequest, _kvblock_pb2.StepResponse]  # type: ignore[assignment]
     """One engine iteration in one call: many frees, then many allocations."""
     Session: _aio.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]  # type: ignore[assignment]
-    """One stream for the life of an engine: an attach, then steps, then a detach. Each message is
-    answered by one message, in order. A detach frees all of the engine's blocks; a stream that
-    ends without a detach leaves them held, and a later attach under the same name finds them.
-    An error ends the stream with its status.
+    """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
+    message is answered by one message, in order, and renews the lease. A detach frees all of the
+    engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
+    the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
     """
+    AttachEngine: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]  # type: ignore[assignment]
+    """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
+    another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+    """
+    RenewLease: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.RenewLeaseRequest, _kvblock_pb2.RenewLeaseResponse]  # type: ignore[assignment]
+    """Lets a lease last for a full TTL from now."""
+    DetachEngine: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.DetachEngineRequest, _kvblock_pb2.DetachEngineResponse]  # type: ignore[assignment]
+    """Ends a lease and frees all of the engine's blocks."""
 
 class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
     """Hands out the physical block numbers of paged-KV-cache pools to LLM inference engines.
@@ -119,6 +163,20 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
       - `engine` names the caller; empty means `default`. Each engine has sequence ids of its own: two
         engines may use the same id without meeting.
       - names have 1 to 128 characters from `A-Z a-z 0-9 . _ -`.
+      - `epoch` is what the engine's attach answered. An engine that never attached has none (0). Once
+        an engine name is attached, calls that change something need its epoch; another one, or none,
+        is refused with STALE_EPOCH. So a client that lost its lease cannot touch its successor's
+        blocks.
+      - `request_id` makes a call safe to repeat: the same id again, from the same engine and epoch,
+        answers the same result and changes nothing, also after a restart of the server; with other
+        content it is refused with ID_REUSED. Up to 128 characters; a random UUID will do. The server
+        remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
+        each call counts.
+
+    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
+    quarantine, since its last writes to the device may still be on their way, and are free later.
+    DetachEngine frees them at once.
 
     An allocation that the pool cannot serve now is answered by a Refusal, with status OK. Errors are
     listed in ErrorReason; a call that ends in an error has changed nothing.
@@ -190,10 +248,36 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_kvblock_pb2.SessionRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_kvblock_pb2.SessionResponse], _abc.AsyncIterator[_kvblock_pb2.SessionResponse]]:
-        """One stream for the life of an engine: an attach, then steps, then a detach. Each message is
-        answered by one message, in order. A detach frees all of the engine's blocks; a stream that
-        ends without a detach leaves them held, and a later attach under the same name finds them.
-        An error ends the stream with its status.
+        """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
+        message is answered by one message, in order, and renews the lease. A detach frees all of the
+        engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
+        the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
         """
+
+    @_abc_1.abstractmethod
+    def AttachEngine(
+        self,
+        request: _kvblock_pb2.AttachEngineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kvblock_pb2.AttachEngineResponse, _abc.Awaitable[_kvblock_pb2.AttachEngineResponse]]:
+        """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
+        another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _kvblock_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kvblock_pb2.RenewLeaseResponse, _abc.Awaitable[_kvblock_pb2.RenewLeaseResponse]]:
+        """Lets a lease last for a full TTL from now."""
+
+    @_abc_1.abstractmethod
+    def DetachEngine(
+        self,
+        request: _kvblock_pb2.DetachEngineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kvblock_pb2.DetachEngineResponse, _abc.Awaitable[_kvblock_pb2.DetachEngineResponse]]:
+        """Ends a lease and frees all of the engine's blocks."""
 
 def add_KVBlockServiceServicer_to_server(servicer: KVBlockServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,62 @@
+"""What a pool keeps for one engine, and for each granted block.
+
+Rules:
+- A table has at least one block. A table of one block may be that block's number itself, which
+  costs nothing to make; every other one is an array.
+- `epoch` is 0 while the engine has no lease; `deadline_ms` and `ttl_ms` mean nothing then.
+- `last_step` is of the current epoch.
+"""
+
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from kvblock_service.core.commands import Step, Stepped
+
+Table: TypeAlias = "int | array[int]"
+
+
+class Holder(NamedTuple):
+    """Who was granted a block, when (milliseconds since 1970), and under which trace."""
+
+    engine: str
+    since_ms: int
+    trace_id: str
+
+
+class Batch(NamedTuple):
+    """Blocks that wait, since their engine vanished, until `due_ms` on the monotonic clock.
+
+    `period_ms` is how long they wait in all; `engine` and `epoch` had them last.
+    """
+
+    blocks: "array[int]"
+    due_ms: int
+    period_ms: int
+    engine: str
+    epoch: int
+
+
+class Engine:
+    """One engine's block tables by sequence id, how many blocks are in them, and its lease."""
+
+    __slots__ = ("deadline_ms", "epoch", "held", "last_step", "name", "tables", "ttl_ms")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tables: dict[int, Table] = {}
+        self.held = 0
+        self.epoch = 0
+        self.ttl_ms = 0
+        self.deadline_ms = 0
+        self.last_step: tuple[Step, Stepped] | None = None
+
+    @property
+    def last_step_id(self) -> int:
+        """The id of the last step of this epoch, 0 before the first one."""
+        return self.last_step[0].step_id if self.last_step else 0
+
+
+def blocks_of(table: Table) -> Sequence[int]:
+    """The blocks of a table, in table order."""
+    return (table,) if isinstance(table, int) else table

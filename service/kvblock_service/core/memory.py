@@ -1,0 +1,64 @@
+"""The results of recent requests, so that a request that is sent again changes nothing.
+
+Rules:
+- A result is known by engine, epoch and request_id; the same key with another command is told
+  apart by comparing the commands.
+- At most `results_max` results are kept, and at most NUMBERS_PER_RESULT times as many sequence and
+  block numbers in them; the oldest go first. A request that comes again after that counts as new.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+from kvblock_service.core.commands import Answer, Command, Granted, Step, Stepped
+
+NUMBERS_PER_RESULT = 16
+
+Key: TypeAlias = tuple[str, int, str]
+
+
+class Known(NamedTuple):
+    """A command that was carried out, and its result."""
+
+    command: Command
+    answer: Answer
+
+
+class Memory:
+    """Results by key, the oldest first."""
+
+    def __init__(self, results_max: int) -> None:
+        self.results_max = results_max
+        self.results: dict[Key, Known] = {}
+        self.numbers = 0
+
+    def get(self, command: Command) -> Known | None:
+        """What is known of a command with this engine, epoch and request_id."""
+        return self.results.get((command.engine, command.epoch, command.request_id))
+
+    def put(self, command: Command, answer: Answer) -> None:
+        """Keep a result; an older one under the same key is replaced."""
+        key = (command.engine, command.epoch, command.request_id)
+        self._drop(key)
+        self.results[key] = Known(command, answer)
+        self.numbers += _numbers(command, answer)
+        while (
+            len(self.results) > self.results_max
+            or self.numbers > self.results_max * NUMBERS_PER_RESULT
+        ):
+            self._drop(next(iter(self.results)))
+
+    def _drop(self, key: Key) -> None:
+        known = self.results.pop(key, None)
+        if known is not None:
+            self.numbers -= _numbers(*known)
+
+
+def _numbers(command: Command, answer: Answer) -> int:
+    count = 0
+    if isinstance(command, Step):
+        count += len(command.free_ids) + len(command.allocate_ids) + len(command.num_blocks)
+    if isinstance(answer, Granted | Stepped):
+        count += len(answer.blocks)
+    if isinstance(answer, Stepped):
+        count += len(answer.freed_counts)
+    return count
