@@ -24,6 +24,9 @@ class Reason(Enum):
     SESSION_STATE = 8
     STEP_ID = 9
     DRAINING = 10
+    STALE_EPOCH = 11
+    ID_REUSED = 12
+    JOURNAL_UNWRITABLE = 13
 
 
 class CallError(Exception):
@@ -121,17 +124,79 @@ class StateLimit(CallError):
 
 
 class EngineAttached(CallError):
-    """Another live session is attached under this engine name."""
+    """Another client has a lease under this engine name; `expires_in` is in seconds."""
 
     reason = Reason.ENGINE_ATTACHED
 
-    def __init__(self, pool: str, engine: str) -> None:
+    def __init__(self, pool: str, engine: str, expires_in: float) -> None:
         super().__init__(
-            f"a live session is attached as engine {engine!r} in pool {pool!r}; choose another"
-            " engine name, or end that session first",
+            f"another client has a lease as engine {engine!r} in pool {pool!r}; choose another"
+            " engine name, wait until the lease ends, or attach with takeover",
             pool=pool,
             engine=engine,
         )
+        self.retry_after = expires_in
+
+
+class SessionReplaced(EngineAttached):
+    """The lease of a session was resumed on another stream."""
+
+    def __init__(self, pool: str, engine: str) -> None:
+        CallError.__init__(
+            self,
+            f"the lease of engine {engine!r} in pool {pool!r} goes on in another stream",
+            pool=pool,
+            engine=engine,
+        )
+
+
+class StaleEpoch(CallError):
+    """The call's epoch is not that of the engine's lease; `current` is, 0 without a lease."""
+
+    reason = Reason.STALE_EPOCH
+
+    def __init__(self, pool: str, engine: str, epoch: int, current: int) -> None:
+        if not epoch:
+            problem = "is attached, and the call names no epoch; name the lease's in `epoch`"
+        elif current:
+            problem = f"has another lease now; epoch {epoch} is over, attach anew"
+        else:
+            problem = f"has no lease; epoch {epoch} is over, attach anew"
+        super().__init__(
+            f"engine {engine!r} in pool {pool!r} {problem}",
+            pool=pool,
+            engine=engine,
+            epoch=epoch,
+            current=current,
+        )
+
+
+class IdentityReused(CallError):
+    """A request_id or step_id came before with other content."""
+
+    reason = Reason.ID_REUSED
+
+    def __init__(self, field: str, pool: str, engine: str) -> None:
+        super().__init__(
+            f"{field} was used before with other content; choose a new one for each request",
+            pool=pool,
+            engine=engine,
+            field=field,
+        )
+        self.field = field
+
+
+class JournalUnwritable(CallError):
+    """The journal cannot be written, so that nothing can be carried out that has to be kept."""
+
+    reason = Reason.JOURNAL_UNWRITABLE
+
+    def __init__(self, problem: str, retry_after: float) -> None:
+        super().__init__(
+            f"the server cannot write its journal ({problem}); send the call again with the same"
+            " request_id or step_id"
+        )
+        self.retry_after = retry_after
 
 
 class SessionState(CallError):

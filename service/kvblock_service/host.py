@@ -1,17 +1,25 @@
-"""Everything a server holds: its pools, its live sessions, and whether it is draining.
+"""Everything a server holds: its pools, its sessions, and whether it is draining.
 
 Rules:
-- Pools are fixed when the server starts; they are listed in order of their names.
-- At most one live session is attached under an engine's name in a pool.
+- Pools are listed in order of their names.
+- At most one stream is attached under an engine's name in a pool: a resumed or taken-over lease
+  ends the stream that was there before.
+- A stream whose lease has ended is ended.
 - Once draining has begun it does not end.
 """
 
-import asyncio
-import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from kvblock_service.errors import Draining, EngineAttached, InvalidField, PoolNotFound, StateLimit
+from kvblock_service.errors import (
+    CallError,
+    Draining,
+    InvalidField,
+    PoolNotFound,
+    SessionReplaced,
+    StaleEpoch,
+    StateLimit,
+)
 from kvblock_service.pool_host import PoolHost
 
 
@@ -22,24 +30,22 @@ class HostLimits(NamedTuple):
     drain_retry_after: float
 
 
-class LiveSession:
-    """A session that is attached."""
+class LiveSession(Protocol):
+    """A stream that is attached, in the pool and as the engine that `key` names."""
 
-    def __init__(self, pool: str, engine: str) -> None:
-        self.key = (pool, engine)
-        self.ended = asyncio.Event()
+    key: tuple[str, str]
+    epoch: int
+
+    def end_with(self, error: CallError) -> None:
+        """End the stream with an error, once the message that is being served is answered."""
 
 
 class Host:
     """The pools and sessions of one server.
 
-    `server_epoch` grows with every start that begins with empty pools (milliseconds since 1970 at
-    the start); `handover_wait` is how long, in seconds, an attach waits for a session under the
-    same name whose stream is just ending. `streams` holds for each open stream, attached or not,
-    what ends it when it is idle.
+    `server_epoch` grows with every start that begins with empty pools. `streams` holds for each
+    open stream, attached or not, what ends it when it is idle.
     """
-
-    handover_wait = 1.0
 
     def __init__(
         self, pools: Sequence[PoolHost], default_pool: str, limits: HostLimits, server_epoch: int
@@ -69,34 +75,31 @@ class Host:
             raise PoolNotFound(name, list(self.pools))
         return pool
 
-    async def attach(self, session: LiveSession) -> None:
-        """Make a session the live one under its name.
-
-        Raises:
-            EngineAttached: another one is and stays.
-            StateLimit: as many sessions are live as `sessions_max` permits.
-
-        """
-        deadline = time.monotonic() + self.handover_wait
-        while (before := self.sessions.get(session.key)) is not None:
-            try:
-                await asyncio.wait_for(before.ended.wait(), deadline - time.monotonic())
-            except asyncio.TimeoutError:
-                raise EngineAttached(*session.key) from None
-        self.refuse_when_draining()
-        if len(self.sessions) >= self._limits.sessions_max:
+    def refuse_more_sessions(self, key: tuple[str, str]) -> None:
+        """Raises StateLimit when as many sessions are live as `sessions_max` permits."""
+        if key not in self.sessions and len(self.sessions) >= self._limits.sessions_max:
             raise StateLimit("sessions_max", self._limits.sessions_max)
+
+    def enter(self, session: LiveSession) -> None:
+        """Make a session the live one under its name; the one before is ended."""
+        before = self.sessions.get(session.key)
         self.sessions[session.key] = session
+        if before is not None:
+            if before.epoch == session.epoch:
+                before.end_with(SessionReplaced(*session.key))
+            else:
+                before.end_with(StaleEpoch(*session.key, before.epoch, session.epoch))
 
     def leave(self, session: LiveSession) -> None:
-        """The session's stream has ended; its engine's blocks stay as they are."""
+        """The session's stream has ended; its lease stays as it is."""
         if self.sessions.get(session.key) is session:
             del self.sessions[session.key]
-        session.ended.set()
 
-    def attached(self, pool: str) -> list[str]:
-        """The engines that have a live session in a pool."""
-        return [engine for where, engine in self.sessions if where == pool]
+    def end_session(self, pool: str, engine: str, epoch: int) -> None:
+        """A lease has ended: end its stream, if it has one."""
+        session = self.sessions.get((pool, engine))
+        if session is not None and session.epoch == epoch:
+            session.end_with(StaleEpoch(pool, engine, epoch, 0))
 
     def refuse_when_draining(self) -> None:
         """Raises Draining once the server is shutting down."""

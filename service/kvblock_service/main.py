@@ -7,6 +7,7 @@ Rules:
 """
 
 import asyncio
+import functools
 import logging
 import signal
 import sys
@@ -16,14 +17,15 @@ import uvloop
 
 from kvblock_service import logging_setup, telemetry
 from kvblock_service.config import ServerConfig
-from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
+from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.listeners import ListenError
-from kvblock_service.rpc.observe import Observer
 from kvblock_service.rpc.server import KVBlockServer
 from kvblock_service.rpc.service import ServiceOptions
-from kvblock_service.rpc.validate import RequestLimits
+from kvblock_service.rpc.validate import LeaseTerms, RequestLimits
+from kvblock_service.telemetry import OFF, Telemetry
 
 _log = logging.getLogger("kvblock")
 
@@ -48,8 +50,10 @@ def run(config: ServerConfig) -> int:
 async def _serve(config: ServerConfig) -> int:
     host = build_host(config)
     watch = telemetry.start(host, config.metrics_listen)
-    server = KVBlockServer(host, service_options(config, watch.observer), watch.interceptors)
+    server = KVBlockServer(host, service_options(config, watch), watch.interceptors)
     left = 0.0
+    reaping = asyncio.get_running_loop().create_task(Reaper(host).run())
+    reaping.add_done_callback(functools.partial(_reaper_ended, server))
     try:
         for address in config.listen:
             server.bind(address)
@@ -62,6 +66,7 @@ async def _serve(config: ServerConfig) -> int:
         await server.drain(config.grace)
         left = deadline - time.monotonic()
     finally:
+        reaping.cancel()
         server.release()
         await watch.stop(left)
     _log.info("stopped")
@@ -71,20 +76,25 @@ async def _serve(config: ServerConfig) -> int:
 def build_host(config: ServerConfig) -> Host:
     """The pools of a configuration, empty."""
     limits = config.limits
-    bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max)
+    bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
+    server_epoch = time.time_ns() // 1_000_000
     pools = [
         PoolHost(
-            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
-            bounds,
+            Pool(
+                Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
+                bounds,
+                epoch_floor=server_epoch,
+            ),
             limits.wait_queue_max,
+            None if pool.quarantine is None else round(pool.quarantine * 1000),
         )
         for pool in config.pools
     ]
     host_limits = HostLimits(limits.sessions_max, drain_retry_after=1.0)
-    return Host(pools, config.default_pool, host_limits, server_epoch=time.time_ns() // 1_000_000)
+    return Host(pools, config.default_pool, host_limits, server_epoch)
 
 
-def service_options(config: ServerConfig, observer: Observer | None = None) -> ServiceOptions:
+def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOptions:
     """How the methods behave under a configuration."""
     limits = config.limits
     request_limits = RequestLimits(
@@ -94,7 +104,14 @@ def service_options(config: ServerConfig, observer: Observer | None = None) -> S
         max_wait_max=limits.max_wait_max,
         page_size_max=limits.page_size_max,
     )
-    return ServiceOptions(request_limits, config.retry_after, observer)
+    terms = LeaseTerms(config.lease_ttl, config.lease_ttl_min, config.lease_ttl_max)
+    return ServiceOptions(request_limits, terms, config.retry_after, watch.observer, watch.trace_id)
+
+
+def _reaper_ended(server: KVBlockServer, reaping: "asyncio.Task[None]") -> None:
+    if not reaping.cancelled():
+        _log.critical("leases are no longer looked after", exc_info=reaping.exception())
+        server.break_down("leases are no longer looked after")
 
 
 def _stop_signal() -> "asyncio.Future[str]":

@@ -1,7 +1,9 @@
 """The only writer of a pool: one lock, one command at a time, and the queue of those who wait.
 
 Rules:
-- Every command goes through `apply`: the check and the take are one step under the pool's lock.
+- Every command goes through `apply`: the check and the take are one step under the pool's lock,
+  and the moment is taken inside it.
+- What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
 - `apply` is called from the event loop's thread only; other threads may read.
 - Waiting allocations are tried in the order in which they came, each time blocks come back. A
   waiting allocation holds nothing until the moment it is granted, so a cancelled one takes nothing.
@@ -11,18 +13,52 @@ import asyncio
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
+from kvblock_service.committer import Committer
+from kvblock_service.core import leases
 from kvblock_service.core.audit import Report, audit
 from kvblock_service.core.commands import (
+    REJECTIONS,
     Allocate,
+    Answer,
     Command,
+    EngineHeld,
+    Fenced,
+    IdReused,
     LimitReached,
-    Outcome,
     RefusalReason,
+    Rejection,
+    Renew,
+    Stamp,
+    StepOutOfOrder,
 )
-from kvblock_service.core.pool import Bounds, Geometry, Pool, blocks_of
-from kvblock_service.errors import StateLimit
+from kvblock_service.core.engine import blocks_of
+from kvblock_service.core.pool import Geometry, Pool
+from kvblock_service.errors import (
+    CallError,
+    EngineAttached,
+    IdentityReused,
+    StaleEpoch,
+    StateLimit,
+    StepId,
+)
+
+Encode: TypeAlias = Callable[[str, Stamp, Command], bytes]
+"""Makes a journal record of a pool's name, a stamp and a command."""
+
+
+def monotonic_ms() -> int:
+    """The host's monotonic clock in milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Log(NamedTuple):
+    """Where commands that were carried out are kept, and in what form."""
+
+    committer: Committer
+    encode: Encode
 
 
 class EngineState(NamedTuple):
@@ -31,6 +67,8 @@ class EngineState(NamedTuple):
     name: str
     held_blocks: int
     sequences: int
+    epoch: int
+    expires_in_ms: int
 
 
 class PoolState(NamedTuple):
@@ -38,9 +76,12 @@ class PoolState(NamedTuple):
 
     free_blocks: int
     held_blocks: int
+    quarantined_blocks: int
     sequences: int
     allocated_total: int
     freed_total: int
+    reclaimed_total: int
+    expired_total: int
     refused_total: dict[RefusalReason, int]
     revision: int
     waiting: int
@@ -56,51 +97,100 @@ class SequenceRow(NamedTuple):
 
 
 class PoolHost:
-    """A pool, its lock, and its wait queue.
+    """A pool, its lock, its wait queue, and the log that it is restored from.
 
+    `quarantine_ms`: how long the blocks of a vanished engine wait; None: for its TTL.
     `lock_wait_ns` tells how long the last `apply` waited for the lock.
     """
 
-    def __init__(self, geometry: Geometry, bounds: Bounds, wait_queue_max: int) -> None:
-        self.geometry = geometry
+    def __init__(
+        self,
+        pool: Pool,
+        wait_queue_max: int,
+        quarantine_ms: int | None = None,
+        log: Log | None = None,
+    ) -> None:
+        self.geometry: Geometry = pool.geometry
+        self.quarantine_ms = quarantine_ms
         self.lock_wait_ns = 0
-        self._pool = Pool(geometry, bounds)
+        self._pool = pool
         self._lock = threading.Lock()
+        self._log = log
         self._wait_queue_max = wait_queue_max
         self._waiting: deque[asyncio.Event] = deque()
         self._closed = False
 
-    def apply(self, command: Command) -> Outcome:
+    def apply(self, command: Command, trace_id: str = "") -> Answer:
         """Carry out one command, and wake the first who waits when blocks came back.
 
         Raises:
-            StateLimit: the command would cross a limit; nothing was changed.
+            CallError: the command was rejected, or nothing can be journaled; nothing was changed.
 
         """
+        log = self._log
+        if log is not None:
+            log.committer.refuse_when_failing()
+        pool = self._pool
         self._acquire()
         try:
-            freed_before = self._pool.freed_total
-            outcome = self._pool.apply(command)
+            before = pool.revision
+            stamp = Stamp(monotonic_ms(), time.time_ns() // 1_000_000, trace_id)
+            outcome = pool.apply(command, stamp)
         finally:
             self._lock.release()
-        if self._waiting and self._pool.freed_total != freed_before:
+        if isinstance(outcome, REJECTIONS):
+            raise self._error(command, outcome)
+        if log is not None and not pool.repeated and type(command) is not Renew:
+            log.committer.add(log.encode(self.geometry.name, stamp, command))
+        if self._waiting and pool.revision != before and len(pool.free_list):
             self._waiting[0].set()
-        if type(outcome) is LimitReached:
-            raise StateLimit(
-                outcome.limit, outcome.maximum, pool=self.geometry.name, engine=command.engine
-            )
         return outcome
 
-    async def allocate(self, command: Allocate, max_wait: float) -> Outcome:
+    async def settled(self) -> None:
+        """Return when everything that was carried out so far is in the journal.
+
+        Raises:
+            JournalUnwritable: it cannot be written now.
+
+        """
+        if self._log is not None:
+            await self._log.committer.settled()
+
+    @property
+    def writable(self) -> bool:
+        """Whether commands can be journaled, or need not be."""
+        return self._log is None or self._log.committer.failure is None
+
+    def quarantine_of(self, engine: str, default_ms: int) -> int:
+        """How long an engine's blocks are to wait if it is ended now, in milliseconds.
+
+        That is the pool's setting, or else the TTL of its lease, or `default_ms` without a lease.
+        """
+        if self.quarantine_ms is not None:
+            return self.quarantine_ms
+        with self._lock:
+            found = self._pool.engines.get(engine)
+            return found.ttl_ms if found and found.epoch else default_ms
+
+    def due(self, now_ms: int) -> list[Command]:
+        """What time has brought about, as commands to apply."""
+        return leases.due(self._pool, now_ms, self.quarantine_ms)
+
+    def full_ttl(self, now_ms: int) -> None:
+        """Give every lease its full TTL from now."""
+        with self._lock:
+            leases.full_ttl(self._pool, now_ms)
+
+    async def allocate(self, command: Allocate, max_wait: float, trace_id: str = "") -> Answer:
         """Allocate, waiting up to `max_wait` seconds for blocks that are not free now.
 
         Raises:
-            StateLimit: the command, or its place in the wait queue, would cross a limit.
+            CallError: as `apply`, or the wait queue is full.
 
         """
-        at_once = not self._waiting and self._fits(command)
+        at_once = self._pool.knows(command) or (not self._waiting and self._fits(command))
         if not max_wait or at_once or command.num_blocks > self.geometry.total_blocks:
-            return self.apply(command)
+            return self.apply(command, trace_id)
         if len(self._waiting) >= self._wait_queue_max:
             raise StateLimit("wait_queue_max", self._wait_queue_max, pool=self.geometry.name)
         deadline = time.monotonic() + max_wait
@@ -109,7 +199,7 @@ class PoolHost:
         try:
             while await self._woken(turn, deadline) and not self._fits(command):
                 turn.clear()
-            return self.apply(command)
+            return self.apply(command, trace_id)
         finally:
             self._waiting.remove(turn)
             if self._waiting and len(self._pool.free_list):
@@ -131,28 +221,36 @@ class PoolHost:
         with self._lock:
             return self._pool.table(engine, sequence_id)
 
-    def engine(self, name: str) -> EngineState:
-        """What the engine of that name has; nothing, when it is not known."""
+    def epoch(self, engine: str) -> int:
+        """The epoch of an engine's lease, 0 without one."""
         with self._lock:
-            engine = self._pool.engines.get(name)
-            if engine is None:
-                return EngineState(name, 0, 0)
-            return EngineState(name, engine.held, len(engine.tables))
+            found = self._pool.engines.get(engine)
+            return found.epoch if found else 0
 
     def state(self) -> PoolState:
-        """The pool at this moment, with the engines that have sequences, by name."""
+        """The pool at this moment, with the engines that have sequences or a lease, by name."""
         with self._lock:
             pool = self._pool
+            now_ms = monotonic_ms()
             engines = [
-                EngineState(name, engine.held, len(engine.tables))
+                EngineState(
+                    name,
+                    engine.held,
+                    len(engine.tables),
+                    engine.epoch,
+                    max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
+                )
                 for name, engine in sorted(pool.engines.items())
             ]
             return PoolState(
                 free_blocks=len(pool.free_list),
                 held_blocks=pool.held,
+                quarantined_blocks=pool.quarantined,
                 sequences=sum(engine.sequences for engine in engines),
                 allocated_total=pool.allocated_total,
                 freed_total=pool.freed_total,
+                reclaimed_total=pool.reclaimed_total,
+                expired_total=pool.expired_total,
                 refused_total=dict(pool.refused_total),
                 revision=pool.revision,
                 waiting=len(self._waiting),
@@ -180,6 +278,19 @@ class PoolHost:
         """Recount the pool; commands wait meanwhile."""
         with self._lock:
             return audit(self._pool)
+
+    def _error(self, command: Command, rejection: Rejection) -> CallError:
+        where = {"pool": self.geometry.name, "engine": command.engine}
+        if isinstance(rejection, LimitReached):
+            return StateLimit(rejection.limit, rejection.maximum, **where)
+        if isinstance(rejection, Fenced):
+            return StaleEpoch(**where, epoch=command.epoch, current=rejection.current)
+        if isinstance(rejection, EngineHeld):
+            return EngineAttached(**where, expires_in=rejection.expires_in_ms / 1000)
+        if isinstance(rejection, IdReused):
+            return IdentityReused(rejection.field, **where)
+        assert isinstance(rejection, StepOutOfOrder)
+        return StepId(getattr(command, "step_id", 0), rejection.expected)
 
     def _acquire(self) -> None:
         self.lock_wait_ns = 0

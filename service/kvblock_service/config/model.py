@@ -37,6 +37,15 @@ def _scraped(value: object, info: ValidationInfo) -> str | None:
     return None if value is None else _permitted(tcp_address(text(value)), info)
 
 
+def _ttl_max(value: object, info: ValidationInfo) -> float:
+    return Seconds(info.data.get("lease_ttl_min", 0.5), 86_400)(value)
+
+
+def _ttl(value: object, info: ValidationInfo) -> float:
+    low = info.data.get("lease_ttl_min", 0.5)
+    return Seconds(low, info.data.get("lease_ttl_max", 86_400))(value)
+
+
 def _permitted(address: str, info: ValidationInfo) -> str:
     if info.data.get("insecure", True) or is_loopback(address):
         return address
@@ -46,8 +55,16 @@ def _permitted(address: str, info: ValidationInfo) -> str:
     )
 
 
+def _quarantine(value: object) -> float | None:
+    return None if value is None else Seconds(0, 86_400)(value)
+
+
 class PoolConfig(BaseModel):
-    """One pool: `total_blocks` blocks of `block_size` token slots on device `device_id`."""
+    """One pool: `total_blocks` blocks of `block_size` token slots on device `device_id`.
+
+    `quarantine`: seconds that the blocks of a vanished engine wait; None: as long as its lease's
+    TTL.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,15 +72,18 @@ class PoolConfig(BaseModel):
     total_blocks: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))]
     block_size: Annotated[int, BeforeValidator(Whole(1, 65_536))] = 16
     device_id: Annotated[int, BeforeValidator(Whole(0, 2**32 - 1))] = 0
+    quarantine: Annotated[float | None, BeforeValidator(_quarantine)] = None
 
     def table(self) -> dict[str, object]:
         """The pool as a TOML file holds it."""
-        return {key: getattr(self, field) for key, field in POOL_KEYS.items()}
+        fields = {key: getattr(self, field) for key, field in POOL_KEYS.items()}
+        return {key: value for key, value in fields.items() if value is not None}
 
     def spec(self) -> str:
         """The pool as `--pool` takes it."""
         sizes = f"total={self.total_blocks},block_size={self.block_size},device={self.device_id}"
-        return f"{self.name}:{sizes}"
+        wait = "" if self.quarantine is None else f",quarantine={self.quarantine:g}"
+        return f"{self.name}:{sizes}{wait}"
 
 
 class Limits(BaseModel):
@@ -85,6 +105,7 @@ class Limits(BaseModel):
     wait_queue_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 1024
     max_wait_max: Annotated[float, BeforeValidator(Seconds(0, 86_400))] = 60.0
     page_size_max: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 10_000
+    request_ids_max: Annotated[int, BeforeValidator(Whole(0, 2**24))] = 65_536
 
 
 class Settings(BaseModel):
@@ -93,7 +114,8 @@ class Settings(BaseModel):
     `default_pool`: what requests mean that name no pool; empty: the only pool, if there is one.
     `insecure`: whether addresses may be open to other machines. `metrics_listen`: where Prometheus
     may scrape; None: nowhere. `grace`: seconds that a drain may take. `retry_after`: seconds after
-    which a refused client should try again.
+    which a refused client should try again. `lease_ttl`: seconds that a lease lasts without
+    renewal unless its engine asks for another time, from `lease_ttl_min` to `lease_ttl_max`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,6 +133,9 @@ class Settings(BaseModel):
     metrics_listen: Annotated[str | None, BeforeValidator(_scraped)] = None
     grace: Annotated[float, BeforeValidator(Seconds(0, 3600))] = 10.0
     retry_after: Annotated[float, BeforeValidator(Seconds(0, 60))] = 0.010
+    lease_ttl_min: Annotated[float, BeforeValidator(Seconds(0.5, 86_400))] = 1.0
+    lease_ttl_max: Annotated[float, BeforeValidator(_ttl_max)] = 3600.0
+    lease_ttl: Annotated[float, BeforeValidator(_ttl)] = 10.0
     log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
     log_level: Annotated[str, BeforeValidator(OneOf(("debug", "info", "warning", "error")))] = (
         "info"

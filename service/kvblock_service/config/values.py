@@ -15,11 +15,15 @@ from pydantic import BaseModel
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
-_SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]"
+_SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
-POOL_KEYS = {"name": "name", "total": "total_blocks", "block_size": "block_size"} | {
-    "device": "device_id"
+POOL_KEYS = {
+    "name": "name",
+    "total": "total_blocks",
+    "block_size": "block_size",
+    "device": "device_id",
+    "quarantine": "quarantine",
 }
 """The keys of a pool as users write them, and the fields they set."""
 

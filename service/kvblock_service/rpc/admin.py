@@ -67,6 +67,7 @@ class KVBlockAdmin:
             total_blocks=pool.geometry.total_blocks,
             free_blocks=report.free_blocks,
             held_blocks=report.held_blocks,
+            quarantined_blocks=report.quarantined_blocks,
             sequences=report.sequences,
             violations=report.violations,
         )

@@ -5,12 +5,21 @@ Rules:
 - The columns of a step cross in bulk: a slice out of the message, packed bytes into it.
 """
 
+from typing import NamedTuple
+
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1.columns import FIXED32, packed_field
-from kvblock_service.core.commands import Granted, RefusalReason, Refused, Step, Stepped, StepPolicy
+from kvblock_service.core.commands import (
+    Attached,
+    Granted,
+    RefusalReason,
+    Refused,
+    Step,
+    Stepped,
+    StepPolicy,
+)
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField
-from kvblock_service.host import Host
 from kvblock_service.pool_host import EngineState, PoolHost
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.errors import duration_of
@@ -22,8 +31,18 @@ _POLICIES = {
 }
 
 
-def step_command(engine: str, step: pb.EngineStep, limits: validate.RequestLimits) -> Step:
-    """The command of an EngineStep.
+class Caller(NamedTuple):
+    """Who asks for a step, and what makes it safe to repeat: see the core's Step."""
+
+    engine: str
+    epoch: int
+    request_id: str = ""
+
+
+def step_command(
+    caller: Caller, step_id: int, step: pb.EngineStep, limits: validate.RequestLimits
+) -> Step:
+    """The command of an EngineStep; `step_id` is 0 outside a session.
 
     Raises:
         InvalidField, RequestLimit: the step is none.
@@ -36,7 +55,7 @@ def step_command(engine: str, step: pb.EngineStep, limits: validate.RequestLimit
     policy = _POLICIES.get(step.policy)
     if policy is None:
         raise InvalidField("step.policy", step.policy, "is no StepPolicy")
-    return Step(engine, free_ids, allocate_ids, counts, policy)
+    return Step(*caller, step_id, free_ids, allocate_ids, counts, policy)
 
 
 def fill_step_result(into: pb.StepResult, outcome: Stepped, retry_after: float) -> None:
@@ -79,16 +98,14 @@ def allocation(
     return pb.AllocateResponse(granted=grant)
 
 
-def pool_stats(host: Host, pool: PoolHost, only_engine: str) -> pb.PoolStats:
+def pool_stats(pool: PoolHost, only_engine: str) -> pb.PoolStats:
     """One pool's state and counters, with its engines or just the named one."""
     state = pool.state()
     geometry = pool.geometry
-    attached = host.attached(geometry.name)
-    engines = {engine.name: engine for engine in state.engines}
+    engines = state.engines
     if only_engine:
-        engines = {only_engine: engines.get(only_engine, EngineState(only_engine, 0, 0))}
-    else:
-        engines |= {name: EngineState(name, 0, 0) for name in attached if name not in engines}
+        found = [engine for engine in engines if engine.name == only_engine]
+        engines = found or [EngineState(only_engine, 0, 0, 0, 0)]
     return pb.PoolStats(
         pool=geometry.name,
         total_blocks=geometry.total_blocks,
@@ -106,13 +123,30 @@ def pool_stats(host: Host, pool: PoolHost, only_engine: str) -> pb.PoolStats:
         ],
         revision=state.revision,
         waiting=state.waiting,
-        engines=[
-            pb.EngineStats(
-                engine=engine.name,
-                held_blocks=engine.held_blocks,
-                sequences=engine.sequences,
-                attached=engine.name in attached,
-            )
-            for _, engine in sorted(engines.items())
-        ],
+        engines=[_engine_stats(engine) for engine in engines],
+        quarantined_blocks=state.quarantined_blocks,
+        reclaimed_blocks_total=state.reclaimed_total,
+        expired_leases_total=state.expired_total,
+    )
+
+
+def _engine_stats(engine: EngineState) -> pb.EngineStats:
+    return pb.EngineStats(
+        engine=engine.name,
+        held_blocks=engine.held_blocks,
+        sequences=engine.sequences,
+        attached=bool(engine.epoch),
+        epoch=engine.epoch,
+        lease_expires_in=duration_of(engine.expires_in_ms / 1000) if engine.epoch else None,
+    )
+
+
+def lease(attached: Attached) -> pb.Lease:
+    """An engine's lease; it is to be renewed three times within its TTL."""
+    ttl = attached.ttl_ms / 1000
+    return pb.Lease(
+        epoch=attached.epoch,
+        ttl=duration_of(ttl),
+        renew_after=duration_of(ttl / 3),
+        resumed=attached.resumed,
     )

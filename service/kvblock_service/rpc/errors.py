@@ -29,6 +29,9 @@ CODES: dict[Reason, StatusCode] = {
     Reason.SESSION_STATE: StatusCode.FAILED_PRECONDITION,
     Reason.STEP_ID: StatusCode.FAILED_PRECONDITION,
     Reason.DRAINING: StatusCode.UNAVAILABLE,
+    Reason.STALE_EPOCH: StatusCode.FAILED_PRECONDITION,
+    Reason.ID_REUSED: StatusCode.INVALID_ARGUMENT,
+    Reason.JOURNAL_UNWRITABLE: StatusCode.UNAVAILABLE,
 }
 
 

@@ -1,4 +1,4 @@
-"""grpc.health.v1: SERVING until the drain, then NOT_SERVING for good.
+"""grpc.health.v1: SERVING until the drain or a breakdown, then NOT_SERVING for good.
 
 Rules:
 - Every Watch is told NOT_SERVING, and ends with UNAVAILABLE then; one that was left to be cut off
@@ -23,11 +23,13 @@ class Health(HealthServicer):
 
     def __init__(self, services: Sequence[str]) -> None:
         self._services = ("", *services)
-        self._draining = asyncio.Event()
+        self._down = asyncio.Event()
+        self._why = ""
 
-    def drain(self) -> None:
-        """Say NOT_SERVING from now on."""
-        self._draining.set()
+    def go_down(self, why: str) -> None:
+        """Say NOT_SERVING from now on; `why` is what watchers are told at the end."""
+        self._why = self._why or why
+        self._down.set()
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         """The health now."""
@@ -39,15 +41,15 @@ class Health(HealthServicer):
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
         """The health now and when it changes."""
-        if not self._draining.is_set():
+        if not self._down.is_set():
             await context.write(self._answer(request))
-            await self._draining.wait()
+            await self._down.wait()
         await context.write(self._answer(request))
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        await context.abort(grpc.StatusCode.UNAVAILABLE, self._why)
 
     def _answer(self, request: HealthCheckRequest) -> HealthCheckResponse:
         if request.service not in self._services:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        if self._draining.is_set():
+        if self._down.is_set():
             return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
         return HealthCheckResponse(status=HealthCheckResponse.SERVING)

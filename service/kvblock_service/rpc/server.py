@@ -83,7 +83,7 @@ class KVBlockServer:
     async def drain(self, grace: float) -> None:
         """Take no new work, let what is being served end, and stop within `grace` seconds."""
         deadline = asyncio.get_running_loop().time() + grace
-        self._health.drain()
+        self._health.go_down("the server is shutting down")
         self._host.begin_drain()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._activity.wait_idle(), grace)
@@ -91,6 +91,10 @@ class KVBlockServer:
         left = deadline - asyncio.get_running_loop().time()
         await self._server.stop(max(0.0, min(left, _LAST_WORDS_SECONDS)))
         await _let_cut_off_calls_end()
+
+    def break_down(self, why: str) -> None:
+        """Say NOT_SERVING: a part of the server has failed, and `why`."""
+        self._health.go_down(why)
 
     def release(self) -> None:
         """Give up the addresses; to be called when the server has stopped or never started."""
@@ -129,6 +133,9 @@ class KVBlockServer:
             "CanAllocate": unary(kvblock_pb2.CanAllocateRequest, service.can_allocate),
             "Stats": unary(kvblock_pb2.StatsRequest, service.stats),
             "Step": unary(kvblock_pb2.StepRequest, service.step),
+            "AttachEngine": unary(kvblock_pb2.AttachEngineRequest, service.attach_engine),
+            "RenewLease": unary(kvblock_pb2.RenewLeaseRequest, service.renew_lease),
+            "DetachEngine": unary(kvblock_pb2.DetachEngineRequest, service.detach_engine),
             "Session": session.handler(service, self._activity),
         }
         admin_methods = {

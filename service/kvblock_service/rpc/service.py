@@ -3,26 +3,47 @@
 Rules:
 - A method converts, calls, converts back.
 - Each command is told to the observer, if there is one, after it was carried out.
+- What changes something is answered when it is in the journal.
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock_service.core.commands import Allocate, Free, Freed, Granted, Refused, Step, Stepped
-from kvblock_service.errors import SequenceNotFound
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Attached,
+    Detach,
+    Free,
+    Freed,
+    Granted,
+    Refused,
+    Renew,
+    Renewed,
+    Step,
+    Stepped,
+)
+from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import convert, validate
+from kvblock_service.rpc.errors import duration_of
 from kvblock_service.rpc.observe import Applied, Observer
 
 
 class ServiceOptions(NamedTuple):
-    """How the methods behave: limits, the hint in a refusal (seconds), and who watches."""
+    """How the methods behave: limits, leases, the hint in a refusal (seconds), and who watches.
+
+    `trace_id` tells the trace of the call that runs in this task, empty when there is none.
+    """
 
     limits: validate.RequestLimits
+    leases: validate.LeaseTerms
     retry_after: float
-    observer: Observer | None
+    observer: Observer | None = None
+    trace_id: Callable[[], str] = str
 
 
 class KVBlockService:
@@ -33,6 +54,8 @@ class KVBlockService:
         self.limits = options.limits
         self.retry_after = options.retry_after
         self.observer = options.observer
+        self.trace_id = options.trace_id
+        self._leases = options.leases
 
     async def allocate(self, request: pb.AllocateRequest) -> pb.AllocateResponse:
         """Append blocks to a sequence's table."""
@@ -41,14 +64,16 @@ class KVBlockService:
         wanted = request.num_blocks if request.HasField("num_blocks") else None
         command = Allocate(
             validate.engine_name(request.engine),
+            request.epoch,
+            validate.request_id(request.request_id),
             request.sequence_id,
             validate.num_blocks(wanted, self.limits),
         )
         if request.HasField("max_wait"):
             max_wait = validate.max_wait(request.max_wait, self.limits)
-            outcome = await pool.allocate(command, max_wait)
+            outcome = await pool.allocate(command, max_wait, self.trace_id())
         else:
-            outcome = pool.apply(command)
+            outcome = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Granted | Refused)
         if self.observer:
             refused = outcome if isinstance(outcome, Refused) else None
@@ -64,24 +89,27 @@ class KVBlockService:
                     refused=refused,
                 )
             )
+        await pool.settled()
         return convert.allocation(outcome, pool.geometry, self.retry_after)
 
     async def free(self, request: pb.FreeRequest) -> pb.FreeResponse:
         """Return a sequence's blocks."""
-        self._free(request, "Free")
+        await self._free(request, "Free")
         return pb.FreeResponse()
 
     async def free_returning_count(
         self, request: pb.FreeReturningCountRequest
     ) -> pb.FreeReturningCountResponse:
         """Return a sequence's blocks and say how many they were."""
-        freed = self._free(request, "FreeReturningCount")
+        freed = await self._free(request, "FreeReturningCount")
         return pb.FreeReturningCountResponse(freed_blocks=freed)
 
     async def get_block_table(self, request: pb.GetBlockTableRequest) -> pb.GetBlockTableResponse:
         """A sequence's blocks."""
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
+        if request.epoch and request.epoch != pool.epoch(engine):
+            raise StaleEpoch(pool.geometry.name, engine, request.epoch, pool.epoch(engine))
         table = pool.table(engine, request.sequence_id)
         if table is None:
             raise SequenceNotFound(pool.geometry.name, engine, request.sequence_id)
@@ -103,7 +131,7 @@ class KVBlockService:
         only_engine = validate.engine_name(request.engine) if request.engine else ""
         pools = [self.pool(request.pool)] if request.pool else self.host.pools.values()
         return pb.StatsResponse(
-            pools=[convert.pool_stats(self.host, pool, only_engine) for pool in pools],
+            pools=[convert.pool_stats(pool, only_engine) for pool in pools],
             server_epoch=self.host.server_epoch,
         )
 
@@ -111,17 +139,73 @@ class KVBlockService:
         """One engine iteration."""
         started = self.now()
         pool = self.pool(request.pool)
-        engine = validate.engine_name(request.engine)
-        command = convert.step_command(engine, request.step, self.limits)
+        caller = convert.Caller(
+            validate.engine_name(request.engine),
+            request.epoch,
+            validate.request_id(request.request_id),
+        )
+        command = convert.step_command(caller, 0, request.step, self.limits)
         response = pb.StepResponse()
-        self.run_step(pool, command, response.result, started, 0)
+        self.run_step(pool, command, response.result, started, self.trace_id())
+        await pool.settled()
         return response
 
+    async def attach_engine(self, request: pb.AttachEngineRequest) -> pb.AttachEngineResponse:
+        """Begin or resume a lease."""
+        pool = self.pool(request.pool)
+        attached = self.attach(pool, validate.engine_name(request.engine), request)
+        await pool.settled()
+        geometry = pool.geometry
+        return pb.AttachEngineResponse(
+            lease=convert.lease(attached),
+            held_blocks=attached.held_blocks,
+            sequences=attached.sequences,
+            server_epoch=self.host.server_epoch,
+            total_blocks=geometry.total_blocks,
+            block_size=geometry.block_size,
+            device_id=geometry.device_id,
+        )
+
+    async def renew_lease(self, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
+        """Let a lease last longer."""
+        pool = self.pool(request.pool)
+        renewed = pool.apply(Renew(validate.engine_name(request.engine), request.epoch))
+        assert isinstance(renewed, Renewed)
+        return pb.RenewLeaseResponse(ttl=duration_of(renewed.ttl_ms / 1000))
+
+    async def detach_engine(self, request: pb.DetachEngineRequest) -> pb.DetachEngineResponse:
+        """End a lease in order."""
+        pool = self.pool(request.pool)
+        engine = validate.engine_name(request.engine)
+        command = Detach(engine, request.epoch, validate.request_id(request.request_id))
+        freed = pool.apply(command, self.trace_id())
+        assert isinstance(freed, Freed)
+        self.host.end_session(pool.geometry.name, engine, request.epoch)
+        await pool.settled()
+        return pb.DetachEngineResponse(freed_blocks=freed.num_blocks)
+
+    def attach(
+        self, pool: PoolHost, engine: str, request: pb.AttachEngineRequest | pb.SessionAttach
+    ) -> Attached:
+        """Begin or resume the lease that a request asks for."""
+        ttl_ms = validate.ttl_ms(request.ttl if request.HasField("ttl") else None, self._leases)
+        command = Attach(
+            engine,
+            request.epoch,
+            validate.request_id(request.request_id),
+            request.takeover,
+            ttl_ms,
+            pool.quarantine_of(engine, ttl_ms),
+        )
+        attached = pool.apply(command, self.trace_id())
+        assert isinstance(attached, Attached)
+        return attached
+
     def run_step(
-        self, pool: PoolHost, command: Step, into: pb.StepResult, started: int, step_id: int
+        self, pool: PoolHost, command: Step, into: pb.StepResult, started: int, trace_id: str
     ) -> None:
         """Carry out a step and write what came of it."""
-        outcome = pool.apply(command)
+        outcome = pool.apply(command, trace_id)
         assert isinstance(outcome, Stepped)
         convert.fill_step_result(into, outcome, self.retry_after)
         if self.observer:
@@ -136,7 +220,7 @@ class KVBlockService:
                     granted_blocks=len(outcome.blocks),
                     freed_blocks=sum(outcome.freed_counts),
                     refused=outcome.refused,
-                    step_id=step_id,
+                    step_id=command.step_id,
                 )
             )
 
@@ -148,11 +232,18 @@ class KVBlockService:
         """The wall clock in nanoseconds where somebody watches, else 0."""
         return time.time_ns() if self.observer else 0
 
-    def _free(self, request: pb.FreeRequest | pb.FreeReturningCountRequest, operation: str) -> int:
+    async def _free(
+        self, request: pb.FreeRequest | pb.FreeReturningCountRequest, operation: str
+    ) -> int:
         started = self.now()
         pool = self.pool(request.pool)
-        command = Free(validate.engine_name(request.engine), request.sequence_id)
-        outcome = pool.apply(command)
+        command = Free(
+            validate.engine_name(request.engine),
+            request.epoch,
+            validate.request_id(request.request_id),
+            request.sequence_id,
+        )
+        outcome = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Freed)
         if self.observer:
             self.observer(
@@ -165,4 +256,5 @@ class KVBlockService:
                     freed_blocks=outcome.num_blocks,
                 )
             )
+        await pool.settled()
         return outcome.num_blocks

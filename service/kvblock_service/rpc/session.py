@@ -1,10 +1,12 @@
-"""The Session method: one engine's attach, steps and detach on one stream.
+"""The Session method: one engine's attach, steps, renewals and detach on one stream.
 
 Rules:
-- Each message is answered by one message, in order; an error ends the stream with its status.
-- step_id starts at 1 and grows by one; the last one once more, with the same bytes, is answered by
+- Each message is answered by one message, in order, when what it changed is in the journal; an
+  error ends the stream with its status.
+- The core keeps the last step of a lease: sent again, here or on another stream, it is answered by
   the same bytes and changes nothing.
-- A detach frees the engine's blocks; a stream that ends in any other way leaves them held.
+- A detach frees the engine's blocks; a stream that ends in any other way leaves the lease as it is.
+- A stream ends when its lease does, and when the lease goes on in another stream.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
 """
@@ -14,9 +16,8 @@ import asyncio
 import grpc
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock_service.core.commands import Freed, Release
-from kvblock_service.errors import CallError, InvalidField, SessionState, StepId
-from kvblock_service.host import LiveSession
+from kvblock_service.core.commands import Detach, Freed, Renew
+from kvblock_service.errors import CallError, InvalidField, SessionState
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
@@ -33,10 +34,10 @@ class _Session:
         self._context = context
         self._task = asyncio.current_task()
         self._reading = False
-        self._live: LiveSession | None = None
-        self._step_id = 0
-        self._last_request = b""
-        self._last_answer = b""
+        self._ended: CallError | None = None
+        self._trace_id = service.trace_id()
+        self.key = ("", "")
+        self.epoch = 0
 
     async def run(self) -> None:
         """Answer messages until the engine detaches or its stream ends."""
@@ -44,39 +45,51 @@ class _Session:
         data = await self._read()
         if data is None:
             return
-        pool, engine = await self._attach(self._parse(data))
+        pool = await self._attach(self._parse(data))
+        caller = convert.Caller(self.key[1], self.epoch)
         while (data := await self._read()) is not None:
             request = self._parse(data)
             kind = request.WhichOneof("message")
             if kind == "step":
-                await self._context.write(self._step(pool, engine, request.step, data))
+                answer = self._step(pool, caller, request.step)
+            elif kind == "renew":
+                answer = self._renew(pool, caller)
             elif kind == "detach":
-                answer = self._detach(pool, engine)
-                self.end()
-                await self._context.write(answer)
-                return
+                answer = self._detach(pool, caller)
             else:
                 raise SessionState(_kind(request), "this session is attached already")
+            await pool.settled()
+            await self._context.write(answer)
+            if kind == "detach":
+                return
 
     def end(self) -> None:
-        """The stream is over; the engine's name is free for another session."""
+        """The stream is over."""
         self._host.streams.pop(self, None)
-        if self._live is not None:
-            self._host.leave(self._live)
-            self._live = None
+        self._host.leave(self)
+
+    def end_with(self, error: CallError) -> None:
+        """End the stream with an error, once the message that is being served is answered."""
+        self._ended = error
+        self._interrupt()
 
     async def _read(self) -> bytes | None:
         """The next message, or None when the engine has closed its side."""
-        self._host.refuse_when_draining()
+        self._refuse_when_ended()
         self._reading = True
         try:
             data = await self._context.read()
         except asyncio.CancelledError:
-            self._host.refuse_when_draining()
+            self._refuse_when_ended()
             raise
         finally:
             self._reading = False
         return data if isinstance(data, bytes) else None
+
+    def _refuse_when_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+        self._host.refuse_when_draining()
 
     def _interrupt(self) -> None:
         if self._reading and self._task is not None:
@@ -85,56 +98,57 @@ class _Session:
     def _parse(self, data: bytes) -> pb.SessionRequest:
         return calls.parse(pb.SessionRequest, data, self._service.limits.message_bytes_max)
 
-    async def _attach(self, request: pb.SessionRequest) -> tuple[PoolHost, str]:
+    async def _attach(self, request: pb.SessionRequest) -> PoolHost:
         kind = _kind(request)
         if kind != "attach":
             raise SessionState(kind, "the first message of a session must be attach")
         pool = self._service.pool(request.attach.pool)
-        engine = validate.engine_name(request.attach.engine)
         geometry = pool.geometry
-        live = LiveSession(geometry.name, engine)
-        await self._host.attach(live)
-        self._live = live
-        state = pool.engine(engine)
-        attached = pb.SessionAttached(
+        self.key = (geometry.name, validate.engine_name(request.attach.engine))
+        self._host.refuse_more_sessions(self.key)
+        attached = self._service.attach(pool, self.key[1], request.attach)
+        self.epoch = attached.epoch
+        self._host.enter(self)
+        await pool.settled()
+        answer = pb.SessionAttached(
             pool=geometry.name,
-            engine=engine,
+            engine=self.key[1],
             total_blocks=geometry.total_blocks,
             block_size=geometry.block_size,
             device_id=geometry.device_id,
-            held_blocks=state.held_blocks,
-            sequences=state.sequences,
+            held_blocks=attached.held_blocks,
+            sequences=attached.sequences,
             server_epoch=self._host.server_epoch,
+            lease=convert.lease(attached),
+            last_step_id=attached.last_step_id,
         )
-        await self._context.write(pb.SessionResponse(attached=attached).SerializeToString())
-        return pool, engine
+        await self._context.write(pb.SessionResponse(attached=answer).SerializeToString())
+        return pool
 
-    def _step(self, pool: PoolHost, engine: str, request: pb.SessionStep, data: bytes) -> bytes:
+    def _step(self, pool: PoolHost, caller: convert.Caller, request: pb.SessionStep) -> bytes:
         started = self._service.now()
         step_id = request.step_id
-        if step_id != self._step_id + 1:
-            if step_id != self._step_id or not step_id:
-                raise StepId(step_id, self._step_id + 1)
-            if data != self._last_request:
-                raise InvalidField("step.step_id", step_id, "was sent before with other content")
-            return self._last_answer
-        command = convert.step_command(engine, request.step, self._service.limits)
+        if not step_id:
+            raise InvalidField("step.step_id", step_id, "must be at least 1")
+        command = convert.step_command(caller, step_id, request.step, self._service.limits)
         response = pb.SessionResponse()
         response.stepped.step_id = step_id
-        self._service.run_step(pool, command, response.stepped.result, started, step_id)
-        self._step_id = step_id
-        self._last_request = data
-        self._last_answer = response.SerializeToString()
-        return self._last_answer
+        self._service.run_step(pool, command, response.stepped.result, started, self._trace_id)
+        return response.SerializeToString()
 
-    def _detach(self, pool: PoolHost, engine: str) -> bytes:
+    @staticmethod
+    def _renew(pool: PoolHost, caller: convert.Caller) -> bytes:
+        pool.apply(Renew(caller.engine, caller.epoch))
+        return pb.SessionResponse(renewed=pb.SessionRenewed()).SerializeToString()
+
+    def _detach(self, pool: PoolHost, caller: convert.Caller) -> bytes:
         started = self._service.now()
-        freed = pool.apply(Release(engine))
+        freed = pool.apply(Detach(*caller), self._trace_id)
         assert isinstance(freed, Freed)
         observer = self._service.observer
         if observer:
-            name, wait = pool.geometry.name, pool.lock_wait_ns
-            observer(Applied("Session", name, engine, started, wait, freed_blocks=freed.num_blocks))
+            where, wait = self.key, pool.lock_wait_ns
+            observer(Applied("Session", *where, started, wait, freed_blocks=freed.num_blocks))
         detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
         return pb.SessionResponse(detached=detached).SerializeToString()
 
@@ -142,7 +156,7 @@ class _Session:
 def _kind(request: pb.SessionRequest) -> str:
     kind = request.WhichOneof("message")
     if kind is None:
-        raise InvalidField("message", "nothing", "must be attach, step or detach")
+        raise InvalidField("message", "nothing", "must be attach, step, renew or detach")
     return kind
 
 

@@ -18,6 +18,15 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _NAME_RULE = "must be 1 to 128 characters from A-Z a-z 0-9 . _ -"
 _UINT64_LIMIT = 1 << 64
 _NANOS_LIMIT = 1_000_000_000
+_REQUEST_ID_LENGTH = 128
+
+
+class LeaseTerms(NamedTuple):
+    """How long leases last without renewal, in seconds: unless asked for, at least, at most."""
+
+    ttl: float
+    ttl_min: float
+    ttl_max: float
 
 
 class RequestLimits(NamedTuple):
@@ -62,15 +71,27 @@ def num_blocks(value: int | None, limits: RequestLimits) -> int:
 
 def max_wait(value: Duration, limits: RequestLimits) -> float:
     """The time that an allocation may wait, in seconds."""
-    if abs(value.nanos) >= _NANOS_LIMIT or value.seconds * value.nanos < 0:
-        shown = f"{value.seconds} s and {value.nanos} ns"
-        raise InvalidField("max_wait", shown, "must be less than 1 s of nanos, signed as seconds")
-    seconds = value.seconds + value.nanos / _NANOS_LIMIT
-    if seconds < 0:
-        raise InvalidField("max_wait", f"{seconds} s", "must not be negative")
+    seconds = _seconds("max_wait", value)
     if seconds > limits.max_wait_max:
         raise RequestLimit("max_wait", seconds, "max_wait_max", limits.max_wait_max)
     return seconds
+
+
+def request_id(value: str) -> str:
+    """The id that makes a request safe to repeat; empty means that it is not."""
+    if len(value) > _REQUEST_ID_LENGTH:
+        raise InvalidField(
+            "request_id", value, f"must have at most {_REQUEST_ID_LENGTH} characters"
+        )
+    return value
+
+
+def ttl_ms(wish: Duration | None, terms: LeaseTerms) -> int:
+    """How long a lease is to last, in milliseconds: the wish within the server's terms."""
+    if wish is None:
+        return round(terms.ttl * 1000)
+    seconds = _seconds("ttl", wish)
+    return round(min(max(seconds, terms.ttl_min), terms.ttl_max) * 1000)
 
 
 def page_size(value: int, limits: RequestLimits) -> int:
@@ -119,6 +140,16 @@ def step_columns(
             "blocks_per_request_max",
             limits.blocks_per_request_max,
         )
+
+
+def _seconds(field: str, value: Duration) -> float:
+    if abs(value.nanos) >= _NANOS_LIMIT or value.seconds * value.nanos < 0:
+        shown = f"{value.seconds} s and {value.nanos} ns"
+        raise InvalidField(field, shown, "must be less than 1 s of nanos, signed as seconds")
+    seconds = value.seconds + value.nanos / _NANOS_LIMIT
+    if seconds < 0:
+        raise InvalidField(field, f"{seconds} s", "must not be negative")
+    return seconds
 
 
 def _sequence_ids(field: str, ids: Sequence[int], limits: RequestLimits) -> None:

@@ -5,7 +5,7 @@ Rules:
   what is collected holds all that were measured until then.
 - Pools are read from their hosts each time metrics are collected, by the thread that collects: what
   is shown cannot drift from what is there.
-- free and held of a pool are read at one moment.
+- free, held and quarantined of a pool are read at one moment.
 """
 
 import asyncio
@@ -130,7 +130,12 @@ def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
             yield Observation(pool.geometry.total_blocks, {"pool": name})
 
     gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
-    gauge("kvblock.pool.blocks", by_pool(_blocks), "{block}", "Blocks by state: free or held.")
+    gauge(
+        "kvblock.pool.blocks",
+        by_pool(_blocks),
+        "{block}",
+        "Blocks by state: free, held or quarantined.",
+    )
     gauge("kvblock.pool.total", [totals], "{block}", "Blocks in the pool.")
     gauge(
         "kvblock.pool.sequences",
@@ -158,13 +163,35 @@ def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
         "{block}",
         "Blocks returned.",
     )
+    counter(
+        "kvblock.blocks.reclaimed",
+        by_pool(lambda state: [(state.reclaimed_total, {})]),
+        "{block}",
+        "Blocks taken from engines that vanished.",
+    )
+    counter(
+        "kvblock.leases.expired",
+        by_pool(lambda state: [(state.expired_total, {})]),
+        "{lease}",
+        "Leases that ran out.",
+    )
+    gauge(
+        "kvblock.leases",
+        by_pool(lambda state: [(sum(1 for engine in state.engines if engine.epoch), {})]),
+        "{lease}",
+        "Engines that have a lease.",
+    )
 
 
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]
 
 
 def _blocks(state: PoolState) -> list[_Row]:
-    return [(state.free_blocks, {"state": "free"}), (state.held_blocks, {"state": "held"})]
+    return [
+        (state.free_blocks, {"state": "free"}),
+        (state.held_blocks, {"state": "held"}),
+        (state.quarantined_blocks, {"state": "quarantined"}),
+    ]
 
 
 def _refusals(state: PoolState) -> list[_Row]:

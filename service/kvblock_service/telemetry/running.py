@@ -6,6 +6,7 @@ Rules:
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvblock_service.host import Host
@@ -24,13 +25,15 @@ STOP_SECONDS_MAX = 2.0
 class Telemetry(NamedTuple):
     """What a server needs of its telemetry.
 
-    `metrics_address` is where Prometheus may scrape, with the port that was chosen.
+    `metrics_address` is where Prometheus may scrape, with the port that was chosen. `trace_id`
+    tells the trace of the call that runs in this task, empty where there is none.
     """
 
     interceptors: "tuple[grpc.aio.ServerInterceptor, ...]" = ()
     observer: Observer | None = None
     metrics_address: str | None = None
     exports: "tuple[SpanExport | MetricExport, ...]" = ()
+    trace_id: Callable[[], str] = str
 
     async def stop(self, seconds: float) -> None:
         """Send what is left, within `seconds` and at most STOP_SECONDS_MAX, and end."""
@@ -92,7 +95,11 @@ def _start(host: Host, want: Wanted) -> Telemetry:
         exports.append(spans)
         observers.append(tracing.observe)
     return Telemetry(
-        (ServerInterceptor(traced, durations),), _one(observers), address, tuple(exports)
+        (ServerInterceptor(traced, durations),),
+        _one(observers),
+        address,
+        tuple(exports),
+        tracing.trace_id if traced else str,
     )
 
 

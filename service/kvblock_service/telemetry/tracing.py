@@ -55,6 +55,7 @@ class TracedCall(Protocol):
     """A call that the telemetry follows; `context` holds its span."""
 
     context: Context
+    trace_id: str
 
     def applied(self, applied: Applied) -> None:
         """The call has carried out a command."""
@@ -167,12 +168,19 @@ def observe(applied: Applied) -> None:
         call.applied(applied)
 
 
+def trace_id() -> str:
+    """The trace id of the call that runs in this task, in hexadecimal; empty if not followed."""
+    call = _current.get()
+    return "" if call is None else call.trace_id
+
+
 class _Call:
     """A sampled unary call."""
 
     def __init__(self, span: Span, parent: Context) -> None:
         self._span = span
         self.context = trace.set_span_in_context(span, parent)
+        self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
         attach(self.context)
 
     def applied(self, applied: Applied) -> None:
@@ -190,6 +198,7 @@ class _Stream:
         self._span = span
         self._sampled = span.is_recording()
         self.context = trace.set_span_in_context(span, parent)
+        self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
         self._links = [Link(span.get_span_context())]
         self._known = False
         if self._sampled:

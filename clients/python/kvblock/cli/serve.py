@@ -38,8 +38,8 @@ Pools = Annotated[
     list[str] | None,
     _flag(
         "SPEC",
-        "A pool: NAME:total=4096, then, if they differ, ,block_size=16 and ,device=0. Once for each"
-        " pool, at least one.",
+        "A pool: NAME:total=4096, then, if they differ, ,block_size=16 and ,device=0 and"
+        " ,quarantine=SECONDS. Once for each pool, at least one.",
         _POOLS,
         "--pool",
     ),
@@ -104,6 +104,24 @@ RetryAfter = Annotated[
         "SECONDS", "When a refused client should try again. [dim]\\[default: 0.01][/]", _BEHAVIOUR
     ),
 ]
+LeaseTtl = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long an engine's lease lasts without renewal. [dim]\\[default: 10][/]",
+        _BEHAVIOUR,
+    ),
+]
+LeaseTtlMin = Annotated[
+    str | None,
+    _flag("SECONDS", "The shortest TTL that a lease may have. [dim]\\[default: 1][/]", _BEHAVIOUR),
+]
+LeaseTtlMax = Annotated[
+    str | None,
+    _flag(
+        "SECONDS", "The longest TTL that a lease may have. [dim]\\[default: 3600][/]", _BEHAVIOUR
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -126,6 +144,9 @@ EnginesMax = Annotated[str | None, _limit("Engines in a pool.", "1024")]
 SessionsMax = Annotated[str | None, _limit("Sessions of the server.", "1024")]
 WaitQueueMax = Annotated[str | None, _limit("Allocations that wait in a pool.", "1024")]
 MaxWaitMax = Annotated[str | None, _limit("Seconds that an allocation may wait.", "60.0")]
+RequestIdsMax = Annotated[
+    str | None, _limit("Results of a pool that are remembered by request_id.", "65536")
+]
 PageSizeMax = Annotated[str | None, _limit("Rows in a page of a listing.", "10000")]
 
 
@@ -151,6 +172,9 @@ def serve(
     as_json: AsJson = False,
     grace: Grace = None,
     retry_after: RetryAfter = None,
+    lease_ttl: LeaseTtl = None,
+    lease_ttl_min: LeaseTtlMin = None,
+    lease_ttl_max: LeaseTtlMax = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,
@@ -162,6 +186,7 @@ def serve(
     wait_queue_max: WaitQueueMax = None,
     max_wait_max: MaxWaitMax = None,
     page_size_max: PageSizeMax = None,
+    request_ids_max: RequestIdsMax = None,
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 

@@ -250,6 +250,7 @@ class AuditReport(_message.Message):
     HELD_BLOCKS_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
+    QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     clean: _builtins.bool
@@ -262,6 +263,8 @@ class AuditReport(_message.Message):
     """Blocks counted in block tables."""
     sequences: _builtins.int
     """Block tables counted."""
+    quarantined_blocks: _builtins.int
+    """Blocks counted in quarantine."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is wrong, one sentence each; the first 100."""
@@ -276,10 +279,11 @@ class AuditReport(_message.Message):
         held_blocks: _builtins.int = ...,
         sequences: _builtins.int = ...,
         violations: _abc.Iterable[_builtins.str] | None = ...,
+        quarantined_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "free_blocks", b"free_blocks", "held_blocks", b"held_blocks", "pool", b"pool", "sequences", b"sequences", "total_blocks", b"total_blocks", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "free_blocks", b"free_blocks", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "sequences", b"sequences", "total_blocks", b"total_blocks", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,129 @@
+"""Group commit: the records of commands that were carried out, several in one write.
+
+Rules:
+- Nothing is answered before its record is in the journal: who has added one awaits `settled`.
+- Records are written in the order in which they were added, which is that of the commands.
+- Records that cannot be written are kept and tried again, since their commands have been carried
+  out; meanwhile no new command is, so that what is kept stays small. Those who wait are told
+  JournalUnwritable: their command counts once it is written, and its id finds it then.
+- A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
+  than the way to a thread and back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from kvblock_service.errors import JournalUnwritable
+
+RETRY_SECONDS = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+class Writable(Protocol):
+    """Where records go. `waits_for_disk`: whether a write may take milliseconds."""
+
+    waits_for_disk: bool
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Write all records or none; OSError: it cannot."""
+
+
+class Committer:
+    """Writes records to a journal; all calls come from the event loop's thread."""
+
+    def __init__(self, journal: Writable) -> None:
+        self._journal = journal
+        self._pending: list[bytes] = []
+        self._round: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self.failure: str | None = None
+
+    def refuse_when_failing(self) -> None:
+        """Raises JournalUnwritable while the journal cannot be written."""
+        if self.failure is not None:
+            raise JournalUnwritable(self.failure, RETRY_SECONDS)
+
+    def add(self, record: bytes) -> None:
+        """Take a record; it is written with those that are added until the loop's next turn."""
+        self._pending.append(record)
+        if self._round is None and self._writing is None:
+            self._begin_round()
+
+    async def settled(self) -> None:
+        """Return when all that was added is in the journal.
+
+        Raises:
+            JournalUnwritable: it could not be written yet.
+
+        """
+        if self._pending or self._writing is not None:
+            self.refuse_when_failing()
+            if self._round is None:
+                self._begin_round()
+            assert self._round is not None
+            # Shielded: a caller that goes away must not end the round of the others.
+            await asyncio.shield(self._round)
+
+    async def close(self) -> None:
+        """Write what is left, if it can be."""
+        while self._pending and self.failure is None:
+            await self.settled()
+
+    def _begin_round(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._round = loop.create_future()
+        if self._writing is None:
+            loop.call_soon(self._write_round)
+
+    def _write_round(self) -> None:
+        taken, turn = self._pending, self._round
+        self._pending, self._round = [], None
+        if not self._journal.waits_for_disk:
+            try:
+                self._journal.write(taken)
+            except OSError as error:
+                self._failed(taken, turn, error)
+            else:
+                self._succeeded(turn)
+            return
+        self._writing = asyncio.get_running_loop().create_task(self._write_aside(taken, turn))
+
+    async def _write_aside(self, taken: list[bytes], turn: "asyncio.Future[None] | None") -> None:
+        try:
+            await asyncio.to_thread(self._journal.write, taken)
+        except OSError as error:
+            self._writing = None
+            self._failed(taken, turn, error)
+            return
+        self._writing = None
+        self._succeeded(turn)
+        if self._pending:
+            if self._round is None:
+                self._begin_round()
+            else:
+                self._write_round()
+
+    def _succeeded(self, turn: "asyncio.Future[None] | None") -> None:
+        if self.failure is not None:
+            self.failure = None
+            _log.info("the journal can be written again")
+        if turn is not None and not turn.done():
+            turn.set_result(None)
+
+    def _failed(
+        self, taken: list[bytes], turn: "asyncio.Future[None] | None", error: OSError
+    ) -> None:
+        self._pending = taken + self._pending
+        if self.failure is None:
+            _log.error("the journal cannot be written", extra={"problem": str(error)})
+        self.failure = str(error)
+        for waiting in (turn, self._round):
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(JournalUnwritable(self.failure, RETRY_SECONDS))
+                # Nobody may be waiting: an exception that is never looked at is no news.
+                waiting.exception()
+        self._round = None
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)

@@ -1,0 +1,79 @@
+"""Ends what time has ended: leases that ran out, and quarantines that are over.
+
+Rules:
+- A lease runs out only while the server could have heard of a renewal. After a stall of the process
+  (stopped, swapped out, busy) every lease gets its full TTL again before anything expires.
+- The clock is the host's monotonic one: the wall clock may jump as it likes.
+- While the journal cannot be written nothing expires.
+- The reaper ends with an error or with the server, never silently: `run` raises.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from kvblock_service.core.commands import EndQuarantine, Expire, Freed
+from kvblock_service.host import Host
+from kvblock_service.pool_host import PoolHost, monotonic_ms
+
+TICK_SECONDS = 0.1
+STALL_MS = 400
+"""A tick that is later than this says that the process stood still."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reaper:
+    """Looks at all pools of a host ten times a second."""
+
+    def __init__(self, host: Host, now_ms: Callable[[], int] = monotonic_ms) -> None:
+        self._host = host
+        self._now_ms = now_ms
+        self._looked_ms = now_ms()
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """One tick."""
+        now_ms = self._now_ms()
+        stalled_ms = now_ms - self._looked_ms - round(TICK_SECONDS * 1000)
+        self._looked_ms = now_ms
+        pools = list(self._host.pools.values())
+        if stalled_ms > STALL_MS:
+            _log.warning(
+                "the server stood still; every lease gets its full time again",
+                extra={"stalled_ms": stalled_ms},
+            )
+            for pool in pools:
+                pool.full_ttl(now_ms)
+            return
+        for pool in pools:
+            if not pool.writable:
+                # Nobody could renew by a step: their time does not count.
+                pool.full_ttl(now_ms)
+            else:
+                self._reap(pool, now_ms)
+
+    def _reap(self, pool: PoolHost, now_ms: int) -> None:
+        name = pool.geometry.name
+        for command in pool.due(now_ms):
+            freed = pool.apply(command)
+            assert isinstance(freed, Freed)
+            if isinstance(command, Expire):
+                _log.warning(
+                    "a lease ran out",
+                    extra={
+                        "pool": name,
+                        "engine": command.engine,
+                        "epoch": command.epoch,
+                        "blocks": freed.num_blocks,
+                        "quarantine_ms": command.quarantine_ms,
+                    },
+                )
+                self._host.end_session(name, command.engine, command.epoch)
+            elif isinstance(command, EndQuarantine):
+                _log.info("a quarantine is over", extra={"pool": name, "blocks": freed.num_blocks})
