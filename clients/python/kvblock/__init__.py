@@ -13,9 +13,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvblock.async_engine_lease import AsyncEngineLease
     from kvblock.client import AsyncClient
     from kvblock.client import AsyncClient as connect_async
     from kvblock.embedded import EmbeddedServer, ServerStartError
+    from kvblock.engine_lease import EngineLease
     from kvblock.errors import (
         ClosedError,
         DeadlineExceededError,
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
         FieldViolation,
         InvalidArgumentError,
         KVBlockError,
+        LeaseLostError,
         NotFoundError,
+        UnansweredError,
         UnavailableError,
     )
     from kvblock.results import (
@@ -50,8 +54,10 @@ if TYPE_CHECKING:
 __version__ = version("kvblock")
 
 _MODULES = {
+    "kvblock.async_engine_lease": ("AsyncEngineLease",),
     "kvblock.client": ("AsyncClient",),
     "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
+    "kvblock.engine_lease": ("EngineLease",),
     "kvblock.errors": (
         "ClosedError",
         "DeadlineExceededError",
@@ -60,7 +66,9 @@ _MODULES = {
         "FieldViolation",
         "InvalidArgumentError",
         "KVBlockError",
+        "LeaseLostError",
         "NotFoundError",
+        "UnansweredError",
         "UnavailableError",
     ),
     "kvblock.results": (
@@ -101,6 +109,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AsyncClient",
+    "AsyncEngineLease",
     "AsyncSession",
     "AuditReport",
     "BlockTable",
@@ -109,6 +118,7 @@ __all__ = [
     "ClosedError",
     "DeadlineExceededError",
     "EmbeddedServer",
+    "EngineLease",
     "EngineStats",
     "ErrorReason",
     "FailedPreconditionError",
@@ -116,6 +126,7 @@ __all__ = [
     "Granted",
     "InvalidArgumentError",
     "KVBlockError",
+    "LeaseLostError",
     "NotFoundError",
     "PoolInfo",
     "PoolStats",
@@ -127,6 +138,7 @@ __all__ = [
     "Session",
     "StepPolicy",
     "StepResult",
+    "UnansweredError",
     "UnavailableError",
     "__version__",
     "connect",

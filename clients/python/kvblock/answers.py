@@ -7,6 +7,8 @@ Rules:
 
 from __future__ import annotations
 
+from google.protobuf.duration_pb2 import Duration
+
 from kvblock.errors import KVBlockError
 from kvblock.results import (
     Attachment,
@@ -44,8 +46,13 @@ def refused(message: pb.Refusal) -> Refused:
     """A refusal."""
     retry_after = None
     if message.HasField("retry_after"):
-        retry_after = message.retry_after.seconds + message.retry_after.nanos / 1e9
+        retry_after = seconds(message.retry_after)
     return Refused(RefusalReason(message.reason), message.free_blocks, message.needed, retry_after)
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 def block_table(message: pb.GetBlockTableResponse) -> BlockTable:
@@ -69,17 +76,23 @@ def step_result(message: pb.StepResult) -> StepResult:
     )
 
 
-def attachment(message: pb.SessionAttached) -> Attachment:
-    """What a session learned when it attached."""
+def attachment(message: pb.SessionAttached | pb.AttachEngineResponse) -> Attachment:
+    """What an attach answered; the unary answer names neither pool nor engine."""
+    lease = message.lease
+    session = message if isinstance(message, pb.SessionAttached) else pb.SessionAttached()
     return Attachment(
-        message.pool,
-        message.engine,
+        lease.epoch,
+        seconds(lease.ttl),
+        lease.resumed,
+        session.pool,
+        session.engine,
         message.total_blocks,
         message.block_size,
         message.device_id,
         message.held_blocks,
         message.sequences,
         message.server_epoch,
+        session.last_step_id,
     )
 
 
@@ -102,10 +115,22 @@ def _pool_stats(message: pb.PoolStats) -> PoolStats:
         refusals={RefusalReason(row.reason): row.count for row in message.refusals},
         revision=message.revision,
         waiting=message.waiting,
-        engines=tuple(
-            EngineStats(row.engine, row.held_blocks, row.sequences, row.attached)
-            for row in message.engines
-        ),
+        engines=tuple(_engine_stats(row) for row in message.engines),
+        quarantined_blocks=message.quarantined_blocks,
+        reclaimed_blocks_total=message.reclaimed_blocks_total,
+        expired_leases_total=message.expired_leases_total,
+    )
+
+
+def _engine_stats(message: pb.EngineStats) -> EngineStats:
+    expires_in = message.lease_expires_in if message.HasField("lease_expires_in") else None
+    return EngineStats(
+        message.engine,
+        message.held_blocks,
+        message.sequences,
+        message.attached,
+        message.epoch,
+        None if expires_in is None else seconds(expires_in),
     )
 
 
@@ -133,6 +158,7 @@ def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
             held_blocks=row.held_blocks,
             sequences=row.sequences,
             violations=tuple(row.violations),
+            quarantined_blocks=row.quarantined_blocks,
         )
         for row in message.reports
     )

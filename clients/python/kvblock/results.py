@@ -119,12 +119,16 @@ class EngineStats:
     sequences: int
     """Its sequences."""
     attached: bool
-    """Whether a session is attached under its name."""
+    """Whether it has a lease."""
+    epoch: int = 0
+    """The epoch of its lease; 0 without one."""
+    lease_expires_in: float | None = None
+    """Seconds until its lease runs out unless it is renewed; None without a lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """One pool at one moment: free_blocks + held_blocks = total_blocks."""
+    """One pool at one moment: free + held + quarantined blocks = total_blocks."""
 
     pool: str
     """Its name."""
@@ -152,6 +156,12 @@ class PoolStats:
     """Allocations that are waiting for blocks now."""
     engines: tuple[EngineStats, ...]
     """The engines that were asked for, in order of their names."""
+    quarantined_blocks: int = 0
+    """Blocks of vanished engines that wait before they are free."""
+    reclaimed_blocks_total: int = 0
+    """Blocks that were taken from engines that vanished, since the server epoch began."""
+    expired_leases_total: int = 0
+    """Leases that ran out, since the server epoch began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +220,8 @@ class AuditReport:
     """Block tables counted."""
     violations: tuple[str, ...]
     """What is wrong, one sentence each; the first 100."""
+    quarantined_blocks: int = 0
+    """Blocks counted in quarantine."""
 
     def __bool__(self) -> bool:
         return self.clean
@@ -217,8 +229,14 @@ class AuditReport:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What a session learned when it attached."""
+    """What an attach answered."""
 
+    epoch: int
+    """The epoch of the lease: it fences every later call."""
+    ttl: float
+    """Seconds that the lease lasts without renewal."""
+    resumed: bool
+    """Whether the lease had begun before this attach."""
     pool: str
     """The pool's name."""
     engine: str
@@ -230,8 +248,10 @@ class Attachment:
     device_id: int
     """The device whose memory the blocks number."""
     held_blocks: int
-    """Blocks that the engine held already, from before this session."""
+    """Blocks that the engine held already, from before this attach."""
     sequences: int
     """Sequences that the engine had already."""
     server_epoch: int
     """When it differs from the last attach's, earlier blocks are gone."""
+    last_step_id: int = 0
+    """The last step of a session that was carried out under this epoch; 0: none."""
