@@ -17,6 +17,7 @@ from kvblock.results import (
     Capacity,
     EngineStats,
     Granted,
+    LeaseGranted,
     PoolInfo,
     PoolStats,
     RefusalReason,
@@ -76,23 +77,43 @@ def step_result(message: pb.StepResult) -> StepResult:
     )
 
 
-def attachment(message: pb.SessionAttached | pb.AttachEngineResponse) -> Attachment:
-    """What an attach answered; the unary answer names neither pool nor engine."""
-    lease = message.lease
-    session = message if isinstance(message, pb.SessionAttached) else pb.SessionAttached()
+def attachment(message: pb.SessionAttached) -> Attachment:
+    """What a session's attach answered."""
     return Attachment(
-        lease.epoch,
-        seconds(lease.ttl),
-        lease.resumed,
-        session.pool,
-        session.engine,
+        message.pool,
+        message.engine,
         message.total_blocks,
         message.block_size,
         message.device_id,
         message.held_blocks,
         message.sequences,
         message.server_epoch,
-        session.last_step_id,
+        _lease(message.lease),
+        message.last_step_id,
+    )
+
+
+def engine_attachment(
+    request: pb.AttachEngineRequest, message: pb.AttachEngineResponse, default_engine: str
+) -> Attachment:
+    """What a unary attach answered; it names neither pool nor engine."""
+    return Attachment(
+        request.pool,
+        request.engine or default_engine,
+        message.total_blocks,
+        message.block_size,
+        message.device_id,
+        message.held_blocks,
+        message.sequences,
+        message.server_epoch,
+        _lease(message.lease),
+        0,
+    )
+
+
+def _lease(message: pb.Lease) -> LeaseGranted:
+    return LeaseGranted(
+        message.epoch, seconds(message.ttl), seconds(message.renew_after), message.resumed
     )
 
 

@@ -84,14 +84,15 @@ class AsyncEngineLease(EngineLeaseState):
         """End the lease and free all of the engine's blocks; answers how many these were.
 
         Raises:
-            DeadlineExceededError, UnavailableError: no answer until the timeout; detach again to
-                learn of its end. The lease is not renewed any more.
+            DeadlineExceededError, UnavailableError: no answer until the timeout, or for as long as
+                the lease can last, since it is not renewed any more; detach again to learn of its
+                end.
             LeaseLostError: the lease is lost, and with it all blocks of the engine.
             ClosedError: it was detached or closed before.
 
         """
         deadline = self._settings.deadline(timeout)
-        request = self._make_detach()
+        request, deadline = self._make_detach(deadline)
         self._renewal.stop()
         method = self._connection.stubs.service.DetachEngine
         try:

@@ -7,7 +7,6 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from time import monotonic
 
 from kvblock import answers
@@ -30,16 +29,15 @@ class EngineLeaseState(LeaseHolder):
         sent: float,
     ) -> None:
         self._settings = settings
-        engine = request.engine or DEFAULT_ENGINE
-        learned = replace(answers.attachment(answer), pool=request.pool, engine=engine)
+        learned = answers.engine_attachment(request, answer, DEFAULT_ENGINE)
         self._attachment = learned
-        self._lease = Lease(engine, learned.epoch, learned.ttl, sent)
+        self._lease = Lease(learned.engine, learned.lease.epoch, learned.lease.ttl, sent)
         self._detach: pb.DetachEngineRequest | None = None
         self._let_go = False
-        settings.leases.add(self._lease, engine, request.pool)
+        settings.leases.add(self._lease, learned.engine, request.pool)
 
-    def _make_detach(self) -> pb.DetachEngineRequest:
-        """The detach, the same one each time; the lease is not renewed from then on."""
+    def _make_detach(self, timeout: float | None) -> tuple[pb.DetachEngineRequest, float | None]:
+        """The detach, the same one each time, and how long to try; nothing is renewed from now."""
         if self._let_go:
             raise ClosedError("this lease was detached or closed")
         if self._detach is None:
@@ -50,7 +48,7 @@ class EngineLeaseState(LeaseHolder):
                 epoch=self.epoch,
                 request_id=new_request_id(),
             )
-        return self._detach
+        return self._detach, self._lease.farewell(timeout)
 
     def _over(self) -> None:
         self._let_go = True

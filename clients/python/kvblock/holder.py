@@ -23,12 +23,12 @@ class LeaseHolder:
     @property
     def epoch(self) -> int:
         """The epoch of the lease, which fences every call under it."""
-        return self._learned.epoch
+        return self._learned.lease.epoch
 
     @property
     def ttl(self) -> float:
         """Seconds that the lease lasts without renewal, as the attach answered."""
-        return self._learned.ttl
+        return self._learned.lease.ttl
 
     @property
     def lease_valid(self) -> bool:

@@ -113,6 +113,14 @@ class Lease:
         """It is detached, or left to run out: nobody is told."""
         self._end(None)
 
+    def farewell(self, timeout: float | None) -> float | None:
+        """Give it up for a detach; answers for how long that makes sense within a timeout."""
+        remaining = self.remaining
+        self.give_up()
+        if not remaining:
+            return timeout
+        return remaining if timeout is None else min(timeout, remaining)
+
     def _end(self, error: LeaseLostError | None) -> None:
         with self.changed:
             if not self.over:

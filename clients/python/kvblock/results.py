@@ -228,15 +228,23 @@ class AuditReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseGranted:
+    """An engine's lease as the server gave it."""
+
+    epoch: int
+    """Fences every later call."""
+    ttl: float
+    """Seconds that the lease lasts without renewal."""
+    renew_after: float
+    """Seconds after the last renewal at which to renew it at the latest."""
+    resumed: bool
+    """Whether the lease had begun before this attach."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """What an attach answered."""
 
-    epoch: int
-    """The epoch of the lease: it fences every later call."""
-    ttl: float
-    """Seconds that the lease lasts without renewal."""
-    resumed: bool
-    """Whether the lease had begun before this attach."""
     pool: str
     """The pool's name."""
     engine: str
@@ -253,5 +261,7 @@ class Attachment:
     """Sequences that the engine had already."""
     server_epoch: int
     """When it differs from the last attach's, earlier blocks are gone."""
-    last_step_id: int = 0
-    """The last step of a session that was carried out under this epoch; 0: none."""
+    lease: LeaseGranted
+    """The lease."""
+    last_step_id: int
+    """The last step of a session that was carried out under its epoch; 0: none."""

@@ -187,8 +187,9 @@ class AsyncSession(SessionState):
         """End the session and free all of the engine's blocks; answers how many these were.
 
         Raises:
-            DeadlineExceededError, UnavailableError: no answer until the timeout; detach again to
-                learn of its end. The lease is not renewed any more.
+            DeadlineExceededError, UnavailableError: no answer until the timeout, or for as long as
+                the lease can last, since it is not renewed any more; detach again to learn of its
+                end.
             LeaseLostError: the lease is lost, and with it all blocks of the engine.
             ClosedError: the session is not attached, or was detached or closed.
 
@@ -196,7 +197,7 @@ class AsyncSession(SessionState):
         deadline = self._settings.deadline(timeout)
         self._begin()
         try:
-            request = self._make_detach()
+            request, deadline = self._make_detach(deadline)
             tries = Tries(monotonic(), deadline)
             await self._link.finish(tries.remaining())
             method = self._connection.stubs.service.DetachEngine
@@ -247,7 +248,8 @@ class AsyncSession(SessionState):
         An attach that was sent before may have been carried out then, and its repetition renews
         nothing: `confirm` renews.
         """
-        self._link.replace(AsyncStream(self._connection.open_stream()))
+        call = self._connection.open_stream()
+        self._link.replace(AsyncStream(call, after_failure=self.attached or confirm))
         sent = monotonic()
         answer = await self._exchange(attach, tries.remaining())
         if not answer.HasField("attached"):

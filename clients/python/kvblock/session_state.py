@@ -104,7 +104,7 @@ class SessionState(LeaseHolder):
 
     def _take_attached(self, answer: pb.SessionResponse, sent: float) -> Lease:
         learned = answers.attachment(answer.attached)
-        lease = Lease(learned.engine, learned.epoch, learned.ttl, sent)
+        lease = Lease(learned.engine, learned.lease.epoch, learned.lease.ttl, sent)
         self._settings.leases.add(lease, learned.engine, self._settings.pool, learned.pool)
         self._attachment, self._lease, self._step_id = learned, lease, learned.last_step_id
         return lease
@@ -118,7 +118,7 @@ class SessionState(LeaseHolder):
         return request
 
     def _take_resumed(self, answer: pb.SessionResponse, sent: float) -> None:
-        learned = answers.attachment(answer.attached)
+        learned = answers.attachment(answer.attached).lease
         if learned.epoch != self._lease.epoch:
             raise self._out_of_turn()
         self._lease.confirm(sent, learned.ttl)
@@ -155,8 +155,8 @@ class SessionState(LeaseHolder):
             raise FailedPreconditionError("every step of this session was answered")
         return request
 
-    def _make_detach(self) -> pb.DetachEngineRequest:
-        """The detach, the same one each time; the lease is not renewed from then on."""
+    def _make_detach(self, timeout: float | None) -> tuple[pb.DetachEngineRequest, float | None]:
+        """The detach, the same one each time, and how long to try; nothing is renewed from now."""
         if self._let_go or self._attachment is None:
             raise self._refusal()
         if self._detach is None:
@@ -168,9 +168,8 @@ class SessionState(LeaseHolder):
                 epoch=self.epoch,
                 request_id=new_request_id(),
             )
-            self._lease.give_up()
             self._ended = DETACHING
-        return self._detach
+        return self._detach, self._lease.farewell(timeout)
 
     def _over(self, why: str) -> None:
         """The session and its lease have ended."""

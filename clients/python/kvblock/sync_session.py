@@ -167,8 +167,9 @@ class Session(SessionState):
         """End the session and free all of the engine's blocks; answers how many these were.
 
         Raises:
-            DeadlineExceededError, UnavailableError: no answer until the timeout; detach again to
-                learn of its end. The lease is not renewed any more.
+            DeadlineExceededError, UnavailableError: no answer until the timeout, or for as long as
+                the lease can last, since it is not renewed any more; detach again to learn of its
+                end.
             LeaseLostError: the lease is lost, and with it all blocks of the engine.
             ClosedError: the session is not attached, or was detached or closed.
 
@@ -176,7 +177,7 @@ class Session(SessionState):
         deadline = self._settings.deadline(timeout)
         self._begin()
         try:
-            request = self._make_detach()
+            request, deadline = self._make_detach(deadline)
             tries = Tries(monotonic(), deadline)
             self._link.finish(tries.remaining())
             method = self._connection.service.DetachEngine

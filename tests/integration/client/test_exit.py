@@ -68,7 +68,7 @@ def loop():
 threading.Thread(target=loop, daemon=True).start()
 seen.wait()
 """,
-    "unread answer": SESSION + f"session._stream._requests.put({STEP})",
+    "unread answer": SESSION + f"session._link.stream._requests.put({STEP})",
     "half a list": SESSION + "rows = kv.list_sequences(); next(rows)",
     "frozen server": SESSION + "freeze()",
     "frozen server, large step": SESSION
@@ -98,7 +98,7 @@ AWAITED_PROGRAMS = {
     await seen.wait()
 """
     + RUN,
-    "async, unread answer": f"    await session._stream._call.write({STEP})" + RUN,
+    "async, unread answer": f"    await session._link.stream._call.write({STEP})" + RUN,
     "async, half a list": "    rows = kv.list_sequences(); await rows.__anext__()" + RUN,
     "async, frozen server": """
     freeze()
@@ -146,7 +146,7 @@ def test_interrupted_step(shared_server: kvblock.EmbeddedServer) -> None:
         + "try: session.step()\n"
         + "except KeyboardInterrupt: print('interrupted')\n"
         + "try: session.step()\n"
-        + "except kvblock.ClosedError as error: assert 'interrupted' in str(error)"
+        + "except kvblock.UnansweredError: pass"
     )
     assert run(shared_server, program) == (0, "interrupted\n")
 
