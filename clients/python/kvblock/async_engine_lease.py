@@ -46,24 +46,6 @@ class AsyncEngineLease(EngineLeaseState):
         self._renewal = Renewal(self._lease, connection.settings, request.pool, on_lost)
         weakref.finalize(self, self._renewal.stop)
 
-    @classmethod
-    async def attach(
-        cls,
-        connection: AsyncConnection,
-        request: pb.AttachEngineRequest,
-        timeout: float | None,
-        terms: Terms,
-    ) -> AsyncEngineLease:
-        """Attach an engine."""
-        tries = Tries(monotonic(), timeout)
-        sent = monotonic()
-        answer = await connection.call(connection.stubs.service.AttachEngine, request, timeout)
-        renew = renew_at_once(request, answer, sent)
-        if renew is not None:
-            sent = monotonic()
-            await connection.call(connection.stubs.service.RenewLease, renew, tries.remaining())
-        return cls(connection, request, answer, sent, terms)
-
     async def __aenter__(self) -> AsyncEngineLease:
         return self
 
@@ -107,6 +89,23 @@ class AsyncEngineLease(EngineLeaseState):
         """Stop renewing: the lease runs out, then its blocks are taken."""
         self._over()
         self._renewal.stop()
+
+
+async def attach_engine(
+    connection: AsyncConnection,
+    request: pb.AttachEngineRequest,
+    timeout: float | None,
+    terms: Terms,
+) -> AsyncEngineLease:
+    """Attach an engine."""
+    tries = Tries(monotonic(), timeout)
+    sent = monotonic()
+    answer = await connection.call(connection.stubs.service.AttachEngine, request, timeout)
+    renew = renew_at_once(request, answer, sent)
+    if renew is not None:
+        sent = monotonic()
+        await connection.call(connection.stubs.service.RenewLease, renew, tries.remaining())
+    return AsyncEngineLease(connection, request, answer, sent, terms)
 
 
 def _in_loop(on_lost: OnLeaseLost | None) -> OnLeaseLost:

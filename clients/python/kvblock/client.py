@@ -16,7 +16,7 @@ from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
 from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
-from kvblock.async_engine_lease import AsyncEngineLease
+from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
@@ -254,7 +254,7 @@ class AsyncClient(Configured):
         terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
         request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
         deadline = self._settings.deadline(timeout)
-        lease = await AsyncEngineLease.attach(self._connection, request, deadline, terms)
+        lease = await attach_engine(self._connection, request, deadline, terms)
         self._leases.add(lease)
         return lease
 

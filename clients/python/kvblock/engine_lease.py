@@ -38,24 +38,6 @@ class EngineLease(EngineLeaseState):
         self._renewal = Renewal(self._lease, connection.settings, request.pool, on_lost)
         weakref.finalize(self, self._renewal.stop)
 
-    @classmethod
-    def attach(
-        cls,
-        connection: SyncConnection,
-        request: pb.AttachEngineRequest,
-        timeout: float | None,
-        terms: Terms,
-    ) -> EngineLease:
-        """Attach an engine."""
-        tries = Tries(monotonic(), timeout)
-        sent = monotonic()
-        answer = connection.call(connection.service.AttachEngine, request, timeout)
-        renew = renew_at_once(request, answer, sent)
-        if renew is not None:
-            sent = monotonic()
-            connection.call(connection.service.RenewLease, renew, tries.remaining())
-        return cls(connection, request, answer, sent, terms)
-
     def __enter__(self) -> EngineLease:
         return self
 
@@ -99,6 +81,23 @@ class EngineLease(EngineLeaseState):
         """Stop renewing: the lease runs out, then its blocks are taken."""
         self._over()
         self._renewal.stop()
+
+
+def attach_engine(
+    connection: SyncConnection,
+    request: pb.AttachEngineRequest,
+    timeout: float | None,
+    terms: Terms,
+) -> EngineLease:
+    """Attach an engine."""
+    tries = Tries(monotonic(), timeout)
+    sent = monotonic()
+    answer = connection.call(connection.service.AttachEngine, request, timeout)
+    renew = renew_at_once(request, answer, sent)
+    if renew is not None:
+        sent = monotonic()
+        connection.call(connection.service.RenewLease, renew, tries.remaining())
+    return EngineLease(connection, request, answer, sent, terms)
 
 
 def _nobody(_: LeaseLostError) -> None:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
-from kvblock.engine_lease import EngineLease
+from kvblock.engine_lease import EngineLease, attach_engine
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
@@ -255,7 +255,7 @@ class Client(Configured):
         terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
         request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
         deadline = self._settings.deadline(timeout)
-        lease = EngineLease.attach(self._connection, request, deadline, terms)
+        lease = attach_engine(self._connection, request, deadline, terms)
         self._leases.add(lease)
         return lease
 
