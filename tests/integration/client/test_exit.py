@@ -108,7 +108,10 @@ except kvblock.DeadlineExceededError: pass
 AWAITED_PROGRAMS = {
     "async": RUN,
     "async, lease": "    lease = await kv.attach_engine(engine=f'{kv.engine}-2')" + RUN,
-    "async, lease lost after the loop": "    global lease\n    lease = await kv.attach_engine(engine=f'{kv.engine}-2', ttl=1.0)"
+    "async, lease lost after the loop": """
+    global lease
+    lease = await kv.attach_engine(engine=f'{kv.engine}-2', ttl=1.0)
+"""
     + RUN
     + "\nimport logging\nlogging.getLogger('kvblock').addHandler(logging.NullHandler())"
     + "\nfreeze()\nwhile lease.lease_valid: pass",
