@@ -163,22 +163,25 @@ class UnaryClient(Client):
 
 
 class SessionClient(Client):
-    """Steps in sessions; some it detaches from, some streams it breaks off."""
+    """Steps in sessions; some it detaches from, some it closes and goes on with in another one."""
+
+    _epoch = 0
 
     async def work(self, rounds: int) -> None:
         while rounds > 0:
-            session = self.kv.session()
+            session = self.kv.session(epoch=self._epoch)
             await session.attach()
             await self.learn(session)
             for _ in range(min(rounds, self.random.randint(1, 12))):
                 rounds -= 1
                 await self.step(session)
-            ending = self.random.choice([self.detach, self.close, self.interrupt])
+            self._epoch = session.epoch
+            ending = self.random.choice([self.detach, self.close, self.interrupt, self.recover])
             await ending(session)
             await session.close()
 
     async def learn(self, session: AsyncSession) -> None:
-        """Read what is left of an earlier session; the attach has waited for its end."""
+        """Read what is left of an earlier session; the attach has ended its stream."""
         rows = [row async for row in self.kv.list_sequences(engine=self.engine)]
         assert session.held_blocks == sum(row.num_blocks for row in rows)
         for row in rows:
@@ -202,6 +205,7 @@ class SessionClient(Client):
     async def detach(self, session: AsyncSession) -> None:
         held = sum(len(self.letting_go(one)) for one in list(self.tables))
         assert await session.detach() == held
+        self._epoch = 0
         self.seen["detached"] += 1
 
     async def close(self, session: AsyncSession) -> None:
@@ -222,9 +226,28 @@ class SessionClient(Client):
             self.stepped(allocate, counts, outcome)
         self.seen["interrupted"] += 1
 
+    async def recover(self, session: AsyncSession) -> None:
+        """Cancel a step on its way, and ask what became of it; then detach."""
+        free, allocate, counts = self.a_step()
+        freed = [len(self.letting_go(one)) for one in free]
+        call = asyncio.ensure_future(session.step(free=free, allocate=allocate, num_blocks=counts))
+        for _ in range(self.random.randrange(20)):
+            await asyncio.sleep(0)
+        call.cancel()
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        if session.unanswered:
+            outcome = await session.recover()
+            self.seen["recovered"] += 1
+        elif not isinstance(outcome, kvblock.StepResult):
+            # Cancelled before it began.
+            outcome = await session.step(free=free, allocate=allocate, num_blocks=counts)
+        assert outcome.freed_counts == freed
+        self.stepped(allocate, counts, outcome)
+        await self.detach(session)
+
     async def free_all(self) -> None:
         """A last session that detaches frees whatever there is."""
-        async with self.kv.session() as session:
+        async with self.kv.session(epoch=self._epoch) as session:
             await self.learn(session)
             await self.check_tables()
             await self.detach(session)
