@@ -157,6 +157,11 @@ class PoolHost:
             await self._log.committer.settled()
 
     @property
+    def journaled(self) -> bool:
+        """Whether there is a journal to wait for."""
+        return self._log is not None
+
+    @property
     def writable(self) -> bool:
         """Whether commands can be journaled, or need not be."""
         return self._log is None or self._log.committer.failure is None

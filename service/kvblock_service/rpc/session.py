@@ -16,6 +16,7 @@ import asyncio
 import grpc
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1 import steps
 from kvblock_service.core.commands import Detach, Freed, Renew
 from kvblock_service.errors import CallError, InvalidField, SessionState
 from kvblock_service.pool_host import PoolHost
@@ -47,21 +48,30 @@ class _Session:
             return
         pool = await self._attach(self._parse(data))
         caller = convert.Caller(self.key[1], self.epoch)
+        bytes_max = self._service.limits.message_bytes_max
         while (data := await self._read()) is not None:
+            columns = steps.read_step(data) if len(data) <= bytes_max else None
+            if columns is not None:
+                await self._answer(pool, self._step(pool, caller, columns))
+                continue
             request = self._parse(data)
             kind = request.WhichOneof("message")
             if kind == "step":
-                answer = self._step(pool, caller, request.step)
+                answer = self._step(pool, caller, convert.step_columns(request.step))
             elif kind == "renew":
                 answer = self._renew(pool, caller)
             elif kind == "detach":
                 answer = self._detach(pool, caller)
             else:
                 raise SessionState(_kind(request), "this session is attached already")
-            await pool.settled()
-            await self._context.write(answer)
+            await self._answer(pool, answer)
             if kind == "detach":
                 return
+
+    async def _answer(self, pool: PoolHost, answer: bytes) -> None:
+        if pool.journaled:
+            await pool.settled()
+        await self._context.write(answer)
 
     def end(self) -> None:
         """The stream is over."""
@@ -125,16 +135,14 @@ class _Session:
         await self._context.write(pb.SessionResponse(attached=answer).SerializeToString())
         return pool
 
-    def _step(self, pool: PoolHost, caller: convert.Caller, request: pb.SessionStep) -> bytes:
-        started = self._service.now()
-        step_id = request.step_id
-        if not step_id:
-            raise InvalidField("step.step_id", step_id, "must be at least 1")
-        command = convert.step_command(caller, step_id, request.step, self._service.limits)
-        response = pb.SessionResponse()
-        response.stepped.step_id = step_id
-        self._service.run_step(pool, command, response.stepped.result, started, self._trace_id)
-        return response.SerializeToString()
+    def _step(self, pool: PoolHost, caller: convert.Caller, step: steps.StepColumns) -> bytes:
+        service = self._service
+        started = service.now()
+        if not step.step_id:
+            raise InvalidField("step.step_id", step.step_id, "must be at least 1")
+        command = convert.step_command(caller, step, service.limits)
+        outcome = service.run_step(pool, command, started, self._trace_id)
+        return convert.stepped(step.step_id, outcome, service.retry_after)
 
     @staticmethod
     def _renew(pool: PoolHost, caller: convert.Caller) -> bytes:
