@@ -8,7 +8,7 @@ Rules:
   engines on it once: commands wait meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -118,7 +118,7 @@ def blocks(pool: Pool, wanted: Wanted, after: int, count: int, now_ms: int) -> B
             row
             for row in rows
             if (not wanted.states or row.state in wanted.states)
-            and (not wanted.engine or row.state in taken)
+            and (not wanted.engine or (row.state in taken and _is_of(row, wanted.engine)))
         ],
         numbers[-1] if more else None,
         pool.revision,
@@ -126,18 +126,22 @@ def blocks(pool: Pool, wanted: Wanted, after: int, count: int, now_ms: int) -> B
 
 
 def _candidates(pool: Pool, wanted: Wanted, after: int, count: int) -> list[int]:
-    """The next `count` blocks that may be wanted: who was granted them last is right."""
-    used = pool.free_list.fresh
-    found: list[int] = []
-    for number in wanted.numbers or range(after + 1, used):
-        if number <= after:
-            continue
-        if wanted.engine and (number >= used or pool.holders[number].engine != wanted.engine):
-            continue
-        found.append(number)
-        if len(found) == count:
-            break
-    return found
+    """The next `count` blocks that may be wanted, whatever their states."""
+    if wanted.numbers:
+        return [number for number in wanted.numbers if number > after][:count]
+    if wanted.engine:
+        return sorted(number for number in _had(pool, wanted.engine) if number > after)[:count]
+    return list(range(after + 1, min(after + 1 + count, pool.free_list.fresh)))
+
+
+def _had(pool: Pool, name: str) -> Iterator[int]:
+    """The blocks that an engine holds, or lost into quarantine."""
+    engine = pool.engines.get(name)
+    for table in engine.tables.values() if engine else ():
+        yield from blocks_of(table)
+    for batch in pool.quarantine.values():
+        if batch.engine == name:
+            yield from batch.blocks
 
 
 def _places(pool: Pool, numbers: list[int]) -> dict[int, _Place]:
@@ -154,6 +158,10 @@ def _places(pool: Pool, numbers: list[int]) -> dict[int, _Place]:
             if block in places:
                 places[block] = batch
     return places
+
+
+def _is_of(row: BlockRow, engine: str) -> bool:
+    return row.holder is not None and row.holder.engine == engine
 
 
 def _row(pool: Pool, number: int, place: _Place, now_ms: int) -> BlockRow:

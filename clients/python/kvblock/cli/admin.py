@@ -105,8 +105,9 @@ def audit(
 ) -> None:
     """Recount every block and report what does not add up.
 
-    A pool waits while it is counted. With --from also what engines believe they hold is compared
-    with what the server has. Exits with 1 when anything is wrong.
+    A pool waits while it is counted. Exits with 1 when anything is wrong.
+
+    With --from, what engines believe they hold is compared with what the server has, too.
     """
     beliefs = [] if from_file is None else belief.read(from_file)
     with connect(address, timeout) as kv:

@@ -79,8 +79,11 @@ def reclaim(
 ) -> None:
     """Take the blocks of an engine that is gone.
 
-    Its lease ends, its blocks are free after the pool's quarantine, and its session, if it is not
-    gone after all, ends with STALE_EPOCH. Exits with 1 when there is no such engine.
+    Its lease ends, and its blocks are free after the pool's quarantine.
+
+    If it is not gone after all, its session ends with STALE_EPOCH.
+
+    Exits with 1 when there is no such engine.
     """
     with connect(address, timeout, pool) as kv:
         if sys.stdin.isatty() and not yes:

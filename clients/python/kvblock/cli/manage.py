@@ -69,8 +69,9 @@ def delete(
 ) -> None:
     """Delete a pool that nobody uses.
 
-    Exits with 1 while blocks of it are held or in quarantine, or an engine has a lease in it. A
-    pool of the server's configuration comes back, empty, when the server starts again.
+    Exits with 1 while blocks of it are held or in quarantine, or an engine has a lease in it.
+
+    A pool of the server's configuration comes back, empty, when the server starts again.
     """
     with connect(address, timeout) as kv:
         kv.delete_pool(name)
@@ -83,7 +84,9 @@ def delete(
 def drain(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0) -> None:
     """Let the server shut down in order, as SIGTERM does.
 
-    It takes no new work, answers what it is doing, and ends. This command does not wait for that.
+    It takes no new work, answers what it is doing, and ends.
+
+    This command does not wait for that.
     """
     with connect(address, timeout) as kv:
         kv.drain()
