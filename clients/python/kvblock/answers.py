@@ -203,7 +203,10 @@ class TablesReader:
 
 def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
     """One page of sequences."""
-    return [SequenceInfo(row.engine, row.sequence_id, row.num_blocks) for row in message.sequences]
+    return [
+        SequenceInfo(row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:])
+        for row in message.sequences
+    ]
 
 
 def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:

@@ -352,6 +352,7 @@ class AsyncClient(Configured):
         *,
         pool: str | None = None,
         engine: str | None = None,
+        with_block_numbers: bool = False,
         page_size: SupportsIndex = 0,
         timeout: float | None = None,
     ) -> AsyncIterator[SequenceInfo]:
@@ -361,6 +362,7 @@ class AsyncClient(Configured):
         is the rows fetched at once, 0: as the server likes. `timeout` holds for each page.
         """
         request = requests.list_sequences(self._settings, pool, engine, page_size)
+        request.with_block_numbers = with_block_numbers
         return self._pages(request, self._settings.deadline(timeout))
 
     async def audit(

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -278,6 +278,8 @@ class SequenceInfo:
     """Its id."""
     num_blocks: int
     """Blocks in its table."""
+    block_numbers: list[int] = field(default_factory=list)
+    """The blocks in table order; empty unless they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,6 +353,7 @@ class Client(Configured):
         *,
         pool: str | None = None,
         engine: str | None = None,
+        with_block_numbers: bool = False,
         page_size: SupportsIndex = 0,
         timeout: float | None = None,
     ) -> Iterator[SequenceInfo]:
@@ -362,6 +363,7 @@ class Client(Configured):
         is the rows fetched at once, 0: as the server likes. `timeout` holds for each page.
         """
         request = requests.list_sequences(self._settings, pool, engine, page_size)
+        request.with_block_numbers = with_block_numbers
         return self._pages(request, self._settings.deadline(timeout))
 
     def audit(

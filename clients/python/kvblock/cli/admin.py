@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHOWN_MAX = 100
 
+WithBlocks = Annotated[bool, typer.Option("--blocks", help="With their blocks, in table order.")]
 From = Annotated[
     Path | None,
     typer.Option(
@@ -67,13 +68,14 @@ def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
 def sequences(
     pool: Pool = "",
     engine: AnyEngine = "",
+    with_blocks: WithBlocks = False,
     as_json: Json = False,
     address: Address = None,
     timeout: Timeout = 5.0,
 ) -> None:
     """List the sequences of a pool, in order of engine and id."""
     with connect(address, timeout, pool) as kv:
-        rows = kv.list_sequences(engine=engine)
+        rows = kv.list_sequences(engine=engine, with_block_numbers=with_blocks)
         if as_json:
             print_json_rows("sequences", rows)
         else:
@@ -88,7 +90,9 @@ def _print_rows(rows: Iterator[SequenceInfo]) -> None:
         return
     out.print(f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE", style="bold", soft_wrap=True)
     for row in _with(first, rows):
-        sys.stdout.write(f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {row.engine}\n")
+        blocks = "".join(f" {block}" for block in row.block_numbers)
+        sequence = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {row.engine}"
+        sys.stdout.write(f"{sequence}{blocks and ' '}{blocks}\n")
 
 
 def _with(first: SequenceInfo, rest: Iterator[SequenceInfo]) -> Iterator[SequenceInfo]:
@@ -125,7 +129,7 @@ def audit(
 
 
 def _print_reports(reports: tuple[AuditReport, ...]) -> None:
-    made = table("POOL", "RESULT", "TOTAL", "FREE", "HELD", "QUARANTINED", "SEQUENCES", left=2)
+    made = table("POOL", "RESULT", "TOTAL", "FREE", "HELD", "QUARANTINE", "SEQUENCES", left=2)
     for report in reports:
         made.add_row(
             report.pool,

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 def engines(
     pool: AnyPool = "", as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
 ) -> None:
-    """List the engines that have a sequence or a lease, in order of pool and name."""
+    """List the engines that have a sequence or a lease."""
     with connect(address, timeout) as kv:
         rows = kv.list_engines(pool=pool)
         if as_json:
@@ -89,7 +89,7 @@ def reclaim(
         if sys.stdin.isatty() and not yes:
             found = _find(kv, pool, engine)
             if found is not None:
-                if not typer.confirm(_question(found), err=True):
+                if not _confirmed(found):
                     console().print("nothing was changed")
                     raise typer.Exit(REFUSED)
                 epoch = epoch or found.epoch
@@ -106,10 +106,14 @@ def _find(kv: Client, pool: str, engine: str) -> EngineInfo | None:
     return next((one for one in rows if one.engine == engine), None)
 
 
-def _question(found: EngineInfo) -> str:
+def _confirmed(found: EngineInfo) -> bool:
     lease = "has no lease"
     if found.lease_expires_in is not None:
         stream = "an open stream" if found.has_stream else "no stream"
         lease = f"has a lease for {found.lease_expires_in:.1f} s more and {stream}"
     held = counted(found.held_blocks)
-    return f"engine {found.engine} in pool {found.pool} holds {held} and {lease}. Take them?"
+    question = f"engine {found.engine} in pool {found.pool} holds {held} and {lease}."
+    # Not typer's own: that writes a blank to stdout, where the answer goes.
+    sys.stderr.write(f"{question} Take them? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

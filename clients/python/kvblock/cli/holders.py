@@ -59,9 +59,10 @@ def blocks(
     address: Address = None,
     timeout: Timeout = 5.0,
 ) -> None:
-    """List the blocks of a pool and who was granted them last, in order of their numbers.
+    """List the blocks of a pool and who was granted them last.
 
-    With --engine those that it holds, or that it lost and that are in quarantine.
+    They come in order of their numbers. With --engine, those that it holds, and those that it lost
+    and that are in quarantine.
     """
     from kvblock import BlockState
 

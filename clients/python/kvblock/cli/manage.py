@@ -33,7 +33,12 @@ Quarantine = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     group = typer.Typer(no_args_is_help=True)
-    app.add_typer(group, name="pool", help="Create and delete pools while the server runs.")
+    app.add_typer(
+        group,
+        name="pool",
+        help="Create and delete pools while the server runs.",
+        epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]",
+    )
     group.command(epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]")(create)
     group.command(epilog="Example: [bold]kvblock pool delete gpu1[/]")(delete)
     app.command(epilog="Example: [bold]kvblock drain[/]")(drain)

@@ -102,7 +102,7 @@ def overview(answer: ServerStats) -> RenderableType:
 
 
 def _state(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table("POOL", "TOTAL", "FREE", "HELD", "QUARANTINED", "USE", "SEQUENCES", "WAITING")
+    made = table("POOL", "TOTAL", "FREE", "HELD", "QUARANTINE", "USE", "SEQUENCES", "WAITING")
     for pool in pools:
         made.add_row(
             pool.pool,
