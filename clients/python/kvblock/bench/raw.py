@@ -24,6 +24,8 @@ Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 STEP = "/kvblock.v1.KVBlockService/Step"
 ALLOCATE = "/kvblock.v1.KVBlockService/Allocate"
 FREE = "/kvblock.v1.KVBlockService/FreeReturningCount"
+ATTACH = "/kvblock.v1.KVBlockService/AttachEngine"
+DETACH = "/kvblock.v1.KVBlockService/DetachEngine"
 SESSION = "/kvblock.v1.KVBlockService/Session"
 
 
@@ -79,6 +81,18 @@ class PairedCalls:
         self._verify(answers[1])
         self.last_answers = answers
         return took
+
+
+class Pick:
+    """A subject that takes one of each request's parts, for one that differs from the others."""
+
+    def __init__(self, index: int, calls: UnaryCalls) -> None:
+        self._index = index
+        self._calls = calls
+
+    async def run(self, requests: Sequence[Sequence[bytes]]) -> list[int]:
+        """Make the calls."""
+        return await self._calls.run([parts[self._index] for parts in requests])
 
 
 class StreamCalls:
@@ -149,6 +163,22 @@ async def steps(
         yield UnaryCalls(call, lambda data: check(pb.StepResponse.FromString(data).result, size))
     finally:
         await call(requests.last())
+
+
+async def attach(channel: grpc.aio.Channel, pool: str, engine: str) -> int:
+    """Give an engine a lease of an hour; answers its epoch."""
+    request = pb.AttachEngineRequest(pool=pool, engine=engine, takeover=True)
+    request.ttl.seconds = 3600
+    call: Unary = channel.unary_unary(ATTACH)
+    answer = pb.AttachEngineResponse.FromString(await call(request.SerializeToString()))
+    return answer.lease.epoch
+
+
+async def detach(channel: grpc.aio.Channel, pool: str, engine: str, epoch: int) -> None:
+    """End an engine's lease."""
+    request = pb.DetachEngineRequest(pool=pool, engine=engine, epoch=epoch)
+    call: Unary = channel.unary_unary(DETACH)
+    await call(request.SerializeToString())
 
 
 async def echo_method(channel: grpc.aio.Channel, name: str, answer: bytes) -> Unary:

@@ -23,6 +23,7 @@ from kvblock.bench.against_echo import stream, unary
 from kvblock.bench.child import echo_server, private_directory
 from kvblock.bench.core import core
 from kvblock.bench.engines import engines
+from kvblock.bench.leases import leases
 from kvblock.bench.own_server import POOL, own_server
 from kvblock.bench.pools import large_pool
 from kvblock.bench.stage import Effort, Results, Servers, Stage
@@ -90,6 +91,7 @@ SECTIONS = {
         _lacking_redis,
         True,
     ),
+    "leases": Section("leases", ("leases_over_none",), 10, leases, _lacking_nothing, True),
     "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
     "pools": Section(
         "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_nothing, False

@@ -53,9 +53,10 @@ class Steps:
 class StepBytes:
     """The same steps, written: as SessionSteps of one session, or as unary requests."""
 
-    def __init__(self, size: int, pool: str, engine: str, first: int = 1) -> None:
+    def __init__(self, size: int, pool: str, engine: str, first: int = 1, epoch: int = 0) -> None:
         self._steps = Steps(size, first)
         self._step_id = 0
+        self._epoch = epoch
         self._pool = pool
         self._engine = engine
 
@@ -79,7 +80,7 @@ class StepBytes:
         return self._unary(pb.EngineStep(free_sequence_ids=self._steps.held())).SerializeToString()
 
     def _unary(self, step: pb.EngineStep) -> pb.StepRequest:
-        return pb.StepRequest(pool=self._pool, engine=self._engine, step=step)
+        return pb.StepRequest(pool=self._pool, engine=self._engine, epoch=self._epoch, step=step)
 
 
 class Pairs:
