@@ -3,7 +3,7 @@
 Rules:
 - A method converts, calls, converts back.
 - A page token is the last row of its page, so that rows which come or go do not shift the others.
-- What an operator changes is logged with what was meant and what came of it.
+- What an operator changes is logged with where the call came from and what came of it.
 """
 
 import logging
@@ -12,7 +12,7 @@ from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.commands import Reclaim
 from kvblock_service.core.listing import Wanted
 from kvblock_service.host import CreatePool, DeletePool, Host
-from kvblock_service.rpc import convert_admin, validate
+from kvblock_service.rpc import calls, convert_admin, validate
 from kvblock_service.rpc.service import ServiceOptions
 
 _log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class KVBlockAdmin:
             _log.info(
                 "an operator created a pool",
                 extra={
+                    "peer": calls.peer(),
                     "pool": name,
                     "total_blocks": total_blocks,
                     "block_size": block_size,
@@ -66,7 +67,7 @@ class KVBlockAdmin:
         name = validate.name("pool", request.pool)
         command = DeletePool(name, validate.request_id(request.request_id))
         if self._host.delete_pool(command):
-            _log.info("an operator deleted a pool", extra={"pool": name})
+            _log.info("an operator deleted a pool", extra={"peer": calls.peer(), "pool": name})
         await self._host.settled()
         return pb.DeletePoolResponse()
 
@@ -106,6 +107,7 @@ class KVBlockAdmin:
             _log.info(
                 "an operator reclaimed an engine",
                 extra={
+                    "peer": calls.peer(),
                     "pool": pool.geometry.name,
                     "engine": engine,
                     "epoch": epoch,
@@ -167,6 +169,6 @@ class KVBlockAdmin:
 
     async def drain(self, _: pb.DrainRequest) -> pb.DrainResponse:
         """Begin the drain; whoever runs the server carries it out."""
-        _log.info("an operator asked for a drain")
+        _log.info("an operator asked for a drain", extra={"peer": calls.peer()})
         self._host.ask_to_stop("Drain")
         return pb.DrainResponse()

@@ -1,5 +1,7 @@
 """Pools that come and go while a server runs."""
 
+import asyncio
+
 import pytest
 
 from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Reclaim
@@ -102,6 +104,23 @@ def test_a_pool_in_use_is_not_deleted() -> None:
         host.delete_pool(DeletePool("main", ""))
     assert caught.value.metadata["quarantined_blocks"] == "2"
     assert host.pool("main") is pool
+
+
+def test_a_pool_is_not_deleted_between_a_free_and_the_grant_to_who_waited_for_it() -> None:
+    async def scenario() -> None:
+        host = host_of("main")
+        pool = host.pool("main")
+        pool.apply(Allocate("a", 0, "", 1, 2))
+        waiting = asyncio.create_task(pool.allocate(Allocate("b", 0, "", 1, 1), 3600.0))
+        await asyncio.sleep(0)
+        pool.apply(Free("a", 0, "", 1))
+        with pytest.raises(PoolHeld) as caught:
+            host.delete_pool(DeletePool("main", ""))
+        assert caught.value.metadata["held_blocks"] == "0"
+        assert caught.value.metadata["waiting"] == "1"
+        assert isinstance(await waiting, Granted)
+
+    asyncio.run(scenario())
 
 
 def test_the_default_pool_keeps_its_name_when_it_is_deleted_and_made_anew() -> None:

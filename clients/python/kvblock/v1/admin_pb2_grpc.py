@@ -108,9 +108,9 @@ class KVBlockAdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeletePool(self, request, context):
-        """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine has
-        a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration comes
-        back, empty, when the server starts again.
+        """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+        has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+        comes back, empty, when the server starts again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

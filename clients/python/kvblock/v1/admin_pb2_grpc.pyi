@@ -45,9 +45,9 @@ class KVBlockAdminStub:
     later never becomes the default one, except under the default pool's own name.
     """
     DeletePool: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DeletePoolRequest, _admin_pb2.DeletePoolResponse]
-    """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine has
-    a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration comes
-    back, empty, when the server starts again.
+    """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+    has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+    comes back, empty, when the server starts again.
     """
     ListEngines: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEnginesRequest, _admin_pb2.ListEnginesResponse]
     """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
@@ -88,9 +88,9 @@ class KVBlockAdminAsyncStub(KVBlockAdminStub):
     later never becomes the default one, except under the default pool's own name.
     """
     DeletePool: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeletePoolRequest, _admin_pb2.DeletePoolResponse]  # type: ignore[assignment]
-    """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine has
-    a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration comes
-    back, empty, when the server starts again.
+    """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+    has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+    comes back, empty, when the server starts again.
     """
     ListEngines: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEnginesRequest, _admin_pb2.ListEnginesResponse]  # type: ignore[assignment]
     """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
@@ -146,9 +146,9 @@ class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.DeletePoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DeletePoolResponse, _abc.Awaitable[_admin_pb2.DeletePoolResponse]]:
-        """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine has
-        a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration comes
-        back, empty, when the server starts again.
+        """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+        has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+        comes back, empty, when the server starts again.
         """
 
     @_abc_1.abstractmethod
