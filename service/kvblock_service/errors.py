@@ -27,6 +27,9 @@ class Reason(Enum):
     STALE_EPOCH = 11
     ID_REUSED = 12
     JOURNAL_UNWRITABLE = 13
+    POOL_EXISTS = 20
+    POOL_HELD = 21
+    ENGINE_NOT_FOUND = 22
 
 
 class CallError(Exception):
@@ -90,8 +93,51 @@ class PoolNotFound(CallError):
     reason = Reason.POOL_NOT_FOUND
 
     def __init__(self, pool: str, known: list[str]) -> None:
-        names = ", ".join(known[:20])
+        names = ", ".join(known[:20]) or "none"
         super().__init__(f"no pool {pool!r} here; this server hosts: {names}", pool=pool)
+
+
+class PoolExists(CallError):
+    """The server hosts a pool of that name."""
+
+    reason = Reason.POOL_EXISTS
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(
+            f"there is a pool {pool!r} already; choose another name, or delete that one first",
+            pool=pool,
+        )
+
+
+class PoolHeld(CallError):
+    """A pool that is in use cannot be deleted."""
+
+    reason = Reason.POOL_HELD
+
+    def __init__(self, pool: str, held: int, quarantined: int, leases: int, waiting: int) -> None:
+        super().__init__(
+            f"pool {pool!r} is in use: {held} blocks held, {quarantined} in quarantine,"
+            f" {leases} engines with a lease, {waiting} calls that wait; end or reclaim its engines"
+            " and let the quarantine end first",
+            pool=pool,
+            held_blocks=held,
+            quarantined_blocks=quarantined,
+            leases=leases,
+            waiting=waiting,
+        )
+
+
+class EngineNotFound(CallError):
+    """The engine has neither a sequence nor a lease in the pool."""
+
+    reason = Reason.ENGINE_NOT_FOUND
+
+    def __init__(self, pool: str, engine: str) -> None:
+        super().__init__(
+            f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}",
+            pool=pool,
+            engine=engine,
+        )
 
 
 class SequenceNotFound(CallError):

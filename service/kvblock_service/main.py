@@ -3,7 +3,8 @@
 Rules:
 - Everything that can be refused is refused before the ready line is printed.
 - The ready line is the only thing on stdout; everything else goes to the log.
-- SIGTERM and SIGINT begin a drain; the exit code is 0 when it ends within the grace time.
+- SIGTERM, SIGINT and the Drain call begin a drain; the exit code is 0 when it ends within the grace
+  time.
 """
 
 import asyncio
@@ -58,10 +59,10 @@ async def _serve(config: ServerConfig) -> int:
         for address in config.listen:
             server.bind(address)
         await server.start()
-        stop = _stop_signal()
+        stop = _stop_asked(host)
         _announce(config, server.bound, watch.metrics_address)
-        name = await stop
-        _log.info("draining", extra={"signal": name, "grace_seconds": config.grace})
+        asked_by = await stop
+        _log.info("draining", extra={"asked_by": asked_by, "grace_seconds": config.grace})
         deadline = time.monotonic() + config.grace
         await server.drain(config.grace)
         left = deadline - time.monotonic()
@@ -78,20 +79,20 @@ def build_host(config: ServerConfig) -> Host:
     limits = config.limits
     bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
     server_epoch = time.time_ns() // 1_000_000
+
+    def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
+        return PoolHost(Pool(geometry, bounds, epoch_floor), limits.wait_queue_max, quarantine_ms)
+
     pools = [
-        PoolHost(
-            Pool(
-                Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
-                bounds,
-                epoch_floor=server_epoch,
-            ),
-            limits.wait_queue_max,
+        new_pool(
+            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
             None if pool.quarantine is None else round(pool.quarantine * 1000),
+            server_epoch,
         )
         for pool in config.pools
     ]
-    host_limits = HostLimits(limits.sessions_max, drain_retry_after=1.0)
-    return Host(pools, config.default_pool, host_limits, server_epoch)
+    host_limits = HostLimits(limits.sessions_max, 1.0, limits.pools_max)
+    return Host(pools, config.default_pool, host_limits, server_epoch, new_pool)
 
 
 def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOptions:
@@ -114,7 +115,7 @@ def _reaper_ended(server: KVBlockServer, reaping: "asyncio.Task[None]") -> None:
         server.break_down("leases are no longer looked after")
 
 
-def _stop_signal() -> "asyncio.Future[str]":
+def _stop_asked(host: Host) -> "asyncio.Future[str]":
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
 
@@ -124,6 +125,7 @@ def _stop_signal() -> "asyncio.Future[str]":
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, signal.Signals(number).name)
+    host.ask_to_stop = ask
     return stop
 
 

@@ -1,7 +1,7 @@
 """Every vector through every driver."""
 
 import pytest
-from tests.conformance.bench import METHODS, Bench, bench, path_of
+from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
 from tests.conformance.cases import CASES, Case, Json
 from tests.conformance.conftest import GetDriver
 from tests.conformance.driving import DRIVERS, Driver
@@ -13,9 +13,10 @@ VOLATILE = {
     "freed_blocks_total",
     "refusals",
     "revision",
+    "since",
 }
 
-calls = [case for case in CASES if not case.signal]
+calls = [case for case in CASES if not case.signal and case.method != ENDS_SERVER]
 ends = [case for case in CASES if case.signal]
 every_driver = pytest.mark.parametrize("name", DRIVERS)
 
@@ -62,6 +63,16 @@ def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDr
             pass
         desk.signal(case.signal)
         check(case, driver)
+
+
+@every_driver
+@pytest.mark.parametrize("case", [case for case in CASES if case.method == ENDS_SERVER])
+def test_vector_that_ends_the_server(name: str, case: Case, driver_named: GetDriver) -> None:
+    driver = driver_named(name)
+    with bench() as desk, desk.scene(case):
+        driver.send(desk.address, path_of(case.method), case.sent())
+        check(case, driver)
+        assert desk.wait_until_gone() == 0
 
 
 def check(case: Case, driver: Driver) -> None:

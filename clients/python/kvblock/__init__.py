@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kvblock.client import AsyncClient as connect_async
     from kvblock.embedded import EmbeddedServer, ServerStartError
     from kvblock.errors import (
+        AlreadyExistsError,
         ClosedError,
         DeadlineExceededError,
         ErrorReason,
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     )
     from kvblock.results import (
         AuditReport,
+        BlockInfo,
+        BlockState,
         BlockTable,
         Capacity,
+        EngineInfo,
         EngineStats,
+        EngineTables,
         Granted,
         PoolInfo,
         PoolStats,
@@ -53,6 +58,7 @@ _MODULES = {
     "kvblock.client": ("AsyncClient",),
     "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
     "kvblock.errors": (
+        "AlreadyExistsError",
         "ClosedError",
         "DeadlineExceededError",
         "ErrorReason",
@@ -65,9 +71,13 @@ _MODULES = {
     ),
     "kvblock.results": (
         "AuditReport",
+        "BlockInfo",
+        "BlockState",
         "BlockTable",
         "Capacity",
+        "EngineInfo",
         "EngineStats",
+        "EngineTables",
         "Granted",
         "PoolInfo",
         "PoolStats",
@@ -100,16 +110,21 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AlreadyExistsError",
     "AsyncClient",
     "AsyncSession",
     "AuditReport",
+    "BlockInfo",
+    "BlockState",
     "BlockTable",
     "Capacity",
     "Client",
     "ClosedError",
     "DeadlineExceededError",
     "EmbeddedServer",
+    "EngineInfo",
     "EngineStats",
+    "EngineTables",
     "ErrorReason",
     "FailedPreconditionError",
     "FieldViolation",

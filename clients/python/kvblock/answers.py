@@ -7,13 +7,19 @@ Rules:
 
 from __future__ import annotations
 
+from google.protobuf.duration_pb2 import Duration
+
 from kvblock.errors import KVBlockError
 from kvblock.results import (
     Attachment,
     AuditReport,
+    BlockInfo,
+    BlockState,
     BlockTable,
     Capacity,
+    EngineInfo,
     EngineStats,
+    EngineTables,
     Granted,
     PoolInfo,
     PoolStats,
@@ -44,8 +50,13 @@ def refused(message: pb.Refusal) -> Refused:
     """A refusal."""
     retry_after = None
     if message.HasField("retry_after"):
-        retry_after = message.retry_after.seconds + message.retry_after.nanos / 1e9
+        retry_after = seconds(message.retry_after)
     return Refused(RefusalReason(message.reason), message.free_blocks, message.needed, retry_after)
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 def block_table(message: pb.GetBlockTableResponse) -> BlockTable:
@@ -102,24 +113,100 @@ def _pool_stats(message: pb.PoolStats) -> PoolStats:
         refusals={RefusalReason(row.reason): row.count for row in message.refusals},
         revision=message.revision,
         waiting=message.waiting,
-        engines=tuple(
-            EngineStats(row.engine, row.held_blocks, row.sequences, row.attached)
-            for row in message.engines
-        ),
+        engines=tuple(_engine_stats(row) for row in message.engines),
+        quarantined_blocks=message.quarantined_blocks,
+        reclaimed_blocks_total=message.reclaimed_blocks_total,
+        expired_leases_total=message.expired_leases_total,
+    )
+
+
+def _engine_stats(message: pb.EngineStats) -> EngineStats:
+    expires_in = message.lease_expires_in if message.HasField("lease_expires_in") else None
+    return EngineStats(
+        message.engine,
+        message.held_blocks,
+        message.sequences,
+        message.attached,
+        message.epoch,
+        None if expires_in is None else seconds(expires_in),
     )
 
 
 def pools(message: admin.ListPoolsResponse) -> tuple[PoolInfo, ...]:
     """The pools of a server."""
-    return tuple(
-        PoolInfo(row.pool, row.total_blocks, row.block_size, row.device_id, row.is_default)
-        for row in message.pools
+    return tuple(pool(row) for row in message.pools)
+
+
+def pool(message: admin.Pool) -> PoolInfo:
+    """A pool."""
+    return PoolInfo(
+        message.pool,
+        message.total_blocks,
+        message.block_size,
+        message.device_id,
+        message.is_default,
+        seconds(message.quarantine) if message.HasField("quarantine") else None,
     )
+
+
+def engines(message: admin.ListEnginesResponse) -> list[EngineInfo]:
+    """One page of engines."""
+    return [
+        EngineInfo(
+            row.pool,
+            row.engine,
+            row.epoch,
+            seconds(row.lease_expires_in) if row.HasField("lease_expires_in") else None,
+            row.held_blocks,
+            row.sequences,
+            row.has_stream,
+        )
+        for row in message.engines
+    ]
+
+
+def blocks(message: admin.ListBlocksResponse) -> list[BlockInfo]:
+    """One page of blocks."""
+    return [
+        BlockInfo(
+            row.block_number,
+            BlockState(row.state),
+            row.engine,
+            row.sequence_id if row.HasField("sequence_id") else None,
+            row.since.seconds + row.since.nanos / 1e9 if row.HasField("since") else None,
+            row.trace_id,
+            seconds(row.quarantine_ends_in) if row.HasField("quarantine_ends_in") else None,
+        )
+        for row in message.blocks
+    ]
+
+
+class TablesReader:
+    """Puts the pages of an engine's block tables together."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, list[int]] = {}
+        self._revisions: set[int] = set()
+        self._revision = 0
+
+    def take(self, page: admin.ListSequencesResponse) -> str:
+        """Take one page; gives what asks for the next one, empty when this was the last."""
+        self._tables |= {row.sequence_id: row.block_numbers[:] for row in page.sequences}
+        self._revision = page.revision
+        self._revisions.add(page.revision)
+        return page.next_page_token
+
+    def tables(self) -> EngineTables:
+        """The tables of all pages."""
+        return EngineTables(self._tables, self._revision, len(self._revisions) == 1)
 
 
 def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
     """One page of sequences."""
-    return [SequenceInfo(row.engine, row.sequence_id, row.num_blocks) for row in message.sequences]
+    return [
+        SequenceInfo(row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:])
+        for row in message.sequences
+    ]
 
 
 def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
@@ -133,6 +220,7 @@ def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
             held_blocks=row.held_blocks,
             sequences=row.sequences,
             violations=tuple(row.violations),
+            quarantined_blocks=row.quarantined_blocks,
         )
         for row in message.reports
     )

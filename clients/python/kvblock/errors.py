@@ -35,13 +35,25 @@ class ErrorReason(Enum):
     STATE_LIMIT = 6
     """The server holds as many things of a kind as a configured limit permits."""
     ENGINE_ATTACHED = 7
-    """Another live session is attached under this engine name."""
+    """Another client has a lease under this engine name."""
     SESSION_STATE = 8
     """A session message came at the wrong time."""
     STEP_ID = 9
     """A step_id is neither the next one nor a re-sent last one."""
     DRAINING = 10
     """The server is shutting down and takes no new work."""
+    STALE_EPOCH = 11
+    """The call's epoch is not that of the engine's lease."""
+    ID_REUSED = 12
+    """A request_id or step_id was used before with other content."""
+    JOURNAL_UNWRITABLE = 13
+    """The server cannot write its journal; whether the call was carried out is unknown."""
+    POOL_EXISTS = 20
+    """The server hosts a pool of that name."""
+    POOL_HELD = 21
+    """The pool cannot be deleted while it is in use."""
+    ENGINE_NOT_FOUND = 22
+    """The engine has neither a sequence nor a lease in the pool."""
 
 
 class FieldViolation(NamedTuple):
@@ -92,7 +104,11 @@ class InvalidArgumentError(KVBlockError, ValueError):
 
 
 class NotFoundError(KVBlockError):
-    """The pool or the sequence does not exist."""
+    """The pool, the engine or the sequence does not exist."""
+
+
+class AlreadyExistsError(KVBlockError):
+    """What was to be created is there already."""
 
 
 class FailedPreconditionError(KVBlockError):

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from kvblock import wire
 from kvblock.errors import (
+    AlreadyExistsError,
     DeadlineExceededError,
     ErrorReason,
     FailedPreconditionError,
@@ -34,6 +35,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 _CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,

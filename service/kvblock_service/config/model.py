@@ -27,6 +27,12 @@ from kvblock_service.config.values import (
 
 BLOCKS_MAX = 2**31 - 1
 """Blocks that one pool may have."""
+BLOCK_SIZE_MAX = 65_536
+"""Token slots that one block may have."""
+BLOCK_SIZE = 16
+"""Token slots of a block unless a pool is told otherwise."""
+QUARANTINE_MAX = 86_400
+"""Seconds that blocks may wait in quarantine."""
 
 
 def _served(value: object, info: ValidationInfo) -> str:
@@ -56,7 +62,7 @@ def _permitted(address: str, info: ValidationInfo) -> str:
 
 
 def _quarantine(value: object) -> float | None:
-    return None if value is None else Seconds(0, 86_400)(value)
+    return None if value is None else Seconds(0, QUARANTINE_MAX)(value)
 
 
 class PoolConfig(BaseModel):
@@ -70,7 +76,7 @@ class PoolConfig(BaseModel):
 
     name: Annotated[str, BeforeValidator(name)]
     total_blocks: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))]
-    block_size: Annotated[int, BeforeValidator(Whole(1, 65_536))] = 16
+    block_size: Annotated[int, BeforeValidator(Whole(1, BLOCK_SIZE_MAX))] = BLOCK_SIZE
     device_id: Annotated[int, BeforeValidator(Whole(0, 2**32 - 1))] = 0
     quarantine: Annotated[float | None, BeforeValidator(_quarantine)] = None
 
@@ -100,6 +106,7 @@ class Limits(BaseModel):
     blocks_per_request_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_000_000
     sequences_per_step_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 65_536
     sequences_per_engine_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_048_576
+    pools_max: Annotated[int, BeforeValidator(Whole(1, 2**16))] = 64
     engines_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
     sessions_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
     wait_queue_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 1024

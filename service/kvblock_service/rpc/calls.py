@@ -11,6 +11,7 @@ Rules:
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -24,7 +25,13 @@ from kvblock_service.rpc.errors import status_of
 RequestT = TypeVar("RequestT", bound=Message)
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
+_context: ContextVar[Context] = ContextVar("kvblock.context")
 _log = logging.getLogger(__name__)
+
+
+def peer() -> str:
+    """Where the unary call comes from that runs in this task, as gRPC names it."""
+    return _context.get().peer()
 
 
 def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT:
@@ -81,6 +88,7 @@ def unary(
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
+            _context.set(context)
             try:
                 host.refuse_when_draining()
                 answer = await method(parse(message_type, data, bytes_max))

@@ -32,6 +32,9 @@ CODES: dict[Reason, StatusCode] = {
     Reason.STALE_EPOCH: StatusCode.FAILED_PRECONDITION,
     Reason.ID_REUSED: StatusCode.INVALID_ARGUMENT,
     Reason.JOURNAL_UNWRITABLE: StatusCode.UNAVAILABLE,
+    Reason.POOL_EXISTS: StatusCode.ALREADY_EXISTS,
+    Reason.POOL_HELD: StatusCode.FAILED_PRECONDITION,
+    Reason.ENGINE_NOT_FOUND: StatusCode.NOT_FOUND,
 }
 
 

@@ -114,7 +114,7 @@ class KVBlockServer:
 
     def _add_services(self, options: ServiceOptions) -> None:
         service = KVBlockService(self._host, options)
-        admin = KVBlockAdmin(self._host, options.limits)
+        admin = KVBlockAdmin(self._host, options)
         bytes_max = options.limits.message_bytes_max
 
         def unary(
@@ -140,8 +140,14 @@ class KVBlockServer:
         }
         admin_methods = {
             "ListPools": unary(admin_pb2.ListPoolsRequest, admin.list_pools),
+            "CreatePool": unary(admin_pb2.CreatePoolRequest, admin.create_pool),
+            "DeletePool": unary(admin_pb2.DeletePoolRequest, admin.delete_pool),
+            "ListEngines": unary(admin_pb2.ListEnginesRequest, admin.list_engines),
+            "ReclaimEngine": unary(admin_pb2.ReclaimEngineRequest, admin.reclaim_engine),
+            "ListBlocks": unary(admin_pb2.ListBlocksRequest, admin.list_blocks),
             "ListSequences": unary(admin_pb2.ListSequencesRequest, admin.list_sequences),
             "Audit": unary(admin_pb2.AuditRequest, admin.audit),
+            "Drain": unary(admin_pb2.DrainRequest, admin.drain),
         }
         for name, handlers in ((SERVICE, methods), (ADMIN, admin_methods)):
             generic = grpc.method_handlers_generic_handler(name, handlers)

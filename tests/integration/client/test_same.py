@@ -11,7 +11,7 @@ PAIRS = [
     pytest.param(kvblock.Client, kvblock.AsyncClient, id="client"),
     pytest.param(kvblock.Session, kvblock.AsyncSession, id="session"),
 ]
-NOT_AWAITED = {"session", "list_sequences"}
+NOT_AWAITED = {"session", "list_sequences", "list_engines", "list_blocks"}
 
 
 def public(kind: type) -> dict[str, Any]:

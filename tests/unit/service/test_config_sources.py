@@ -38,6 +38,7 @@ def test_defaults() -> None:
         "blocks_per_request_max": 1_000_000,
         "sequences_per_step_max": 65_536,
         "sequences_per_engine_max": 1_048_576,
+        "pools_max": 64,
         "engines_max": 1024,
         "sessions_max": 1024,
         "wait_queue_max": 1024,

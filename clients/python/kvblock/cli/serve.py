@@ -140,6 +140,9 @@ SequencesPerStepMax = Annotated[
     str | None, _limit("Sequences that one step frees, and that it serves.", "65536")
 ]
 SequencesPerEngineMax = Annotated[str | None, _limit("Sequences of an engine.", "1048576")]
+PoolsMax = Annotated[
+    str | None, _limit("Pools of the server, for those who create one while it runs.", "64")
+]
 EnginesMax = Annotated[str | None, _limit("Engines in a pool.", "1024")]
 SessionsMax = Annotated[str | None, _limit("Sessions of the server.", "1024")]
 WaitQueueMax = Annotated[str | None, _limit("Allocations that wait in a pool.", "1024")]
@@ -181,6 +184,7 @@ def serve(
     blocks_per_request_max: BlocksPerRequestMax = None,
     sequences_per_step_max: SequencesPerStepMax = None,
     sequences_per_engine_max: SequencesPerEngineMax = None,
+    pools_max: PoolsMax = None,
     engines_max: EnginesMax = None,
     sessions_max: SessionsMax = None,
     wait_queue_max: WaitQueueMax = None,

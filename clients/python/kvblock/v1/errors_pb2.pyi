@@ -73,6 +73,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
     it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
+    ERROR_REASON_POOL_EXISTS: _ErrorReason.ValueType  # 20
+    """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
+    ERROR_REASON_POOL_HELD: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: the pool cannot be deleted while it is in use. Metadata: `pool`,
+    `held_blocks`, `quarantined_blocks`, `leases`, `waiting`.
+    """
+    ERROR_REASON_ENGINE_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error answer carries a google.rpc.ErrorInfo with domain `kvblock.v1`
@@ -132,4 +140,12 @@ ERROR_REASON_JOURNAL_UNWRITABLE: ErrorReason.ValueType  # 13
 kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
 it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
 """
+ERROR_REASON_POOL_EXISTS: ErrorReason.ValueType  # 20
+"""ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
+ERROR_REASON_POOL_HELD: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: the pool cannot be deleted while it is in use. Metadata: `pool`,
+`held_blocks`, `quarantined_blocks`, `leases`, `waiting`.
+"""
+ERROR_REASON_ENGINE_NOT_FOUND: ErrorReason.ValueType  # 22
+"""NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
