@@ -13,9 +13,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kvblock.async_engine_lease import AsyncEngineLease
     from kvblock.client import AsyncClient
     from kvblock.client import AsyncClient as connect_async
     from kvblock.embedded import EmbeddedServer, ServerStartError
+    from kvblock.engine_lease import EngineLease
     from kvblock.errors import (
         AlreadyExistsError,
         ClosedError,
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
         FieldViolation,
         InvalidArgumentError,
         KVBlockError,
+        LeaseLostError,
         NotFoundError,
+        UnansweredError,
         UnavailableError,
     )
     from kvblock.results import (
@@ -55,8 +59,10 @@ if TYPE_CHECKING:
 __version__ = version("kvblock")
 
 _MODULES = {
+    "kvblock.async_engine_lease": ("AsyncEngineLease",),
     "kvblock.client": ("AsyncClient",),
     "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
+    "kvblock.engine_lease": ("EngineLease",),
     "kvblock.errors": (
         "AlreadyExistsError",
         "ClosedError",
@@ -66,7 +72,9 @@ _MODULES = {
         "FieldViolation",
         "InvalidArgumentError",
         "KVBlockError",
+        "LeaseLostError",
         "NotFoundError",
+        "UnansweredError",
         "UnavailableError",
     ),
     "kvblock.results": (
@@ -112,6 +120,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "AlreadyExistsError",
     "AsyncClient",
+    "AsyncEngineLease",
     "AsyncSession",
     "AuditReport",
     "BlockInfo",
@@ -123,6 +132,7 @@ __all__ = [
     "DeadlineExceededError",
     "EmbeddedServer",
     "EngineInfo",
+    "EngineLease",
     "EngineStats",
     "EngineTables",
     "ErrorReason",
@@ -131,6 +141,7 @@ __all__ = [
     "Granted",
     "InvalidArgumentError",
     "KVBlockError",
+    "LeaseLostError",
     "NotFoundError",
     "PoolInfo",
     "PoolStats",
@@ -142,6 +153,7 @@ __all__ = [
     "Session",
     "StepPolicy",
     "StepResult",
+    "UnansweredError",
     "UnavailableError",
     "__version__",
     "connect",

@@ -21,6 +21,7 @@ from kvblock.results import (
     EngineStats,
     EngineTables,
     Granted,
+    LeaseGranted,
     PoolInfo,
     PoolStats,
     RefusalReason,
@@ -81,7 +82,7 @@ def step_result(message: pb.StepResult) -> StepResult:
 
 
 def attachment(message: pb.SessionAttached) -> Attachment:
-    """What a session learned when it attached."""
+    """What a session's attach answered."""
     return Attachment(
         message.pool,
         message.engine,
@@ -91,6 +92,32 @@ def attachment(message: pb.SessionAttached) -> Attachment:
         message.held_blocks,
         message.sequences,
         message.server_epoch,
+        _lease(message.lease),
+        message.last_step_id,
+    )
+
+
+def engine_attachment(
+    request: pb.AttachEngineRequest, message: pb.AttachEngineResponse, default_engine: str
+) -> Attachment:
+    """What a unary attach answered; it names neither pool nor engine."""
+    return Attachment(
+        request.pool,
+        request.engine or default_engine,
+        message.total_blocks,
+        message.block_size,
+        message.device_id,
+        message.held_blocks,
+        message.sequences,
+        message.server_epoch,
+        _lease(message.lease),
+        0,
+    )
+
+
+def _lease(message: pb.Lease) -> LeaseGranted:
+    return LeaseGranted(
+        message.epoch, seconds(message.ttl), seconds(message.renew_after), message.resumed
     )
 
 

@@ -2,29 +2,36 @@
 
 Rules:
 - The channel is made in the event loop of the first call, and belongs to that loop.
-- Every failure of a call comes out as a KVBlockError; CancelledError means that the task was
-  cancelled, not that the call was.
+- Every failure of a call comes out as a KVBlockError, after the tries that `kvblock.retry` permits;
+  CancelledError means that the task was cancelled, not that the call was.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import grpc
 from grpc import aio
 
+from kvblock import fencing
 from kvblock.async_stream import Call, task_is_cancelled
-from kvblock.errors import ClosedError, KVBlockError
+from kvblock.ending import Ending
+from kvblock.errors import ClosedError, KVBlockError, UnavailableError
 from kvblock.failures import error_of, too_late
+from kvblock.fencing import Change
 from kvblock.frozen import LARGE_BYTES, OVERTIME
 from kvblock.health import CHECK
+from kvblock.lease import Lease
+from kvblock.retry import Tries
 from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Settings
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+ChangeT = TypeVar("ChangeT", bound=Change)
 Interceptor: TypeAlias = aio.ClientInterceptor
 
 
@@ -42,15 +49,15 @@ class AsyncConnection:
     """One connection to one server."""
 
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
-        self._settings = settings
+        self.settings = settings
         self._interceptors = tuple(interceptors)
         self._made: Stubs | None = None
-        self._closed = False
+        self._closed = Ending()
 
     @property
     def stubs(self) -> Stubs:
         """The stubs, for use in the running loop."""
-        if self._closed:
+        if self._closed.is_set():
             raise ClosedError(CLOSED)
         loop = asyncio.get_running_loop()
         if self._made is None:
@@ -59,14 +66,63 @@ class AsyncConnection:
             raise RuntimeError("this client belongs to another event loop; make one in each loop")
         return self._made
 
+    async def change(
+        self,
+        method: aio.UnaryUnaryMultiCallable[ChangeT, ResponseT],
+        request: ChangeT,
+        timeout: float | None,
+        request_id: str | None,
+        size: int = 0,
+    ) -> ResponseT:
+        """Carry out a call that changes something: once, however often it has to be sent."""
+        lease = fencing.fence(self.settings.leases, request)
+        request.request_id = fencing.identify(request_id)
+        sent = monotonic()
+        try:
+            answer = await self.call(method, request, timeout, size, lease)
+        except KVBlockError as error:
+            fencing.failed(lease, error)
+            raise
+        fencing.answered(lease, sent)
+        return answer
+
     async def call(
         self,
         method: aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
         request: RequestT,
         timeout: float | None,
         size: int = 0,
+        lease: Lease | None = None,
     ) -> ResponseT:
-        """Carry a unary call out; `size` is the request's where that may be large."""
+        """Carry out a call that is safe to repeat; `size` is the request's where it may be large.
+
+        The tries end when the lease does under which the call is made.
+        """
+        started = monotonic()
+        try:
+            return await self.once(method, request, timeout, size)
+        except UnavailableError as error:
+            failure = error
+        tries = Tries(started, timeout, again=self.settings.retries)
+        while True:
+            await self._closed.wait(tries.pause(failure))
+            if self._closed.is_set():
+                raise ClosedError(CLOSED)
+            if lease is not None:
+                lease.check()
+            try:
+                return await self.once(method, request, tries.remaining(), size)
+            except UnavailableError as error:
+                failure = error
+
+    async def once(
+        self,
+        method: aio.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout: float | None,
+        size: int = 0,
+    ) -> ResponseT:
+        """Send a call a single time."""
         error: KVBlockError
         try:
             call = method(request, timeout=timeout)
@@ -74,14 +130,14 @@ class AsyncConnection:
                 return await asyncio.wait_for(call, timeout + OVERTIME)
             return await call
         except grpc.RpcError as failed:
-            error = error_of(failed, self._settings.address)
+            error = error_of(failed, self.settings.address)
         except asyncio.TimeoutError:
-            error = too_late(self._settings.address)
+            error = too_late(self.settings.address)
         except asyncio.CancelledError:
-            if task_is_cancelled(self._closed):
+            if task_is_cancelled(self._closed.is_set()):
                 raise
             error = ClosedError(CLOSED)
-        raise ClosedError(CLOSED) if self._closed else error
+        raise ClosedError(CLOSED) if self._closed.is_set() else error
 
     def open_stream(self) -> Call:
         """Start a Session call."""
@@ -89,13 +145,13 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """End what is running and close the channel."""
-        self._closed = True
+        self._closed.set()
         if self._made is not None:
             await self._made.channel.close()
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> Stubs:
         channel = aio.insecure_channel(
-            self._settings.target, CHANNEL_OPTIONS, interceptors=self._interceptors
+            self.settings.target, CHANNEL_OPTIONS, interceptors=self._interceptors
         )
         return Stubs(
             loop,

@@ -46,13 +46,15 @@ class Call(Protocol):
 class AsyncStream:
     """One running Session call.
 
-    `timed_out` tells, after a failed exchange, that it took too long.
+    `timed_out` tells, after a failed exchange, that it took too long. `after_failure`: the stream
+    before it has failed, so that something may be stuck in the connection: no write is sure to end.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, after_failure: bool = False) -> None:
         self.timed_out = False
         self._closed = False
         self._call = call
+        self._large_bytes = 0 if after_failure else LARGE_BYTES
 
     async def exchange(
         self, request: pb.SessionRequest, timeout: float | None
@@ -102,7 +104,7 @@ class AsyncStream:
 
     async def _write(self, request: pb.SessionRequest, timeout: float | None) -> None:
         try:
-            if timeout is None or request.ByteSize() <= LARGE_BYTES:
+            if timeout is None or request.ByteSize() <= self._large_bytes:
                 await self._call.write(request)
             else:
                 await asyncio.wait_for(self._call.write(request), timeout)

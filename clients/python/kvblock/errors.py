@@ -3,8 +3,8 @@
 Rules:
 - Everything that this package raises on its own account is a KVBlockError; its class follows the
   gRPC status code, its `reason` the server's ErrorReason.
-- A call that ended in an error has changed nothing, with two exceptions where the answer is lost:
-  DeadlineExceededError, and UnavailableError without a reason. Then its fate is unknown.
+- A call that ended in an error has changed nothing, unless its answer was lost: then its fate is
+  unknown. `fate_unknown` tells which it is. The same call with the same `request_id` finds out.
 - Bad arguments found here and those found by the server raise the same class with the same facts.
 """
 
@@ -70,13 +70,15 @@ class KVBlockError(Exception):
 
     `reason` is None when the error does not come from a kvblock server, and `code` is None when no
     gRPC status was involved. `metadata` holds the facts (field, value, limit, pool, ...) that
-    belong to the reason; `violations` name the fields that are wrong.
+    belong to the reason; `violations` name the fields that are wrong. `retry_after` is the number
+    of seconds after which the server wants to be tried again, None when it did not say.
     """
 
     reason: ErrorReason | None
     code: grpc.StatusCode | None
     metadata: dict[str, str]
     violations: tuple[FieldViolation, ...]
+    retry_after: float | None = None
 
     def __init__(
         self,
@@ -98,6 +100,11 @@ class KVBlockError(Exception):
         """The text."""
         return str(self)
 
+    @property
+    def fate_unknown(self) -> bool:
+        """Whether the call may have been carried out all the same."""
+        return False
+
 
 class InvalidArgumentError(KVBlockError, ValueError):
     """An argument can never be right, or asks for more than a limit permits."""
@@ -115,19 +122,34 @@ class FailedPreconditionError(KVBlockError):
     """The server's state does not permit this call."""
 
 
-class UnavailableError(KVBlockError):
-    """No server answers, or it is shutting down (then `reason` is DRAINING).
+class LeaseLostError(FailedPreconditionError):
+    """The lease has ended without a detach: what the engine held under it is no longer its own.
 
-    `retry_after` is the number of seconds after which the server wants to be tried again, None when
-    it did not say.
+    It ran out, another client took it over, an operator ended it, or the server has lost its state.
     """
 
-    retry_after: float | None = None
+
+class UnavailableError(KVBlockError):
+    """Until the timeout no server was there to answer, or it was shutting down (DRAINING)."""
+
+    @property
+    def fate_unknown(self) -> bool:
+        """Whether the call may have been carried out all the same."""
+        return self.reason in (None, ErrorReason.JOURNAL_UNWRITABLE)
 
 
 class DeadlineExceededError(KVBlockError):
     """No answer came in time; whether the call was carried out is unknown."""
 
+    @property
+    def fate_unknown(self) -> bool:
+        """Whether the call may have been carried out all the same."""
+        return True
+
 
 class ClosedError(KVBlockError):
     """The client or the session is closed, or the session is not attached yet."""
+
+
+class UnansweredError(KVBlockError):
+    """A step of the session was not answered; `recover` answers it, then the session goes on."""

@@ -1,8 +1,9 @@
 """From the status of a failed call to the exception that the caller sees.
 
 Rules:
-- The class follows the status code; reason, metadata, violations and retry_after come from the
-  google.rpc.Status in the `grpc-status-details-bin` trailer.
+- The class follows the status code, but that of an epoch that is over is LeaseLostError; reason,
+  metadata, violations and retry_after come from the google.rpc.Status in the
+  `grpc-status-details-bin` trailer.
 - An ErrorInfo of another domain is not ours and gives no reason; details that are no such message
   are left out. The code and the text are always there.
 """
@@ -24,12 +25,14 @@ from kvblock.errors import (
     FieldViolation,
     InvalidArgumentError,
     KVBlockError,
+    LeaseLostError,
     NotFoundError,
     UnavailableError,
 )
 
 DOMAIN = "kvblock.v1"
 DETAILS_KEY = "grpc-status-details-bin"
+_NO_EPOCH = "0"
 
 
 _CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
@@ -58,11 +61,11 @@ def error_of_status(
     reason, metadata, violations, retry_after = _read_details(trailers)
     if reason is None:
         text = _explain(code, text, address)
-    error = _CLASSES.get(code, KVBlockError)(
-        text, reason=reason, code=code, metadata=metadata, violations=violations
-    )
-    if isinstance(error, UnavailableError):
-        error.retry_after = retry_after
+    kind = _CLASSES.get(code, KVBlockError)
+    if reason is ErrorReason.STALE_EPOCH and metadata.get("epoch") != _NO_EPOCH:
+        kind = LeaseLostError
+    error = kind(text, reason=reason, code=code, metadata=metadata, violations=violations)
+    error.retry_after = retry_after
     return error
 
 

@@ -9,7 +9,8 @@ Rules:
   installed or configured: a client without them does not import OpenTelemetry.
 - The application owns the TracerProvider, its sampler and its exporters; the context goes to the
   server in the form that the configured propagators give it (W3C by default), sampled or not.
-- A session is one span from attach to the end of its stream; its steps are spans of the server.
+- A session is a span from attach to the end of its stream, another one for each stream it goes on
+  in, and one for its detach; its steps are spans of the server. Renewals have none.
 - Only calls of kvblock's own services are traced. What a call answers and raises is unchanged.
 - No span is made current: a call has no children in the client.
 """

@@ -13,7 +13,10 @@ from collections.abc import Iterable, Sized
 from typing import Any, SupportsIndex, TypeVar
 from uuid import uuid4
 
+from google.protobuf.duration_pb2 import Duration
+
 from kvblock import arguments
+from kvblock.lease import Terms
 from kvblock.results import BlockState, StepPolicy
 from kvblock.settings import Settings
 from kvblock.v1 import admin_pb2
@@ -41,9 +44,13 @@ def allocate(
     request = of_sequence(pb.AllocateRequest, settings, pool, engine, sequence_id)
     request.num_blocks = arguments.whole_number("num_blocks", num_blocks, arguments.UINT32_MAX)
     if max_wait is not None:
-        nanoseconds = round(arguments.seconds("max_wait", max_wait) * 1e9)
-        request.max_wait.FromNanoseconds(nanoseconds)
+        fill_duration(request.max_wait, arguments.seconds("max_wait", max_wait))
     return request
+
+
+def fill_duration(duration: Duration, seconds: float) -> None:
+    """Write a number of seconds into an empty message."""
+    duration.FromNanoseconds(round(seconds * 1e9))
 
 
 def of_sequence(
@@ -194,6 +201,22 @@ def step(
     """The request of a Step."""
     request = pb.StepRequest(pool=settings.pool_of(pool), engine=settings.engine_of(engine))
     fill_step(request.step, free, allocate, num_blocks, policy)
+    return request
+
+
+def attach(
+    settings: Settings, pool: str | None, engine: str | None, terms: Terms, request_id: str
+) -> pb.AttachEngineRequest:
+    """The request of an AttachEngine."""
+    request = pb.AttachEngineRequest(
+        pool=settings.pool_of(pool),
+        engine=settings.engine_of(engine),
+        epoch=terms.epoch,
+        takeover=terms.takeover,
+        request_id=request_id,
+    )
+    if terms.ttl is not None:
+        fill_duration(request.ttl, terms.ttl)
     return request
 
 

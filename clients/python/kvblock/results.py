@@ -308,8 +308,22 @@ class AuditReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseGranted:
+    """An engine's lease as the server gave it."""
+
+    epoch: int
+    """Fences every later call."""
+    ttl: float
+    """Seconds that the lease lasts without renewal."""
+    renew_after: float
+    """Seconds after the last renewal at which to renew it at the latest."""
+    resumed: bool
+    """Whether the lease had begun before this attach."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
-    """What a session learned when it attached."""
+    """What an attach answered."""
 
     pool: str
     """The pool's name."""
@@ -322,8 +336,12 @@ class Attachment:
     device_id: int
     """The device whose memory the blocks number."""
     held_blocks: int
-    """Blocks that the engine held already, from before this session."""
+    """Blocks that the engine held already, from before this attach."""
     sequences: int
     """Sequences that the engine had already."""
     server_epoch: int
     """When it differs from the last attach's, earlier blocks are gone."""
+    lease: LeaseGranted
+    """The lease."""
+    last_step_id: int
+    """The last step of a session that was carried out under its epoch; 0: none."""

@@ -1,52 +1,70 @@
-"""The asyncio session: an engine's attach, steps and detach on one stream.
+"""The asyncio session: an engine's attach, steps and detach under one lease.
 
 Rules of use, which hold for the synchronous class too:
 - Entering attaches; leaving, in order or by an exception, detaches, and that frees all blocks of
   the engine. A detach that fails while leaving is logged, not raised; call `detach` to be told.
-- `close` breaks the stream off and leaves the blocks held: a later session under the same engine
-  name finds them.
-- A session serves one call at a time. It ends with the first error that the server answers, with a
-  timeout, and with an interrupted call (the fate of the message is unknown then); after that it
-  only says why it has ended, and blocks that the engine holds stay held.
-- A session that is forgotten is broken off when it is collected, at the latest at interpreter exit.
+- The lease is renewed in the background for as long as the session is open. A stream that breaks, a
+  server that is unavailable for a while or restarts, and a journal that cannot be written for a
+  while are got over within the timeout of the call: the session attaches with its epoch on a new
+  stream and sends the step in flight again, which takes effect once.
+- A step that gets no answer (its timeout, Ctrl-C, a cancelled task) stays the step in flight: until
+  `recover` has answered it there is no other, so no block is granted that the engine does not learn
+  of. The session goes on then.
+- A lost lease is final: `on_lease_lost` is called once, from the renewal's thread or in the event
+  loop, and every use raises LeaseLostError. The lease counts as lost when the server says so, and
+  when it was not renewed for a TTL, which is before the server can give its blocks to others.
+- Any other error that the server answers ends the session: the message had no effect. The lease is
+  kept, and the blocks stay held, until the session is left, detached or closed.
+- `close` breaks the stream off and leaves the lease to run out; another session that is given its
+  epoch before that goes on with it.
+- A session serves one call at a time. One that is forgotten is closed when it is collected, at the
+  latest at interpreter exit. `on_lease_lost` keeps alive what it refers to.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from time import monotonic
 from types import TracebackType
-from typing import SupportsIndex, TypeVar
+from typing import SupportsIndex
 
 import grpc
 
-from kvblock.async_stream import AsyncStream, Call, StreamEnded
-from kvblock.errors import KVBlockError
+from kvblock.async_connection import AsyncConnection
+from kvblock.async_stream import AsyncStream, StreamEnded
+from kvblock.ending import Ending
+from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
+from kvblock.lease import OnLeaseLost, Terms
+from kvblock.renewal import Renewal
 from kvblock.results import StepPolicy, StepResult
-from kvblock.session_state import CLOSED, DETACHED, INTERRUPTED, SessionState
+from kvblock.retry import Tries
+from kvblock.session_state import CLOSED, DETACHED, RENEW, SessionState
 from kvblock.settings import Settings
 from kvblock.v1 import kvblock_pb2 as pb
-
-ResultT = TypeVar("ResultT")
 
 _log = logging.getLogger(__name__)
 
 
 class AsyncSession(SessionState):
-    """One engine's loop on one stream; made by the client's `session`."""
+    """One engine's loop under one lease; made by the client's `session`."""
 
     def __init__(
         self,
-        start: Callable[[], Call],
+        connection: AsyncConnection,
         settings: Settings,
+        terms: Terms,
         pool: str | None,
         engine: str | None,
         timeout: float | None,
     ) -> None:
-        super().__init__(settings, pool, engine, timeout)
-        self._start = start
-        self._stream: AsyncStream | None = None
+        super().__init__(settings, terms, pool, engine, timeout)
+        self._connection = connection
+        self._link = _Link(terms.on_lost)
+        weakref.finalize(self, self._link.close)
 
     async def __aenter__(self) -> AsyncSession:
         await self.attach()
@@ -58,7 +76,7 @@ class AsyncSession(SessionState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.attached:
+        if self.lease_valid:
             try:
                 await self.detach()
             except KVBlockError as failure:
@@ -66,11 +84,15 @@ class AsyncSession(SessionState):
         await self.close()
 
     async def attach(self, *, timeout: float | None = None) -> None:
-        """Open the session, as entering it does.
+        """Open the session, as entering it does. One that failed may be tried again.
 
         Raises:
-            FailedPreconditionError: another live session is attached under the engine's name
-                (reason ENGINE_ATTACHED), or the server has as many as it takes (STATE_LIMIT).
+            FailedPreconditionError: another client has a lease under the engine's name (reason
+                ENGINE_ATTACHED; `retry_after` says when it runs out unless it is renewed), or the
+                server has as many sessions as it takes (STATE_LIMIT).
+            LeaseLostError: the lease that was to be resumed has ended.
+            UnavailableError: no server was there until the timeout.
+            DeadlineExceededError: the answer did not come in time.
             ClosedError: this session was attached before; make a new one.
 
         """
@@ -78,9 +100,16 @@ class AsyncSession(SessionState):
         self._begin()
         try:
             request = self._make_attach()
-            self._stream = AsyncStream(self._start())
-            weakref.finalize(self, self._stream.close)
-            await self._exchange(request, deadline, self._take_attached)
+            tries = Tries(monotonic(), deadline, again=self._settings.retries)
+            while True:
+                try:
+                    answer, sent = await self._open(request, tries, confirm=self._sent_before())
+                    break
+                except UnavailableError as failure:
+                    pause = tries.pause(failure)
+                await self._link.over.wait(pause)
+            lease = self._take_attached(answer, sent)
+            self._link.keep(Renewal(lease, self._settings, self.pool, self._link.lost))
         finally:
             self._busy.release()
 
@@ -97,19 +126,60 @@ class AsyncSession(SessionState):
 
         `free` and `allocate` are sequence ids, each at most once; `num_blocks` has as many numbers
         as `allocate`, or none: one block each. Any iterable of whole numbers will do, arrays too.
+        A stream that breaks and a server that restarts only make it slower.
 
         Raises:
             InvalidArgumentError: found here, nothing was sent and the session goes on.
-            DeadlineExceededError: the answer did not come in time; the session is closed.
+            DeadlineExceededError: the answer did not come in time; `recover` gets it.
+            UnavailableError: no server was there until the timeout; `recover` gets the answer.
+            UnansweredError: the step before this one was not answered; `recover` answers it.
+            LeaseLostError: the lease is lost, and with it all blocks of the engine.
             ClosedError: the session is not attached, or has ended.
-            KVBlockError: the server refused the message, or is gone; the session is closed.
+            KVBlockError: the server refused the message; the session has ended, its blocks stay
+                held until it is detached or closed.
 
         """
         deadline = self._settings.deadline(timeout)
         self._begin()
         try:
+            sent, lease = monotonic(), self._lease
+            if (
+                sent - lease.confirmed_at >= lease.ttl
+                or self._unanswered is not None
+                or self._ended is not None
+            ):
+                raise self._refusal()
             request = self._make_step(free, allocate, num_blocks, policy)
-            return await self._exchange(request, deadline, self._take_stepped)
+            try:
+                answer = await self._exchange(request, deadline)
+            except UnavailableError as failure:
+                tries = Tries(sent, deadline, again=self._settings.retries)
+                return await self._insist(request, tries, failure)
+            except KVBlockError as failure:
+                self._judge(failure)
+                raise
+            lease.confirmed_at = sent
+            if monotonic() - sent >= lease.ttl:
+                raise self._refusal()
+            return self._take_stepped(answer)
+        finally:
+            self._busy.release()
+
+    async def recover(self, *, timeout: float | None = None) -> StepResult:
+        """Answer the step that was not answered. It is sent again and takes effect once.
+
+        Raises:
+            FailedPreconditionError: every step was answered.
+            DeadlineExceededError, UnavailableError: as `step`; it may be tried again.
+            LeaseLostError, ClosedError, KVBlockError: as `step`.
+
+        """
+        deadline = self._settings.deadline(timeout)
+        self._begin()
+        try:
+            request = self._step_in_flight()
+            tries = Tries(monotonic(), deadline, again=self._settings.retries)
+            return await self._insist(request, tries, None)
         finally:
             self._busy.release()
 
@@ -117,50 +187,155 @@ class AsyncSession(SessionState):
         """End the session and free all of the engine's blocks; answers how many these were.
 
         Raises:
-            ClosedError: the session is not attached, or has ended.
-            KVBlockError: the server is gone, or did not answer in time; the session is closed.
+            DeadlineExceededError, UnavailableError: no answer until the timeout, or for as long as
+                the lease can last, since it is not renewed any more; detach again to learn of its
+                end.
+            LeaseLostError: the lease is lost, and with it all blocks of the engine.
+            ClosedError: the session is not attached, or was detached or closed.
 
         """
         deadline = self._settings.deadline(timeout)
         self._begin()
         try:
-            freed = await self._exchange(self._make_detach(), deadline, self._take_detached)
-            if self._stream is not None:
-                await self._stream.finish(deadline)
-            self._end(DETACHED)
+            request, deadline = self._make_detach(deadline)
+            tries = Tries(monotonic(), deadline)
+            await self._link.finish(tries.remaining())
+            method = self._connection.stubs.service.DetachEngine
+            try:
+                answer = await self._connection.call(method, request, tries.remaining())
+            except LeaseLostError as failure:
+                self._over(str(failure))
+                raise
+            self._over(DETACHED)
         finally:
             self._busy.release()
-        return freed
+        return answer.freed_blocks
 
     async def close(self) -> None:
-        """Break the stream off without a detach: blocks that the engine holds stay held."""
-        self._end(CLOSED)
+        """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
+        self._over(CLOSED)
+        self._link.close()
+
+    async def _insist(
+        self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
+    ) -> StepResult:
+        """Send a step on new streams until it is answered."""
+        try:
+            while True:
+                if failure is not None:
+                    await self._link.over.wait(tries.pause(failure))
+                if not self.attached or not self.lease_valid:
+                    raise self._refusal()
+                try:
+                    answer, sent = await self._open(self._make_resume(), tries)
+                    self._take_resumed(answer, sent)
+                    sent = monotonic()
+                    answer = await self._exchange(request, tries.remaining())
+                    self._lease.confirm(sent, self._lease.ttl)
+                    self._lease.check()
+                    return self._take_stepped(answer)
+                except UnavailableError as error:
+                    failure = error
+        except KVBlockError as error:
+            self._judge(error)
+            raise
+
+    async def _open(
+        self, attach: pb.SessionRequest, tries: Tries, *, confirm: bool = False
+    ) -> tuple[pb.SessionResponse, float]:
+        """Attach on a new stream; answers also from when on the lease is sure to last.
+
+        An attach that was sent before may have been carried out then, and its repetition renews
+        nothing: `confirm` renews.
+        """
+        call = self._connection.open_stream()
+        self._link.replace(AsyncStream(call, after_failure=self.attached or confirm))
+        sent = monotonic()
+        answer = await self._exchange(attach, tries.remaining())
+        if not answer.HasField("attached"):
+            raise self._out_of_turn()
+        if confirm:
+            sent = monotonic()
+            await self._exchange(RENEW, tries.remaining())
+        return answer, sent
 
     async def _exchange(
-        self,
-        request: pb.SessionRequest,
-        timeout: float | None,
-        take: Callable[[pb.SessionResponse], ResultT],
-    ) -> ResultT:
-        """Send a message and answer what `take` makes of the next one; failing ends the session."""
-        stream = self._stream
-        assert stream is not None
+        self, request: pb.SessionRequest, timeout: float | None
+    ) -> pb.SessionResponse:
+        """Send a message and answer the next one that comes; a failure ends the stream."""
+        stream = self._link.stream
+        if stream is None:
+            raise self._failure(None)
         try:
-            return take(await stream.exchange(request, timeout))
-        except KVBlockError as error:
-            failure = error
+            return await stream.exchange(request, timeout)
         except StreamEnded:
             failure = self._too_late() if stream.timed_out else self._failure(None)
         except grpc.RpcError as error:
             failure = self._failure(error)
         except BaseException:
-            self._end(INTERRUPTED)
+            self._link.replace(None)
             raise
-        self._end(str(failure))
+        self._link.replace(None)
         raise failure
 
-    def _end(self, why: str) -> None:
-        if self._ended is None:
-            self._ended = why
-        if self._stream is not None:
-            self._stream.close()
+
+class _Link:
+    """The stream and the renewal that a session has now; it outlives the session by their end.
+
+    `over` is set when the session is closed or its lease is lost.
+    """
+
+    def __init__(self, on_lost: OnLeaseLost | None) -> None:
+        self.over = Ending()
+        self.stream: AsyncStream | None = None
+        self._renewal: Renewal | None = None
+        self._on_lost = on_lost
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def replace(self, stream: AsyncStream | None) -> None:
+        """Use another stream from now on."""
+        self._loop = asyncio.get_running_loop()
+        before, self.stream = self.stream, stream
+        if before is not None:
+            before.close()
+        if stream is not None and self.over.is_set():
+            stream.close()
+
+    def keep(self, renewal: Renewal) -> None:
+        """The lease is renewed by this, until the session is closed."""
+        self._renewal = renewal
+        if self.over.is_set():
+            renewal.stop()
+
+    def lost(self, error: LeaseLostError) -> None:
+        """The lease is lost: let the loop know; to be called from the renewal's thread."""
+        # A loop that is closed has nobody left to tell.
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._tell, error)
+
+    def _tell(self, error: LeaseLostError) -> None:
+        """End what is running, then tell the user."""
+        self._end()
+        if self._on_lost is not None:
+            self._on_lost(error)
+
+    async def finish(self, timeout: float | None) -> None:
+        """End in order."""
+        if self._renewal is not None:
+            self._renewal.stop()
+        if self.stream is not None:
+            await self.stream.finish(timeout)
+            self.replace(None)
+
+    def close(self) -> None:
+        """End at once."""
+        self._end()
+        if self._renewal is not None:
+            self._renewal.stop()
+
+    def _end(self) -> None:
+        self.over.set()
+        stream = self.stream
+        if stream is not None:
+            stream.close()

@@ -2,9 +2,11 @@
 
 Rules:
 - Messages are made in the order attach, steps, detach, each answered before the next is made; the
-  step_id starts at 1 and grows by one with each step that is made.
-- A session goes from new to attached to ended, never back. Whatever ends it leaves a text that says
-  why, and every later use raises ClosedError with that text.
+  step_id goes on from the lease's last step and grows by one with each step that is made.
+- A step that was sent and not answered is kept, and is the only one that may be sent until it is.
+- A session goes from new to attached to ended, never back. What ends it leaves a text that says
+  why, and every later use raises ClosedError with that text; a lost lease raises LeaseLostError.
+- An ended session may still hold its lease: until it is detached, closed or lost.
 - One exchange at a time: a second one that is begun meanwhile is an error of the caller and does
   not disturb the first.
 """
@@ -18,94 +20,108 @@ from typing import SupportsIndex
 import grpc
 
 from kvblock import answers, requests
-from kvblock.errors import ClosedError, DeadlineExceededError, KVBlockError, UnavailableError
+from kvblock.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    ErrorReason,
+    FailedPreconditionError,
+    KVBlockError,
+    LeaseLostError,
+    UnansweredError,
+    UnavailableError,
+)
 from kvblock.failures import error_of
-from kvblock.results import Attachment, StepPolicy, StepResult
+from kvblock.fencing import new_request_id
+from kvblock.holder import NO_LEASE, LeaseHolder
+from kvblock.lease import Lease, Terms
+from kvblock.results import StepPolicy, StepResult
 from kvblock.settings import Settings
 from kvblock.v1 import kvblock_pb2 as pb
 
 DETACHED = "it has detached"
+DETACHING = "its detach was not answered; detach again to learn of its end"
 CLOSED = "it was closed"
-INTERRUPTED = "a call of it was interrupted before its answer came"
+RENEW = pb.SessionRequest(renew=pb.SessionRenew())
 
 
-class SessionState:
+class SessionState(LeaseHolder):
     """The state of one session, and what it learned when it attached."""
 
     def __init__(
-        self, settings: Settings, pool: str | None, engine: str | None, timeout: float | None
+        self,
+        settings: Settings,
+        terms: Terms,
+        pool: str | None,
+        engine: str | None,
+        timeout: float | None,
     ) -> None:
         self._settings = settings._replace(
             pool=settings.pool_of(pool),
             engine=settings.engine_of(engine),
             timeout=settings.deadline(timeout),
         )
+        self._terms = terms
+        self._attach_id = new_request_id()
+        self._attach_sent = False
+        self._detach: pb.DetachEngineRequest | None = None
         self._busy = threading.Lock()
-        self._attachment: Attachment | None = None
         self._ended: str | None = None
+        self._let_go = False
         self._step_id = 0
+        self._unanswered: pb.SessionRequest | None = None
 
     @property
     def attached(self) -> bool:
-        """Whether the session is open: attached, and neither left nor broken."""
-        return self._attachment is not None and self._ended is None
+        """Whether the session is open: attached, neither left nor failed, its lease not lost."""
+        return self._attachment is not None and self._ended is None and not self._lease.over
 
     @property
-    def pool(self) -> str:
-        """The pool's name."""
-        return self._learned.pool
-
-    @property
-    def engine(self) -> str:
-        """The engine's name."""
-        return self._learned.engine
-
-    @property
-    def total_blocks(self) -> int:
-        """Blocks in the pool."""
-        return self._learned.total_blocks
-
-    @property
-    def block_size(self) -> int:
-        """Token slots per block."""
-        return self._learned.block_size
-
-    @property
-    def device_id(self) -> int:
-        """The device whose memory the blocks number."""
-        return self._learned.device_id
-
-    @property
-    def held_blocks(self) -> int:
-        """Blocks that the engine held already when the session attached."""
-        return self._learned.held_blocks
-
-    @property
-    def sequences(self) -> int:
-        """Sequences that the engine had already when the session attached."""
-        return self._learned.sequences
-
-    @property
-    def server_epoch(self) -> int:
-        """When it differs from that of the engine's last session, earlier blocks are gone."""
-        return self._learned.server_epoch
-
-    @property
-    def _learned(self) -> Attachment:
-        if self._attachment is None:
-            raise ClosedError("this session is not attached yet; enter it first")
-        return self._attachment
+    def unanswered(self) -> bool:
+        """Whether a step was sent and not answered: `recover` answers it."""
+        return self._unanswered is not None and self.attached
 
     def _make_attach(self) -> pb.SessionRequest:
         if self._attachment is not None or self._ended is not None:
             raise ClosedError("a session attaches once; make a new one")
-        attach = pb.SessionAttach(pool=self._settings.pool, engine=self._settings.engine)
-        return pb.SessionRequest(attach=attach)
+        terms = self._terms
+        request = pb.SessionRequest(
+            attach=pb.SessionAttach(
+                pool=self._settings.pool,
+                engine=self._settings.engine,
+                epoch=terms.epoch,
+                takeover=terms.takeover,
+                request_id=self._attach_id,
+            )
+        )
+        if terms.ttl is not None:
+            requests.fill_duration(request.attach.ttl, terms.ttl)
+        return request
 
-    def _take_attached(self, answer: pb.SessionResponse) -> None:
-        if not answer.HasField("attached"):
+    def _sent_before(self) -> bool:
+        """Whether the attach was sent before, so that it may have been carried out then."""
+        before, self._attach_sent = self._attach_sent, True
+        return before
+
+    def _take_attached(self, answer: pb.SessionResponse, sent: float) -> Lease:
+        learned = answers.attachment(answer.attached)
+        lease = Lease(learned.engine, learned.lease.epoch, learned.lease.ttl, sent)
+        self._settings.leases.add(lease, learned.engine, self._settings.pool, learned.pool)
+        self._attachment, self._lease, self._step_id = learned, lease, learned.last_step_id
+        return lease
+
+    def _make_resume(self) -> pb.SessionRequest:
+        """An attach that goes on with the lease; it needs no id, since it may come twice."""
+        request = pb.SessionRequest(
+            attach=pb.SessionAttach(pool=self.pool, engine=self.engine, epoch=self._lease.epoch)
+        )
+        requests.fill_duration(request.attach.ttl, self._lease.ttl or self.ttl)
+        return request
+
+    def _take_resumed(self, answer: pb.SessionResponse, sent: float) -> None:
+        learned = answers.attachment(answer.attached).lease
+        if learned.epoch != self._lease.epoch:
             raise self._out_of_turn()
-        self._attachment = answers.attachment(answer.attached)
+        self._lease.confirm(sent, learned.ttl)
 
     def _make_step(
         self,
@@ -114,57 +130,110 @@ class SessionState:
         num_blocks: Iterable[SupportsIndex],
         policy: StepPolicy,
     ) -> pb.SessionRequest:
-        self._check_open()
         request = pb.SessionRequest()
         step = request.step
         requests.fill_step(step.step, free, allocate, num_blocks, policy)
         self._step_id += 1
         step.step_id = self._step_id
+        self._unanswered = request
         return request
 
     def _take_stepped(self, answer: pb.SessionResponse) -> StepResult:
         stepped = answer.stepped
         if stepped.step_id != self._step_id:
             raise self._out_of_turn()
-        return answers.step_result(stepped.result)
+        result = answers.step_result(stepped.result)
+        self._unanswered = None
+        return result
 
-    def _make_detach(self) -> pb.SessionRequest:
-        self._check_open()
-        return pb.SessionRequest(detach=pb.SessionDetach())
+    def _step_in_flight(self) -> pb.SessionRequest:
+        """The step to send again."""
+        request = self._unanswered
+        if not self.attached or not self.lease_valid:
+            raise self._refusal()
+        if request is None:
+            raise FailedPreconditionError("every step of this session was answered")
+        return request
 
-    def _take_detached(self, answer: pb.SessionResponse) -> int:
-        if not answer.HasField("detached"):
-            raise self._out_of_turn()
-        return answer.detached.freed_blocks
+    def _make_detach(self, timeout: float | None) -> tuple[pb.DetachEngineRequest, float | None]:
+        """The detach, the same one each time, and how long to try; nothing is renewed from now."""
+        if self._let_go or self._attachment is None:
+            raise self._refusal()
+        if self._detach is None:
+            if not self.lease_valid:
+                raise self._refusal()
+            self._detach = pb.DetachEngineRequest(
+                pool=self.pool,
+                engine=self.engine,
+                epoch=self.epoch,
+                request_id=new_request_id(),
+            )
+            self._ended = DETACHING
+        return self._detach, self._lease.farewell(timeout)
+
+    def _over(self, why: str) -> None:
+        """The session and its lease have ended."""
+        if not self._let_go:
+            self._let_go, self._ended = True, why
+        self._settings.leases.forget(self._lease)
 
     def _begin(self) -> None:
         """Claim the stream for one exchange."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("a call of this session is still running; it serves one at a time")
 
-    def _check_open(self) -> None:
+    def _refusal(self) -> KVBlockError:
+        """Why no step can be made."""
+        lease = self._lease
+        if not self._let_go and lease is not NO_LEASE and not self.lease_valid:
+            error = lease.refusal()
+            if isinstance(error, LeaseLostError):
+                return error
         if self._ended is not None:
-            raise ClosedError(f"this session has ended: {self._ended}")
+            return ClosedError(f"this session has ended: {self._ended}")
         if self._attachment is None:
-            raise ClosedError("this session is not attached yet; enter it first")
+            return ClosedError("this session is not attached yet; enter it first")
+        return UnansweredError("the step before this one was not answered; recover answers it")
+
+    def _judge(self, failure: KVBlockError) -> None:
+        """What the failure of a step means: its answer may still be got, or the session ends."""
+        if isinstance(failure, LeaseLostError):
+            self._lease.lose(failure)
+        elif not isinstance(failure, (DeadlineExceededError, UnavailableError)):
+            self._unanswered = None
+            self._ended = self._ended or str(failure)
 
     def _too_late(self) -> DeadlineExceededError:
         return DeadlineExceededError(
             f"{self._settings.address} did not answer in time; whether the message was carried out"
-            " is unknown, so the session is closed; blocks that its engine holds stay held",
+            " is unknown until it is sent again: by recover, or by another attach or detach",
             code=grpc.StatusCode.DEADLINE_EXCEEDED,
         )
 
     def _failure(self, error: grpc.RpcError | None) -> KVBlockError:
-        """What to raise when the stream has ended with an error, or without one."""
+        """What a stream that has ended means: UnavailableError where another one can go on."""
         if self._ended is not None:
             return ClosedError(f"this session has ended: {self._ended}")
-        if error is None:
+        if self._lease.lost is not None:
+            return self._lease.refusal()
+        if error is None or (error.code() is grpc.StatusCode.CANCELLED):
             return UnavailableError(
                 f"{self._settings.address} has broken the session off without an answer",
                 code=grpc.StatusCode.UNAVAILABLE,
             )
-        return error_of(error, self._settings.address)
+        failure = error_of(error, self._settings.address)
+        if failure.reason is ErrorReason.ENGINE_ATTACHED and self._attachment is not None:
+            return self._taken_away(failure)
+        return failure
+
+    def _taken_away(self, failure: KVBlockError) -> KVBlockError:
+        """What it means that somebody else is attached under our name."""
+        if failure.retry_after is None:
+            # The lease goes on in another stream: an attach of our own that was late, most likely.
+            return UnavailableError(str(failure), code=failure.code)
+        return LeaseLostError(
+            str(failure), reason=failure.reason, code=failure.code, metadata=failure.metadata
+        )
 
     def _out_of_turn(self) -> KVBlockError:
         return KVBlockError(f"{self._settings.address} answered something else than was asked")

@@ -4,16 +4,18 @@ Rules:
 - A call means the client's pool and engine unless it names others; views of the server (stats,
   audit, the list of sequences) are not narrowed by them.
 - A call without a timeout of its own has the client's.
-- A message reaches a server once or not at all: gRPC's own retries are off, for a repeated Allocate
-  would take blocks twice.
+- gRPC's own retries are off: what may be sent again, and when, is for `kvblock.retry` to say.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
+
+import grpc
 
 from kvblock import arguments
 from kvblock.address import target_of
+from kvblock.lease import Leases
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Longest answer that a client takes: a step of 65,536 sequences fits many times."""
@@ -44,9 +46,20 @@ class Settings(NamedTuple):
     pool: str
     engine: str
     timeout: float | None
+    retries: bool
+    leases: Leases
 
     @classmethod
-    def of(cls, address: str, pool: str, engine: str, timeout: float | None) -> Settings:
+    def of(
+        cls,
+        address: str,
+        pool: str,
+        engine: str,
+        timeout: float | None,
+        epoch: SupportsIndex = 0,
+        *,
+        retries: bool = True,
+    ) -> Settings:
         """Check the arguments of a client.
 
         Raises:
@@ -59,6 +72,8 @@ class Settings(NamedTuple):
             arguments.name("pool", pool),
             arguments.name("engine", engine),
             arguments.timeout(timeout),
+            bool(retries),
+            Leases(pool, engine, arguments.whole_number("epoch", epoch, arguments.UINT64_MAX)),
         )
 
     def pool_of(self, pool: str | None) -> str:
@@ -77,6 +92,11 @@ class Settings(NamedTuple):
         if timeout is not None:
             return arguments.timeout(timeout)
         return self.timeout if self.timeout is None else self.timeout + (wait or 0.0)
+
+
+def open_channel(settings: Settings) -> grpc.Channel:
+    """A channel for synchronous stubs."""
+    return grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
 
 
 class Configured:

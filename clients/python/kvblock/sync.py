@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import SupportsIndex
 
-from kvblock import answers, requests
+from kvblock import answers, fencing, requests
+from kvblock.engine_lease import EngineLease, attach_engine
 from kvblock.health import is_serving
+from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
     AuditReport,
     BlockInfo,
@@ -45,7 +47,13 @@ class Client(Configured):
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
     `timeout` is in seconds and holds for each call that has none of its own; None: no timeout.
+    `epoch` is that of a lease which somebody else keeps for the client's pool and engine.
     Making a client does not wait for the server: the first call tells whether it is there.
+
+    A call that finds the server unavailable is made again until its timeout, unless `retries` is
+    false; with no timeout until the client is closed. A call that changes something takes effect
+    once all the same: it carries a `request_id`, a new one unless the caller gives one to repeat a
+    call of which it does not know the outcome.
     """
 
     def __init__(
@@ -55,14 +63,18 @@ class Client(Configured):
         pool: str = "",
         engine: str = "default",
         timeout: float | None = 5.0,
+        epoch: SupportsIndex = 0,
+        retries: bool = True,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(address, pool, engine, timeout)
+        self._settings = Settings.of(address, pool, engine, timeout, epoch, retries=retries)
         self._connection = SyncConnection(self._settings, interceptors)
         forgotten = weakref.finalize(self, self._connection.close)
         forgotten.atexit = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._leases: weakref.WeakSet[EngineLease] = weakref.WeakSet()
         self._call = self._connection.call
+        self._change = self._connection.change
         self._service, self._admin = self._connection.service, self._connection.admin
 
     def __enter__(self) -> Client:
@@ -77,9 +89,11 @@ class Client(Configured):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; sessions that are open are broken off, running calls end."""
+        """Close the connection; sessions are broken off, leases run out, running calls end."""
         for session in list(self._sessions):
             session.close()
+        for lease in list(self._leases):
+            lease.close()
         self._connection.close()
 
     def allocate(
@@ -90,6 +104,7 @@ class Client(Configured):
         max_wait: float | None = None,
         pool: str | None = None,
         engine: str | None = None,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> Granted | Refused:
         """Append blocks to a sequence's block table: all that were asked for, or none.
@@ -99,7 +114,8 @@ class Client(Configured):
         """
         request = requests.allocate(self._settings, pool, engine, sequence_id, num_blocks, max_wait)
         deadline = self._settings.deadline(timeout, max_wait)
-        return answers.allocated(self._call(self._service.Allocate, request, deadline))
+        answer = self._change(self._service.Allocate, request, deadline, request_id)
+        return answers.allocated(answer)
 
     def free(
         self,
@@ -107,12 +123,14 @@ class Client(Configured):
         *,
         pool: str | None = None,
         engine: str | None = None,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> None:
         """Return all blocks of a sequence to the pool; an unknown sequence changes nothing."""
         kind = pb.FreeRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
-        self._call(self._service.Free, request, self._settings.deadline(timeout))
+        deadline = self._settings.deadline(timeout)
+        self._change(self._service.Free, request, deadline, request_id)
 
     def free_returning_count(
         self,
@@ -120,13 +138,15 @@ class Client(Configured):
         *,
         pool: str | None = None,
         engine: str | None = None,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> int:
         """Free a sequence and answer how many blocks went back; 0 for an unknown one."""
         kind = pb.FreeReturningCountRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        return self._call(self._service.FreeReturningCount, request, deadline).freed_blocks
+        answer = self._change(self._service.FreeReturningCount, request, deadline, request_id)
+        return answer.freed_blocks
 
     def get_block_table(
         self,
@@ -145,6 +165,7 @@ class Client(Configured):
         kind = pb.GetBlockTableRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
+        fencing.fence(self._settings.leases, request)
         return answers.block_table(self._call(self._service.GetBlockTable, request, deadline))
 
     def can_allocate(
@@ -172,6 +193,7 @@ class Client(Configured):
         policy: StepPolicy = StepPolicy.ALL_OR_NOTHING,
         pool: str | None = None,
         engine: str | None = None,
+        request_id: str | None = None,
         timeout: float | None = None,
     ) -> StepResult:
         """One engine iteration in one call: free sequences, then let others' tables grow.
@@ -183,19 +205,63 @@ class Client(Configured):
         request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
-        answer = self._call(self._service.Step, request, deadline, size)
+        answer = self._change(self._service.Step, request, deadline, request_id, size)
         return answers.step_result(answer.result)
 
     def session(
-        self, *, pool: str | None = None, engine: str | None = None, timeout: float | None = None
+        self,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        ttl: float | None = None,
+        takeover: bool = False,
+        epoch: SupportsIndex = 0,
+        on_lease_lost: OnLeaseLost | None = None,
+        timeout: float | None = None,
     ) -> Session:
         """A session for an engine's loop; entering it attaches, leaving it detaches.
 
-        `timeout` (seconds) holds for each of its messages that has none of its own.
+        `ttl` is how many seconds its lease should last without renewal; None: as the server likes.
+        A restart of the server that takes longer loses the lease. `takeover` ends the lease that
+        another client has under the engine's name. `epoch` is that of a lease to go on with.
+        `on_lease_lost` is called once with a LeaseLostError when the lease is lost. `timeout`
+        (seconds) holds for each of its messages that has none of its own. Unary calls of this
+        client for the same pool and engine are made under the lease, too.
         """
-        session = Session(self._connection.open_stream, self._settings, pool, engine, timeout)
+        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
+        session = Session(self._connection, self._settings, terms, pool, engine, timeout)
         self._sessions.add(session)
         return session
+
+    def attach_engine(
+        self,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        ttl: float | None = None,
+        takeover: bool = False,
+        epoch: SupportsIndex = 0,
+        on_lease_lost: OnLeaseLost | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> EngineLease:
+        """A lease for an engine without a stream, renewed in the background; leaving it detaches.
+
+        Calls of this client that name the pool and the engine in the same way are made under it.
+        The parameters are those of `session`.
+
+        Raises:
+            FailedPreconditionError: another client has a lease under the engine's name (reason
+                ENGINE_ATTACHED; `retry_after` says when it runs out unless it is renewed).
+            LeaseLostError: the lease that was to be resumed has ended.
+
+        """
+        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
+        request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
+        deadline = self._settings.deadline(timeout)
+        lease = attach_engine(self._connection, request, deadline, terms)
+        self._leases.add(lease)
+        return lease
 
     def stats(
         self,
@@ -385,7 +451,7 @@ class Client(Configured):
 
         """
         return is_serving(
-            self._call(self._connection.health, b"", self._settings.deadline(timeout))
+            self._connection.once(self._connection.health, b"", self._settings.deadline(timeout))
         )
 
     def _pages(

@@ -2,29 +2,36 @@
 
 Rules:
 - Threads may share it.
-- Every failure of a call comes out as a KVBlockError.
+- Every failure of a call comes out as a KVBlockError, after the tries that `kvblock.retry` permits.
 - Whoever owns it closes it when it is forgotten, but not at interpreter exit: a channel whose calls
   have ended needs nothing then, and closing one whose calls have not would wait.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import TypeAlias, TypeVar
 
 import grpc
 
-from kvblock.errors import ClosedError, KVBlockError
+from kvblock import fencing
+from kvblock.errors import ClosedError, KVBlockError, UnavailableError
 from kvblock.failures import error_of, too_late
+from kvblock.fencing import Change
 from kvblock.frozen import LARGE_BYTES, OVERTIME, close_in_time
 from kvblock.health import CHECK
-from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Settings
+from kvblock.lease import Lease
+from kvblock.retry import Tries
+from kvblock.settings import CLOSED, Settings, open_channel
 from kvblock.sync_stream import Call
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 from kvblock.v1 import kvblock_pb2 as pb
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+ChangeT = TypeVar("ChangeT", bound=Change)
 Interceptor: TypeAlias = grpc.UnaryUnaryClientInterceptor | grpc.StreamStreamClientInterceptor
 
 
@@ -32,9 +39,9 @@ class SyncConnection:
     """One connection to one server."""
 
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
-        self._address = settings.address
-        self._closed = False
-        self._channel = grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
+        self.settings = settings
+        self._closed = threading.Event()
+        self._channel = open_channel(settings)
         channel = self._channel
         if interceptors:
             channel = grpc.intercept_channel(channel, *interceptors)
@@ -42,15 +49,63 @@ class SyncConnection:
         self.admin = admin_pb2_grpc.KVBlockAdminStub(channel)
         self.health: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(CHECK)
 
+    def change(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[ChangeT, ResponseT],
+        request: ChangeT,
+        timeout: float | None,
+        request_id: str | None,
+        size: int = 0,
+    ) -> ResponseT:
+        """Carry out a call that changes something: once, however often it has to be sent."""
+        lease = fencing.fence(self.settings.leases, request)
+        request.request_id = fencing.identify(request_id)
+        sent = monotonic()
+        try:
+            answer = self.call(method, request, timeout, size, lease)
+        except KVBlockError as error:
+            fencing.failed(lease, error)
+            raise
+        fencing.answered(lease, sent)
+        return answer
+
     def call(
         self,
         method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
         request: RequestT,
         timeout: float | None,
         size: int = 0,
+        lease: Lease | None = None,
     ) -> ResponseT:
-        """Carry a unary call out; `size` is the request's where that may be large."""
-        if self._closed:
+        """Carry out a call that is safe to repeat; `size` is the request's where it may be large.
+
+        The tries end when the lease does under which the call is made.
+        """
+        started = monotonic()
+        try:
+            return self.once(method, request, timeout, size)
+        except UnavailableError as error:
+            failure = error
+        tries = Tries(started, timeout, again=self.settings.retries)
+        while True:
+            if self._closed.wait(tries.pause(failure)):
+                raise ClosedError(CLOSED)
+            if lease is not None:
+                lease.check()
+            try:
+                return self.once(method, request, tries.remaining(), size)
+            except UnavailableError as error:
+                failure = error
+
+    def once(
+        self,
+        method: grpc.UnaryUnaryMultiCallable[RequestT, ResponseT],
+        request: RequestT,
+        timeout: float | None,
+        size: int = 0,
+    ) -> ResponseT:
+        """Send a call a single time."""
+        if self._closed.is_set():
             raise ClosedError(CLOSED)
         error: KVBlockError
         try:
@@ -58,19 +113,19 @@ class SyncConnection:
                 return method.future(request, timeout=timeout).result(timeout + OVERTIME)
             return method(request, timeout=timeout)
         except grpc.RpcError as failed:
-            error = error_of(failed, self._address)
+            error = error_of(failed, self.settings.address)
         except grpc.FutureTimeoutError:
-            error = too_late(self._address)
-        raise ClosedError(CLOSED) if self._closed else error
+            error = too_late(self.settings.address)
+        raise ClosedError(CLOSED) if self._closed.is_set() else error
 
     def open_stream(self, messages: Iterator[pb.SessionRequest]) -> Call:
         """Start a Session call."""
-        if self._closed:
+        if self._closed.is_set():
             raise ClosedError(CLOSED)
         return self.service.Session(messages)
 
     def close(self) -> None:
         """End what is running and close the channel."""
-        if not self._closed:
-            self._closed = True
+        if not self._closed.is_set():
+            self._closed.set()
             close_in_time(self._channel.close)

@@ -175,11 +175,16 @@ class KVBlockService:
 
     async def detach_engine(self, request: pb.DetachEngineRequest) -> pb.DetachEngineResponse:
         """End a lease in order."""
+        started = self.now()
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
         command = Detach(engine, request.epoch, validate.request_id(request.request_id))
         freed = pool.apply(command, self.trace_id())
         assert isinstance(freed, Freed)
+        if self.observer:
+            where, wait = (pool.geometry.name, engine), pool.lock_wait_ns
+            count = freed.num_blocks
+            self.observer(Applied("DetachEngine", *where, started, wait, freed_blocks=count))
         self.host.end_session(pool.geometry.name, engine, request.epoch)
         await pool.settled()
         return pb.DetachEngineResponse(freed_blocks=freed.num_blocks)

@@ -61,8 +61,14 @@ def test_stats_in_json_is_the_response(console: Console) -> None:
     assert set(main["refusals"][0]) == names(kvblock_pb2.RefusalCount)
     (engine,) = main["engines"]
     assert set(engine) == names(kvblock_pb2.EngineStats)
-    assert (engine["engine"], engine["held_blocks"], engine["sequences"]) == ("a", 2, 1)
-    assert (engine["attached"], engine["epoch"], engine["lease_expires_in"]) == (False, 0, None)
+    assert engine == {
+        "engine": "a",
+        "held_blocks": 2,
+        "sequences": 1,
+        "attached": False,
+        "epoch": 0,
+        "lease_expires_in": None,
+    }
     assert wide["total_blocks"] == 2**31 - 1
     only = json.loads(console.out("stats", "--pool", "small", "--engine", "z", "--json"))
     (pool,) = only["pools"]

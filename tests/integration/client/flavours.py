@@ -8,9 +8,6 @@ from typing import Any
 
 import kvblock
 
-ATTEMPTS = 30
-"""How often an attach is tried; the server holds each one back for a second."""
-
 
 class Flavour:
     """Makes clients of one class, and carries their calls out."""
@@ -32,19 +29,6 @@ class Flavour:
         """A client or session inside its context."""
         with manager as value:
             yield value
-
-    def attach_again(self, kv: Any, engine: str) -> Any:
-        """A session after another one under the same name, once the server has seen its end."""
-        for _ in range(ATTEMPTS):
-            session = kv.session(engine=engine)
-            try:
-                self.do(session.attach())
-            except kvblock.FailedPreconditionError as error:
-                if error.reason is not kvblock.ErrorReason.ENGINE_ATTACHED:
-                    raise
-            else:
-                return session
-        raise AssertionError(f"the session before this one of engine {engine!r} does not end")
 
     def end(self) -> None:
         """Let go of everything."""

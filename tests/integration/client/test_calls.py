@@ -218,8 +218,8 @@ def test_closed_client(
 
 
 def test_nobody_there(tmp_path: Any, flavour: Flavour) -> None:
-    with flavour.entered(flavour.client(f"unix:{tmp_path}/none.sock")) as kv:
-        for call in (kv.health, kv.session().attach):
+    with flavour.entered(flavour.client(f"unix:{tmp_path}/none.sock", timeout=0.3)) as kv:
+        for call in (kv.health, kv.stats, kv.session().attach, kv.attach_engine):
             with pytest.raises(kvblock.UnavailableError, match="no server answers at unix:"):
                 flavour.do(call())
 

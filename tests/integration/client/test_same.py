@@ -10,6 +10,7 @@ import kvblock
 PAIRS = [
     pytest.param(kvblock.Client, kvblock.AsyncClient, id="client"),
     pytest.param(kvblock.Session, kvblock.AsyncSession, id="session"),
+    pytest.param(kvblock.EngineLease, kvblock.AsyncEngineLease, id="lease"),
 ]
 NOT_AWAITED = {"session", "list_sequences", "list_engines", "list_blocks"}
 
@@ -54,3 +55,4 @@ def test_same_construction() -> None:
     assert [one[:3] for one in plain] == [one[:3] for one in awaited]
     assert inspect.getdoc(kvblock.Client) == inspect.getdoc(kvblock.AsyncClient)
     assert inspect.getdoc(kvblock.Session) == inspect.getdoc(kvblock.AsyncSession)
+    assert inspect.getdoc(kvblock.EngineLease) == inspect.getdoc(kvblock.AsyncEngineLease)

@@ -27,6 +27,10 @@ def held(flavour: Flavour, kv: Any, engine: str) -> int:
     return blocks
 
 
+def threads(name: str) -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.name == name}
+
+
 @pytest.fixture
 def kv(connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str) -> Any:
     """A client of the shared server with an engine of its own."""
@@ -90,7 +94,7 @@ def test_detach_answers_what_it_freed(flavour: Flavour, kv: Any) -> None:
             flavour.do(session.detach())
 
 
-def test_close_leaves_the_blocks_to_the_next_session(flavour: Flavour, kv: Any) -> None:
+def test_close_leaves_the_lease_to_who_knows_its_epoch(flavour: Flavour, kv: Any) -> None:
     with flavour.entered(kv.session()) as session:
         flavour.do(session.step(allocate=[1, 2, 3]))
         flavour.do(session.close())
@@ -98,9 +102,11 @@ def test_close_leaves_the_blocks_to_the_next_session(flavour: Flavour, kv: Any) 
         with pytest.raises(kvblock.ClosedError, match="it was closed"):
             flavour.do(session.step())
     assert held(flavour, kv, kv.engine) == 3
-    session = flavour.attach_again(kv, kv.engine)
-    assert (session.held_blocks, session.sequences) == (3, 3)
-    assert flavour.do(session.detach()) == 3
+    after = kv.session(epoch=session.epoch)
+    flavour.do(after.attach())
+    assert (after.held_blocks, after.sequences, after.epoch) == (3, 3, session.epoch)
+    assert flavour.do(after.step(allocate=[4])).granted == 1
+    assert flavour.do(after.detach()) == 4
 
 
 def test_two_sessions_of_one_engine(flavour: Flavour, kv: Any) -> None:
@@ -153,7 +159,9 @@ def test_the_server_s_error_ends_it(flavour: Flavour, kv: Any) -> None:
         assert caught.value.violations[0].field == "step.allocate_sequence_ids[1]"
         with pytest.raises(kvblock.ClosedError, match=r"2 stands at \[0\] already"):
             flavour.do(session.step())
-    assert flavour.do(kv.free_returning_count(1)) == 1
+        assert flavour.do(kv.get_block_table(1)).block_numbers
+        assert session.lease_valid
+    assert held(flavour, kv, kv.engine) == 0
 
 
 def test_one_call_at_a_time(flavour: Flavour, kv: Any) -> None:
@@ -166,11 +174,17 @@ def test_one_call_at_a_time(flavour: Flavour, kv: Any) -> None:
 
 
 def test_forgotten_session_is_broken_off(flavour: Flavour, kv: Any) -> None:
+    before = set(threading.enumerate())
     session = kv.session()
     flavour.do(session.attach())
     flavour.do(session.step(allocate=[1]))
+    (renewal,) = (one for one in threads("kvblock-renewal") if one not in before)
+    epoch = session.epoch
     del session
-    after = flavour.attach_again(kv, kv.engine)
+    renewal.join(60.0)
+    assert not renewal.is_alive()
+    after = kv.session(epoch=epoch)
+    flavour.do(after.attach())
     assert after.held_blocks == 1
     assert flavour.do(after.detach()) == 1
 
@@ -179,8 +193,10 @@ def test_threads_leave_nothing_behind(flavour: Flavour, kv: Any) -> None:
     before = set(threading.enumerate())
     with flavour.entered(kv.session()) as session:
         flavour.do(session.step())
-        dogs = {one for one in threading.enumerate() if one.name == "kvblock-watchdog"} - before
+        dogs = threads("kvblock-watchdog") - before
         assert len(dogs) == (flavour.name == "sync")
-    for dog in dogs:
-        dog.join(60.0)
-        assert not dog.is_alive()
+        renewals = threads("kvblock-renewal") - before
+        assert len(renewals) == 1
+    for one in dogs | renewals:
+        one.join(60.0)
+        assert not one.is_alive()

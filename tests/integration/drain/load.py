@@ -146,4 +146,4 @@ async def choking(address: str) -> AsyncIterator[None]:
 
 def connect(address: str, engine: str) -> AsyncClient:
     """A client whose calls wait long enough for a busy machine."""
-    return kvblock.connect_async(address, engine=engine, timeout=PATIENCE)
+    return kvblock.connect_async(address, engine=engine, timeout=PATIENCE, retries=False)

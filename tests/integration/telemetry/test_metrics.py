@@ -91,6 +91,7 @@ def test_calls_and_steps_are_counted_and_timed(receiver: Receiver) -> None:
     }
     assert {name: point.count for name, point in calls.items()} == {
         (f"{METHOD}Allocate", "OK"): 5,
+        (f"{METHOD}DetachEngine", "OK"): 2,
         (f"{METHOD}Free", "OK"): 1,
         (f"{METHOD}GetBlockTable", "NOT_FOUND"): 1,
         (f"{METHOD}Session", "OK"): 2,

@@ -115,13 +115,15 @@ def test_a_session_is_one_span_and_its_steps_are_its_children(
     with kvblock.EmbeddedServer((POOL,), env=receiver.env | TRACES_ONLY) as server:
         run(server.address, application, 3)
         assert server.stop() == 0
-    (client,) = application.exporter.get_finished_spans()
+    client, detaching = application.exporter.get_finished_spans()
     stream = receiver.only(f"{SERVICE}/Session")
     assert_child(stream, client)
+    detach = receiver.only(f"{SERVICE}/DetachEngine")
+    assert_child(detach, detaching)
+    assert detach.attributes["kvblock.blocks.freed"] == 2
     assert client.status.status_code is StatusCode.UNSET
     assert stream.attributes["rpc.response.status_code"] == "OK"
     assert stream.attributes["kvblock.engine"] == "e1"
-    assert stream.attributes["kvblock.blocks.freed"] == 2
     steps = sorted(
         receiver.named("kvblock.step"), key=lambda step: step.attributes["kvblock.step_id"]
     )

@@ -42,6 +42,7 @@ def test_enums(ours: type[Enum], theirs: EnumTypeWrapper, prefix: str) -> None:
         (results.PoolStats, pb.PoolStats),
         (results.ServerStats, pb.StatsResponse),
         (results.Attachment, pb.SessionAttached),
+        (results.LeaseGranted, pb.Lease),
         (results.PoolInfo, admin_pb2.Pool),
         (results.SequenceInfo, admin_pb2.SequenceInfo),
         (results.EngineInfo, admin_pb2.EngineInfo),

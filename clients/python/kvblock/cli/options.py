@@ -85,4 +85,5 @@ def connect(address: str | None, timeout: float, pool: str = "", engine: str = "
             "no server is named, and XDG_RUNTIME_DIR is not set, where one would be looked for",
             "name it with --address or KVBLOCK_ADDRESS",
         )
-    return kvblock.connect(address, pool=pool, engine=engine, timeout=timeout)
+    # A person is told at once that no server is there.
+    return kvblock.connect(address, pool=pool, engine=engine, timeout=timeout, retries=False)

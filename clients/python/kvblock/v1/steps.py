@@ -155,7 +155,7 @@ def _read_column(
     end = at + size
     if not size or end > len(data):
         raise _NotPlain
-    return view[at:end].cast(width).tolist(), end  # type: ignore[call-overload, no-any-return]
+    return view[at:end].cast(width).tolist(), end  # type: ignore[call-overload]
 
 
 def _read_number(data: bytes, at: int, key: int) -> tuple[int, int]:
@@ -186,7 +186,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _column(key: int, width: str, column: Iterable[SupportsIndex]) -> bytes:
-    words = array(width, column)  # type: ignore[type-var, arg-type]
+    words = array(width, column)  # type: ignore[type-var]
     if not words:
         return b""
     if not _NATIVE:

@@ -1,0 +1,162 @@
+"""A lease as this process knows it, and the leases of a client.
+
+Rules:
+- A lease is valid for one TTL from the moment at which the last call was sent that the server
+  answered under its epoch. The server counts from when it carried the call out, which is later: so
+  here it ends before the server can end it, and before any of its blocks can have another owner.
+- An answered call proves that the lease has not ended, whenever it was sent; so `confirmed_at` may
+  be stored without a lock. `ttl` is 0 once the lease is over, and then it stays over.
+- A lease that was lost is told apart from one that was given up: only the former is told of.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple, SupportsIndex, TypeAlias
+
+from kvblock import arguments
+from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
+
+DEFAULT_ENGINE = "default"
+
+OnLeaseLost: TypeAlias = Callable[[LeaseLostError], None]
+
+
+class Terms(NamedTuple):
+    """What an attach asks for: see the clients' `session`."""
+
+    epoch: int
+    ttl: float | None
+    takeover: bool
+    on_lost: OnLeaseLost | None
+
+    @classmethod
+    def of(
+        cls,
+        epoch: SupportsIndex,
+        ttl: float | None,
+        takeover: bool,
+        on_lost: OnLeaseLost | None,
+    ) -> Terms:
+        """Check the arguments of an attach.
+
+        Raises:
+            InvalidArgumentError: one of them can never be right.
+
+        """
+        return cls(
+            arguments.whole_number("epoch", epoch, arguments.UINT64_MAX),
+            None if ttl is None else arguments.seconds("ttl", ttl),
+            bool(takeover),
+            on_lost,
+        )
+
+
+class Lease:
+    """One lease; `changed` guards and announces its end."""
+
+    def __init__(self, engine: str, epoch: int, ttl: float, sent: float) -> None:
+        self.engine = engine
+        self.epoch = epoch
+        self.ttl = ttl
+        self.confirmed_at = sent
+        self.changed = threading.Condition()
+        self.over = False
+        self.lost: LeaseLostError | None = None
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which it is valid unless it is renewed; 0 when it is over."""
+        return max(0.0, self.confirmed_at + self.ttl - monotonic())
+
+    def check(self) -> None:
+        """Raises LeaseLostError or ClosedError unless it is valid."""
+        if monotonic() - self.confirmed_at >= self.ttl:
+            raise self.refusal()
+
+    def refusal(self) -> KVBlockError:
+        """Why it is not valid; one whose time has passed is lost by this."""
+        with self.changed:
+            if not self.over:
+                self.lose(
+                    LeaseLostError(
+                        f"the lease of engine {self.engine!r} was not renewed within its"
+                        f" {self.ttl:g} s; its blocks may have new owners, attach anew"
+                    )
+                )
+        if self.lost is None:
+            return ClosedError(f"the lease of engine {self.engine!r} was given up")
+        # A new one each time: an exception that is raised again collects tracebacks.
+        error = LeaseLostError(
+            str(self.lost),
+            reason=self.lost.reason,
+            code=self.lost.code,
+            metadata=self.lost.metadata,
+        )
+        error.__cause__ = self.lost.__cause__
+        return error
+
+    def confirm(self, sent: float, ttl: float) -> None:
+        """The server has answered a call that was sent at that moment: the lease lasts on."""
+        with self.changed:
+            if not self.over:
+                self.ttl = ttl
+                self.confirmed_at = max(sent, self.confirmed_at)
+
+    def lose(self, error: LeaseLostError) -> None:
+        """It has ended without our doing."""
+        self._end(error)
+
+    def give_up(self) -> None:
+        """It is detached, or left to run out: nobody is told."""
+        self._end(None)
+
+    def farewell(self, timeout: float | None) -> float | None:
+        """Give it up for a detach; answers for how long that makes sense within a timeout."""
+        remaining = self.remaining
+        self.give_up()
+        if not remaining:
+            return timeout
+        return remaining if timeout is None else min(timeout, remaining)
+
+    def _end(self, error: LeaseLostError | None) -> None:
+        with self.changed:
+            if not self.over:
+                self.over = True
+                self.lost = error
+                self.ttl = 0.0
+                self.changed.notify_all()
+
+
+class Leases:
+    """The leases that a client's calls are made under, by pool and engine as calls name them.
+
+    `epoch` is the one that the client was made with, for its own pool and engine.
+    """
+
+    def __init__(self, pool: str, engine: str, epoch: int) -> None:
+        self._made_with = {(pool, engine or DEFAULT_ENGINE): epoch}
+        self._leases: dict[tuple[str, str], Lease] = {}
+
+    def add(self, lease: Lease, engine: str, *pools: str) -> None:
+        """Make calls under a lease that name the engine and one of the pools (two names of one)."""
+        for pool in pools:
+            self._leases[pool, engine or DEFAULT_ENGINE] = lease
+
+    def under(self, pool: str, engine: str) -> Lease | None:
+        """The lease that a call is made under. One that was lost stays until it is given up."""
+        lease = self._leases.get((pool, engine or DEFAULT_ENGINE))
+        if lease is None or (lease.over and lease.lost is None):
+            return None
+        return lease
+
+    def epoch(self, pool: str, engine: str) -> int:
+        """The epoch that a call without a lease of this process names, 0 for none."""
+        return self._made_with.get((pool, engine or DEFAULT_ENGINE), 0)
+
+    def forget(self, lease: Lease) -> None:
+        """A lease was given up."""
+        for key in [key for key, value in self._leases.items() if value is lease]:
+            del self._leases[key]

@@ -1,0 +1,131 @@
+"""Keeps a lease alive, and tells when it is lost.
+
+Rules:
+- A daemon thread with a connection of its own renews the lease a third of the TTL after the last
+  call that the server answered. It needs neither the application's event loop nor its streams, so
+  a busy or blocked application keeps its lease as long as the process runs at all.
+- The thread lives while the lease does, and refers to nothing that would keep a session from being
+  collected, except what `on_lost` refers to.
+- It connects when it renews for the first time. A server that does not answer is tried again on a
+  new connection; only a server that says so, or the local deadline, ends the lease.
+- It tells of a loss once. Nobody is told of a lease that was given up.
+- It is not there in a forked child: a child must not use its parent's sessions and clients.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from time import monotonic
+
+import grpc
+
+from kvblock.answers import seconds
+from kvblock.errors import DeadlineExceededError, LeaseLostError
+from kvblock.failures import error_of
+from kvblock.frozen import close_in_time
+from kvblock.lease import Lease, OnLeaseLost
+from kvblock.retry import backoff
+from kvblock.settings import Settings, open_channel
+from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1 import kvblock_pb2_grpc
+
+RENEW_AFTER = 1 / 3
+"""The part of the TTL after which a lease is renewed."""
+CALL_SECONDS_MIN = 0.05
+
+_log = logging.getLogger(__name__)
+
+
+class Renewal:
+    """The thread of one lease."""
+
+    def __init__(self, lease: Lease, settings: Settings, pool: str, on_lost: OnLeaseLost) -> None:
+        self._lease = lease
+        self._settings = settings
+        self._request = pb.RenewLeaseRequest(pool=pool, engine=lease.engine, epoch=lease.epoch)
+        self._on_lost = on_lost
+        self._channel: grpc.Channel | None = None
+        self._call: grpc.Future[pb.RenewLeaseResponse] | None = None
+        self._not_before = 0.0
+        self._failures = 0
+        thread = threading.Thread(target=self._run, name="kvblock-renewal", daemon=True)
+        thread.start()
+
+    def stop(self) -> None:
+        """Give the lease up; from any thread, more than once if need be."""
+        self._lease.give_up()
+        call = self._call
+        if call is not None:
+            call.cancel()
+
+    def _run(self) -> None:
+        while self._wait_until_due():
+            self._renew()
+        self._close_channel()
+        if self._lease.lost is not None:
+            try:
+                self._on_lost(self._lease.lost)
+            except Exception:  # noqa: BLE001 - it is the user's own, and is logged
+                _log.exception("on_lease_lost failed")
+
+    def _wait_until_due(self) -> bool:
+        """Sleep until the lease has to be renewed; False when it is over."""
+        lease = self._lease
+        with lease.changed:
+            while not lease.over:
+                now = monotonic()
+                confirmed_at = lease.confirmed_at
+                ends_at = confirmed_at + lease.ttl
+                due_at = max(confirmed_at + lease.ttl * RENEW_AFTER, self._not_before)
+                if now >= ends_at:
+                    lease.refusal()
+                elif now >= due_at:
+                    return True
+                else:
+                    lease.changed.wait(min(due_at, ends_at) - now)
+        return False
+
+    def _renew(self) -> None:
+        lease = self._lease
+        sent = monotonic()
+        try:
+            with lease.changed:
+                if lease.over:
+                    return
+                # Half of what is left: there is time for another try on another connection.
+                timeout = max(lease.remaining / 2, CALL_SECONDS_MIN)
+                self._call = self._stub().RenewLease.future(self._request, timeout=timeout)
+            answer = self._call.result()
+        except grpc.FutureCancelledError:
+            return
+        except grpc.RpcError as failed:
+            self._failed(failed)
+        else:
+            self._failures = 0
+            lease.confirm(sent, seconds(answer.ttl))
+        finally:
+            self._call = None
+
+    def _failed(self, failed: grpc.RpcError) -> None:
+        error = error_of(failed, self._settings.address)
+        if isinstance(error, LeaseLostError):
+            self._lease.lose(error)
+            return
+        if not self._lease.over and not self._failures:
+            _log.warning("the lease of %r cannot be renewed now: %s", self._lease.engine, error)
+        self._failures += 1
+        pause = min(backoff(self._failures), self._lease.remaining / 4)
+        self._not_before = monotonic() + pause
+        if isinstance(error, DeadlineExceededError):
+            self._close_channel()
+
+    def _stub(self) -> kvblock_pb2_grpc.KVBlockServiceStub:
+        if self._channel is None:
+            self._channel = open_channel(self._settings)
+        return kvblock_pb2_grpc.KVBlockServiceStub(self._channel)
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            close_in_time(self._channel.close)
+            self._channel = None
