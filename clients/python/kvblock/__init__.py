@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         KVBlockError,
         NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        UnauthenticatedError,
         UnavailableError,
     )
     from kvblock.results import (
@@ -61,6 +64,9 @@ _MODULES = {
         "InvalidArgumentError",
         "KVBlockError",
         "NotFoundError",
+        "PermissionDeniedError",
+        "RateLimitedError",
+        "UnauthenticatedError",
         "UnavailableError",
     ),
     "kvblock.results": (
@@ -117,8 +123,10 @@ __all__ = [
     "InvalidArgumentError",
     "KVBlockError",
     "NotFoundError",
+    "PermissionDeniedError",
     "PoolInfo",
     "PoolStats",
+    "RateLimitedError",
     "RefusalReason",
     "Refused",
     "SequenceInfo",
@@ -127,6 +135,7 @@ __all__ = [
     "Session",
     "StepPolicy",
     "StepResult",
+    "UnauthenticatedError",
     "UnavailableError",
     "__version__",
     "connect",

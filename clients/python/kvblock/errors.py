@@ -42,6 +42,14 @@ class ErrorReason(Enum):
     """A step_id is neither the next one nor a re-sent last one."""
     DRAINING = 10
     """The server is shutting down and takes no new work."""
+    UNAUTHENTICATED = 30
+    """No credentials were shown, or none that the server knows."""
+    PERMISSION_DENIED = 31
+    """The caller is known and may not do this."""
+    RATE_LIMITED = 32
+    """The caller has made as many calls as its identity may make for now."""
+    SLOW_READER = 33
+    """The session's answers were not read, and the server has cut it off."""
 
 
 class FieldViolation(NamedTuple):
@@ -104,6 +112,24 @@ class UnavailableError(KVBlockError):
 
     `retry_after` is the number of seconds after which the server wants to be tried again, None when
     it did not say.
+    """
+
+    retry_after: float | None = None
+
+
+class UnauthenticatedError(KVBlockError):
+    """The server asks who is calling; no credentials were shown, or none that it knows."""
+
+
+class PermissionDeniedError(KVBlockError):
+    """The server knows who is calling, and that may not do this."""
+
+
+class RateLimitedError(KVBlockError):
+    """More calls than the caller may make (reason RATE_LIMITED); nothing was changed.
+
+    `retry_after` is the number of seconds after which the next call is permitted, None when the
+    server did not say.
     """
 
     retry_after: float | None = None

@@ -1,8 +1,10 @@
 """From the status of a failed call to the exception that the caller sees.
 
 Rules:
-- The class follows the status code; reason, metadata, violations and retry_after come from the
-  google.rpc.Status in the `grpc-status-details-bin` trailer.
+- The class follows the status code; only where gRPC itself answers with a code of ours, which is
+  RESOURCE_EXHAUSTED, it follows the reason.
+- Reason, metadata, violations and retry_after come from the google.rpc.Status in the
+  `grpc-status-details-bin` trailer.
 - An ErrorInfo of another domain is not ours and gives no reason; details that are no such message
   are left out. The code and the text are always there.
 """
@@ -24,6 +26,9 @@ from kvblock.errors import (
     InvalidArgumentError,
     KVBlockError,
     NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -36,6 +41,8 @@ _CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
 }
 
@@ -56,10 +63,11 @@ def error_of_status(
     reason, metadata, violations, retry_after = _read_details(trailers)
     if reason is None:
         text = _explain(code, text, address)
-    error = _CLASSES.get(code, KVBlockError)(
-        text, reason=reason, code=code, metadata=metadata, violations=violations
-    )
-    if isinstance(error, UnavailableError):
+    kind = _CLASSES.get(code, KVBlockError)
+    if reason is ErrorReason.RATE_LIMITED:
+        kind = RateLimitedError
+    error = kind(text, reason=reason, code=code, metadata=metadata, violations=violations)
+    if isinstance(error, UnavailableError | RateLimitedError):
         error.retry_after = retry_after
     return error
 

@@ -29,6 +29,10 @@ CODES: dict[Reason, StatusCode] = {
     Reason.SESSION_STATE: StatusCode.FAILED_PRECONDITION,
     Reason.STEP_ID: StatusCode.FAILED_PRECONDITION,
     Reason.DRAINING: StatusCode.UNAVAILABLE,
+    Reason.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
+    Reason.RATE_LIMITED: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SLOW_READER: StatusCode.ABORTED,
 }
 
 
