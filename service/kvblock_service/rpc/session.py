@@ -7,28 +7,41 @@ Rules:
 - A detach frees the engine's blocks; a stream that ends in any other way leaves them held.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
+- A client that leaves its answers unread for too long is cut off; its engine's name is free at
+  once.
 """
 
 import asyncio
+import logging
 
 import grpc
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.core.commands import Freed, Release
-from kvblock_service.errors import CallError, InvalidField, SessionState, StepId
+from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader, StepId
 from kvblock_service.host import LiveSession
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
+from kvblock_service.rpc.gate import Gate, SessionPass
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.rpc.service import KVBlockService
+from kvblock_service.rpc.slow_readers import SlowReaders, Writes
+
+_log = logging.getLogger(__name__)
 
 
 class _Session:
     """The state of one stream."""
 
-    def __init__(self, service: KVBlockService, context: Context) -> None:
+    def __init__(
+        self, service: KVBlockService, context: Context, gate: Gate | None, slow: SlowReaders
+    ) -> None:
         self._service = service
+        self._gate = gate
+        self._pass: SessionPass | None = None
+        self._slow = slow
+        self._writes = Writes(self._cut_off)
         self._host = service.host
         self._context = context
         self._task = asyncio.current_task()
@@ -41,19 +54,24 @@ class _Session:
     async def run(self) -> None:
         """Answer messages until the engine detaches or its stream ends."""
         self._host.streams[self] = self._interrupt
+        self._slow.watch(self._writes)
+        if self._gate:
+            self._pass = self._gate.session(self._context)
         data = await self._read()
         if data is None:
             return
         pool, engine = await self._attach(self._parse(data))
         while (data := await self._read()) is not None:
+            if self._pass:
+                await self._pass.step()
             request = self._parse(data)
             kind = request.WhichOneof("message")
             if kind == "step":
-                await self._context.write(self._step(pool, engine, request.step, data))
+                await self._write(self._step(pool, engine, request.step, data))
             elif kind == "detach":
                 answer = self._detach(pool, engine)
                 self.end()
-                await self._context.write(answer)
+                await self._write(answer)
                 return
             else:
                 raise SessionState(_kind(request), "this session is attached already")
@@ -61,6 +79,7 @@ class _Session:
     def end(self) -> None:
         """The stream is over; the engine's name is free for another session."""
         self._host.streams.pop(self, None)
+        self._slow.leave(self._writes)
         if self._live is not None:
             self._host.leave(self._live)
             self._live = None
@@ -82,6 +101,29 @@ class _Session:
         if self._reading and self._task is not None:
             self._task.cancel()
 
+    async def _write(self, answer: bytes) -> None:
+        """Send an answer; whoever does not read the ones before it holds this up."""
+        self._writes.begun += 1
+        try:
+            await self._context.write(answer)
+        except asyncio.CancelledError:
+            if self._writes.is_cut_off:
+                raise SlowReader(self._slow.seconds) from None
+            raise
+        self._writes.ended += 1
+
+    def _cut_off(self) -> None:
+        _log.warning(
+            "a session is cut off: its answers are not read",
+            extra={
+                "peer": self._context.peer(),
+                "engine": self._live.key[1] if self._live else "",
+                "slow_reader_seconds": self._slow.seconds,
+            },
+        )
+        if self._task is not None:
+            self._task.cancel()
+
     def _parse(self, data: bytes) -> pb.SessionRequest:
         return calls.parse(pb.SessionRequest, data, self._service.limits.message_bytes_max)
 
@@ -89,6 +131,8 @@ class _Session:
         kind = _kind(request)
         if kind != "attach":
             raise SessionState(kind, "the first message of a session must be attach")
+        if self._pass:
+            self._pass.attach(request.attach.pool, request.attach.engine)
         pool = self._service.pool(request.attach.pool)
         engine = validate.engine_name(request.attach.engine)
         geometry = pool.geometry
@@ -106,7 +150,7 @@ class _Session:
             sequences=state.sequences,
             server_epoch=self._host.server_epoch,
         )
-        await self._context.write(pb.SessionResponse(attached=attached).SerializeToString())
+        await self._write(pb.SessionResponse(attached=attached).SerializeToString())
         return pool, engine
 
     def _step(self, pool: PoolHost, engine: str, request: pb.SessionStep, data: bytes) -> bytes:
@@ -147,20 +191,29 @@ def _kind(request: pb.SessionRequest) -> str:
 
 
 def handler(
-    service: KVBlockService, activity: calls.Activity
+    service: KVBlockService, activity: calls.Activity, gate: Gate | None, slow: SlowReaders
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """The gRPC handler of the Session method, over bytes."""
 
+    async def serve(context: Context) -> None:
+        session = _Session(service, context, gate, slow)
+        try:
+            await session.run()
+        except SlowReader:
+            raise
+        except CallError as error:
+            await calls.refuse(context, error)
+        except Exception:  # noqa: BLE001 - break_off logs it
+            await calls.break_off(context, "Session")
+        finally:
+            session.end()
+
     async def behaviour(_: object, context: Context) -> None:
-        with activity:
-            session = _Session(service, context)
-            try:
-                await session.run()
-            except CallError as error:
-                await calls.refuse(context, error)
-            except Exception:  # noqa: BLE001 - break_off logs it
-                await calls.break_off(context, "Session")
-            finally:
-                session.end()
+        try:
+            with activity:
+                await serve(context)
+        except SlowReader as error:
+            # This lasts until the client reads, or goes away: no drain waits for it.
+            await calls.refuse(context, error)
 
     return grpc.stream_stream_rpc_method_handler(behaviour)
