@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kvblock.client import AsyncClient
     from kvblock.client import AsyncClient as connect_async
+    from kvblock.credentials import Tls
     from kvblock.embedded import EmbeddedServer, ServerStartError
     from kvblock.errors import (
         ClosedError,
@@ -54,6 +55,7 @@ __version__ = version("kvblock")
 
 _MODULES = {
     "kvblock.client": ("AsyncClient",),
+    "kvblock.credentials": ("Tls",),
     "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
     "kvblock.errors": (
         "ClosedError",
@@ -135,6 +137,7 @@ __all__ = [
     "Session",
     "StepPolicy",
     "StepResult",
+    "Tls",
     "UnauthenticatedError",
     "UnavailableError",
     "__version__",

@@ -69,7 +69,7 @@ class AsyncConnection:
         """Carry a unary call out; `size` is the request's where that may be large."""
         error: KVBlockError
         try:
-            call = method(request, timeout=timeout)
+            call = method(request, timeout=timeout, metadata=self._settings.credentials.metadata)
             if timeout is not None and size > LARGE_BYTES:
                 return await asyncio.wait_for(call, timeout + OVERTIME)
             return await call
@@ -85,7 +85,7 @@ class AsyncConnection:
 
     def open_stream(self) -> Call:
         """Start a Session call."""
-        return self.stubs.service.Session()
+        return self.stubs.service.Session(metadata=self._settings.credentials.metadata)
 
     async def close(self) -> None:
         """End what is running and close the channel."""
@@ -94,9 +94,14 @@ class AsyncConnection:
             await self._made.channel.close()
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> Stubs:
-        channel = aio.insecure_channel(
-            self._settings.target, CHANNEL_OPTIONS, interceptors=self._interceptors
-        )
+        target, credentials = self._settings.target, self._settings.credentials
+        options = (*CHANNEL_OPTIONS, *credentials.options)
+        if credentials.channel is None:
+            channel = aio.insecure_channel(target, options, interceptors=self._interceptors)
+        else:
+            channel = aio.secure_channel(
+                target, credentials.channel, options, interceptors=self._interceptors
+            )
         return Stubs(
             loop,
             channel,

@@ -16,6 +16,7 @@ from typing import SupportsIndex
 
 from kvblock import answers, requests
 from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
+from kvblock.credentials import Tls
 from kvblock.health import is_serving
 from kvblock.results import (
     AuditReport,
@@ -40,6 +41,8 @@ class AsyncClient(Configured):
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
     `timeout` is in seconds and holds for each call that has none of its own; None: no timeout.
+    `token` tells a server that has an access file who is calling. `tls` True: TLS, with the
+    authorities that gRPC brings with it; a `kvblock.Tls` names others, and a client's certificate.
     Making a client does not wait for the server: the first call tells whether it is there.
     """
 
@@ -50,9 +53,11 @@ class AsyncClient(Configured):
         pool: str = "",
         engine: str = "default",
         timeout: float | None = 5.0,
+        token: str | None = None,
+        tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(address, pool, engine, timeout)
+        self._settings = Settings.of(address, pool, engine, timeout, token, tls)
         self._connection = AsyncConnection(self._settings, interceptors)
         self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
         self._call = self._connection.call

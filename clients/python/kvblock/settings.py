@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from kvblock import arguments
 from kvblock.address import target_of
+from kvblock.credentials import Credentials, Tls
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Longest answer that a client takes: a step of 65,536 sequences fits many times."""
@@ -44,9 +45,18 @@ class Settings(NamedTuple):
     pool: str
     engine: str
     timeout: float | None
+    credentials: Credentials = Credentials()
 
     @classmethod
-    def of(cls, address: str, pool: str, engine: str, timeout: float | None) -> Settings:
+    def of(
+        cls,
+        address: str,
+        pool: str,
+        engine: str,
+        timeout: float | None,
+        token: str | None = None,
+        tls: Tls | bool = False,
+    ) -> Settings:
         """Check the arguments of a client.
 
         Raises:
@@ -59,6 +69,7 @@ class Settings(NamedTuple):
             arguments.name("pool", pool),
             arguments.name("engine", engine),
             arguments.timeout(timeout),
+            Credentials.of(address, token, tls),
         )
 
     def pool_of(self, pool: str | None) -> str:

@@ -34,7 +34,13 @@ class SyncConnection:
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
         self._address = settings.address
         self._closed = False
-        self._channel = grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
+        credentials = settings.credentials
+        options = (*CHANNEL_OPTIONS, *credentials.options)
+        self._metadata = credentials.metadata
+        if credentials.channel is None:
+            self._channel = grpc.insecure_channel(settings.target, options)
+        else:
+            self._channel = grpc.secure_channel(settings.target, credentials.channel, options)
         channel = self._channel
         if interceptors:
             channel = grpc.intercept_channel(channel, *interceptors)
@@ -55,8 +61,9 @@ class SyncConnection:
         error: KVBlockError
         try:
             if timeout is not None and size > LARGE_BYTES:
-                return method.future(request, timeout=timeout).result(timeout + OVERTIME)
-            return method(request, timeout=timeout)
+                future = method.future(request, timeout=timeout, metadata=self._metadata)
+                return future.result(timeout + OVERTIME)
+            return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as failed:
             error = error_of(failed, self._address)
         except grpc.FutureTimeoutError:
@@ -67,7 +74,7 @@ class SyncConnection:
         """Start a Session call."""
         if self._closed:
             raise ClosedError(CLOSED)
-        return self.service.Session(messages)
+        return self.service.Session(messages, metadata=self._metadata)
 
     def close(self) -> None:
         """End what is running and close the channel."""

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import Address, AnyEngine, AnyPool, Json, Pool, Timeout, connect
+from kvblock.cli.options import (
+    Address,
+    AnyEngine,
+    AnyPool,
+    Json,
+    Pool,
+    Timeout,
+    connect,
+    with_credentials,
+)
 from kvblock.cli.output import console, number, plain, print_json, table
 
 if TYPE_CHECKING:
@@ -30,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]kvblock audit && echo clean[/]")(audit)
 
 
+@with_credentials
 def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0) -> None:
     """List the pools as they were configured."""
     with connect(address, timeout) as kv:
@@ -49,6 +59,7 @@ def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
     console().print(made)
 
 
+@with_credentials
 def sequences(
     pool: Pool = "",
     engine: AnyEngine = "",
@@ -91,6 +102,7 @@ def _with(first: SequenceInfo, rest: Iterator[SequenceInfo]) -> Iterator[Sequenc
     yield from rest
 
 
+@with_credentials
 def audit(
     pool: AnyPool = "", as_json: Json = False, address: Address = None, timeout: Timeout = 60.0
 ) -> None:
