@@ -40,8 +40,8 @@ def bearer(token: str) -> Metadata:
 
 def fields_of(method: Any, pool: str, engine: str) -> Any:
     """The first message of a call that means this pool and engine."""
-    message = message_factory.GetMessageClass(method.input_type)()
-    target: Any = message.attach if method.name == "Session" else message
+    message: Any = message_factory.GetMessageClass(method.input_type)()
+    target = message.attach if method.name == "Session" else message
     for field, value in (("pool", pool), ("engine", engine)):
         if field in target.DESCRIPTOR.fields_by_name:
             setattr(target, field, value)
