@@ -59,9 +59,9 @@ def access(tmp_path: Path) -> Path:
 def guarded(server_factory: ServerFactory, access: Path) -> Guarded:
     """Starts servers with the access file: a Unix socket, then a port; the default pool is gpu0."""
 
-    def start(*flags: str) -> kvblock.EmbeddedServer:
+    def start(*flags: str, env: dict[str, str] | None = None) -> kvblock.EmbeddedServer:
         listen = ["--listen", "127.0.0.1:0", "--default-pool", "gpu0"]
-        return server_factory(POOLS, [*listen, "--access-file", str(access), *flags])
+        return server_factory(POOLS, [*listen, "--access-file", str(access), *flags], env=env)
 
     return start
 
