@@ -41,7 +41,9 @@ class Edge(NamedTuple):
         keepalive = round(self.keepalive_seconds * 1000)
         return [
             ("grpc.keepalive_time_ms", keepalive),
+            # The timeout alone is not followed: gRPC gives a ping a minute by itself.
             ("grpc.keepalive_timeout_ms", keepalive),
+            ("grpc.http2.ping_timeout_ms", keepalive),
             ("grpc.keepalive_permit_without_calls", 1),
             # Clients may send pings of their own, as long as they are no flood.
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),

@@ -6,6 +6,8 @@ Rules:
   waits longer.
 """
 
+_ROUNDING = 1e-9
+
 
 class Rate:
     """`per_second` calls; what was not used for a second is kept, and at least one call is."""
@@ -19,7 +21,7 @@ class Rate:
     def refused_for(self, now: float) -> float:
         """0 when a call may go ahead now, and counts; else the seconds after which one may."""
         self._fill(now)
-        if self._left < 1:
+        if self._left < 1 - _ROUNDING:
             return (1 - self._left) / self.per_second
         self._left -= 1
         return 0.0

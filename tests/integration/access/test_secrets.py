@@ -15,7 +15,7 @@ from tests.integration.telemetry.receiver import receiving
 import kvblock
 
 WRONG = "wrong-token-wrong-token"
-SECRETS = (*TOKENS.values(), WRONG, "PRIVATE KEY", "Bearer")
+SECRETS = (*TOKENS.values(), WRONG, "PRIVATE KEY")
 SERVE = ("serve", "--pool", "gpu0:total=8")
 
 
