@@ -9,6 +9,7 @@ Rules:
 import asyncio
 import logging
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -164,6 +165,10 @@ def _announce(config: ServerConfig, bound: list[str], metrics: str | None) -> No
             " is",
             extra={"address": address},
         )
+    if int(config.unix_mode, 8) & stat.S_IWOTH:
+        for address in bound:
+            if address.startswith("unix:"):
+                _log.warning("every user of this machine may open this", extra={"address": address})
     words = [f"listen={address}" for address in bound]
     if metrics is not None:
         words.append(f"metrics={metrics}")

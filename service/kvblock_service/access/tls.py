@@ -46,32 +46,39 @@ def _read(certificate: Path, key: Path, client_ca: Path | None) -> TlsFiles:
         _content("tls_key", key),
         _content("tls_client_ca", client_ca) if client_ca else None,
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if b"PRIVATE KEY" not in files.key:
         raise AccessError(f"tls_key {key}: has no private key in PEM form")
     if b"BEGIN CERTIFICATE" not in files.certificate:
         raise AccessError(f"tls_cert {certificate}: has no certificate in PEM form")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _check_pair(context, certificate, key)
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except OSError:
+            raise AccessError(
+                f"tls_client_ca {client_ca}: has no certificate in PEM form"
+            ) from None
+    return files
+
+
+def _check_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    pair = f"tls_cert {certificate}, tls_key {key}"
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
+        mode = key.stat().st_mode
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise AccessError(
                 f"tls_key {key}: is not the key of the certificate in {certificate}"
             ) from None
         raise AccessError(
-            f"tls_cert {certificate}, tls_key {key}: cannot be read as a certificate and its key"
-            f" ({error.reason or 'not PEM'})"
+            f"{pair}: cannot be read as a certificate and its key ({error.reason or 'not PEM'})"
         ) from None
-    if files.client_ca is not None:
-        try:
-            context.load_verify_locations(client_ca)
-        except ssl.SSLError:
-            raise AccessError(
-                f"tls_client_ca {client_ca}: has no certificate in PEM form"
-            ) from None
-    if key.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+    except OSError as error:
+        raise AccessError(f"{pair}: {error.strerror}") from error
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
         _log.warning("other users of this machine can read the key", extra={"tls_key": str(key)})
-    return files
 
 
 def _no_password() -> str:

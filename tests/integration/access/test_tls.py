@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from tests.conftest import DEFAULT_POOLS, ServerFactory
 from tests.integration.access.certificates import Files, authority
 from tests.integration.access.conftest import TOKENS, Guarded, port_of
@@ -136,10 +142,16 @@ def swap_key(files: Files) -> None:
     (files.folder / "server.key").write_bytes((files.folder / "other.key").read_bytes())
 
 
-def encrypt_key(files: Files) -> None:
+def damage_key(files: Files) -> None:
     key = files.folder / "server.key"
-    text = key.read_text().replace("EC PRIVATE", "ENCRYPTED PRIVATE")
-    key.write_text(text)
+    key.write_text(key.read_text().replace("MH", "AA", 1)[:-60])
+
+
+def encrypt_key(files: Files) -> None:
+    path = files.folder / "server.key"
+    key = load_pem_private_key(path.read_bytes(), None)
+    lock = BestAvailableEncryption(b"password")
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
 
 
 BROKEN: dict[str, tuple[Callable[[Files], object], str]] = {
@@ -152,7 +164,8 @@ BROKEN: dict[str, tuple[Callable[[Files], object], str]] = {
         "/server.key: has no private key in PEM form",
     ),
     "another key": (swap_key, "/server.key: is not the key of the certificate in"),
-    "damaged key": (encrypt_key, "cannot be read as a certificate and its key"),
+    "encrypted key": (encrypt_key, "tls_key: is encrypted; give a key without a password"),
+    "damaged key": (damage_key, "cannot be read as a certificate and its key"),
     "no certificate in the authorities": (
         lambda files: files.ca.write_text("x"),
         "/ca.pem: has no certificate in PEM form",
