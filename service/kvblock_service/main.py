@@ -115,6 +115,7 @@ def build_edge(config: ServerConfig) -> Edge:
             group_number(config.unix_group) if config.unix_group else None,
         ),
         config.limits.concurrent_calls_max,
+        config.limits.health_watches_max,
         config.keepalive_seconds,
         config.slow_reader_seconds,
     )

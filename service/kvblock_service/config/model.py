@@ -106,6 +106,7 @@ class Limits(BaseModel):
     max_wait_max: Annotated[float, BeforeValidator(Seconds(0, 86_400))] = 60.0
     page_size_max: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 10_000
     concurrent_calls_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 4096
+    health_watches_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 256
 
 
 class Settings(BaseModel):

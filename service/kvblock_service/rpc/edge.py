@@ -33,6 +33,7 @@ class Edge(NamedTuple):
     tls: Reloaded[TlsFiles] | None = None
     socket_file: SocketFile = SocketFile()
     concurrent_calls_max: int = 4096
+    health_watches_max: int = 256
     keepalive_seconds: float = 30.0
     slow_reader_seconds: float = 30.0
 

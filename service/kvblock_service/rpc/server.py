@@ -58,7 +58,7 @@ class KVBlockServer:
         self._gate = Gate(host, edge.access, edge.failures) if edge.access else None
         self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
-        self._health = Health((SERVICE, ADMIN))
+        self._health = Health((SERVICE, ADMIN), edge.health_watches_max)
         tls = edge.tls
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)

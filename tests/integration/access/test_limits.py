@@ -11,6 +11,7 @@ import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.conftest import ServerFactory
 from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
 from tests.integration.client.flavours import AsyncFlavour, Flavour
@@ -100,6 +101,32 @@ def test_calls_beyond_the_concurrent_ones_are_refused(server_factory: ServerFact
                 return False
 
         happens(served_again)
+
+
+def test_health_watches_beyond_their_limit_are_refused(server_factory: ServerFactory) -> None:
+    server = server_factory(WIDE, ["--health-watches-max", "1"])
+    with grpc.insecure_channel(server.address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest()
+        watch = stub.Watch(request)
+        next(watch)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(request))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "health_watches_max = 1" in str(caught.value.details())
+        assert stub.Check(request).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+
+        def watches_again() -> bool:
+            again = stub.Watch(request)
+            try:
+                next(again)
+            except grpc.RpcError:
+                return False
+            again.cancel()
+            return True
+
+        happens(watches_again)
 
 
 class Unread:

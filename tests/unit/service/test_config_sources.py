@@ -53,6 +53,7 @@ def test_defaults() -> None:
         "max_wait_max": 60.0,
         "page_size_max": 10_000,
         "concurrent_calls_max": 4096,
+        "health_watches_max": 256,
     }
     assert sources.pop("pools") == "--pool"
     assert sources.pop("listen") == "--listen"

@@ -166,6 +166,7 @@ SessionsMax = Annotated[str | None, _limit("Sessions of the server.", "1024")]
 WaitQueueMax = Annotated[str | None, _limit("Allocations that wait in a pool.", "1024")]
 MaxWaitMax = Annotated[str | None, _limit("Seconds that an allocation may wait.", "60.0")]
 PageSizeMax = Annotated[str | None, _limit("Rows in a page of a listing.", "10000")]
+HealthWatchesMax = Annotated[str | None, _limit("Health watches at once.", "256")]
 ConcurrentCallsMax = Annotated[str | None, _limit("Calls that are served at once.", "4096")]
 
 
@@ -212,6 +213,7 @@ def serve(
     max_wait_max: MaxWaitMax = None,
     page_size_max: PageSizeMax = None,
     concurrent_calls_max: ConcurrentCallsMax = None,
+    health_watches_max: HealthWatchesMax = None,
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 
