@@ -41,7 +41,7 @@ class _Session:
         self._gate = gate
         self._pass: SessionPass | None = None
         self._slow = slow
-        self._writes = Writes(self._cut_off)
+        self.writes = Writes(self._cut_off)
         self._host = service.host
         self._context = context
         self._task = asyncio.current_task()
@@ -54,7 +54,6 @@ class _Session:
     async def run(self) -> None:
         """Answer messages until the engine detaches or its stream ends."""
         self._host.streams[self] = self._interrupt
-        self._slow.watch(self._writes)
         if self._gate:
             self._pass = self._gate.session(self._context)
         data = await self._read()
@@ -79,7 +78,6 @@ class _Session:
     def end(self) -> None:
         """The stream is over; the engine's name is free for another session."""
         self._host.streams.pop(self, None)
-        self._slow.leave(self._writes)
         if self._live is not None:
             self._host.leave(self._live)
             self._live = None
@@ -103,14 +101,9 @@ class _Session:
 
     async def _write(self, answer: bytes) -> None:
         """Send an answer; whoever does not read the ones before it holds this up."""
-        self._writes.begun += 1
-        try:
-            await self._context.write(answer)
-        except asyncio.CancelledError:
-            if self._writes.is_cut_off:
-                raise SlowReader(self._slow.seconds) from None
-            raise
-        self._writes.ended += 1
+        self.writes.begun += 1
+        await self._context.write(answer)
+        self.writes.ended += 1
 
     def _cut_off(self) -> None:
         _log.warning(
@@ -197,9 +190,12 @@ def handler(
 
     async def serve(context: Context) -> None:
         session = _Session(service, context, gate, slow)
+        slow.watch(session.writes)
         try:
             await session.run()
-        except SlowReader:
+        except asyncio.CancelledError:
+            if session.writes.is_cut_off:
+                raise SlowReader(slow.seconds) from None
             raise
         except CallError as error:
             await calls.refuse(context, error)
@@ -207,6 +203,7 @@ def handler(
             await calls.break_off(context, "Session")
         finally:
             session.end()
+            slow.leave(session.writes)
 
     async def behaviour(_: object, context: Context) -> None:
         try:
