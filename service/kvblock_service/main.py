@@ -11,17 +11,22 @@ import asyncio
 import functools
 import logging
 import signal
+import stat
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
 from kvblock_service import logging_setup, telemetry
+from kvblock_service.access import AccessError, LoginFailures, access_file, tls_files
 from kvblock_service.config import ServerConfig
+from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.reaper import Reaper
+from kvblock_service.rpc.edge import Edge, SocketFile
 from kvblock_service.rpc.listeners import ListenError
 from kvblock_service.rpc.server import KVBlockServer
 from kvblock_service.rpc.service import ServiceOptions
@@ -35,11 +40,15 @@ def run(config: ServerConfig) -> int:
     """Serve until a signal asks for the end; answers the exit code.
 
     0: drained. 1: an address could not be bound. 2: the telemetry that the `OTEL_*` variables ask
-    for cannot be set up. The log says which and why.
+    for cannot be set up, or a file of certificates or identities cannot be used. The log says which
+    and why.
     """
     logging_setup.configure(config.log_format, config.log_level)
     try:
         return uvloop.run(_serve(config))
+    except AccessError as error:
+        _log.error("cannot use a file", extra={"problem": str(error)})
+        return 2
     except ListenError as error:
         _log.error("cannot listen", extra={"problem": str(error)})
         return 1
@@ -50,8 +59,9 @@ def run(config: ServerConfig) -> int:
 
 async def _serve(config: ServerConfig) -> int:
     host = build_host(config)
-    watch = telemetry.start(host, config.metrics_listen)
-    server = KVBlockServer(host, service_options(config, watch), watch.interceptors)
+    edge = build_edge(config)
+    watch = telemetry.start(host, config.metrics_listen, edge.failures)
+    server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     left = 0.0
     reaping = asyncio.get_running_loop().create_task(Reaper(host).run())
     reaping.add_done_callback(functools.partial(_reaper_ended, server))
@@ -93,6 +103,33 @@ def build_host(config: ServerConfig) -> Host:
     ]
     host_limits = HostLimits(limits.sessions_max, 1.0, limits.pools_max)
     return Host(pools, config.default_pool, host_limits, server_epoch, new_pool)
+
+
+def build_edge(config: ServerConfig) -> Edge:
+    """How clients are met under a configuration; reads its certificates and identities.
+
+    Raises:
+        AccessError: a file cannot be used.
+
+    """
+    tls = None
+    if config.tls_cert and config.tls_key:
+        client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+        tls = tls_files(Path(config.tls_cert), Path(config.tls_key), client_ca)
+    return Edge(
+        LoginFailures(),
+        access_file(Path(config.access_file)) if config.access_file else None,
+        tls,
+        SocketFile(
+            int(config.unix_mode, 8),
+            user_number(config.unix_owner) if config.unix_owner else None,
+            group_number(config.unix_group) if config.unix_group else None,
+        ),
+        config.limits.concurrent_calls_max,
+        config.limits.health_watches_max,
+        config.keepalive_seconds,
+        config.slow_reader_seconds,
+    )
 
 
 def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOptions:
@@ -142,6 +179,16 @@ def _announce(config: ServerConfig, bound: list[str], metrics: str | None) -> No
         )
     for address in config.exposed():
         _log.warning("other machines reach this without protection", extra={"address": address})
+    for address in config.unguarded():
+        _log.warning(
+            "whoever reaches this may do everything; tls_client_ca or access_file would ask who it"
+            " is",
+            extra={"address": address},
+        )
+    if int(config.unix_mode, 8) & stat.S_IWOTH:
+        for address in bound:
+            if address.startswith("unix:"):
+                _log.warning("every user of this machine may open this", extra={"address": address})
     words = [f"listen={address}" for address in bound]
     if metrics is not None:
         words.append(f"metrics={metrics}")

@@ -173,7 +173,7 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def bench(*arguments: str) -> Iterator[Bench]:
     """A bench with a server of its own."""
-    with kvblock.EmbeddedServer(POOLS, ARGUMENTS) as server:
+    with kvblock.EmbeddedServer(POOLS, [*ARGUMENTS, *arguments]) as server:
         yield Bench(server)

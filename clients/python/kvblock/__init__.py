@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kvblock.async_engine_lease import AsyncEngineLease
     from kvblock.client import AsyncClient
     from kvblock.client import AsyncClient as connect_async
+    from kvblock.credentials import Tls
     from kvblock.embedded import EmbeddedServer, ServerStartError
     from kvblock.engine_lease import EngineLease
     from kvblock.errors import (
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
         KVBlockError,
         LeaseLostError,
         NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
         UnansweredError,
+        UnauthenticatedError,
         UnavailableError,
     )
     from kvblock.results import (
@@ -61,6 +65,7 @@ __version__ = version("kvblock")
 _MODULES = {
     "kvblock.async_engine_lease": ("AsyncEngineLease",),
     "kvblock.client": ("AsyncClient",),
+    "kvblock.credentials": ("Tls",),
     "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
     "kvblock.engine_lease": ("EngineLease",),
     "kvblock.errors": (
@@ -75,6 +80,9 @@ _MODULES = {
         "LeaseLostError",
         "NotFoundError",
         "UnansweredError",
+        "PermissionDeniedError",
+        "RateLimitedError",
+        "UnauthenticatedError",
         "UnavailableError",
     ),
     "kvblock.results": (
@@ -143,8 +151,10 @@ __all__ = [
     "KVBlockError",
     "LeaseLostError",
     "NotFoundError",
+    "PermissionDeniedError",
     "PoolInfo",
     "PoolStats",
+    "RateLimitedError",
     "RefusalReason",
     "Refused",
     "SequenceInfo",
@@ -153,7 +163,9 @@ __all__ = [
     "Session",
     "StepPolicy",
     "StepResult",
+    "Tls",
     "UnansweredError",
+    "UnauthenticatedError",
     "UnavailableError",
     "__version__",
     "connect",

@@ -17,6 +17,7 @@ from typing import SupportsIndex
 from kvblock import answers, fencing, requests
 from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
 from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
+from kvblock.credentials import Tls
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
@@ -64,9 +65,13 @@ class AsyncClient(Configured):
         timeout: float | None = 5.0,
         epoch: SupportsIndex = 0,
         retries: bool = True,
+        token: str | None = None,
+        tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(address, pool, engine, timeout, epoch, retries=retries)
+        self._settings = Settings.of(
+            address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
+        )
         self._connection = AsyncConnection(self._settings, interceptors)
         self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
         self._leases: weakref.WeakSet[AsyncEngineLease] = weakref.WeakSet()

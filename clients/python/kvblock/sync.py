@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
+from kvblock.credentials import Tls
 from kvblock.engine_lease import EngineLease, attach_engine
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
@@ -65,9 +66,13 @@ class Client(Configured):
         timeout: float | None = 5.0,
         epoch: SupportsIndex = 0,
         retries: bool = True,
+        token: str | None = None,
+        tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(address, pool, engine, timeout, epoch, retries=retries)
+        self._settings = Settings.of(
+            address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
+        )
         self._connection = SyncConnection(self._settings, interceptors)
         forgotten = weakref.finalize(self, self._connection.close)
         forgotten.atexit = False

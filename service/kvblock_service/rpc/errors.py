@@ -35,6 +35,10 @@ CODES: dict[Reason, StatusCode] = {
     Reason.POOL_EXISTS: StatusCode.ALREADY_EXISTS,
     Reason.POOL_HELD: StatusCode.FAILED_PRECONDITION,
     Reason.ENGINE_NOT_FOUND: StatusCode.NOT_FOUND,
+    Reason.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
+    Reason.RATE_LIMITED: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SLOW_READER: StatusCode.ABORTED,
 }
 
 

@@ -17,7 +17,16 @@ import typer
 
 from kvblock.cli import belief
 from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import Address, AnyEngine, AnyPool, Json, Pool, Timeout, connect
+from kvblock.cli.options import (
+    Address,
+    AnyEngine,
+    AnyPool,
+    Json,
+    Pool,
+    Timeout,
+    connect,
+    with_credentials,
+)
 from kvblock.cli.output import console, number, plain, print_json, print_json_rows, table
 
 if TYPE_CHECKING:
@@ -46,6 +55,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]kvblock audit && echo clean[/]")(audit)
 
 
+@with_credentials
 def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0) -> None:
     """List the pools as they were configured or created."""
     with connect(address, timeout) as kv:
@@ -65,6 +75,7 @@ def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
     console().print(made)
 
 
+@with_credentials
 def sequences(
     pool: Pool = "",
     engine: AnyEngine = "",
@@ -100,6 +111,7 @@ def _with(first: SequenceInfo, rest: Iterator[SequenceInfo]) -> Iterator[Sequenc
     yield from rest
 
 
+@with_credentials
 def audit(
     pool: AnyPool = "",
     from_file: From = None,

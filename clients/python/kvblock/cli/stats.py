@@ -16,7 +16,15 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from kvblock.cli.options import Address, AnyEngine, AnyPool, Json, Timeout, connect
+from kvblock.cli.options import (
+    Address,
+    AnyEngine,
+    AnyPool,
+    Json,
+    Timeout,
+    connect,
+    with_credentials,
+)
 from kvblock.cli.output import console, number, plain, print_json, share, table
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]kvblock stats --watch 0.5[/]")(stats)
 
 
+@with_credentials
 def stats(
     interval: Interval = None,
     watch: Watch = False,

@@ -81,6 +81,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ENGINE_NOT_FOUND: _ErrorReason.ValueType  # 22
     """NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 30
+    """UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
+    or none that it knows. Metadata: `problem`.
+    """
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 31
+    """PERMISSION_DENIED: the caller is known and may not do this. Metadata: `identity`, `what`."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 32
+    """RESOURCE_EXHAUSTED: the caller has made as many calls as its identity may make for now. A
+    google.rpc.RetryInfo says when to try again. Metadata: `identity`, `limit`
+    (`calls_per_second`), `max`.
+    """
+    ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 33
+    """ABORTED: a session's client did not read its answers, and was cut off. Every message that was
+    answered has been carried out. Metadata: `limit` (`slow_reader_seconds`), `max`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error answer carries a google.rpc.ErrorInfo with domain `kvblock.v1`
@@ -148,4 +163,19 @@ ERROR_REASON_POOL_HELD: ErrorReason.ValueType  # 21
 """
 ERROR_REASON_ENGINE_NOT_FOUND: ErrorReason.ValueType  # 22
 """NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 30
+"""UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
+or none that it knows. Metadata: `problem`.
+"""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 31
+"""PERMISSION_DENIED: the caller is known and may not do this. Metadata: `identity`, `what`."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 32
+"""RESOURCE_EXHAUSTED: the caller has made as many calls as its identity may make for now. A
+google.rpc.RetryInfo says when to try again. Metadata: `identity`, `limit`
+(`calls_per_second`), `max`.
+"""
+ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 33
+"""ABORTED: a session's client did not read its answers, and was cut off. Every message that was
+answered has been carried out. Metadata: `limit` (`slow_reader_seconds`), `max`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
