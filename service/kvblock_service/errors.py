@@ -27,6 +27,13 @@ class Reason(Enum):
     STALE_EPOCH = 11
     ID_REUSED = 12
     JOURNAL_UNWRITABLE = 13
+    POOL_EXISTS = 20
+    POOL_HELD = 21
+    ENGINE_NOT_FOUND = 22
+    UNAUTHENTICATED = 30
+    PERMISSION_DENIED = 31
+    RATE_LIMITED = 32
+    SLOW_READER = 33
 
 
 class CallError(Exception):
@@ -90,8 +97,51 @@ class PoolNotFound(CallError):
     reason = Reason.POOL_NOT_FOUND
 
     def __init__(self, pool: str, known: list[str]) -> None:
-        names = ", ".join(known[:20])
+        names = ", ".join(known[:20]) or "none"
         super().__init__(f"no pool {pool!r} here; this server hosts: {names}", pool=pool)
+
+
+class PoolExists(CallError):
+    """The server hosts a pool of that name."""
+
+    reason = Reason.POOL_EXISTS
+
+    def __init__(self, pool: str) -> None:
+        super().__init__(
+            f"there is a pool {pool!r} already; choose another name, or delete that one first",
+            pool=pool,
+        )
+
+
+class PoolHeld(CallError):
+    """A pool that is in use cannot be deleted."""
+
+    reason = Reason.POOL_HELD
+
+    def __init__(self, pool: str, held: int, quarantined: int, leases: int, waiting: int) -> None:
+        super().__init__(
+            f"pool {pool!r} is in use: {held} blocks held, {quarantined} in quarantine,"
+            f" {leases} engines with a lease, {waiting} calls that wait; end or reclaim its engines"
+            " and let the quarantine end first",
+            pool=pool,
+            held_blocks=held,
+            quarantined_blocks=quarantined,
+            leases=leases,
+            waiting=waiting,
+        )
+
+
+class EngineNotFound(CallError):
+    """The engine has neither a sequence nor a lease in the pool."""
+
+    reason = Reason.ENGINE_NOT_FOUND
+
+    def __init__(self, pool: str, engine: str) -> None:
+        super().__init__(
+            f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}",
+            pool=pool,
+            engine=engine,
+        )
 
 
 class SequenceNotFound(CallError):
@@ -230,3 +280,57 @@ class Draining(CallError):
     def __init__(self, retry_after: float) -> None:
         super().__init__("the server is shutting down; try again when it is back")
         self.retry_after = retry_after
+
+
+class Unauthenticated(CallError):
+    """The caller showed no credentials, or none that are known; `problem` never holds them."""
+
+    reason = Reason.UNAUTHENTICATED
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}; show a token (metadata `authorization: Bearer TOKEN`) or a client"
+            " certificate that the server's access file knows",
+            problem=problem,
+        )
+
+
+class PermissionDenied(CallError):
+    """The caller is known, and may not do what it asks for."""
+
+    reason = Reason.PERMISSION_DENIED
+
+    def __init__(self, identity: str, what: str) -> None:
+        super().__init__(
+            f"identity {identity!r} may not {what}; the server's access file says what it may do",
+            identity=identity,
+            what=what,
+        )
+
+
+class RateLimited(CallError):
+    """The caller's identity has used up its calls; `retry_after` is in seconds."""
+
+    reason = Reason.RATE_LIMITED
+
+    def __init__(self, identity: str, calls_per_second: float, retry_after: float) -> None:
+        super().__init__(
+            f"identity {identity!r} makes more calls than calls_per_second = {calls_per_second:g}",
+            identity=identity,
+            limit="calls_per_second",
+            max=f"{calls_per_second:g}",
+        )
+        self.retry_after = retry_after
+
+
+class SlowReader(CallError):
+    """A session's client has left answers unread for longer than `slow_reader_seconds`."""
+
+    reason = Reason.SLOW_READER
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the session's answers were not read for slow_reader_seconds = {seconds:g}",
+            limit="slow_reader_seconds",
+            max=f"{seconds:g}",
+        )

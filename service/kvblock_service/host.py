@@ -1,7 +1,12 @@
 """Everything a server holds: its pools, its sessions, and whether it is draining.
 
 Rules:
-- Pools are listed in order of their names.
+- Pools are listed in order of their names. `pools` is replaced as a whole, never changed in place:
+  other threads may be reading it.
+- Which pool is the default one is settled at the start. While no pool has its name, requests that
+  name none find none.
+- Pools are made and deleted by commands, so that a journal can keep them and carry them out again:
+  nothing but the commands and the order in which they came decides what is there.
 - At most one stream is attached under an engine's name in a pool: a resumed or taken-over lease
   ends the stream that was there before.
 - A stream whose lease has ended is ended.
@@ -9,12 +14,15 @@ Rules:
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
+from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import (
     CallError,
     Draining,
+    IdentityReused,
     InvalidField,
+    PoolExists,
     PoolNotFound,
     SessionReplaced,
     StaleEpoch,
@@ -22,12 +30,39 @@ from kvblock_service.errors import (
 )
 from kvblock_service.pool_host import PoolHost
 
+LIFECYCLE_IDS_MAX = 1024
+"""Commands on pools that are remembered by their request_id."""
+
+
+class CreatePool(NamedTuple):
+    """Make a pool. `quarantine_ms`: see PoolHost."""
+
+    geometry: Geometry
+    quarantine_ms: int | None
+    request_id: str
+
+
+class DeletePool(NamedTuple):
+    """Delete a pool that nobody uses."""
+
+    pool: str
+    request_id: str
+
+
+Lifecycle: TypeAlias = CreatePool | DeletePool
+NewPool: TypeAlias = Callable[[Geometry, "int | None", int], PoolHost]
+"""Makes an empty pool of a geometry, a quarantine, and the floor that its epochs are above."""
+
 
 class HostLimits(NamedTuple):
-    """Limits that hold for a server as a whole."""
+    """Limits that hold for a server as a whole.
+
+    `pools_max` limits the pools that are made while it runs; those of the start count.
+    """
 
     sessions_max: int
     drain_retry_after: float
+    pools_max: int = 0
 
 
 class LiveSession(Protocol):
@@ -44,11 +79,17 @@ class Host:
     """The pools and sessions of one server.
 
     `server_epoch` grows with every start that begins with empty pools. `streams` holds for each
-    open stream, attached or not, what ends it when it is idle.
+    open stream, attached or not, what ends it when it is idle. `ask_to_stop` lets whoever runs the
+    server begin its drain; it is told why.
     """
 
     def __init__(
-        self, pools: Sequence[PoolHost], default_pool: str, limits: HostLimits, server_epoch: int
+        self,
+        pools: Sequence[PoolHost],
+        default_pool: str,
+        limits: HostLimits,
+        server_epoch: int,
+        new_pool: NewPool | None = None,
     ) -> None:
         self.pools = {pool.geometry.name: pool for pool in pools}
         self.pools = dict(sorted(self.pools.items()))
@@ -58,7 +99,11 @@ class Host:
         self.draining = False
         self.sessions: dict[tuple[str, str], LiveSession] = {}
         self.streams: dict[object, Callable[[], None]] = {}
+        self.ask_to_stop: Callable[[str], None] = lambda _: self.begin_drain()
         self._limits = limits
+        self._new_pool = new_pool
+        self._epoch_floor = server_epoch
+        self._carried_out: dict[str, Lifecycle] = {}
 
     def pool(self, name: str) -> PoolHost:
         """The pool of that name; the default pool for an empty name.
@@ -68,12 +113,69 @@ class Host:
             PoolNotFound: no pool has that name.
 
         """
-        pool = self.pools.get(name or self.default_pool)
+        meant = name or self.default_pool
+        pool = self.pools.get(meant)
         if pool is None:
-            if not name:
+            if not meant:
                 raise InvalidField("pool", "", f"is empty; name one of: {', '.join(self.pools)}")
-            raise PoolNotFound(name, list(self.pools))
+            raise PoolNotFound(meant, list(self.pools))
         return pool
+
+    def create_pool(self, command: CreatePool) -> bool:
+        """Make a pool; False: a request_id said that this was done before.
+
+        Raises:
+            PoolExists: its name is taken.
+            StateLimit: there are `pools_max` pools.
+            IdentityReused: the request_id came before with other content.
+
+        """
+        if self._is_repeated(command, command.geometry.name):
+            return False
+        name = command.geometry.name
+        if name in self.pools:
+            raise PoolExists(name)
+        if len(self.pools) >= self._limits.pools_max:
+            raise StateLimit("pools_max", self._limits.pools_max, pool=name)
+        assert self._new_pool is not None, "this host was not told how pools are made"
+        pool = self._new_pool(command.geometry, command.quarantine_ms, self._epoch_floor)
+        self.pools = dict(sorted({**self.pools, name: pool}.items()))
+        self._remember(command)
+        return True
+
+    def delete_pool(self, command: DeletePool) -> bool:
+        """Delete a pool; False: a request_id said that this was done before.
+
+        Raises:
+            PoolNotFound: no pool has that name.
+            PoolHeld: somebody has something in it or waits for it.
+            IdentityReused: the request_id came before with other content.
+
+        """
+        if self._is_repeated(command, command.pool):
+            return False
+        pool = self.pool(command.pool)
+        pool.refuse_when_held()
+        # A later pool of the same name must not hand out an epoch that a late client still has.
+        self._epoch_floor = max(self._epoch_floor, pool.last_epoch)
+        self.pools = {name: one for name, one in self.pools.items() if one is not pool}
+        self._remember(command)
+        return True
+
+    async def settled(self) -> None:
+        """Return when everything that was carried out so far, in any pool, is in the journal.
+
+        Raises:
+            JournalUnwritable: it cannot be written now.
+
+        """
+        for pool in list(self.pools.values()):
+            await pool.settled()
+
+    def has_stream(self, pool: str, engine: str, epoch: int) -> bool:
+        """Whether a stream is attached under a lease."""
+        session = self.sessions.get((pool, engine))
+        return session is not None and session.epoch == epoch
 
     def refuse_more_sessions(self, key: tuple[str, str]) -> None:
         """Raises StateLimit when as many sessions are live as `sessions_max` permits."""
@@ -113,3 +215,15 @@ class Host:
             interrupt()
         for pool in self.pools.values():
             pool.stop_waiting()
+
+    def _is_repeated(self, command: Lifecycle, pool: str) -> bool:
+        known = self._carried_out.get(command.request_id) if command.request_id else None
+        if known is not None and known != command:
+            raise IdentityReused("request_id", pool, "")
+        return known is not None
+
+    def _remember(self, command: Lifecycle) -> None:
+        if command.request_id:
+            self._carried_out[command.request_id] = command
+            if len(self._carried_out) > LIFECYCLE_IDS_MAX:
+                del self._carried_out[next(iter(self._carried_out))]

@@ -3,24 +3,30 @@
 Rules:
 - Everything that can be refused is refused before the ready line is printed.
 - The ready line is the only thing on stdout; everything else goes to the log.
-- SIGTERM and SIGINT begin a drain; the exit code is 0 when it ends within the grace time.
+- SIGTERM, SIGINT and the Drain call begin a drain; the exit code is 0 when it ends within the grace
+  time.
 """
 
 import asyncio
 import functools
 import logging
 import signal
+import stat
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
 from kvblock_service import logging_setup, telemetry
+from kvblock_service.access import AccessError, LoginFailures, access_file, tls_files
 from kvblock_service.config import ServerConfig
+from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.reaper import Reaper
+from kvblock_service.rpc.edge import Edge, SocketFile
 from kvblock_service.rpc.listeners import ListenError
 from kvblock_service.rpc.server import KVBlockServer
 from kvblock_service.rpc.service import ServiceOptions
@@ -34,11 +40,15 @@ def run(config: ServerConfig) -> int:
     """Serve until a signal asks for the end; answers the exit code.
 
     0: drained. 1: an address could not be bound. 2: the telemetry that the `OTEL_*` variables ask
-    for cannot be set up. The log says which and why.
+    for cannot be set up, or a file of certificates or identities cannot be used. The log says which
+    and why.
     """
     logging_setup.configure(config.log_format, config.log_level)
     try:
         return uvloop.run(_serve(config))
+    except AccessError as error:
+        _log.error("cannot use a file", extra={"problem": str(error)})
+        return 2
     except ListenError as error:
         _log.error("cannot listen", extra={"problem": str(error)})
         return 1
@@ -49,8 +59,9 @@ def run(config: ServerConfig) -> int:
 
 async def _serve(config: ServerConfig) -> int:
     host = build_host(config)
-    watch = telemetry.start(host, config.metrics_listen)
-    server = KVBlockServer(host, service_options(config, watch), watch.interceptors)
+    edge = build_edge(config)
+    watch = telemetry.start(host, config.metrics_listen, edge.failures)
+    server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     left = 0.0
     reaping = asyncio.get_running_loop().create_task(Reaper(host).run())
     reaping.add_done_callback(functools.partial(_reaper_ended, server))
@@ -58,10 +69,10 @@ async def _serve(config: ServerConfig) -> int:
         for address in config.listen:
             server.bind(address)
         await server.start()
-        stop = _stop_signal()
+        stop = _stop_asked(host)
         _announce(config, server.bound, watch.metrics_address)
-        name = await stop
-        _log.info("draining", extra={"signal": name, "grace_seconds": config.grace})
+        asked_by = await stop
+        _log.info("draining", extra={"asked_by": asked_by, "grace_seconds": config.grace})
         deadline = time.monotonic() + config.grace
         await server.drain(config.grace)
         left = deadline - time.monotonic()
@@ -78,20 +89,47 @@ def build_host(config: ServerConfig) -> Host:
     limits = config.limits
     bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
     server_epoch = time.time_ns() // 1_000_000
+
+    def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
+        return PoolHost(Pool(geometry, bounds, epoch_floor), limits.wait_queue_max, quarantine_ms)
+
     pools = [
-        PoolHost(
-            Pool(
-                Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
-                bounds,
-                epoch_floor=server_epoch,
-            ),
-            limits.wait_queue_max,
+        new_pool(
+            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
             None if pool.quarantine is None else round(pool.quarantine * 1000),
+            server_epoch,
         )
         for pool in config.pools
     ]
-    host_limits = HostLimits(limits.sessions_max, drain_retry_after=1.0)
-    return Host(pools, config.default_pool, host_limits, server_epoch)
+    host_limits = HostLimits(limits.sessions_max, 1.0, limits.pools_max)
+    return Host(pools, config.default_pool, host_limits, server_epoch, new_pool)
+
+
+def build_edge(config: ServerConfig) -> Edge:
+    """How clients are met under a configuration; reads its certificates and identities.
+
+    Raises:
+        AccessError: a file cannot be used.
+
+    """
+    tls = None
+    if config.tls_cert and config.tls_key:
+        client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
+        tls = tls_files(Path(config.tls_cert), Path(config.tls_key), client_ca)
+    return Edge(
+        LoginFailures(),
+        access_file(Path(config.access_file)) if config.access_file else None,
+        tls,
+        SocketFile(
+            int(config.unix_mode, 8),
+            user_number(config.unix_owner) if config.unix_owner else None,
+            group_number(config.unix_group) if config.unix_group else None,
+        ),
+        config.limits.concurrent_calls_max,
+        config.limits.health_watches_max,
+        config.keepalive_seconds,
+        config.slow_reader_seconds,
+    )
 
 
 def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOptions:
@@ -114,7 +152,7 @@ def _reaper_ended(server: KVBlockServer, reaping: "asyncio.Task[None]") -> None:
         server.break_down("leases are no longer looked after")
 
 
-def _stop_signal() -> "asyncio.Future[str]":
+def _stop_asked(host: Host) -> "asyncio.Future[str]":
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[str] = loop.create_future()
 
@@ -124,6 +162,7 @@ def _stop_signal() -> "asyncio.Future[str]":
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, signal.Signals(number).name)
+    host.ask_to_stop = ask
     return stop
 
 
@@ -140,6 +179,16 @@ def _announce(config: ServerConfig, bound: list[str], metrics: str | None) -> No
         )
     for address in config.exposed():
         _log.warning("other machines reach this without protection", extra={"address": address})
+    for address in config.unguarded():
+        _log.warning(
+            "whoever reaches this may do everything; tls_client_ca or access_file would ask who it"
+            " is",
+            extra={"address": address},
+        )
+    if int(config.unix_mode, 8) & stat.S_IWOTH:
+        for address in bound:
+            if address.startswith("unix:"):
+                _log.warning("every user of this machine may open this", extra={"address": address})
     words = [f"listen={address}" for address in bound]
     if metrics is not None:
         words.append(f"metrics={metrics}")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from kvblock_service.committer import Committer
-from kvblock_service.core import leases
+from kvblock_service.core import leases, listing
 from kvblock_service.core.audit import Report, audit
 from kvblock_service.core.commands import (
     REJECTIONS,
@@ -26,20 +26,24 @@ from kvblock_service.core.commands import (
     Command,
     EngineHeld,
     Fenced,
+    Freed,
     IdReused,
     LimitReached,
+    Reclaim,
     RefusalReason,
     Rejection,
     Renew,
     Stamp,
     StepOutOfOrder,
 )
-from kvblock_service.core.engine import blocks_of
+from kvblock_service.core.listing import BlockPage, SequencePage, Wanted
 from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.errors import (
     CallError,
     EngineAttached,
+    EngineNotFound,
     IdentityReused,
+    PoolHeld,
     StaleEpoch,
     StateLimit,
     StepId,
@@ -86,14 +90,6 @@ class PoolState(NamedTuple):
     revision: int
     waiting: int
     engines: list[EngineState]
-
-
-class SequenceRow(NamedTuple):
-    """One sequence in a listing; rows are ordered by engine name, then id."""
-
-    engine: str
-    sequence_id: int
-    num_blocks: int
 
 
 class PoolHost:
@@ -155,6 +151,11 @@ class PoolHost:
         """
         if self._log is not None:
             await self._log.committer.settled()
+
+    @property
+    def journaled(self) -> bool:
+        """Whether there is a journal to wait for."""
+        return self._log is not None
 
     @property
     def writable(self) -> bool:
@@ -257,22 +258,44 @@ class PoolHost:
                 engines=engines,
             )
 
-    def sequences(self, only: str, after: tuple[str, int] | None, count: int) -> list[SequenceRow]:
-        """The first `count` sequences behind `after`, of one engine or (empty `only`) of all."""
-        rows: list[SequenceRow] = []
+    def sequences(
+        self, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
+    ) -> SequencePage:
+        """A page of sequences: see `listing.sequences`."""
         with self._lock:
-            for name, engine in sorted(self._pool.engines.items()):
-                if (only and name != only) or (after and name < after[0]):
-                    continue
-                floor = after[1] if after and name == after[0] else -1
-                ids = sorted(sequence for sequence in engine.tables if sequence > floor)
-                rows += [
-                    SequenceRow(name, sequence, len(blocks_of(engine.tables[sequence])))
-                    for sequence in ids[: count - len(rows)]
-                ]
-                if len(rows) == count:
-                    break
-        return rows
+            return listing.sequences(self._pool, only, after, count, numbers_max)
+
+    def blocks(self, wanted: Wanted, after: int, count: int) -> BlockPage:
+        """A page of blocks: see `listing.blocks`."""
+        with self._lock:
+            return listing.blocks(self._pool, wanted, after, count, monotonic_ms())
+
+    def reclaim(self, command: Reclaim, trace_id: str = "") -> Freed:
+        """End an engine from outside.
+
+        Raises:
+            EngineNotFound: the pool has no such engine.
+            CallError: as `apply`.
+
+        """
+        if command.engine not in self._pool.engines and not self._pool.knows(command):
+            raise EngineNotFound(self.geometry.name, command.engine)
+        freed = self.apply(command, trace_id)
+        assert isinstance(freed, Freed)
+        return freed
+
+    def refuse_when_held(self) -> None:
+        """Raises PoolHeld while somebody has something in the pool or waits for it."""
+        state = self.state()
+        attached = sum(1 for engine in state.engines if engine.epoch)
+        held, quarantined = state.held_blocks, state.quarantined_blocks
+        if held or quarantined or attached or state.waiting:
+            raise PoolHeld(self.geometry.name, held, quarantined, attached, state.waiting)
+
+    @property
+    def last_epoch(self) -> int:
+        """The greatest epoch that was handed out, or the floor that epochs are above."""
+        return self._pool.last_epoch
 
     def audit(self) -> Report:
         """Recount the pool; commands wait meanwhile."""

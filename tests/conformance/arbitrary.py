@@ -29,6 +29,7 @@ VALUES: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_FIXED32: UINT32,
     FieldDescriptor.TYPE_UINT64: UINT64,
     FieldDescriptor.TYPE_FIXED64: UINT64,
+    FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_ENUM: st.integers(-1, 4),
     # These two are the fields of a Duration; what waits shall not wait long.
     FieldDescriptor.TYPE_INT64: st.sampled_from([-(2**63), -1, 0, 61, 2**63 - 1]),

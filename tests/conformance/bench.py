@@ -20,6 +20,7 @@ LIMITS = {
     "blocks-per-request-max": 64,
     "sequences-per-step-max": 8,
     "sequences-per-engine-max": 4,
+    "pools-max": 3,
     "engines-max": 3,
     "sessions-max": 2,
     "wait-queue-max": 1,
@@ -34,6 +35,7 @@ SERVICES = [
     kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"],
     admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"],
 ]
+ENDS_SERVER = "Drain"
 METHODS = {method.name: method for service in SERVICES for method in service.methods}
 
 
@@ -52,6 +54,15 @@ class Bench:
         self._service = kvblock_pb2_grpc.KVBlockServiceStub(self.channel)
         self._admin = admin_pb2_grpc.KVBlockAdminStub(self.channel)
         self._client = kvblock.connect(server.address)
+        self._pools: dict[str, Json] = {
+            pool.pool: {
+                "pool": pool.pool,
+                "total_blocks": pool.total_blocks,
+                "block_size": pool.block_size,
+                "device_id": pool.device_id,
+            }
+            for pool in self._client.list_pools()
+        }
 
     def do(self, calls: list[Json]) -> None:
         """Carry out what is written in a vector as `before`."""
@@ -81,6 +92,10 @@ class Bench:
         """The engines with a live session."""
         stats = self.stats()
         return [one.engine for pool in stats.pools for one in pool.engines if one.attached]
+
+    def wait_until_gone(self) -> int:
+        """The exit code of the server, which something else has told to end."""
+        return self._process.wait(timeout=60)
 
     def signal(self, name: str) -> None:
         """Send the server a signal."""
@@ -119,7 +134,17 @@ class Bench:
                 while rows := self._sequences(pool.pool, engine.engine):
                     ids = [row.sequence_id for row in rows]
                     self._step(pool.pool, engine.engine, free=ids)
+        self._restore_pools()
+        for pool in self.stats().pools:
             self._sort(pool.pool, pool.total_blocks)
+
+    def _restore_pools(self) -> None:
+        """Delete the pools that a vector made, and make anew those that it deleted."""
+        there = {pool.pool for pool in self.stats().pools}
+        for name in there - self._pools.keys():
+            self.call("DeletePool", {"pool": name})
+        for name in self._pools.keys() - there:
+            self.call("CreatePool", self._pools[name])
 
     def _sort(self, pool: str, total: int) -> None:
         holders: dict[int, tuple[str, int]] = {}
@@ -148,7 +173,7 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def bench(*arguments: str) -> Iterator[Bench]:
     """A bench with a server of its own."""
-    with kvblock.EmbeddedServer(POOLS, ARGUMENTS) as server:
+    with kvblock.EmbeddedServer(POOLS, [*ARGUMENTS, *arguments]) as server:
         yield Bench(server)

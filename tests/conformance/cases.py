@@ -5,11 +5,14 @@
     attached         engines that have a live session meanwhile
     waiting          the request of an Allocate that waits for blocks meanwhile
     signal           sent to the server when the messages are answered; it has its own server then
+    access           an access file; the vector has a server of its own then, with no scene but
+                     `before`
     request          the request of a unary method, in protobuf's JSON form
     messages         those of a Session, each sent when the one before it was answered
     answer, answers  what has to be answered; what changes from run to run is left out
     changes          by how much a Session lets the revision of `main` grow
-    error            code, reason, metadata, violations (the fields), retry (seconds)
+    error            code, reason, metadata, violations (the fields), retry (seconds; with `access`:
+                     at most)
 
 A call with an error has to leave the server's state as it was.
 """
@@ -45,6 +48,7 @@ class Case:
     attached: list[str] = field(default_factory=list)
     waiting: Json | None = None
     signal: str | None = None
+    access: str | None = None
     request: Json | None = None
     messages: list[Json] | None = None
     answer: Json | None = None

@@ -1,7 +1,10 @@
 """Every vector through every driver."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from tests.conformance.bench import METHODS, Bench, bench, path_of
+from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
 from tests.conformance.cases import CASES, Case, Json
 from tests.conformance.conftest import GetDriver
 from tests.conformance.driving import DRIVERS, Driver
@@ -13,10 +16,15 @@ VOLATILE = {
     "freed_blocks_total",
     "refusals",
     "revision",
+    "since",
 }
 
-calls = [case for case in CASES if not case.signal]
 ends = [case for case in CASES if case.signal]
+guarded = [case for case in CASES if case.access]
+calls = [case for case in CASES if case not in (*ends, *guarded) and case.method != ENDS_SERVER]
+WITH_STUBS = [name for name in DRIVERS if name != "reflection"]
+"""Drivers for servers with an access file: reflection takes an admin there."""
+
 every_driver = pytest.mark.parametrize("name", DRIVERS)
 
 
@@ -64,8 +72,39 @@ def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDr
         check(case, driver)
 
 
+@every_driver
+@pytest.mark.parametrize("case", [case for case in CASES if case.method == ENDS_SERVER])
+def test_vector_that_ends_the_server(name: str, case: Case, driver_named: GetDriver) -> None:
+    driver = driver_named(name)
+    with bench() as desk, desk.scene(case):
+        driver.send(desk.address, path_of(case.method), case.sent())
+        check(case, driver)
+        assert desk.wait_until_gone() == 0
+
+
+@pytest.mark.parametrize("name", WITH_STUBS)
+@pytest.mark.parametrize("case", guarded, ids=lambda case: case.name)
+def test_vector_of_a_server_that_asks_who_is_calling(
+    name: str, case: Case, driver_named: GetDriver, tmp_path: Path
+) -> None:
+    driver = driver_named(name)
+    assert case.access is not None
+    file = tmp_path / "access.toml"
+    file.touch(mode=0o600)
+    file.write_text(case.access)
+    with bench("--access-file", str(file)) as desk:
+        desk.do(case.before)
+        driver.send(desk.address, path_of(case.method), case.sent())
+        check(case, driver)
+
+
 def check(case: Case, driver: Driver) -> None:
     outcome = driver.receive()
+    if case.access and case.error.retry is not None:
+        # Time has passed since the calls that used the rate up.
+        assert outcome.status.retry is not None
+        assert 0 < outcome.status.retry <= case.error.retry
+        outcome = outcome._replace(status=replace(outcome.status, retry=case.error.retry))
     assert [steady(one) for one in outcome.answers] == case.awaited()
     assert outcome.status == case.error
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from kvblock.async_engine_lease import AsyncEngineLease
     from kvblock.client import AsyncClient
     from kvblock.client import AsyncClient as connect_async
+    from kvblock.credentials import Tls
     from kvblock.embedded import EmbeddedServer, ServerStartError
     from kvblock.engine_lease import EngineLease
     from kvblock.errors import (
+        AlreadyExistsError,
         ClosedError,
         DeadlineExceededError,
         ErrorReason,
@@ -28,14 +30,21 @@ if TYPE_CHECKING:
         KVBlockError,
         LeaseLostError,
         NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
         UnansweredError,
+        UnauthenticatedError,
         UnavailableError,
     )
     from kvblock.results import (
         AuditReport,
+        BlockInfo,
+        BlockState,
         BlockTable,
         Capacity,
+        EngineInfo,
         EngineStats,
+        EngineTables,
         Granted,
         PoolInfo,
         PoolStats,
@@ -56,9 +65,11 @@ __version__ = version("kvblock")
 _MODULES = {
     "kvblock.async_engine_lease": ("AsyncEngineLease",),
     "kvblock.client": ("AsyncClient",),
+    "kvblock.credentials": ("Tls",),
     "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
     "kvblock.engine_lease": ("EngineLease",),
     "kvblock.errors": (
+        "AlreadyExistsError",
         "ClosedError",
         "DeadlineExceededError",
         "ErrorReason",
@@ -69,13 +80,20 @@ _MODULES = {
         "LeaseLostError",
         "NotFoundError",
         "UnansweredError",
+        "PermissionDeniedError",
+        "RateLimitedError",
+        "UnauthenticatedError",
         "UnavailableError",
     ),
     "kvblock.results": (
         "AuditReport",
+        "BlockInfo",
+        "BlockState",
         "BlockTable",
         "Capacity",
+        "EngineInfo",
         "EngineStats",
+        "EngineTables",
         "Granted",
         "PoolInfo",
         "PoolStats",
@@ -108,18 +126,23 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AlreadyExistsError",
     "AsyncClient",
     "AsyncEngineLease",
     "AsyncSession",
     "AuditReport",
+    "BlockInfo",
+    "BlockState",
     "BlockTable",
     "Capacity",
     "Client",
     "ClosedError",
     "DeadlineExceededError",
     "EmbeddedServer",
+    "EngineInfo",
     "EngineLease",
     "EngineStats",
+    "EngineTables",
     "ErrorReason",
     "FailedPreconditionError",
     "FieldViolation",
@@ -128,8 +151,10 @@ __all__ = [
     "KVBlockError",
     "LeaseLostError",
     "NotFoundError",
+    "PermissionDeniedError",
     "PoolInfo",
     "PoolStats",
+    "RateLimitedError",
     "RefusalReason",
     "Refused",
     "SequenceInfo",
@@ -138,7 +163,9 @@ __all__ = [
     "Session",
     "StepPolicy",
     "StepResult",
+    "Tls",
     "UnansweredError",
+    "UnauthenticatedError",
     "UnavailableError",
     "__version__",
     "connect",

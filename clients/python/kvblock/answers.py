@@ -13,9 +13,13 @@ from kvblock.errors import KVBlockError
 from kvblock.results import (
     Attachment,
     AuditReport,
+    BlockInfo,
+    BlockState,
     BlockTable,
     Capacity,
+    EngineInfo,
     EngineStats,
+    EngineTables,
     Granted,
     LeaseGranted,
     PoolInfo,
@@ -157,15 +161,79 @@ def _engine_stats(message: pb.EngineStats) -> EngineStats:
 
 def pools(message: admin.ListPoolsResponse) -> tuple[PoolInfo, ...]:
     """The pools of a server."""
-    return tuple(
-        PoolInfo(row.pool, row.total_blocks, row.block_size, row.device_id, row.is_default)
-        for row in message.pools
+    return tuple(pool(row) for row in message.pools)
+
+
+def pool(message: admin.Pool) -> PoolInfo:
+    """A pool."""
+    return PoolInfo(
+        message.pool,
+        message.total_blocks,
+        message.block_size,
+        message.device_id,
+        message.is_default,
+        seconds(message.quarantine) if message.HasField("quarantine") else None,
     )
+
+
+def engines(message: admin.ListEnginesResponse) -> list[EngineInfo]:
+    """One page of engines."""
+    return [
+        EngineInfo(
+            row.pool,
+            row.engine,
+            row.epoch,
+            seconds(row.lease_expires_in) if row.HasField("lease_expires_in") else None,
+            row.held_blocks,
+            row.sequences,
+            row.has_stream,
+        )
+        for row in message.engines
+    ]
+
+
+def blocks(message: admin.ListBlocksResponse) -> list[BlockInfo]:
+    """One page of blocks."""
+    return [
+        BlockInfo(
+            row.block_number,
+            BlockState(row.state),
+            row.engine,
+            row.sequence_id if row.HasField("sequence_id") else None,
+            row.since.seconds + row.since.nanos / 1e9 if row.HasField("since") else None,
+            row.trace_id,
+            seconds(row.quarantine_ends_in) if row.HasField("quarantine_ends_in") else None,
+        )
+        for row in message.blocks
+    ]
+
+
+class TablesReader:
+    """Puts the pages of an engine's block tables together."""
+
+    def __init__(self) -> None:
+        self._tables: dict[int, list[int]] = {}
+        self._revisions: set[int] = set()
+        self._revision = 0
+
+    def take(self, page: admin.ListSequencesResponse) -> str:
+        """Take one page; gives what asks for the next one, empty when this was the last."""
+        self._tables |= {row.sequence_id: row.block_numbers[:] for row in page.sequences}
+        self._revision = page.revision
+        self._revisions.add(page.revision)
+        return page.next_page_token
+
+    def tables(self) -> EngineTables:
+        """The tables of all pages."""
+        return EngineTables(self._tables, self._revision, len(self._revisions) == 1)
 
 
 def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
     """One page of sequences."""
-    return [SequenceInfo(row.engine, row.sequence_id, row.num_blocks) for row in message.sequences]
+    return [
+        SequenceInfo(row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:])
+        for row in message.sequences
+    ]
 
 
 def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:

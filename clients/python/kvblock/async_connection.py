@@ -125,7 +125,7 @@ class AsyncConnection:
         """Send a call a single time."""
         error: KVBlockError
         try:
-            call = method(request, timeout=timeout)
+            call = method(request, timeout=timeout, metadata=self.settings.credentials.metadata)
             if timeout is not None and size > LARGE_BYTES:
                 return await asyncio.wait_for(call, timeout + OVERTIME)
             return await call
@@ -141,7 +141,7 @@ class AsyncConnection:
 
     def open_stream(self) -> Call:
         """Start a Session call."""
-        return self.stubs.service.Session()
+        return self.stubs.service.Session(metadata=self.settings.credentials.metadata)
 
     async def close(self) -> None:
         """End what is running and close the channel."""
@@ -150,9 +150,14 @@ class AsyncConnection:
             await self._made.channel.close()
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> Stubs:
-        channel = aio.insecure_channel(
-            self.settings.target, CHANNEL_OPTIONS, interceptors=self._interceptors
-        )
+        target, credentials = self.settings.target, self.settings.credentials
+        options = (*CHANNEL_OPTIONS, *credentials.options)
+        if credentials.channel is None:
+            channel = aio.insecure_channel(target, options, interceptors=self._interceptors)
+        else:
+            channel = aio.secure_channel(
+                target, credentials.channel, options, interceptors=self._interceptors
+            )
         return Stubs(
             loop,
             channel,

@@ -17,12 +17,17 @@ from typing import SupportsIndex
 from kvblock import answers, fencing, requests
 from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
 from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
+from kvblock.credentials import Tls
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
     AuditReport,
+    BlockInfo,
+    BlockState,
     BlockTable,
     Capacity,
+    EngineInfo,
+    EngineTables,
     Granted,
     PoolInfo,
     Refused,
@@ -60,9 +65,13 @@ class AsyncClient(Configured):
         timeout: float | None = 5.0,
         epoch: SupportsIndex = 0,
         retries: bool = True,
+        token: str | None = None,
+        tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(address, pool, engine, timeout, epoch, retries=retries)
+        self._settings = Settings.of(
+            address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
+        )
         self._connection = AsyncConnection(self._settings, interceptors)
         self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
         self._leases: weakref.WeakSet[AsyncEngineLease] = weakref.WeakSet()
@@ -279,11 +288,142 @@ class AsyncClient(Configured):
         request = admin_pb2.ListPoolsRequest()
         return answers.pools(await self._call(self._stubs.admin.ListPools, request, deadline))
 
+    async def create_pool(
+        self,
+        pool: str,
+        total_blocks: SupportsIndex,
+        *,
+        block_size: SupportsIndex = 16,
+        device_id: SupportsIndex = 0,
+        quarantine: float | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> PoolInfo:
+        """Make a pool on the server.
+
+        `quarantine` is how many seconds the blocks of a vanished engine wait before they are free;
+        None: as long as the TTL of its lease. To repeat a call of which the outcome is unknown,
+        give both the same `request_id`.
+
+        Raises:
+            AlreadyExistsError: the name is taken (POOL_EXISTS).
+            FailedPreconditionError: the server has `pools_max` pools (STATE_LIMIT).
+
+        """
+        request = requests.create_pool(
+            pool, total_blocks, block_size, device_id, quarantine, request_id
+        )
+        deadline = self._settings.deadline(timeout)
+        answer = await self._call(self._stubs.admin.CreatePool, request, deadline)
+        return answers.pool(answer.pool)
+
+    async def delete_pool(
+        self, pool: str, *, request_id: str | None = None, timeout: float | None = None
+    ) -> None:
+        """Delete a pool that nobody uses.
+
+        Raises:
+            FailedPreconditionError: somebody has something in it (POOL_HELD).
+            NotFoundError: no pool has that name (POOL_NOT_FOUND).
+
+        """
+        request = requests.delete_pool(pool, request_id)
+        deadline = self._settings.deadline(timeout)
+        await self._call(self._stubs.admin.DeletePool, request, deadline)
+
+    def list_engines(
+        self,
+        *,
+        pool: str | None = None,
+        page_size: SupportsIndex = 0,
+        timeout: float | None = None,
+    ) -> AsyncIterator[EngineInfo]:
+        """The engines that have a sequence or a lease, in order of pool and name, page by page.
+
+        Without a name those of all pools are meant, also when the client itself has one.
+        `page_size` and `timeout` are as in `list_sequences`.
+        """
+        request = requests.list_engines(pool, page_size)
+        return self._engine_pages(request, self._settings.deadline(timeout))
+
+    async def reclaim_engine(
+        self,
+        engine: str,
+        *,
+        epoch: SupportsIndex = 0,
+        pool: str | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """End an engine from outside; answers how many blocks were taken from it.
+
+        Its lease ends, its blocks go into quarantine, and its session ends with STALE_EPOCH.
+        `epoch`: only if this is the epoch of its lease; 0: whatever it is.
+
+        Raises:
+            NotFoundError: it has neither a sequence nor a lease (ENGINE_NOT_FOUND).
+            FailedPreconditionError: it has another epoch (STALE_EPOCH).
+
+        """
+        request = requests.reclaim_engine(self._settings, pool, engine, epoch, request_id)
+        deadline = self._settings.deadline(timeout)
+        answer = await self._call(self._stubs.admin.ReclaimEngine, request, deadline)
+        return answer.reclaimed_blocks
+
+    def list_blocks(
+        self,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        block_numbers: Iterable[SupportsIndex] = (),
+        states: Iterable[BlockState] = (),
+        page_size: SupportsIndex = 0,
+        timeout: float | None = None,
+    ) -> AsyncIterator[BlockInfo]:
+        """The blocks of a pool and who has them, in order of their numbers, page by page.
+
+        `engine` narrows it to what that engine holds or lost into quarantine; without one all are
+        meant, also when the client itself has one. Blocks that were never used are left out unless
+        `block_numbers` names them. `page_size` and `timeout` are as in `list_sequences`.
+        """
+        request = requests.list_blocks(
+            self._settings, pool, engine, block_numbers, states, page_size
+        )
+        return self._block_pages(request, self._settings.deadline(timeout))
+
+    async def block_tables(
+        self,
+        *,
+        pool: str | None = None,
+        engine: str | None = None,
+        page_size: SupportsIndex = 0,
+        timeout: float | None = None,
+    ) -> EngineTables:
+        """All block tables of an engine, as the server has them.
+
+        The answer tells whether they are of one moment; those that fit on one page are.
+        `page_size` and `timeout` are as in `list_sequences`.
+        """
+        request = requests.block_tables(self._settings, pool, engine, page_size)
+        deadline = self._settings.deadline(timeout)
+        reader = answers.TablesReader()
+        while True:
+            page = await self._call(self._stubs.admin.ListSequences, request, deadline)
+            request.page_token = reader.take(page)
+            if not request.page_token:
+                return reader.tables()
+
+    async def drain(self, *, timeout: float | None = None) -> None:
+        """Let the server begin its drain, as SIGTERM does: it takes no new work, and ends."""
+        deadline = self._settings.deadline(timeout)
+        await self._call(self._stubs.admin.Drain, admin_pb2.DrainRequest(), deadline)
+
     def list_sequences(
         self,
         *,
         pool: str | None = None,
         engine: str | None = None,
+        with_block_numbers: bool = False,
         page_size: SupportsIndex = 0,
         timeout: float | None = None,
     ) -> AsyncIterator[SequenceInfo]:
@@ -293,6 +433,7 @@ class AsyncClient(Configured):
         is the rows fetched at once, 0: as the server likes. `timeout` holds for each page.
         """
         request = requests.list_sequences(self._settings, pool, engine, page_size)
+        request.with_block_numbers = with_block_numbers
         return self._pages(request, self._settings.deadline(timeout))
 
     async def audit(
@@ -324,6 +465,28 @@ class AsyncClient(Configured):
         while True:
             page = await self._call(self._stubs.admin.ListSequences, request, timeout)
             for row in answers.sequences(page):
+                yield row
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _engine_pages(
+        self, request: admin_pb2.ListEnginesRequest, timeout: float | None
+    ) -> AsyncIterator[EngineInfo]:
+        while True:
+            page = await self._call(self._stubs.admin.ListEngines, request, timeout)
+            for row in answers.engines(page):
+                yield row
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def _block_pages(
+        self, request: admin_pb2.ListBlocksRequest, timeout: float | None
+    ) -> AsyncIterator[BlockInfo]:
+        while True:
+            page = await self._call(self._stubs.admin.ListBlocks, request, timeout)
+            for row in answers.blocks(page):
                 yield row
             if not page.next_page_token:
                 return

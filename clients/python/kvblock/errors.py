@@ -48,6 +48,20 @@ class ErrorReason(Enum):
     """A request_id or step_id was used before with other content."""
     JOURNAL_UNWRITABLE = 13
     """The server cannot write its journal; whether the call was carried out is unknown."""
+    POOL_EXISTS = 20
+    """The server hosts a pool of that name."""
+    POOL_HELD = 21
+    """The pool cannot be deleted while it is in use."""
+    ENGINE_NOT_FOUND = 22
+    """The engine has neither a sequence nor a lease in the pool."""
+    UNAUTHENTICATED = 30
+    """No credentials were shown, or none that the server knows."""
+    PERMISSION_DENIED = 31
+    """The caller is known and may not do this."""
+    RATE_LIMITED = 32
+    """The caller has made as many calls as its identity may make for now."""
+    SLOW_READER = 33
+    """The session's answers were not read, and the server has cut it off."""
 
 
 class FieldViolation(NamedTuple):
@@ -105,7 +119,11 @@ class InvalidArgumentError(KVBlockError, ValueError):
 
 
 class NotFoundError(KVBlockError):
-    """The pool or the sequence does not exist."""
+    """The pool, the engine or the sequence does not exist."""
+
+
+class AlreadyExistsError(KVBlockError):
+    """What was to be created is there already."""
 
 
 class FailedPreconditionError(KVBlockError):
@@ -126,6 +144,24 @@ class UnavailableError(KVBlockError):
     def fate_unknown(self) -> bool:
         """Whether the call may have been carried out all the same."""
         return self.reason in (None, ErrorReason.JOURNAL_UNWRITABLE)
+
+
+class UnauthenticatedError(KVBlockError):
+    """The server asks who is calling; no credentials were shown, or none that it knows."""
+
+
+class PermissionDeniedError(KVBlockError):
+    """The server knows who is calling, and that may not do this."""
+
+
+class RateLimitedError(KVBlockError):
+    """More calls than the caller may make (reason RATE_LIMITED); nothing was changed.
+
+    `retry_after` is the number of seconds after which the next call is permitted, None when the
+    server did not say.
+    """
+
+    retry_after: float | None = None
 
 
 class DeadlineExceededError(KVBlockError):

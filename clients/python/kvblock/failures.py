@@ -1,8 +1,9 @@
 """From the status of a failed call to the exception that the caller sees.
 
 Rules:
-- The class follows the status code, but that of an epoch that is over is LeaseLostError; reason,
-  metadata, violations and retry_after come from the google.rpc.Status in the
+- The class follows the status code; but that of an epoch that is over is LeaseLostError, and where
+  gRPC itself answers with a code of ours, which is RESOURCE_EXHAUSTED, it follows the reason.
+- Reason, metadata, violations and retry_after come from the google.rpc.Status in the
   `grpc-status-details-bin` trailer.
 - An ErrorInfo of another domain is not ours and gives no reason; details that are no such message
   are left out. The code and the text are always there.
@@ -18,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from kvblock import wire
 from kvblock.errors import (
+    AlreadyExistsError,
     DeadlineExceededError,
     ErrorReason,
     FailedPreconditionError,
@@ -26,6 +28,9 @@ from kvblock.errors import (
     KVBlockError,
     LeaseLostError,
     NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 
@@ -37,8 +42,11 @@ _NO_EPOCH = "0"
 _CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
 }
 
@@ -62,6 +70,8 @@ def error_of_status(
     kind = _CLASSES.get(code, KVBlockError)
     if reason is ErrorReason.STALE_EPOCH and metadata.get("epoch") != _NO_EPOCH:
         kind = LeaseLostError
+    if reason is ErrorReason.RATE_LIMITED:
+        kind = RateLimitedError
     error = kind(text, reason=reason, code=code, metadata=metadata, violations=violations)
     error.retry_after = retry_after
     return error

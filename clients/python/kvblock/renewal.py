@@ -95,7 +95,9 @@ class Renewal:
                     return
                 # Half of what is left: there is time for another try on another connection.
                 timeout = max(lease.remaining / 2, CALL_SECONDS_MIN)
-                self._call = self._stub().RenewLease.future(self._request, timeout=timeout)
+                self._call = self._stub().RenewLease.future(
+                    self._request, timeout=timeout, metadata=self._settings.credentials.metadata
+                )
             answer = self._call.result()
         except grpc.FutureCancelledError:
             return

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 from typing import Any, SupportsIndex, TypeVar
+from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 
 from kvblock import arguments
 from kvblock.lease import Terms
-from kvblock.results import StepPolicy
+from kvblock.results import BlockState, StepPolicy
 from kvblock.settings import Settings
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
@@ -92,6 +93,95 @@ def list_sequences(
         engine=_named("engine", engine),
         page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
     )
+
+
+def create_pool(
+    pool: str,
+    total_blocks: SupportsIndex,
+    block_size: SupportsIndex,
+    device_id: SupportsIndex,
+    quarantine: float | None,
+    request_id: str | None,
+) -> admin_pb2.CreatePoolRequest:
+    """The request of a CreatePool."""
+    request = admin_pb2.CreatePoolRequest(
+        pool=arguments.name("pool", pool),
+        total_blocks=arguments.whole_number("total_blocks", total_blocks, arguments.UINT32_MAX),
+        block_size=arguments.whole_number("block_size", block_size, arguments.UINT32_MAX),
+        device_id=arguments.whole_number("device_id", device_id, arguments.UINT32_MAX),
+        request_id=_request_id(request_id),
+    )
+    if quarantine is not None:
+        nanoseconds = round(arguments.seconds("quarantine", quarantine) * 1e9)
+        request.quarantine.FromNanoseconds(nanoseconds)
+    return request
+
+
+def delete_pool(pool: str, request_id: str | None) -> admin_pb2.DeletePoolRequest:
+    """The request of a DeletePool."""
+    name = arguments.name("pool", pool)
+    return admin_pb2.DeletePoolRequest(pool=name, request_id=_request_id(request_id))
+
+
+def list_engines(pool: str | None, page_size: SupportsIndex) -> admin_pb2.ListEnginesRequest:
+    """The request for the first page of a ListEngines."""
+    return admin_pb2.ListEnginesRequest(
+        pool=_named("pool", pool),
+        page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
+    )
+
+
+def reclaim_engine(
+    settings: Settings,
+    pool: str | None,
+    engine: str,
+    epoch: SupportsIndex,
+    request_id: str | None,
+) -> admin_pb2.ReclaimEngineRequest:
+    """The request of a ReclaimEngine."""
+    return admin_pb2.ReclaimEngineRequest(
+        pool=settings.pool_of(pool),
+        engine=arguments.name("engine", engine),
+        epoch=arguments.whole_number("epoch", epoch, arguments.UINT64_MAX),
+        request_id=_request_id(request_id),
+    )
+
+
+def list_blocks(
+    settings: Settings,
+    pool: str | None,
+    engine: str | None,
+    block_numbers: Iterable[SupportsIndex],
+    states: Iterable[BlockState],
+    page_size: SupportsIndex,
+) -> admin_pb2.ListBlocksRequest:
+    """The request for the first page of a ListBlocks."""
+    request = admin_pb2.ListBlocksRequest(
+        pool=settings.pool_of(pool),
+        engine=_named("engine", engine),
+        block_numbers=[
+            arguments.whole_number(f"block_numbers[{row}]", number, arguments.UINT32_MAX)
+            for row, number in enumerate(block_numbers)
+        ],
+        page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
+    )
+    for state in states:
+        if not isinstance(state, BlockState):
+            raise arguments.invalid("states", state, "must be a BlockState")
+        request.states.append(state.value)  # type: ignore[arg-type]
+    return request
+
+
+def block_tables(
+    settings: Settings, pool: str | None, engine: str | None, page_size: SupportsIndex
+) -> admin_pb2.ListSequencesRequest:
+    """The request for the first page of an engine's block tables.
+
+    An empty engine means what it means in a call, `default`, not all of them.
+    """
+    request = list_sequences(settings, pool, settings.engine_of(engine) or "default", page_size)
+    request.with_block_numbers = True
+    return request
 
 
 def audit(pool: str | None) -> admin_pb2.AuditRequest:
@@ -178,3 +268,8 @@ def _check_column(field: str, numbers: Any, maximum: int) -> None:
 def _named(field: str, value: str | None) -> str:
     """A name that narrows a view; without one it is not narrowed."""
     return "" if value is None else arguments.name(field, value)
+
+
+def _request_id(value: str | None) -> str:
+    """The id that makes a call safe to repeat: a new one unless the caller has one."""
+    return uuid4().hex if value is None else arguments.name("request_id", value)

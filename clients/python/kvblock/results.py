@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -27,6 +27,25 @@ class RefusalReason(Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> RefusalReason:
+        return cls.UNSPECIFIED
+
+
+class BlockState(Enum):
+    """Where a block is."""
+
+    UNSPECIFIED = 0
+    """A state that this client does not know."""
+    FREE = 1
+    """Nobody has it, and somebody had it before."""
+    HELD = 2
+    """In a block table."""
+    QUARANTINED = 3
+    """It was taken from an engine that vanished, and waits before it is free."""
+    NEVER_USED = 4
+    """Nobody ever had it. It is free."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> BlockState:
         return cls.UNSPECIFIED
 
 
@@ -128,7 +147,7 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """One pool at one moment: free + held + quarantined blocks = total_blocks."""
+    """One pool at one moment: free_blocks + held_blocks + quarantined_blocks = total_blocks."""
 
     pool: str
     """Its name."""
@@ -176,7 +195,7 @@ class ServerStats:
 
 @dataclass(frozen=True, slots=True)
 class PoolInfo:
-    """A pool as it was configured."""
+    """A pool as it was configured or created."""
 
     pool: str
     """Its name."""
@@ -188,6 +207,65 @@ class PoolInfo:
     """The device whose memory the blocks number."""
     is_default: bool
     """Whether requests that name no pool mean this one."""
+    quarantine: float | None = None
+    """Seconds that the blocks of a vanished engine wait before they are free; None: as long as the
+    TTL of its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """An engine in one pool."""
+
+    pool: str
+    """The pool's name."""
+    engine: str
+    """The engine's name."""
+    epoch: int
+    """The epoch of its lease; 0 without one."""
+    lease_expires_in: float | None
+    """Seconds until its lease runs out unless it is renewed; None without a lease."""
+    held_blocks: int
+    """Blocks in its tables."""
+    sequences: int
+    """Its sequences."""
+    has_stream: bool
+    """Whether a session's stream is open under its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInfo:
+    """One block.
+
+    Its engine, `since` and `trace_id` are those of the last grant, also when it is free again.
+    """
+
+    block_number: int
+    """Its number."""
+    state: BlockState
+    """Where it is."""
+    engine: str
+    """Who was granted it last: its holder while it is held, who lost it while it is in quarantine;
+    empty when it was never used."""
+    sequence_id: int | None
+    """The sequence whose table it is in; None unless it is held."""
+    since: float | None
+    """When it was granted, in seconds since 1970 by the server's clock; None: never."""
+    trace_id: str
+    """The trace of the call that was granted it, in hex; empty when it had none."""
+    quarantine_ends_in: float | None
+    """Seconds until it is free; None unless it is in quarantine."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTables:
+    """All block tables of one engine in one pool."""
+
+    tables: dict[int, list[int]]
+    """Block numbers in table order, by sequence id."""
+    revision: int
+    """The pool's revision when the last of them was read."""
+    at_one_moment: bool
+    """Whether the pool did not change while they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +278,8 @@ class SequenceInfo:
     """Its id."""
     num_blocks: int
     """Blocks in its table."""
+    block_numbers: list[int] = field(default_factory=list)
+    """The blocks in table order; empty unless they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import grpc
 
 from kvblock import arguments
 from kvblock.address import target_of
+from kvblock.credentials import Credentials, Tls
 from kvblock.lease import Leases
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -48,6 +49,7 @@ class Settings(NamedTuple):
     timeout: float | None
     retries: bool
     leases: Leases
+    credentials: Credentials = Credentials()
 
     @classmethod
     def of(
@@ -59,6 +61,8 @@ class Settings(NamedTuple):
         epoch: SupportsIndex = 0,
         *,
         retries: bool = True,
+        token: str | None = None,
+        tls: Tls | bool = False,
     ) -> Settings:
         """Check the arguments of a client.
 
@@ -74,6 +78,7 @@ class Settings(NamedTuple):
             arguments.timeout(timeout),
             bool(retries),
             Leases(pool, engine, arguments.whole_number("epoch", epoch, arguments.UINT64_MAX)),
+            Credentials.of(address, token, tls),
         )
 
     def pool_of(self, pool: str | None) -> str:
@@ -96,7 +101,11 @@ class Settings(NamedTuple):
 
 def open_channel(settings: Settings) -> grpc.Channel:
     """A channel for synchronous stubs."""
-    return grpc.insecure_channel(settings.target, options=CHANNEL_OPTIONS)
+    credentials = settings.credentials
+    options = (*CHANNEL_OPTIONS, *credentials.options)
+    if credentials.channel is None:
+        return grpc.insecure_channel(settings.target, options)
+    return grpc.secure_channel(settings.target, credentials.channel, options)
 
 
 class Configured:

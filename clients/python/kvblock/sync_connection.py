@@ -41,6 +41,7 @@ class SyncConnection:
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
         self.settings = settings
         self._closed = threading.Event()
+        self._metadata = settings.credentials.metadata
         self._channel = open_channel(settings)
         channel = self._channel
         if interceptors:
@@ -110,8 +111,9 @@ class SyncConnection:
         error: KVBlockError
         try:
             if timeout is not None and size > LARGE_BYTES:
-                return method.future(request, timeout=timeout).result(timeout + OVERTIME)
-            return method(request, timeout=timeout)
+                future = method.future(request, timeout=timeout, metadata=self._metadata)
+                return future.result(timeout + OVERTIME)
+            return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as failed:
             error = error_of(failed, self.settings.address)
         except grpc.FutureTimeoutError:
@@ -122,7 +124,7 @@ class SyncConnection:
         """Start a Session call."""
         if self._closed.is_set():
             raise ClosedError(CLOSED)
-        return self.service.Session(messages)
+        return self.service.Session(messages, metadata=self._metadata)
 
     def close(self) -> None:
         """End what is running and close the channel."""

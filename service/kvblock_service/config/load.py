@@ -29,7 +29,14 @@ from kvblock_service.config.values import items
 
 PREFIX = "KVBLOCK_"
 FILE_VARIABLE = "KVBLOCK_CONFIG"
-CLIENT_VARIABLES = ("KVBLOCK_ADDRESS",)
+CLIENT_VARIABLES = (
+    "KVBLOCK_ADDRESS",
+    "KVBLOCK_TOKEN_FILE",
+    "KVBLOCK_TLS",
+    "KVBLOCK_TLS_CA",
+    "KVBLOCK_CLIENT_CERT",
+    "KVBLOCK_CLIENT_KEY",
+)
 """Variables of the command line's client commands: no business of a server."""
 
 _SET_BY_KUBERNETES = re.compile(

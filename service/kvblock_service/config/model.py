@@ -7,9 +7,17 @@ Rules:
   and hyphens); only `pools` has the flag `--pool`.
 """
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 from kvblock_service.config.addresses import is_loopback, listen_address, tcp_address
@@ -18,19 +26,33 @@ from kvblock_service.config.values import (
     OneOf,
     Seconds,
     Whole,
+    group,
     items,
+    mode,
     name,
+    path,
     pool_fields,
     text,
     truth,
+    user,
 )
 
 BLOCKS_MAX = 2**31 - 1
 """Blocks that one pool may have."""
+BLOCK_SIZE_MAX = 65_536
+"""Token slots that one block may have."""
+BLOCK_SIZE = 16
+"""Token slots of a block unless a pool is told otherwise."""
+QUARANTINE_MAX = 86_400
+"""Seconds that blocks may wait in quarantine."""
 
 
 def _served(value: object, info: ValidationInfo) -> str:
-    return _permitted(listen_address(text(value)), info)
+    address = listen_address(text(value))
+    # A tls_cert that was found wrong is told of by itself.
+    if info.data.get("tls_cert", "wrong") is not None:
+        return address
+    return _permitted(address, info, ", give tls_cert and tls_key,")
 
 
 def _scraped(value: object, info: ValidationInfo) -> str | None:
@@ -46,17 +68,21 @@ def _ttl(value: object, info: ValidationInfo) -> float:
     return Seconds(low, info.data.get("lease_ttl_max", 86_400))(value)
 
 
-def _permitted(address: str, info: ValidationInfo) -> str:
+def _permitted(address: str, info: ValidationInfo, other_way: str = ",") -> str:
     if info.data.get("insecure", True) or is_loopback(address):
         return address
     raise ValueError(
-        "is open to other machines, and nothing protects it; use a loopback address, or permit it"
-        " with --insecure"
+        f"is open to other machines, and nothing protects it; use a loopback address{other_way} or"
+        " permit it with --insecure"
     )
 
 
 def _quarantine(value: object) -> float | None:
-    return None if value is None else Seconds(0, 86_400)(value)
+    return None if value is None else Seconds(0, QUARANTINE_MAX)(value)
+
+
+def _if_given(check: Callable[[object], str]) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else check(value))
 
 
 class PoolConfig(BaseModel):
@@ -70,7 +96,7 @@ class PoolConfig(BaseModel):
 
     name: Annotated[str, BeforeValidator(name)]
     total_blocks: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))]
-    block_size: Annotated[int, BeforeValidator(Whole(1, 65_536))] = 16
+    block_size: Annotated[int, BeforeValidator(Whole(1, BLOCK_SIZE_MAX))] = BLOCK_SIZE
     device_id: Annotated[int, BeforeValidator(Whole(0, 2**32 - 1))] = 0
     quarantine: Annotated[float | None, BeforeValidator(_quarantine)] = None
 
@@ -100,22 +126,31 @@ class Limits(BaseModel):
     blocks_per_request_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_000_000
     sequences_per_step_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 65_536
     sequences_per_engine_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_048_576
+    pools_max: Annotated[int, BeforeValidator(Whole(1, 2**16))] = 64
     engines_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
     sessions_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
     wait_queue_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 1024
     max_wait_max: Annotated[float, BeforeValidator(Seconds(0, 86_400))] = 60.0
     page_size_max: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 10_000
     request_ids_max: Annotated[int, BeforeValidator(Whole(0, 2**24))] = 65_536
+    concurrent_calls_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 4096
+    health_watches_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 256
 
 
 class Settings(BaseModel):
     """All settings but the limits.
 
     `default_pool`: what requests mean that name no pool; empty: the only pool, if there is one.
-    `insecure`: whether addresses may be open to other machines. `metrics_listen`: where Prometheus
-    may scrape; None: nowhere. `grace`: seconds that a drain may take. `retry_after`: seconds after
-    which a refused client should try again. `lease_ttl`: seconds that a lease lasts without
-    renewal unless its engine asks for another time, from `lease_ttl_min` to `lease_ttl_max`.
+    `insecure`: whether addresses without TLS may be open to other machines. `tls_cert` and
+    `tls_key` (PEM files): TLS for every TCP address of `listen`; `tls_client_ca`: whose
+    certificates clients have to show. `access_file`: who may do what; None: whoever can connect may
+    do everything. `unix_mode`, `unix_owner`, `unix_group`: of the files of Unix sockets.
+    `metrics_listen`: where Prometheus may scrape; None: nowhere. `grace`: seconds that a drain may
+    take. `retry_after`: seconds after which a refused client should try again. `lease_ttl`: seconds
+    that a lease lasts without renewal unless its engine asks for another time, from `lease_ttl_min`
+    to `lease_ttl_max`.
+    `keepalive_seconds`: how long a connection may be silent, and then a ping unanswered.
+    `slow_reader_seconds`: how long a session's client may leave an answer unread.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -127,6 +162,13 @@ class Settings(BaseModel):
     ]
     default_pool: str = ""
     insecure: Annotated[bool, BeforeValidator(truth)] = False
+    tls_cert: Annotated[str | None, _if_given(path)] = None
+    tls_key: Annotated[str | None, _if_given(path)] = Field(None, validate_default=True)
+    tls_client_ca: Annotated[str | None, _if_given(path)] = None
+    access_file: Annotated[str | None, _if_given(path)] = None
+    unix_mode: Annotated[str, BeforeValidator(mode)] = "0600"
+    unix_owner: Annotated[str | None, _if_given(user)] = None
+    unix_group: Annotated[str | None, _if_given(group)] = None
     listen: Annotated[
         tuple[Annotated[str, BeforeValidator(_served)], ...], BeforeValidator(items), NoDecode
     ]
@@ -136,6 +178,8 @@ class Settings(BaseModel):
     lease_ttl_min: Annotated[float, BeforeValidator(Seconds(0.5, 86_400))] = 1.0
     lease_ttl_max: Annotated[float, BeforeValidator(_ttl_max)] = 3600.0
     lease_ttl: Annotated[float, BeforeValidator(_ttl)] = 10.0
+    keepalive_seconds: Annotated[float, BeforeValidator(Seconds(1, 86_400))] = 30.0
+    slow_reader_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 30.0
     log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
     log_level: Annotated[str, BeforeValidator(OneOf(("debug", "info", "warning", "error")))] = (
         "info"
@@ -153,6 +197,25 @@ class Settings(BaseModel):
         if value == "" or not names or value in names:
             return str(value)
         raise ValueError(f"must be one of the pools: {', '.join(names)}")
+
+    @field_validator("tls_key")
+    @classmethod
+    def _key_goes_with_certificate(cls, key: str | None, info: ValidationInfo) -> str | None:
+        certificate = info.data.get("tls_cert", key)
+        if certificate is None and key is not None:
+            raise ValueError("goes with a certificate; give tls_cert, too")
+        if certificate is not None and key is None:
+            raise ValueError("not given; tls_cert needs its key")
+        return key
+
+    @field_validator("tls_client_ca")
+    @classmethod
+    def _clients_show_certificates_over_tls(
+        cls, authorities: str | None, info: ValidationInfo
+    ) -> str | None:
+        if authorities is not None and info.data.get("tls_cert", authorities) is None:
+            raise ValueError("goes with TLS; give tls_cert and tls_key, too")
+        return authorities
 
     @field_validator("listen")
     @classmethod
@@ -173,9 +236,16 @@ class ServerConfig(Settings):
         return values | self.limits.model_dump()
 
     def exposed(self) -> tuple[str, ...]:
-        """The addresses that other machines may reach."""
-        addresses = (*self.listen, *([self.metrics_listen] if self.metrics_listen else ()))
+        """The addresses that other machines may reach without TLS."""
+        plain = () if self.tls_cert else self.listen
+        addresses = (*plain, *([self.metrics_listen] if self.metrics_listen else ()))
         return tuple(address for address in addresses if not is_loopback(address))
+
+    def unguarded(self) -> tuple[str, ...]:
+        """The addresses that other machines may reach over TLS, and then do everything."""
+        if not self.tls_cert or self.tls_client_ca or self.access_file:
+            return ()
+        return tuple(address for address in self.listen if not is_loopback(address))
 
 
 _Entries = TypeVar("_Entries", bound=tuple[object, ...])

@@ -56,9 +56,11 @@ def _sentence(details: ErrorDetails, origins: Mapping[str, Origin]) -> str:
     field = str(location[0])
     index = next((part for part in location[1:] if isinstance(part, int)), None)
     origin = origins.get(field)
+    raised = details.get("ctx", {}).get("error")
+    if origin is None and raised:
+        return f"{field}: {raised}"
     if origin is None:
         return f"{field}: not given; give at least one, for instance {_LISTS[field]}"
-    raised = details.get("ctx", {}).get("error")
     problem = str(raised) if raised else details["msg"]
     key = location[-1]
     if isinstance(key, str) and index is not None:

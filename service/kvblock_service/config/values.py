@@ -7,8 +7,12 @@ Rules:
 - A check that returned a value returns the same when it is given that value.
 """
 
+import grp
 import math
+import pwd
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -16,6 +20,9 @@ from pydantic import BaseModel
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
+_MODE = re.compile(r"0?[0-7]{3}")
+_USER_MAX = 2**32 - 2
+_SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 POOL_KEYS = {
@@ -72,6 +79,56 @@ class OneOf(NamedTuple):
         if isinstance(value, str) and value.lower() in self.words:
             return value.lower()
         raise ValueError(f"must be one of: {', '.join(self.words)}")
+
+
+def path(value: object) -> str:
+    """The path of a file, made absolute."""
+    if isinstance(value, str) and value and "\0" not in value:
+        return str(Path(value).absolute())
+    raise ValueError("must be the path of a file")
+
+
+def mode(value: object) -> str:
+    """The mode of a file, as four octal digits."""
+    # No number: 660 in a TOML file would be another mode than 0660.
+    if isinstance(value, str) and _MODE.fullmatch(value):
+        return f"{int(value, 8):04o}"
+    raise ValueError("must be a text of three octal digits, such as 0660")
+
+
+def user(value: object) -> str:
+    """A user of this machine, by name or number."""
+    _number_of(value, lambda known: pwd.getpwnam(known).pw_uid, "user")
+    return str(value)
+
+
+def group(value: object) -> str:
+    """A group of this machine, by name or number."""
+    _number_of(value, lambda known: grp.getgrnam(known).gr_gid, "group")
+    return str(value)
+
+
+def user_number(name_or_number: str) -> int:
+    """The number of a user that was found legal."""
+    return _number_of(name_or_number, lambda known: pwd.getpwnam(known).pw_uid, "user")
+
+
+def group_number(name_or_number: str) -> int:
+    """The number of a group that was found legal."""
+    return _number_of(name_or_number, lambda known: grp.getgrnam(known).gr_gid, "group")
+
+
+def _number_of(value: object, look_up: Callable[[str], int], kind: str) -> int:
+    if type(value) is int and 0 <= value <= _USER_MAX:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return _number_of(int(value[:20]), look_up, kind)
+    if isinstance(value, str) and value and "\0" not in value:
+        try:
+            return look_up(value)
+        except (KeyError, UnicodeEncodeError):
+            pass
+    raise ValueError(f"must be the name or the number of a {kind} of this machine")
 
 
 def truth(value: object) -> bool:

@@ -9,7 +9,15 @@ Rules:
 
 from typing import NamedTuple, TypeAlias
 
-from kvblock_service.core.commands import Answer, Command, Granted, Step, Stepped
+from kvblock_service.core.commands import (
+    Answer,
+    Attach,
+    Command,
+    Granted,
+    Reclaim,
+    Step,
+    Stepped,
+)
 
 NUMBERS_PER_RESULT = 16
 
@@ -21,6 +29,16 @@ class Known(NamedTuple):
 
     command: Command
     answer: Answer
+
+    def is_of(self, command: Command) -> bool:
+        """Whether this is the same command sent again.
+
+        How long blocks wait is the server's to say, from what it knows at the moment: it is no part
+        of what was sent.
+        """
+        if isinstance(command, Attach | Reclaim) and isinstance(self.command, Attach | Reclaim):
+            return command._replace(quarantine_ms=self.command.quarantine_ms) == self.command
+        return command == self.command
 
 
 class Memory:

@@ -109,7 +109,7 @@ class Pool:
         known = self.memory.get(command)
         if known is not None and self._still_true(known):
             self.repeated = True
-            return known.answer if known.command == command else IdReused("request_id")
+            return known.answer if known.is_of(command) else IdReused("request_id")
         outcome = self._appliers[type(command)](command, stamp)
         if not isinstance(outcome, REJECTIONS):
             self.memory.put(command, outcome)

@@ -11,7 +11,8 @@ Rules:
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, TypeAlias, TypeVar
+from contextvars import ContextVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -23,8 +24,17 @@ from kvblock_service.rpc.errors import status_of
 
 RequestT = TypeVar("RequestT", bound=Message)
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+Permit: TypeAlias = Callable[[Any], None]
+Admit: TypeAlias = Callable[[Context], Permit]
+"""Lets a caller in by its context, and gives what permits its request; both raise CallErrors."""
 
+_context: ContextVar[Context] = ContextVar("kvblock.context")
 _log = logging.getLogger(__name__)
+
+
+def peer() -> str:
+    """Where the unary call comes from that runs in this task, as gRPC names it."""
+    return _context.get().peer()
 
 
 def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT:
@@ -76,14 +86,20 @@ def unary(
     message_type: type[RequestT],
     bytes_max: int,
     method: Callable[[RequestT], Awaitable[Message]],
+    admit: Admit | None = None,
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """A handler that serves one unary method over bytes."""
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
+            _context.set(context)
             try:
                 host.refuse_when_draining()
-                answer = await method(parse(message_type, data, bytes_max))
+                permit = admit(context) if admit else None
+                request = parse(message_type, data, bytes_max)
+                if permit:
+                    permit(request)
+                answer = await method(request)
                 return answer.SerializeToString()
             except CallError as error:
                 await refuse(context, error)

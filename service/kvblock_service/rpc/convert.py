@@ -8,7 +8,7 @@ Rules:
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock.v1.columns import FIXED32, packed_field
+from kvblock.v1.steps import StepColumns, write_stepped
 from kvblock_service.core.commands import (
     Attached,
     Granted,
@@ -24,7 +24,7 @@ from kvblock_service.pool_host import EngineState, PoolHost
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.errors import duration_of
 
-_POLICIES = {
+_POLICIES: dict[int, StepPolicy] = {
     pb.STEP_POLICY_UNSPECIFIED: StepPolicy.ALL_OR_NOTHING,
     pb.STEP_POLICY_ALL_OR_NOTHING: StepPolicy.ALL_OR_NOTHING,
     pb.STEP_POLICY_IN_ORDER_UNTIL_REFUSED: StepPolicy.IN_ORDER_UNTIL_REFUSED,
@@ -39,36 +39,43 @@ class Caller(NamedTuple):
     request_id: str = ""
 
 
-def step_command(
-    caller: Caller, step_id: int, step: pb.EngineStep, limits: validate.RequestLimits
-) -> Step:
-    """The command of an EngineStep; `step_id` is 0 outside a session.
+def step_columns(message: pb.SessionStep) -> StepColumns:
+    """The columns of a session's step."""
+    step = message.step
+    return StepColumns(
+        message.step_id,
+        step.free_sequence_ids[:],
+        step.allocate_sequence_ids[:],
+        step.allocate_num_blocks[:],
+        step.policy,
+    )
+
+
+def step_command(caller: Caller, step: StepColumns, limits: validate.RequestLimits) -> Step:
+    """The command of a step; its step_id is 0 outside a session.
 
     Raises:
         InvalidField, RequestLimit: the step is none.
 
     """
-    free_ids = step.free_sequence_ids[:]
-    allocate_ids = step.allocate_sequence_ids[:]
-    counts = step.allocate_num_blocks[:]
+    step_id, free_ids, allocate_ids, counts, policy_number = step
     validate.step_columns(free_ids, allocate_ids, counts, limits)
-    policy = _POLICIES.get(step.policy)
+    policy = _POLICIES.get(policy_number)
     if policy is None:
-        raise InvalidField("step.policy", step.policy, "is no StepPolicy")
+        raise InvalidField("step.policy", policy_number, "is no StepPolicy")
     return Step(*caller, step_id, free_ids, allocate_ids, counts, policy)
 
 
-def fill_step_result(into: pb.StepResult, outcome: Stepped, retry_after: float) -> None:
-    """Write what came of a step."""
+def stepped(step_id: int, outcome: Stepped, retry_after: float) -> bytes:
+    """The written SessionResponse of a step."""
     blocks, granted, refused, freed_counts, free_blocks = outcome
-    into.MergeFromString(
-        packed_field(pb.StepResult.BLOCK_NUMBERS_FIELD_NUMBER, FIXED32, blocks)
-        + packed_field(pb.StepResult.FREED_COUNTS_FIELD_NUMBER, FIXED32, freed_counts)
-    )
-    into.granted = granted
-    into.free_blocks = free_blocks
-    if refused is not None:
-        into.refusal.CopyFrom(refusal(refused, retry_after))
+    why = b"" if refused is None else refusal(refused, retry_after).SerializeToString()
+    return write_stepped(step_id, blocks, granted, why, freed_counts, free_blocks)
+
+
+def step_result(outcome: Stepped, retry_after: float) -> pb.StepResult:
+    """What came of a step."""
+    return pb.SessionResponse.FromString(stepped(0, outcome, retry_after)).stepped.result
 
 
 def refusal(refused: Refused, retry_after: float) -> pb.Refusal:

@@ -32,6 +32,13 @@ CODES: dict[Reason, StatusCode] = {
     Reason.STALE_EPOCH: StatusCode.FAILED_PRECONDITION,
     Reason.ID_REUSED: StatusCode.INVALID_ARGUMENT,
     Reason.JOURNAL_UNWRITABLE: StatusCode.UNAVAILABLE,
+    Reason.POOL_EXISTS: StatusCode.ALREADY_EXISTS,
+    Reason.POOL_HELD: StatusCode.FAILED_PRECONDITION,
+    Reason.ENGINE_NOT_FOUND: StatusCode.NOT_FOUND,
+    Reason.UNAUTHENTICATED: StatusCode.UNAUTHENTICATED,
+    Reason.PERMISSION_DENIED: StatusCode.PERMISSION_DENIED,
+    Reason.RATE_LIMITED: StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SLOW_READER: StatusCode.ABORTED,
 }
 
 

@@ -5,6 +5,8 @@ Rules:
   would end with CANCELLED.
 - Watchers do not know of one another. (The servicer of grpcio-health-checking forgets all watchers
   of a service when one of them leaves.)
+- Health asks nobody who is calling, so watchers have a limit of their own: they cannot use up the
+  calls that a server serves at once.
 """
 
 import asyncio
@@ -21,7 +23,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckRe
 class Health(HealthServicer):
     """The health of a server and of the services it names."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], watches_max: int) -> None:
+        self._watches_max = watches_max
+        self._watches = 0
         self._services = ("", *services)
         self._down = asyncio.Event()
         self._why = ""
@@ -41,6 +45,18 @@ class Health(HealthServicer):
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
         """The health now and when it changes."""
+        if self._watches >= self._watches_max:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"health_watches_max = {self._watches_max} is reached; Check has no such limit",
+            )
+        self._watches += 1
+        try:
+            await self._tell(request, context)
+        finally:
+            self._watches -= 1
+
+    async def _tell(self, request: HealthCheckRequest, context: Context) -> None:
         if not self._down.is_set():
             await context.write(self._answer(request))
             await self._down.wait()

@@ -1,10 +1,12 @@
 """The addresses a server listens on.
 
 Rules:
-- `unix:PATH` is bound with mode 0600. `PATH.lock` is locked as long as the server lives, so that
+- `unix:PATH` is bound with mode 0600, and then given its owner, group and mode: at no moment may
+  more users open it than are meant to. `PATH.lock` is locked as long as the server lives, so that
   a socket file that a dead server left is told from a living server's, and only the former is
   removed. A living process behind the path is never cut off, whoever it is.
-- `HOST:PORT` is bound by one server only; port 0 means any free port.
+- `HOST:PORT` is bound by one server only, with TLS if there are credentials; port 0 means any free
+  port.
 - What cannot be bound raises ListenError, whose text says why and what to do.
 """
 
@@ -13,10 +15,13 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import grpc
+
+from kvblock_service.rpc.edge import SocketFile
 
 
 class ListenError(Exception):
@@ -91,7 +96,11 @@ class UnixSocketGuard:
 class Listeners:
     """Binds addresses for a server and gives them up again."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, credentials: Callable[[], grpc.ServerCredentials] | None, socket_file: SocketFile
+    ) -> None:
+        self._credentials = credentials
+        self._socket_file = socket_file
         self.bound: list[str] = []
         self._guards: list[UnixSocketGuard] = []
 
@@ -123,13 +132,29 @@ class Listeners:
             raise ListenError(f"unix:{path}: cannot be bound") from error
         finally:
             os.umask(before)
+        self._hand_over(path)
         self.bound.append(f"unix:{path}")
+
+    def _hand_over(self, path: Path) -> None:
+        """Let those open the socket who are meant to."""
+        mode, owner, group = self._socket_file
+        try:
+            if owner is not None or group is not None:
+                os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
+            path.chmod(mode)
+        except OSError as error:
+            raise ListenError(
+                f"unix:{path}: unix_owner, unix_group, unix_mode: {error.strerror}"
+            ) from error
 
     def _bind_tcp(self, server: grpc.aio.Server, address: str) -> None:
         host, _, port = address.rpartition(":")
         _probe(host.strip("[]"), int(port), address)
         try:
-            chosen = server.add_insecure_port(address)
+            if self._credentials is None:
+                chosen = server.add_insecure_port(address)
+            else:
+                chosen = server.add_secure_port(address, self._credentials())
         except RuntimeError as error:
             raise ListenError(f"{address}: cannot be bound") from error
         self.bound.append(f"{host}:{chosen}")

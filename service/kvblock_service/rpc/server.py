@@ -1,7 +1,8 @@
 """The gRPC server: both services, the standard ones, and its end.
 
 Rules:
-- One event loop, one thread; no interceptor besides those of the telemetry.
+- One event loop, one thread; no interceptor besides those of the telemetry and, where there is an
+  access file, the one that keeps others than admins from the standard services.
 - An address is bound by one server only (no SO_REUSEPORT).
 - Messages up to four times `message_bytes_max` are read, so that an over-long one can be answered
   with an ErrorInfo; beyond that gRPC itself answers RESOURCE_EXHAUSTED.
@@ -13,6 +14,7 @@ Rules:
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import grpc
 from google.protobuf.message import Message
@@ -22,12 +24,16 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
+from kvblock_service.access import LoginFailures
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, session
 from kvblock_service.rpc.admin import KVBlockAdmin
+from kvblock_service.rpc.edge import Edge, server_credentials
+from kvblock_service.rpc.gate import Gate, Guard
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
 from kvblock_service.rpc.service import KVBlockService, ServiceOptions
+from kvblock_service.rpc.slow_readers import SlowReaders
 
 SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"].full_name
@@ -45,19 +51,28 @@ class KVBlockServer:
         host: Host,
         options: ServiceOptions,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        edge: Edge | None = None,
     ) -> None:
         self._host = host
+        edge = edge or Edge(LoginFailures())
+        self._gate = Gate(host, edge.access, edge.failures) if edge.access else None
+        self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
-        self._health = Health((SERVICE, ADMIN))
-        self._listeners = Listeners()
+        self._health = Health((SERVICE, ADMIN), edge.health_watches_max)
+        tls = edge.tls
+        credentials = partial(server_credentials, tls) if tls else None
+        self._listeners = Listeners(credentials, edge.socket_file)
+        guards = [Guard(self._gate, edge.failures)] if self._gate else []
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
-            interceptors=list(interceptors),
+            interceptors=[*interceptors, *guards],
+            maximum_concurrent_rpcs=edge.concurrent_calls_max,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _TRANSPORT_HEADROOM * bytes_max),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.enable_channelz", 1),
+                *edge.options(),
             ],
         )
         self._add_services(options)
@@ -78,6 +93,8 @@ class KVBlockServer:
 
     async def start(self) -> None:
         """Begin to serve."""
+        if self._gate:
+            self._gate.start()
         await self._server.start()
 
     async def drain(self, grace: float) -> None:
@@ -98,6 +115,8 @@ class KVBlockServer:
 
     def release(self) -> None:
         """Give up the addresses; to be called when the server has stopped or never started."""
+        if self._gate:
+            self._gate.stop()
         self._listeners.release()
 
     async def _answer_late_calls(self, deadline: float) -> None:
@@ -114,14 +133,16 @@ class KVBlockServer:
 
     def _add_services(self, options: ServiceOptions) -> None:
         service = KVBlockService(self._host, options)
-        admin = KVBlockAdmin(self._host, options.limits)
+        admin = KVBlockAdmin(self._host, options)
         bytes_max = options.limits.message_bytes_max
 
         def unary(
             request: type[calls.RequestT],
             method: Callable[[calls.RequestT], Awaitable[Message]],
         ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-            return calls.unary(self._host, self._activity, request, bytes_max, method)
+            name = request.DESCRIPTOR.name.removesuffix("Request")
+            admit = self._gate.admit(name) if self._gate else None
+            return calls.unary(self._host, self._activity, request, bytes_max, method, admit)
 
         methods = {
             "Allocate": unary(kvblock_pb2.AllocateRequest, service.allocate),
@@ -136,12 +157,18 @@ class KVBlockServer:
             "AttachEngine": unary(kvblock_pb2.AttachEngineRequest, service.attach_engine),
             "RenewLease": unary(kvblock_pb2.RenewLeaseRequest, service.renew_lease),
             "DetachEngine": unary(kvblock_pb2.DetachEngineRequest, service.detach_engine),
-            "Session": session.handler(service, self._activity),
+            "Session": session.handler(service, self._activity, self._gate, self._slow),
         }
         admin_methods = {
             "ListPools": unary(admin_pb2.ListPoolsRequest, admin.list_pools),
+            "CreatePool": unary(admin_pb2.CreatePoolRequest, admin.create_pool),
+            "DeletePool": unary(admin_pb2.DeletePoolRequest, admin.delete_pool),
+            "ListEngines": unary(admin_pb2.ListEnginesRequest, admin.list_engines),
+            "ReclaimEngine": unary(admin_pb2.ReclaimEngineRequest, admin.reclaim_engine),
+            "ListBlocks": unary(admin_pb2.ListBlocksRequest, admin.list_blocks),
             "ListSequences": unary(admin_pb2.ListSequencesRequest, admin.list_sequences),
             "Audit": unary(admin_pb2.AuditRequest, admin.audit),
+            "Drain": unary(admin_pb2.DrainRequest, admin.drain),
         }
         for name, handlers in ((SERVICE, methods), (ADMIN, admin_methods)):
             generic = grpc.method_handlers_generic_handler(name, handlers)

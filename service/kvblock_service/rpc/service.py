@@ -144,11 +144,11 @@ class KVBlockService:
             request.epoch,
             validate.request_id(request.request_id),
         )
-        command = convert.step_command(caller, 0, request.step, self.limits)
-        response = pb.StepResponse()
-        self.run_step(pool, command, response.result, started, self.trace_id())
+        columns = convert.step_columns(pb.SessionStep(step=request.step))
+        command = convert.step_command(caller, columns, self.limits)
+        outcome = self.run_step(pool, command, started, self.trace_id())
         await pool.settled()
-        return response
+        return pb.StepResponse(result=convert.step_result(outcome, self.retry_after))
 
     async def attach_engine(self, request: pb.AttachEngineRequest) -> pb.AttachEngineResponse:
         """Begin or resume a lease."""
@@ -206,13 +206,10 @@ class KVBlockService:
         assert isinstance(attached, Attached)
         return attached
 
-    def run_step(
-        self, pool: PoolHost, command: Step, into: pb.StepResult, started: int, trace_id: str
-    ) -> None:
-        """Carry out a step and write what came of it."""
+    def run_step(self, pool: PoolHost, command: Step, started: int, trace_id: str) -> Stepped:
+        """Carry out a step."""
         outcome = pool.apply(command, trace_id)
         assert isinstance(outcome, Stepped)
-        convert.fill_step_result(into, outcome, self.retry_after)
         if self.observer:
             self.observer(
                 Applied(
@@ -228,6 +225,7 @@ class KVBlockService:
                     step_id=command.step_id,
                 )
             )
+        return outcome
 
     def pool(self, name: str) -> PoolHost:
         """The pool that a request names."""

@@ -9,27 +9,41 @@ Rules:
 - A stream ends when its lease does, and when the lease goes on in another stream.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
+- A client that leaves its answers unread for too long is cut off; its engine's name is free at
+  once.
 """
 
 import asyncio
+import logging
 
 import grpc
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1 import steps
 from kvblock_service.core.commands import Detach, Freed, Renew
-from kvblock_service.errors import CallError, InvalidField, SessionState
+from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
+from kvblock_service.rpc.gate import Gate, SessionPass
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.rpc.service import KVBlockService
+from kvblock_service.rpc.slow_readers import SlowReaders, Writes
+
+_log = logging.getLogger(__name__)
 
 
 class _Session:
     """The state of one stream."""
 
-    def __init__(self, service: KVBlockService, context: Context) -> None:
+    def __init__(
+        self, service: KVBlockService, context: Context, gate: Gate | None, slow: SlowReaders
+    ) -> None:
         self._service = service
+        self._gate = gate
+        self._pass: SessionPass | None = None
+        self._slow = slow
+        self.writes = Writes(self._cut_off)
         self._host = service.host
         self._context = context
         self._task = asyncio.current_task()
@@ -42,26 +56,39 @@ class _Session:
     async def run(self) -> None:
         """Answer messages until the engine detaches or its stream ends."""
         self._host.streams[self] = self._interrupt
+        if self._gate:
+            self._pass = self._gate.session(self._context)
         data = await self._read()
         if data is None:
             return
         pool = await self._attach(self._parse(data))
         caller = convert.Caller(self.key[1], self.epoch)
+        bytes_max = self._service.limits.message_bytes_max
         while (data := await self._read()) is not None:
+            if self._pass:
+                await self._pass.step()
+            columns = steps.read_step(data) if len(data) <= bytes_max else None
+            if columns is not None:
+                await self._answer(pool, self._step(pool, caller, columns))
+                continue
             request = self._parse(data)
             kind = request.WhichOneof("message")
             if kind == "step":
-                answer = self._step(pool, caller, request.step)
+                answer = self._step(pool, caller, convert.step_columns(request.step))
             elif kind == "renew":
                 answer = self._renew(pool, caller)
             elif kind == "detach":
                 answer = self._detach(pool, caller)
             else:
                 raise SessionState(_kind(request), "this session is attached already")
-            await pool.settled()
-            await self._context.write(answer)
+            await self._answer(pool, answer)
             if kind == "detach":
                 return
+
+    async def _answer(self, pool: PoolHost, answer: bytes) -> None:
+        if pool.journaled:
+            await pool.settled()
+        await self._write(answer)
 
     def end(self) -> None:
         """The stream is over."""
@@ -95,6 +122,24 @@ class _Session:
         if self._reading and self._task is not None:
             self._task.cancel()
 
+    async def _write(self, answer: bytes) -> None:
+        """Send an answer; whoever does not read the ones before it holds this up."""
+        self.writes.begun += 1
+        await self._context.write(answer)
+        self.writes.ended += 1
+
+    def _cut_off(self) -> None:
+        _log.warning(
+            "a session is cut off: its answers are not read",
+            extra={
+                "peer": self._context.peer(),
+                "engine": self.key[1],
+                "slow_reader_seconds": self._slow.seconds,
+            },
+        )
+        if self._task is not None:
+            self._task.cancel()
+
     def _parse(self, data: bytes) -> pb.SessionRequest:
         return calls.parse(pb.SessionRequest, data, self._service.limits.message_bytes_max)
 
@@ -102,6 +147,8 @@ class _Session:
         kind = _kind(request)
         if kind != "attach":
             raise SessionState(kind, "the first message of a session must be attach")
+        if self._pass:
+            self._pass.attach(request.attach.pool, request.attach.engine)
         pool = self._service.pool(request.attach.pool)
         geometry = pool.geometry
         self.key = (geometry.name, validate.engine_name(request.attach.engine))
@@ -122,19 +169,17 @@ class _Session:
             lease=convert.lease(attached),
             last_step_id=attached.last_step_id,
         )
-        await self._context.write(pb.SessionResponse(attached=answer).SerializeToString())
+        await self._write(pb.SessionResponse(attached=answer).SerializeToString())
         return pool
 
-    def _step(self, pool: PoolHost, caller: convert.Caller, request: pb.SessionStep) -> bytes:
-        started = self._service.now()
-        step_id = request.step_id
-        if not step_id:
-            raise InvalidField("step.step_id", step_id, "must be at least 1")
-        command = convert.step_command(caller, step_id, request.step, self._service.limits)
-        response = pb.SessionResponse()
-        response.stepped.step_id = step_id
-        self._service.run_step(pool, command, response.stepped.result, started, self._trace_id)
-        return response.SerializeToString()
+    def _step(self, pool: PoolHost, caller: convert.Caller, step: steps.StepColumns) -> bytes:
+        service = self._service
+        started = service.now()
+        if not step.step_id:
+            raise InvalidField("step.step_id", step.step_id, "must be at least 1")
+        command = convert.step_command(caller, step, service.limits)
+        outcome = service.run_step(pool, command, started, self._trace_id)
+        return convert.stepped(step.step_id, outcome, service.retry_after)
 
     @staticmethod
     def _renew(pool: PoolHost, caller: convert.Caller) -> bytes:
@@ -161,20 +206,33 @@ def _kind(request: pb.SessionRequest) -> str:
 
 
 def handler(
-    service: KVBlockService, activity: calls.Activity
+    service: KVBlockService, activity: calls.Activity, gate: Gate | None, slow: SlowReaders
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """The gRPC handler of the Session method, over bytes."""
 
+    async def serve(context: Context) -> None:
+        session = _Session(service, context, gate, slow)
+        slow.watch(session.writes)
+        try:
+            await session.run()
+        except asyncio.CancelledError:
+            if session.writes.is_cut_off:
+                raise SlowReader(slow.seconds) from None
+            raise
+        except CallError as error:
+            await calls.refuse(context, error)
+        except Exception:  # noqa: BLE001 - break_off logs it
+            await calls.break_off(context, "Session")
+        finally:
+            session.end()
+            slow.leave(session.writes)
+
     async def behaviour(_: object, context: Context) -> None:
-        with activity:
-            session = _Session(service, context)
-            try:
-                await session.run()
-            except CallError as error:
-                await calls.refuse(context, error)
-            except Exception:  # noqa: BLE001 - break_off logs it
-                await calls.break_off(context, "Session")
-            finally:
-                session.end()
+        try:
+            with activity:
+                await serve(context)
+        except SlowReader as error:
+            # This lasts until the client reads, or goes away: no drain waits for it.
+            await calls.refuse(context, error)
 
     return grpc.stream_stream_rpc_method_handler(behaviour)

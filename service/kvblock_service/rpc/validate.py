@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 
+from kvblock_service.config.model import BLOCK_SIZE, BLOCK_SIZE_MAX, BLOCKS_MAX, QUARANTINE_MAX
+from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField, RequestLimit
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -49,6 +51,25 @@ def name(field: str, value: str) -> str:
 def pool_name(value: str) -> str:
     """The pool that a request names; empty is legal and means the default one."""
     return name("pool", value) if value else value
+
+
+def new_geometry(pool: str, total_blocks: int, block_size: int, device_id: int) -> Geometry:
+    """What a new pool is to be; a block size of zero means the usual one."""
+    if not 1 <= total_blocks <= BLOCKS_MAX:
+        raise InvalidField("total_blocks", total_blocks, f"must be from 1 to {BLOCKS_MAX}")
+    if block_size > BLOCK_SIZE_MAX:
+        raise InvalidField("block_size", block_size, f"must be from 1 to {BLOCK_SIZE_MAX}")
+    return Geometry(name("pool", pool), total_blocks, block_size or BLOCK_SIZE, device_id)
+
+
+def quarantine_ms(wish: Duration | None) -> int | None:
+    """How long a new pool's blocks are to wait in quarantine, in milliseconds; None: as usual."""
+    if wish is None:
+        return None
+    seconds = _seconds("quarantine", wish)
+    if seconds > QUARANTINE_MAX:
+        raise InvalidField("quarantine", f"{seconds} s", f"must be at most {QUARANTINE_MAX} s")
+    return round(seconds * 1000)
 
 
 def engine_name(value: str) -> str:
@@ -110,6 +131,37 @@ def page_token(value: str) -> tuple[str, int] | None:
     if not (separator and plain and int(sequence_id) < _UINT64_LIMIT and _NAME.fullmatch(engine)):
         raise InvalidField("page_token", value, "is none that this server gave")
     return engine, int(sequence_id)
+
+
+def engine_token(value: str) -> tuple[str, str] | None:
+    """The last row (pool, engine) of the page before; None for the first page."""
+    if not value:
+        return None
+    engine, _, pool = value.partition("@")
+    if not (_NAME.fullmatch(engine) and _NAME.fullmatch(pool)):
+        raise InvalidField("page_token", value, "is none that this server gave")
+    return pool, engine
+
+
+def block_token(value: str) -> int:
+    """The last block that the page before looked at; -1 for the first page."""
+    if not value:
+        return -1
+    if not (value.isascii() and value.isdigit() and len(value) <= 10):
+        raise InvalidField("page_token", value, "is none that this server gave")
+    return int(value)
+
+
+def block_numbers(values: Sequence[int], total_blocks: int, limits: RequestLimits) -> list[int]:
+    """The blocks that a listing is narrowed to, in ascending order, each once."""
+    if len(values) > limits.page_size_max:
+        raise RequestLimit("block_numbers", len(values), "page_size_max", limits.page_size_max)
+    for row, number in enumerate(values):
+        if number >= total_blocks:
+            raise InvalidField(
+                f"block_numbers[{row}]", number, f"must be below the pool's {total_blocks} blocks"
+            )
+    return sorted(set(values))
 
 
 def step_columns(

@@ -20,6 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
+from kvblock_service.access import LoginFailures
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolState
 from kvblock_service.rpc.observe import Applied
@@ -180,6 +181,18 @@ def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
         by_pool(lambda state: [(sum(1 for engine in state.engines if engine.epoch), {})]),
         "{lease}",
         "Engines that have a lease.",
+    )
+
+
+def show_logins(meter: Meter, failures: LoginFailures) -> None:
+    """Let failed logins be read by the meter's readers; each reason is there from the start."""
+
+    def callback(_: CallbackOptions) -> Iterable[Observation]:
+        for failure, count in failures.counts.items():
+            yield Observation(count, {"reason": failure.name})
+
+    meter.create_observable_counter(
+        "kvblock.login.failures", [callback], "{login}", "Failed logins, by reason."
     )
 
 

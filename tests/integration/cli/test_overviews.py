@@ -24,18 +24,28 @@ def test_stats(console: Console) -> None:
     console.out("allocate", 11, 65, "--engine", "a", expect=1)
     text = console.out("stats")
     assert rows(text) == [
-        ["POOL", "TOTAL", "FREE", "HELD", "USE", "SEQUENCES", "WAITING"],
-        ["main", "64", "62", "2", "3.1", "%", "1", "0"],
-        ["small", "3", "3", "0", "0.0", "%", "0", "0"],
-        ["wide", "2,147,483,647", "2,147,483,647", "0", "0.0", "%", "0", "0"],
+        ["POOL", "TOTAL", "FREE", "HELD", "QUARANTINE", "USE", "SEQUENCES", "WAITING"],
+        ["main", "64", "62", "2", "0", "3.1", "%", "1", "0"],
+        ["small", "3", "3", "0", "0", "0.0", "%", "0", "0"],
+        ["wide", "2,147,483,647", "2,147,483,647", "0", "0", "0.0", "%", "0", "0"],
         [],
-        ["POOL", "ALLOCATED", "FREED", "REFUSED", "BLOCK", "SIZE", "DEVICE"],
-        ["main", "2", "0", "1", "16", "7"],
-        ["small", "0", "0", "0", "16", "0"],
-        ["wide", "0", "0", "0", "16", "0"],
+        [
+            "POOL",
+            "ALLOCATED",
+            "FREED",
+            "RECLAIMED",
+            "EXPIRED",
+            "REFUSED",
+            "BLOCK",
+            "SIZE",
+            "DEVICE",
+        ],
+        ["main", "2", "0", "0", "0", "1", "16", "7"],
+        ["small", "0", "0", "0", "0", "0", "16", "0"],
+        ["wide", "0", "0", "0", "0", "0", "16", "0"],
         [],
-        ["POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "SESSION"],
-        ["main", "a", "2", "3.1", "%", "1", "none"],
+        ["POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "EPOCH", "LEASE"],
+        ["main", "a", "2", "3.1", "%", "1", "-", "none"],
     ]
     assert max(map(len, text.splitlines())) <= 80
 
@@ -138,8 +148,8 @@ def test_a_reader_that_goes_away_ends_a_listing_quietly(console: Console) -> Non
 def test_audit(console: Console) -> None:
     console.out("allocate", 10, 2)
     assert rows(console.out("audit", "--pool", "main")) == [
-        ["POOL", "RESULT", "TOTAL", "FREE", "HELD", "SEQUENCES"],
-        ["main", "clean", "64", "62", "2", "1"],
+        ["POOL", "RESULT", "TOTAL", "FREE", "HELD", "QUARANTINE", "SEQUENCES"],
+        ["main", "clean", "64", "62", "2", "0", "1"],
     ]
     answer = json.loads(console.out("audit", "--json"))
     assert set(answer) == names(admin_pb2.AuditResponse)

@@ -12,7 +12,7 @@ PAIRS = [
     pytest.param(kvblock.Session, kvblock.AsyncSession, id="session"),
     pytest.param(kvblock.EngineLease, kvblock.AsyncEngineLease, id="lease"),
 ]
-NOT_AWAITED = {"session", "list_sequences"}
+NOT_AWAITED = {"session", "list_sequences", "list_engines", "list_blocks"}
 
 
 def public(kind: type) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from kvblock.errors import (
     InvalidArgumentError,
     KVBlockError,
     NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from kvblock.failures import error_of_status
@@ -48,6 +51,9 @@ def info(reason: str, domain: str = "kvblock.v1", **metadata: str) -> ErrorInfo:
         (grpc.StatusCode.FAILED_PRECONDITION, FailedPreconditionError),
         (grpc.StatusCode.UNAVAILABLE, UnavailableError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
+        (grpc.StatusCode.UNAUTHENTICATED, UnauthenticatedError),
+        (grpc.StatusCode.PERMISSION_DENIED, PermissionDeniedError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, KVBlockError),
         (grpc.StatusCode.INTERNAL, KVBlockError),
         (grpc.StatusCode.UNIMPLEMENTED, KVBlockError),
     ],
@@ -142,3 +148,12 @@ def test_details_that_are_not_ours(details: Trailers) -> None:
 )
 def test_standard_messages_may_be_imported_too(imports: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", imports], check=True)
+
+
+def test_a_rate_limit_is_told_by_its_reason() -> None:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    details = trailers(info("RATE_LIMITED"), RetryInfo(retry_delay=Duration(nanos=250_000_000)))
+    error = error_of_status(code, "text", details, "host:1")
+    assert isinstance(error, RateLimitedError)
+    assert error.retry_after == 0.25
+    assert type(error_of_status(code, "text", trailers(info("OTHER")), "host:1")) is KVBlockError

@@ -45,6 +45,8 @@ def test_enums(ours: type[Enum], theirs: EnumTypeWrapper, prefix: str) -> None:
         (results.LeaseGranted, pb.Lease),
         (results.PoolInfo, admin_pb2.Pool),
         (results.SequenceInfo, admin_pb2.SequenceInfo),
+        (results.EngineInfo, admin_pb2.EngineInfo),
+        (results.BlockInfo, admin_pb2.BlockInfo),
         (results.AuditReport, admin_pb2.AuditReport),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kvblock_service.config import ConfigError, ServerConfig, load_config
 from kvblock_service.config.addresses import is_loopback, listen_address
+from kvblock_service.config.values import group_number, user_number
 
 POOL = "main:total=8"
 SOCKET = "unix:/tmp/kv.sock"
@@ -161,14 +162,60 @@ def test_addresses_differ() -> None:
 )
 def test_what_others_can_reach_must_be_permitted(address: str) -> None:
     assert not is_loopback(address)
-    said = (
-        "is open to other machines, and nothing protects it; use a loopback address, or permit it"
-        " with --insecure"
-    )
-    assert problem(listen=[address]) == f"--listen {address}: {said}"
-    assert problem(metrics_listen=address) == f"--metrics-listen {address}: {said}"
+    begin = "is open to other machines, and nothing protects it; use a loopback address,"
+    end = "or permit it with --insecure"
+    tls = "give tls_cert and tls_key,"
+    assert problem(listen=[address]) == f"--listen {address}: {begin} {tls} {end}"
+    assert problem(metrics_listen=address) == f"--metrics-listen {address}: {begin} {end}"
     config = load(listen=[SOCKET, address], metrics_listen="127.0.0.1:9464", insecure=True)
     assert config.exposed() == (address,)
+    assert config.unguarded() == ()
+
+
+def test_tls_protects_what_others_can_reach_but_not_the_metrics() -> None:
+    tls = {"tls_cert": "/cert", "tls_key": "/key"}
+    config = load(listen=["0.0.0.0:80", SOCKET], **tls)
+    assert (config.exposed(), config.unguarded()) == ((), ("0.0.0.0:80",))
+    for asks in ({"tls_client_ca": "/ca"}, {"access_file": "/access.toml"}):
+        assert load(listen=["0.0.0.0:80"], **tls, **asks).unguarded() == ()
+    assert problem(metrics_listen="0.0.0.0:80", **tls).startswith("--metrics-listen 0.0.0.0:80: is")
+    config = load(metrics_listen="0.0.0.0:80", insecure=True, **tls)
+    assert config.exposed() == ("0.0.0.0:80",)
+
+
+def test_a_certificate_goes_with_its_key() -> None:
+    assert problem(tls_cert="/cert") == "tls_key: not given; tls_cert needs its key"
+    assert problem(tls_key="/key") == (
+        "--tls-key /key: goes with a certificate; give tls_cert, too"
+    )
+    assert problem(tls_client_ca="/ca") == (
+        "--tls-client-ca /ca: goes with TLS; give tls_cert and tls_key, too"
+    )
+    assert problem(tls_cert="", tls_key="/key") == "--tls-cert : must be the path of a file"
+
+
+def test_paths_are_made_absolute() -> None:
+    assert load(access_file="access.toml").access_file == f"{Path.cwd()}/access.toml"
+
+
+@pytest.mark.parametrize(("written", "mode"), [("660", "0660"), ("0600", "0600"), ("000", "0000")])
+def test_modes_of_sockets(written: str, mode: str) -> None:
+    assert load(unix_mode=written).unix_mode == mode
+
+
+@pytest.mark.parametrize("written", ["rw", "1777", "0o660", "", "888", 0o660, 440, True])
+def test_wrong_modes_of_sockets(written: object) -> None:
+    assert "must be a text of three octal digits, such as 0660" in problem(unix_mode=written)
+
+
+def test_users_and_groups_of_sockets() -> None:
+    config = load(unix_owner="root", unix_group=0)
+    assert (config.unix_owner, config.unix_group) == ("root", "0")
+    assert (user_number("root"), group_number("17")) == (0, 17)
+    for setting, kind in (("unix_owner", "user"), ("unix_group", "group")):
+        for written in ("no-such-name", "-1", "9999999999", "", True, 1.5):
+            said = f"must be the name or the number of a {kind} of this machine"
+            assert said in problem(**{setting: written})
 
 
 def test_metrics_are_served_over_tcp_only() -> None:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import Address, Engine, Json, Pool, SequenceId, Timeout, connect
+from kvblock.cli.options import (
+    Address,
+    Engine,
+    Json,
+    Pool,
+    SequenceId,
+    Timeout,
+    connect,
+    with_credentials,
+)
 from kvblock.cli.output import console, number, plain, print_json
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]kvblock can-allocate 64 && echo enough[/]")(can_allocate)
 
 
+@with_credentials
 def allocate(
     sequence_id: SequenceId,
     num_blocks: NumBlocks = 1,
@@ -66,6 +76,7 @@ def allocate(
         raise typer.Exit(REFUSED)
 
 
+@with_credentials
 def free(
     sequence_id: SequenceId,
     pool: Pool = "",
@@ -86,6 +97,7 @@ def free(
         console().print(f"freed {counted(freed)}")
 
 
+@with_credentials
 def block_table(
     sequence_id: SequenceId,
     pool: Pool = "",
@@ -108,6 +120,7 @@ def block_table(
     console().print(" ".join(map(str, answer.block_numbers)))
 
 
+@with_credentials
 def can_allocate(
     num_blocks: NumBlocks = 1,
     pool: Pool = "",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 
 from rich.console import Console
@@ -58,6 +58,17 @@ def print_json(value: object, *, one_line: bool = False) -> None:
     spread = sys.stdout.isatty() and not one_line
     sys.stdout.write(json.dumps(value, indent=2 if spread else None, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+def print_json_rows(name: str, rows: Iterator[object]) -> None:
+    """Print one JSON object that has a list, row by row as they come."""
+    first = next(rows, None)
+    sys.stdout.write(f'{{"{name}": [')
+    if first is not None:
+        sys.stdout.write(json.dumps(plain(first), ensure_ascii=False))
+    for row in rows:
+        sys.stdout.write(f",\n{json.dumps(plain(row), ensure_ascii=False)}")
+    sys.stdout.write("]}\n")
 
 
 def table(*columns: str, left: int = 1) -> Table:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from kvblock_service.config import LoadedConfig
 
 _NOT_SETTINGS = ("config_file", "check", "as_json")
-_POOLS, _BEHAVIOUR, _LIMITS = "Pools and addresses", "Behaviour", "Limits"
+_POOLS, _ACCESS = "Pools and addresses", "Access"
+_BEHAVIOUR, _LIMITS = "Behaviour", "Limits"
 
 
 def _flag(metavar: str, help_text: str, panel: str, *names: str) -> Any:
@@ -68,10 +69,31 @@ Insecure = Annotated[
     bool | None,
     typer.Option(
         "--insecure",
-        help="Permit addresses that other machines can reach, without any protection.",
-        rich_help_panel=_POOLS,
+        help="Permit addresses that other machines can reach without TLS.",
+        rich_help_panel=_ACCESS,
         show_default=False,
     ),
+]
+TlsCert = Annotated[
+    str | None,
+    _flag("FILE", "The certificate of the TCP addresses, with its chain, PEM.", _ACCESS),
+]
+TlsKey = Annotated[str | None, _flag("FILE", "The certificate's key, PEM.", _ACCESS)]
+TlsClientCa = Annotated[
+    str | None, _flag("FILE", "Authorities whose certificates clients have to show, PEM.", _ACCESS)
+]
+AccessFile = Annotated[
+    str | None,
+    _flag("FILE", "Who may do what, TOML. [dim]\\[default: everybody everything][/]", _ACCESS),
+]
+UnixMode = Annotated[
+    str | None, _flag("MODE", "Of Unix sockets. [dim]\\[default: 0600][/]", _ACCESS)
+]
+UnixOwner = Annotated[
+    str | None, _flag("USER", "Of Unix sockets. [dim]\\[default: the server's][/]", _ACCESS)
+]
+UnixGroup = Annotated[
+    str | None, _flag("GROUP", "Of Unix sockets. [dim]\\[default: the server's][/]", _ACCESS)
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -122,6 +144,23 @@ LeaseTtlMax = Annotated[
         "SECONDS", "The longest TTL that a lease may have. [dim]\\[default: 3600][/]", _BEHAVIOUR
     ),
 ]
+KeepaliveSeconds = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long a connection may be silent before a ping, and the ping unanswered."
+        " [dim]\\[default: 30][/]",
+        _BEHAVIOUR,
+    ),
+]
+SlowReaderSeconds = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long a session's client may leave an answer unread. [dim]\\[default: 30][/]",
+        _BEHAVIOUR,
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -140,6 +179,9 @@ SequencesPerStepMax = Annotated[
     str | None, _limit("Sequences that one step frees, and that it serves.", "65536")
 ]
 SequencesPerEngineMax = Annotated[str | None, _limit("Sequences of an engine.", "1048576")]
+PoolsMax = Annotated[
+    str | None, _limit("Pools of the server, for those who create one while it runs.", "64")
+]
 EnginesMax = Annotated[str | None, _limit("Engines in a pool.", "1024")]
 SessionsMax = Annotated[str | None, _limit("Sessions of the server.", "1024")]
 WaitQueueMax = Annotated[str | None, _limit("Allocations that wait in a pool.", "1024")]
@@ -148,6 +190,8 @@ RequestIdsMax = Annotated[
     str | None, _limit("Results of a pool that are remembered by request_id.", "65536")
 ]
 PageSizeMax = Annotated[str | None, _limit("Rows in a page of a listing.", "10000")]
+HealthWatchesMax = Annotated[str | None, _limit("Health watches at once.", "256")]
+ConcurrentCallsMax = Annotated[str | None, _limit("Calls that are served at once.", "4096")]
 
 
 def register(app: typer.Typer) -> None:
@@ -167,6 +211,13 @@ def serve(
     listen: Listen = None,
     metrics_listen: MetricsListen = None,
     insecure: Insecure = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    access_file: AccessFile = None,
+    unix_mode: UnixMode = None,
+    unix_owner: UnixOwner = None,
+    unix_group: UnixGroup = None,
     config_file: ConfigFile = None,
     check: Check = False,
     as_json: AsJson = False,
@@ -175,18 +226,23 @@ def serve(
     lease_ttl: LeaseTtl = None,
     lease_ttl_min: LeaseTtlMin = None,
     lease_ttl_max: LeaseTtlMax = None,
+    keepalive_seconds: KeepaliveSeconds = None,
+    slow_reader_seconds: SlowReaderSeconds = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,
     blocks_per_request_max: BlocksPerRequestMax = None,
     sequences_per_step_max: SequencesPerStepMax = None,
     sequences_per_engine_max: SequencesPerEngineMax = None,
+    pools_max: PoolsMax = None,
     engines_max: EnginesMax = None,
     sessions_max: SessionsMax = None,
     wait_queue_max: WaitQueueMax = None,
     max_wait_max: MaxWaitMax = None,
     page_size_max: PageSizeMax = None,
     request_ids_max: RequestIdsMax = None,
+    concurrent_calls_max: ConcurrentCallsMax = None,
+    health_watches_max: HealthWatchesMax = None,
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 
@@ -199,6 +255,7 @@ def serve(
     flags = {name: value for name, value in context.params.items() if name not in _NOT_SETTINGS}
     loaded = _load(flags, config_file)
     if check:
+        _read_files(loaded)
         _show(loaded, as_json=as_json)
         return
     from kvblock_service.main import run
@@ -223,6 +280,17 @@ def _load(flags: dict[str, object], config_file: Path | None) -> LoadedConfig:
         return load_with_sources(flags, config_file)
     except ConfigError as error:
         raise CommandError(USAGE, _all_problems(error.problems)) from None
+
+
+def _read_files(loaded: LoadedConfig) -> None:
+    """Find out whether the server could use its certificates and identities."""
+    from kvblock_service.access import AccessError
+    from kvblock_service.main import build_edge
+
+    try:
+        build_edge(loaded.config)
+    except AccessError as error:
+        raise CommandError(USAGE, str(error)) from None
 
 
 def _all_problems(problems: tuple[str, ...]) -> str:

@@ -16,7 +16,15 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from kvblock.cli.options import Address, AnyEngine, AnyPool, Json, Timeout, connect
+from kvblock.cli.options import (
+    Address,
+    AnyEngine,
+    AnyPool,
+    Json,
+    Timeout,
+    connect,
+    with_credentials,
+)
 from kvblock.cli.output import console, number, plain, print_json, share, table
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: [bold]kvblock stats --watch 0.5[/]")(stats)
 
 
+@with_credentials
 def stats(
     interval: Interval = None,
     watch: Watch = False,
@@ -102,13 +111,14 @@ def overview(answer: ServerStats) -> RenderableType:
 
 
 def _state(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table("POOL", "TOTAL", "FREE", "HELD", "USE", "SEQUENCES", "WAITING")
+    made = table("POOL", "TOTAL", "FREE", "HELD", "QUARANTINE", "USE", "SEQUENCES", "WAITING")
     for pool in pools:
         made.add_row(
             pool.pool,
             number(pool.total_blocks),
             number(pool.free_blocks),
             number(pool.held_blocks),
+            number(pool.quarantined_blocks),
             share(pool.held_blocks, pool.total_blocks),
             number(pool.sequences),
             number(pool.waiting),
@@ -117,12 +127,16 @@ def _state(pools: tuple[PoolStats, ...]) -> RenderableType:
 
 
 def _counters(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table("POOL", "ALLOCATED", "FREED", "REFUSED", "BLOCK SIZE", "DEVICE")
+    made = table(
+        "POOL", "ALLOCATED", "FREED", "RECLAIMED", "EXPIRED", "REFUSED", "BLOCK SIZE", "DEVICE"
+    )
     for pool in pools:
         made.add_row(
             pool.pool,
             number(pool.allocated_blocks_total),
             number(pool.freed_blocks_total),
+            number(pool.reclaimed_blocks_total),
+            number(pool.expired_leases_total),
             number(sum(pool.refusals.values())),
             number(pool.block_size),
             str(pool.device_id),
@@ -131,7 +145,7 @@ def _counters(pools: tuple[PoolStats, ...]) -> RenderableType:
 
 
 def _engines(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table("POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "SESSION", left=2)
+    made = table("POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "EPOCH", "LEASE", left=2)
     for pool in pools:
         for engine in pool.engines:
             made.add_row(
@@ -140,6 +154,7 @@ def _engines(pools: tuple[PoolStats, ...]) -> RenderableType:
                 number(engine.held_blocks),
                 share(engine.held_blocks, pool.total_blocks),
                 number(engine.sequences),
-                "attached" if engine.attached else "none",
+                str(engine.epoch) if engine.epoch else "-",
+                "none" if engine.lease_expires_in is None else f"{engine.lease_expires_in:.1f} s",
             )
     return made

@@ -5,8 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +20,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BlockState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BlockStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BLOCK_STATE_UNSPECIFIED: _BlockState.ValueType  # 0
+    """Never sent."""
+    BLOCK_STATE_FREE: _BlockState.ValueType  # 1
+    """Nobody has it, and somebody had it before."""
+    BLOCK_STATE_HELD: _BlockState.ValueType  # 2
+    """In a block table."""
+    BLOCK_STATE_QUARANTINED: _BlockState.ValueType  # 3
+    """It was taken from an engine that vanished, and waits before it is free."""
+    BLOCK_STATE_NEVER_USED: _BlockState.ValueType  # 4
+    """Nobody ever had it. It is free."""
+
+class BlockState(_BlockState, metaclass=_BlockStateEnumTypeWrapper):
+    """Where a block is."""
+
+BLOCK_STATE_UNSPECIFIED: BlockState.ValueType  # 0
+"""Never sent."""
+BLOCK_STATE_FREE: BlockState.ValueType  # 1
+"""Nobody has it, and somebody had it before."""
+BLOCK_STATE_HELD: BlockState.ValueType  # 2
+"""In a block table."""
+BLOCK_STATE_QUARANTINED: BlockState.ValueType  # 3
+"""It was taken from an engine that vanished, and waits before it is free."""
+BLOCK_STATE_NEVER_USED: BlockState.ValueType  # 4
+"""Nobody ever had it. It is free."""
+Global___BlockState: _TypeAlias = BlockState  # noqa: Y015
 
 @_typing.final
 class ListPoolsRequest(_message.Message):
@@ -61,7 +96,7 @@ Global___ListPoolsResponse: _TypeAlias = ListPoolsResponse  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
-    """A pool as it was configured."""
+    """A pool as it was configured or created."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -70,6 +105,7 @@ class Pool(_message.Message):
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Its name."""
     total_blocks: _builtins.int
@@ -80,6 +116,12 @@ class Pool(_message.Message):
     """The device whose memory the blocks number."""
     is_default: _builtins.bool
     """Whether requests that name no pool mean this one."""
+    @_builtins.property
+    def quarantine(self) -> _duration_pb2.Duration:
+        """How long the blocks of a vanished engine wait before they are free. Unset: as long as the TTL
+        of its lease.
+        """
+
     def __init__(
         self,
         *,
@@ -88,14 +130,430 @@ class Pool(_message.Message):
         block_size: _builtins.int = ...,
         device_id: _builtins.int = ...,
         is_default: _builtins.bool = ...,
+        quarantine: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quarantine", b"quarantine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "is_default", b"is_default", "pool", b"pool", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "is_default", b"is_default", "pool", b"pool", "quarantine", b"quarantine", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pool: _TypeAlias = Pool  # noqa: Y015
+
+@_typing.final
+class CreatePoolRequest(_message.Message):
+    """See KVBlockAdmin.CreatePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    TOTAL_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    QUARANTINE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Its name: 1 to 128 characters from `A-Z a-z 0-9 . _ -`. POOL_EXISTS when it is taken, also when
+    the pool is the same in everything; only a repeated request_id is answered again.
+    """
+    total_blocks: _builtins.int
+    """Blocks in it: 1 to 2^31 - 1."""
+    block_size: _builtins.int
+    """Token slots per block: 1 to 65,536; 0: 16."""
+    device_id: _builtins.int
+    """The device whose memory the blocks number."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat, as in KVBlockService. The server remembers the last 1,024 calls
+    that made or deleted pools.
+    """
+    @_builtins.property
+    def quarantine(self) -> _duration_pb2.Duration:
+        """How long the blocks of a vanished engine wait before they are free: up to a day. Unset: as long
+        as the TTL of its lease.
+        """
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        total_blocks: _builtins.int = ...,
+        block_size: _builtins.int = ...,
+        device_id: _builtins.int = ...,
+        quarantine: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quarantine", b"quarantine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "pool", b"pool", "quarantine", b"quarantine", "request_id", b"request_id", "total_blocks", b"total_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreatePoolRequest: _TypeAlias = CreatePoolRequest  # noqa: Y015
+
+@_typing.final
+class CreatePoolResponse(_message.Message):
+    """See KVBlockAdmin.CreatePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pool(self) -> Global___Pool:
+        """The new pool."""
+
+    def __init__(
+        self,
+        *,
+        pool: Global___Pool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreatePoolResponse: _TypeAlias = CreatePoolResponse  # noqa: Y015
+
+@_typing.final
+class DeletePoolRequest(_message.Message):
+    """See KVBlockAdmin.DeletePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Its name; empty is an error: what is to be deleted has to be named."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat, as in CreatePool."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePoolRequest: _TypeAlias = DeletePoolRequest  # noqa: Y015
+
+@_typing.final
+class DeletePoolResponse(_message.Message):
+    """See KVBlockAdmin.DeletePool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePoolResponse: _TypeAlias = DeletePoolResponse  # noqa: Y015
+
+@_typing.final
+class ListEnginesRequest(_message.Message):
+    """See KVBlockAdmin.ListEngines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Only this pool; empty: every pool."""
+    page_size: _builtins.int
+    """Rows wanted; 0: 100. At most the server's `page_size_max`."""
+    page_token: _builtins.str
+    """Empty for the first page, then next_page_token of the page before. Engines that come or go
+    between two pages do not shift the others.
+    """
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnginesRequest: _TypeAlias = ListEnginesRequest  # noqa: Y015
+
+@_typing.final
+class ListEnginesResponse(_message.Message):
+    """See KVBlockAdmin.ListEngines."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENGINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty when this is the last."""
+    @_builtins.property
+    def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineInfo]:
+        """One page of engines."""
+
+    def __init__(
+        self,
+        *,
+        engines: _abc.Iterable[Global___EngineInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engines", b"engines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnginesResponse: _TypeAlias = ListEnginesResponse  # noqa: Y015
+
+@_typing.final
+class EngineInfo(_message.Message):
+    """An engine in one pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    HELD_BLOCKS_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    HAS_STREAM_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool's name."""
+    engine: _builtins.str
+    """The engine's name."""
+    epoch: _builtins.int
+    """The epoch of its lease; 0 without one."""
+    held_blocks: _builtins.int
+    """Blocks in its tables."""
+    sequences: _builtins.int
+    """Its sequences."""
+    has_stream: _builtins.bool
+    """Whether a Session stream is open under its lease."""
+    @_builtins.property
+    def lease_expires_in(self) -> _duration_pb2.Duration:
+        """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        lease_expires_in: _duration_pb2.Duration | None = ...,
+        held_blocks: _builtins.int = ...,
+        sequences: _builtins.int = ...,
+        has_stream: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineInfo: _TypeAlias = EngineInfo  # noqa: Y015
+
+@_typing.final
+class ReclaimEngineRequest(_message.Message):
+    """See KVBlockAdmin.ReclaimEngine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool; empty: the default pool."""
+    engine: _builtins.str
+    """The engine; empty: `default`. ENGINE_NOT_FOUND when it has neither a sequence nor a lease."""
+    epoch: _builtins.int
+    """Only if this is the epoch of its lease, else STALE_EPOCH; 0: whatever its epoch is."""
+    request_id: _builtins.str
+    """Makes the call safe to repeat, as in KVBlockService."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReclaimEngineRequest: _TypeAlias = ReclaimEngineRequest  # noqa: Y015
+
+@_typing.final
+class ReclaimEngineResponse(_message.Message):
+    """See KVBlockAdmin.ReclaimEngine."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECLAIMED_BLOCKS_FIELD_NUMBER: _builtins.int
+    reclaimed_blocks: _builtins.int
+    """Blocks that were taken from it."""
+    def __init__(
+        self,
+        *,
+        reclaimed_blocks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reclaimed_blocks", b"reclaimed_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReclaimEngineResponse: _TypeAlias = ReclaimEngineResponse  # noqa: Y015
+
+@_typing.final
+class ListBlocksRequest(_message.Message):
+    """See KVBlockAdmin.ListBlocks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool; empty: the default pool."""
+    engine: _builtins.str
+    """Only blocks that this engine holds, or that it lost and that are in quarantine; empty: any."""
+    page_size: _builtins.int
+    """Blocks to look at; 0: 100. At most the server's `page_size_max`."""
+    page_token: _builtins.str
+    """Empty for the first page, then next_page_token of the page before."""
+    @_builtins.property
+    def block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only these blocks, at most the server's `page_size_max`; empty: all that were ever used."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___BlockState.ValueType]:
+        """Only blocks in one of these states; empty: any."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        block_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        states: _abc.Iterable[Global___BlockState.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "engine", b"engine", "page_size", b"page_size", "page_token", b"page_token", "pool", b"pool", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlocksRequest: _TypeAlias = ListBlocksRequest  # noqa: Y015
+
+@_typing.final
+class ListBlocksResponse(_message.Message):
+    """See KVBlockAdmin.ListBlocks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty when this is the last."""
+    revision: _builtins.int
+    """The pool's revision when the page was made."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___BlockInfo]:
+        """One page of blocks. With a filter it may have fewer rows than were asked for, or none, and not
+        be the last.
+        """
+
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[Global___BlockInfo] | None = ...,
+        next_page_token: _builtins.str = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBlocksResponse: _TypeAlias = ListBlocksResponse  # noqa: Y015
+
+@_typing.final
+class BlockInfo(_message.Message):
+    """One block. Its engine, `since` and `trace_id` are those of the last grant, also when it is free
+    again; they are unset when it was never used.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_NUMBER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    QUARANTINE_ENDS_IN_FIELD_NUMBER: _builtins.int
+    block_number: _builtins.int
+    """Its number."""
+    state: Global___BlockState.ValueType
+    """Where it is."""
+    engine: _builtins.str
+    """Who was granted it last: its holder while it is held, who lost it while it is in quarantine."""
+    sequence_id: _builtins.int
+    """The sequence whose table it is in. Unset unless it is held."""
+    trace_id: _builtins.str
+    """The trace of the call that was granted it, in hex; empty when it had none."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it was granted, by the server's wall clock."""
+
+    @_builtins.property
+    def quarantine_ends_in(self) -> _duration_pb2.Duration:
+        """When it will be free, as a time from now. Unset unless it is in quarantine."""
+
+    def __init__(
+        self,
+        *,
+        block_number: _builtins.int = ...,
+        state: Global___BlockState.ValueType = ...,
+        engine: _builtins.str = ...,
+        sequence_id: _builtins.int | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        trace_id: _builtins.str = ...,
+        quarantine_ends_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence_id", b"_sequence_id", "quarantine_ends_in", b"quarantine_ends_in", "sequence_id", b"sequence_id", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence_id", b"_sequence_id", "block_number", b"block_number", "engine", b"engine", "quarantine_ends_in", b"quarantine_ends_in", "sequence_id", b"sequence_id", "since", b"since", "state", b"state", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sequence_id: _TypeAlias = _typing.Literal["sequence_id"]  # noqa: Y015
+    _WhichOneofArgType__sequence_id: _TypeAlias = _typing.Literal["_sequence_id", b"_sequence_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sequence_id) -> _WhichOneofReturnType__sequence_id | None: ...
+
+Global___BlockInfo: _TypeAlias = BlockInfo  # noqa: Y015
 
 @_typing.final
 class ListSequencesRequest(_message.Message):
@@ -107,6 +565,7 @@ class ListSequencesRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WITH_BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -117,6 +576,10 @@ class ListSequencesRequest(_message.Message):
     """Empty for the first page, then next_page_token of the page before. Sequences that come or go
     between two pages do not shift the others.
     """
+    with_block_numbers: _builtins.bool
+    """Whether each row has its block numbers. A page then ends early, with the row that makes it hold
+    the server's `blocks_per_request_max` blocks.
+    """
     def __init__(
         self,
         *,
@@ -124,10 +587,11 @@ class ListSequencesRequest(_message.Message):
         engine: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        with_block_numbers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "page_size", b"page_size", "page_token", b"page_token", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "page_size", b"page_size", "page_token", b"page_token", "pool", b"pool", "with_block_numbers", b"with_block_numbers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,8 +605,11 @@ class ListSequencesResponse(_message.Message):
 
     SEQUENCES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Asks for the next page; empty when this is the last."""
+    revision: _builtins.int
+    """The pool's revision when the page was made: pages of one revision show one moment."""
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceInfo]:
         """One page of sequences."""
@@ -152,10 +619,11 @@ class ListSequencesResponse(_message.Message):
         *,
         sequences: _abc.Iterable[Global___SequenceInfo] | None = ...,
         next_page_token: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "revision", b"revision", "sequences", b"sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,22 +638,28 @@ class SequenceInfo(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
     NUM_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine that named it."""
     sequence_id: _builtins.int
     """Its id."""
     num_blocks: _builtins.int
     """Blocks in its table."""
+    @_builtins.property
+    def block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The blocks in table order; empty unless they were asked for."""
+
     def __init__(
         self,
         *,
         engine: _builtins.str = ...,
         sequence_id: _builtins.int = ...,
         num_blocks: _builtins.int = ...,
+        block_numbers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "num_blocks", b"num_blocks", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "engine", b"engine", "num_blocks", b"num_blocks", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,3 +762,37 @@ class AuditReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditReport: _TypeAlias = AuditReport  # noqa: Y015
+
+@_typing.final
+class DrainRequest(_message.Message):
+    """See KVBlockAdmin.Drain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainRequest: _TypeAlias = DrainRequest  # noqa: Y015
+
+@_typing.final
+class DrainResponse(_message.Message):
+    """See KVBlockAdmin.Drain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015

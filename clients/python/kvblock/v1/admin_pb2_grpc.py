@@ -42,6 +42,31 @@ class KVBlockAdminStub(object):
                 request_serializer=kvblock_dot_v1_dot_admin__pb2.ListPoolsRequest.SerializeToString,
                 response_deserializer=kvblock_dot_v1_dot_admin__pb2.ListPoolsResponse.FromString,
                 _registered_method=True)
+        self.CreatePool = channel.unary_unary(
+                '/kvblock.v1.KVBlockAdmin/CreatePool',
+                request_serializer=kvblock_dot_v1_dot_admin__pb2.CreatePoolRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_admin__pb2.CreatePoolResponse.FromString,
+                _registered_method=True)
+        self.DeletePool = channel.unary_unary(
+                '/kvblock.v1.KVBlockAdmin/DeletePool',
+                request_serializer=kvblock_dot_v1_dot_admin__pb2.DeletePoolRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_admin__pb2.DeletePoolResponse.FromString,
+                _registered_method=True)
+        self.ListEngines = channel.unary_unary(
+                '/kvblock.v1.KVBlockAdmin/ListEngines',
+                request_serializer=kvblock_dot_v1_dot_admin__pb2.ListEnginesRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_admin__pb2.ListEnginesResponse.FromString,
+                _registered_method=True)
+        self.ReclaimEngine = channel.unary_unary(
+                '/kvblock.v1.KVBlockAdmin/ReclaimEngine',
+                request_serializer=kvblock_dot_v1_dot_admin__pb2.ReclaimEngineRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_admin__pb2.ReclaimEngineResponse.FromString,
+                _registered_method=True)
+        self.ListBlocks = channel.unary_unary(
+                '/kvblock.v1.KVBlockAdmin/ListBlocks',
+                request_serializer=kvblock_dot_v1_dot_admin__pb2.ListBlocksRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_admin__pb2.ListBlocksResponse.FromString,
+                _registered_method=True)
         self.ListSequences = channel.unary_unary(
                 '/kvblock.v1.KVBlockAdmin/ListSequences',
                 request_serializer=kvblock_dot_v1_dot_admin__pb2.ListSequencesRequest.SerializeToString,
@@ -51,6 +76,11 @@ class KVBlockAdminStub(object):
                 '/kvblock.v1.KVBlockAdmin/Audit',
                 request_serializer=kvblock_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
                 response_deserializer=kvblock_dot_v1_dot_admin__pb2.AuditResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/kvblock.v1.KVBlockAdmin/Drain',
+                request_serializer=kvblock_dot_v1_dot_admin__pb2.DrainRequest.SerializeToString,
+                response_deserializer=kvblock_dot_v1_dot_admin__pb2.DrainResponse.FromString,
                 _registered_method=True)
 
 
@@ -62,6 +92,49 @@ class KVBlockAdminServicer(object):
 
     def ListPools(self, request, context):
         """The pools of this server, in order of their names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreatePool(self, request, context):
+        """Makes a pool. It is there until it is deleted or, without a journal, the server ends.
+
+        Which pool requests mean that name none is settled when the server starts: a pool that is made
+        later never becomes the default one, except under the default pool's own name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePool(self, request, context):
+        """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+        has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+        comes back, empty, when the server starts again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEngines(self, request, context):
+        """The engines that have a sequence or a lease, page by page, in order of pool and engine name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReclaimEngine(self, request, context):
+        """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
+        with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+        gone, but nothing keeps it from allocating anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBlocks(self, request, context):
+        """The blocks of a pool and who has them, page by page, in order of their numbers. Takes time in
+        proportion to the blocks of the engines on the page; the pool waits meanwhile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +155,14 @@ class KVBlockAdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Begins the same drain as SIGTERM: the server takes no new work, answers what it is doing, and
+        ends. A second call is answered like any other while it drains: DRAINING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KVBlockAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,6 +170,31 @@ def add_KVBlockAdminServicer_to_server(servicer, server):
                     servicer.ListPools,
                     request_deserializer=kvblock_dot_v1_dot_admin__pb2.ListPoolsRequest.FromString,
                     response_serializer=kvblock_dot_v1_dot_admin__pb2.ListPoolsResponse.SerializeToString,
+            ),
+            'CreatePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreatePool,
+                    request_deserializer=kvblock_dot_v1_dot_admin__pb2.CreatePoolRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_admin__pb2.CreatePoolResponse.SerializeToString,
+            ),
+            'DeletePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePool,
+                    request_deserializer=kvblock_dot_v1_dot_admin__pb2.DeletePoolRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_admin__pb2.DeletePoolResponse.SerializeToString,
+            ),
+            'ListEngines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEngines,
+                    request_deserializer=kvblock_dot_v1_dot_admin__pb2.ListEnginesRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_admin__pb2.ListEnginesResponse.SerializeToString,
+            ),
+            'ReclaimEngine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReclaimEngine,
+                    request_deserializer=kvblock_dot_v1_dot_admin__pb2.ReclaimEngineRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_admin__pb2.ReclaimEngineResponse.SerializeToString,
+            ),
+            'ListBlocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBlocks,
+                    request_deserializer=kvblock_dot_v1_dot_admin__pb2.ListBlocksRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_admin__pb2.ListBlocksResponse.SerializeToString,
             ),
             'ListSequences': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSequences,
@@ -99,6 +205,11 @@ def add_KVBlockAdminServicer_to_server(servicer, server):
                     servicer.Audit,
                     request_deserializer=kvblock_dot_v1_dot_admin__pb2.AuditRequest.FromString,
                     response_serializer=kvblock_dot_v1_dot_admin__pb2.AuditResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=kvblock_dot_v1_dot_admin__pb2.DrainRequest.FromString,
+                    response_serializer=kvblock_dot_v1_dot_admin__pb2.DrainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +242,141 @@ class KVBlockAdmin(object):
             '/kvblock.v1.KVBlockAdmin/ListPools',
             kvblock_dot_v1_dot_admin__pb2.ListPoolsRequest.SerializeToString,
             kvblock_dot_v1_dot_admin__pb2.ListPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreatePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockAdmin/CreatePool',
+            kvblock_dot_v1_dot_admin__pb2.CreatePoolRequest.SerializeToString,
+            kvblock_dot_v1_dot_admin__pb2.CreatePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockAdmin/DeletePool',
+            kvblock_dot_v1_dot_admin__pb2.DeletePoolRequest.SerializeToString,
+            kvblock_dot_v1_dot_admin__pb2.DeletePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEngines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockAdmin/ListEngines',
+            kvblock_dot_v1_dot_admin__pb2.ListEnginesRequest.SerializeToString,
+            kvblock_dot_v1_dot_admin__pb2.ListEnginesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReclaimEngine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockAdmin/ReclaimEngine',
+            kvblock_dot_v1_dot_admin__pb2.ReclaimEngineRequest.SerializeToString,
+            kvblock_dot_v1_dot_admin__pb2.ReclaimEngineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBlocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockAdmin/ListBlocks',
+            kvblock_dot_v1_dot_admin__pb2.ListBlocksRequest.SerializeToString,
+            kvblock_dot_v1_dot_admin__pb2.ListBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -185,6 +431,33 @@ class KVBlockAdmin(object):
             '/kvblock.v1.KVBlockAdmin/Audit',
             kvblock_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
             kvblock_dot_v1_dot_admin__pb2.AuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kvblock.v1.KVBlockAdmin/Drain',
+            kvblock_dot_v1_dot_admin__pb2.DrainRequest.SerializeToString,
+            kvblock_dot_v1_dot_admin__pb2.DrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

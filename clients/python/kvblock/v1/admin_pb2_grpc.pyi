@@ -38,11 +38,37 @@ class KVBlockAdminStub:
     def __new__(cls, channel: _aio.Channel) -> KVBlockAdminAsyncStub: ...
     ListPools: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPoolsRequest, _admin_pb2.ListPoolsResponse]
     """The pools of this server, in order of their names."""
+    CreatePool: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreatePoolRequest, _admin_pb2.CreatePoolResponse]
+    """Makes a pool. It is there until it is deleted or, without a journal, the server ends.
+
+    Which pool requests mean that name none is settled when the server starts: a pool that is made
+    later never becomes the default one, except under the default pool's own name.
+    """
+    DeletePool: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DeletePoolRequest, _admin_pb2.DeletePoolResponse]
+    """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+    has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+    comes back, empty, when the server starts again.
+    """
+    ListEngines: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEnginesRequest, _admin_pb2.ListEnginesResponse]
+    """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
+    ReclaimEngine: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReclaimEngineRequest, _admin_pb2.ReclaimEngineResponse]
+    """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
+    with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+    gone, but nothing keeps it from allocating anew.
+    """
+    ListBlocks: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListBlocksRequest, _admin_pb2.ListBlocksResponse]
+    """The blocks of a pool and who has them, page by page, in order of their numbers. Takes time in
+    proportion to the blocks of the engines on the page; the pool waits meanwhile.
+    """
     ListSequences: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListSequencesRequest, _admin_pb2.ListSequencesResponse]
     """The sequences of a pool, page by page, in order of engine name and sequence id."""
     Audit: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditResponse]
     """Recounts every block of the pools from their tables and free lists and reports what does not
     add up. Takes time in proportion to the blocks ever used; the pool waits meanwhile.
+    """
+    Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]
+    """Begins the same drain as SIGTERM: the server takes no new work, answers what it is doing, and
+    ends. A second call is answered like any other while it drains: DRAINING.
     """
 
 @_typing.type_check_only
@@ -55,11 +81,37 @@ class KVBlockAdminAsyncStub(KVBlockAdminStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPools: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPoolsRequest, _admin_pb2.ListPoolsResponse]  # type: ignore[assignment]
     """The pools of this server, in order of their names."""
+    CreatePool: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreatePoolRequest, _admin_pb2.CreatePoolResponse]  # type: ignore[assignment]
+    """Makes a pool. It is there until it is deleted or, without a journal, the server ends.
+
+    Which pool requests mean that name none is settled when the server starts: a pool that is made
+    later never becomes the default one, except under the default pool's own name.
+    """
+    DeletePool: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeletePoolRequest, _admin_pb2.DeletePoolResponse]  # type: ignore[assignment]
+    """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+    has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+    comes back, empty, when the server starts again.
+    """
+    ListEngines: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEnginesRequest, _admin_pb2.ListEnginesResponse]  # type: ignore[assignment]
+    """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
+    ReclaimEngine: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReclaimEngineRequest, _admin_pb2.ReclaimEngineResponse]  # type: ignore[assignment]
+    """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
+    with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+    gone, but nothing keeps it from allocating anew.
+    """
+    ListBlocks: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListBlocksRequest, _admin_pb2.ListBlocksResponse]  # type: ignore[assignment]
+    """The blocks of a pool and who has them, page by page, in order of their numbers. Takes time in
+    proportion to the blocks of the engines on the page; the pool waits meanwhile.
+    """
     ListSequences: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListSequencesRequest, _admin_pb2.ListSequencesResponse]  # type: ignore[assignment]
     """The sequences of a pool, page by page, in order of engine name and sequence id."""
     Audit: _aio.UnaryUnaryMultiCallable[_admin_pb2.AuditRequest, _admin_pb2.AuditResponse]  # type: ignore[assignment]
     """Recounts every block of the pools from their tables and free lists and reports what does not
     add up. Takes time in proportion to the blocks ever used; the pool waits meanwhile.
+    """
+    Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]  # type: ignore[assignment]
+    """Begins the same drain as SIGTERM: the server takes no new work, answers what it is doing, and
+    ends. A second call is answered like any other while it drains: DRAINING.
     """
 
 class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +129,58 @@ class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
         """The pools of this server, in order of their names."""
 
     @_abc_1.abstractmethod
+    def CreatePool(
+        self,
+        request: _admin_pb2.CreatePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.CreatePoolResponse, _abc.Awaitable[_admin_pb2.CreatePoolResponse]]:
+        """Makes a pool. It is there until it is deleted or, without a journal, the server ends.
+
+        Which pool requests mean that name none is settled when the server starts: a pool that is made
+        later never becomes the default one, except under the default pool's own name.
+        """
+
+    @_abc_1.abstractmethod
+    def DeletePool(
+        self,
+        request: _admin_pb2.DeletePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DeletePoolResponse, _abc.Awaitable[_admin_pb2.DeletePoolResponse]]:
+        """Deletes a pool, the default one too. While a block of it is held or in quarantine, an engine
+        has a lease in it or an Allocate waits in it, POOL_HELD. A pool of the server's configuration
+        comes back, empty, when the server starts again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEngines(
+        self,
+        request: _admin_pb2.ListEnginesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListEnginesResponse, _abc.Awaitable[_admin_pb2.ListEnginesResponse]]:
+        """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
+
+    @_abc_1.abstractmethod
+    def ReclaimEngine(
+        self,
+        request: _admin_pb2.ReclaimEngineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ReclaimEngineResponse, _abc.Awaitable[_admin_pb2.ReclaimEngineResponse]]:
+        """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
+        with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+        gone, but nothing keeps it from allocating anew.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBlocks(
+        self,
+        request: _admin_pb2.ListBlocksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ListBlocksResponse, _abc.Awaitable[_admin_pb2.ListBlocksResponse]]:
+        """The blocks of a pool and who has them, page by page, in order of their numbers. Takes time in
+        proportion to the blocks of the engines on the page; the pool waits meanwhile.
+        """
+
+    @_abc_1.abstractmethod
     def ListSequences(
         self,
         request: _admin_pb2.ListSequencesRequest,
@@ -92,6 +196,16 @@ class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.AuditResponse, _abc.Awaitable[_admin_pb2.AuditResponse]]:
         """Recounts every block of the pools from their tables and free lists and reports what does not
         add up. Takes time in proportion to the blocks ever used; the pool waits meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _admin_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DrainResponse, _abc.Awaitable[_admin_pb2.DrainResponse]]:
+        """Begins the same drain as SIGTERM: the server takes no new work, answers what it is doing, and
+        ends. A second call is answered like any other while it drains: DRAINING.
         """
 
 def add_KVBlockAdminServicer_to_server(servicer: KVBlockAdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kvblock/v1/errors.proto\x12\nkvblock.v1*\xc9\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_REQUEST_LIMIT\x10\x02\x12\"\n\x1e\x45RROR_REASON_MALFORMED_MESSAGE\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_POOL_NOT_FOUND\x10\x04\x12#\n\x1f\x45RROR_REASON_SEQUENCE_NOT_FOUND\x10\x05\x12\x1c\n\x18\x45RROR_REASON_STATE_LIMIT\x10\x06\x12 \n\x1c\x45RROR_REASON_ENGINE_ATTACHED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_SESSION_STATE\x10\x08\x12\x18\n\x14\x45RROR_REASON_STEP_ID\x10\t\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\n\x12\x1c\n\x18\x45RROR_REASON_STALE_EPOCH\x10\x0b\x12\x1a\n\x16\x45RROR_REASON_ID_REUSED\x10\x0c\x12#\n\x1f\x45RROR_REASON_JOURNAL_UNWRITABLE\x10\rB$\n\nkvblock.v1P\x01Z\x14kvblock/v1;kvblockv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17kvblock/v1/errors.proto\x12\nkvblock.v1*\xa9\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_REQUEST_LIMIT\x10\x02\x12\"\n\x1e\x45RROR_REASON_MALFORMED_MESSAGE\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_POOL_NOT_FOUND\x10\x04\x12#\n\x1f\x45RROR_REASON_SEQUENCE_NOT_FOUND\x10\x05\x12\x1c\n\x18\x45RROR_REASON_STATE_LIMIT\x10\x06\x12 \n\x1c\x45RROR_REASON_ENGINE_ATTACHED\x10\x07\x12\x1e\n\x1a\x45RROR_REASON_SESSION_STATE\x10\x08\x12\x18\n\x14\x45RROR_REASON_STEP_ID\x10\t\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\n\x12\x1c\n\x18\x45RROR_REASON_STALE_EPOCH\x10\x0b\x12\x1a\n\x16\x45RROR_REASON_ID_REUSED\x10\x0c\x12#\n\x1f\x45RROR_REASON_JOURNAL_UNWRITABLE\x10\r\x12\x1c\n\x18\x45RROR_REASON_POOL_EXISTS\x10\x14\x12\x1a\n\x16\x45RROR_REASON_POOL_HELD\x10\x15\x12!\n\x1d\x45RROR_REASON_ENGINE_NOT_FOUND\x10\x16\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x1e\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x1f\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10 \x12\x1c\n\x18\x45RROR_REASON_SLOW_READER\x10!B$\n\nkvblock.v1P\x01Z\x14kvblock/v1;kvblockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nkvblock.v1P\001Z\024kvblock/v1;kvblockv1'
   _globals['_ERRORREASON']._serialized_start=40
-  _globals['_ERRORREASON']._serialized_end=497
+  _globals['_ERRORREASON']._serialized_end=721
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
     it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
+    ERROR_REASON_POOL_EXISTS: _ErrorReason.ValueType  # 20
+    """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
+    ERROR_REASON_POOL_HELD: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION: the pool cannot be deleted while it is in use. Metadata: `pool`,
+    `held_blocks`, `quarantined_blocks`, `leases`, `waiting`.
+    """
+    ERROR_REASON_ENGINE_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 30
+    """UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
+    or none that it knows. Metadata: `problem`.
+    """
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 31
+    """PERMISSION_DENIED: the caller is known and may not do this. Metadata: `identity`, `what`."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 32
+    """RESOURCE_EXHAUSTED: the caller has made as many calls as its identity may make for now. A
+    google.rpc.RetryInfo says when to try again. Metadata: `identity`, `limit`
+    (`calls_per_second`), `max`.
+    """
+    ERROR_REASON_SLOW_READER: _ErrorReason.ValueType  # 33
+    """ABORTED: a session's client did not read its answers, and was cut off. Every message that was
+    answered has been carried out. Metadata: `limit` (`slow_reader_seconds`), `max`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error answer carries a google.rpc.ErrorInfo with domain `kvblock.v1`
@@ -131,5 +154,28 @@ ERROR_REASON_JOURNAL_UNWRITABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
 kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
 it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
+"""
+ERROR_REASON_POOL_EXISTS: ErrorReason.ValueType  # 20
+"""ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
+ERROR_REASON_POOL_HELD: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION: the pool cannot be deleted while it is in use. Metadata: `pool`,
+`held_blocks`, `quarantined_blocks`, `leases`, `waiting`.
+"""
+ERROR_REASON_ENGINE_NOT_FOUND: ErrorReason.ValueType  # 22
+"""NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 30
+"""UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
+or none that it knows. Metadata: `problem`.
+"""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 31
+"""PERMISSION_DENIED: the caller is known and may not do this. Metadata: `identity`, `what`."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 32
+"""RESOURCE_EXHAUSTED: the caller has made as many calls as its identity may make for now. A
+google.rpc.RetryInfo says when to try again. Metadata: `identity`, `limit`
+(`calls_per_second`), `max`.
+"""
+ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 33
+"""ABORTED: a session's client did not read its answers, and was cut off. Every message that was
+answered has been carried out. Metadata: `limit` (`slow_reader_seconds`), `max`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -73,8 +73,14 @@ func methods() map[string]unary {
 		"kvblock.v1.KVBlockService/Stats":              of(service, serviceClient.Stats),
 		"kvblock.v1.KVBlockService/Step":               of(service, serviceClient.Step),
 		"kvblock.v1.KVBlockAdmin/ListPools":            of(admin, adminClient.ListPools),
+		"kvblock.v1.KVBlockAdmin/CreatePool":           of(admin, adminClient.CreatePool),
+		"kvblock.v1.KVBlockAdmin/DeletePool":           of(admin, adminClient.DeletePool),
+		"kvblock.v1.KVBlockAdmin/ListEngines":          of(admin, adminClient.ListEngines),
+		"kvblock.v1.KVBlockAdmin/ReclaimEngine":        of(admin, adminClient.ReclaimEngine),
+		"kvblock.v1.KVBlockAdmin/ListBlocks":           of(admin, adminClient.ListBlocks),
 		"kvblock.v1.KVBlockAdmin/ListSequences":        of(admin, adminClient.ListSequences),
 		"kvblock.v1.KVBlockAdmin/Audit":                of(admin, adminClient.Audit),
+		"kvblock.v1.KVBlockAdmin/Drain":                of(admin, adminClient.Drain),
 	}
 }
 

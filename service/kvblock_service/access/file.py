@@ -1,0 +1,199 @@
+"""The access file: a TOML file that lists identities.
+
+    unix = "token"                 # or "trusted" (the default), or the name of an identity
+
+    [[identity]]
+    name = "trainer"
+    token_sha256 = "…"             # or token = "…"; one, or a list of them
+    certificate = "trainer-*"      # a pattern, or a list of patterns
+    engines = ["trainer-*"]
+    pools = ["gpu0"]
+    admin = false
+    calls_per_second = 500
+
+Rules:
+- Only its owner, and a group that may read it, have access to it.
+- A problem names the entry, the key and what is legal; the value only where it cannot be a secret.
+- What is wrong anywhere makes the whole file unusable.
+"""
+
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, TomlConfigSettingsSource
+
+from kvblock_service.access.identities import LOCAL_OPERATOR, Identities, Identity, digest_of
+from kvblock_service.access.reloaded import AccessError, Reloaded
+from kvblock_service.config.values import name, truth
+
+TOKEN_CHARACTERS_MIN = 16
+"""Characters that a token has at least: a shorter one can be guessed."""
+
+TRUSTED, TOKEN = "trusted", "token"
+_RESERVED = (TRUSTED, TOKEN)
+_TOKEN = re.compile(r"[!-~]+")
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
+_RATE_MIN, _RATE_MAX = 0.01, 1_000_000.0
+_SHOWN = ("name", "unix", "engines", "pools", "certificate", "admin", "calls_per_second")
+_TOO_OPEN = stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
+
+
+def access_file(path: Path) -> Reloaded[Identities]:
+    """The identities of the file, read again when it changes.
+
+    Raises:
+        AccessError: it cannot be used; the text says all that is wrong, and shows no secret.
+
+    """
+    return Reloaded([path], lambda: _read(path))
+
+
+def _texts(value: object) -> list[str]:
+    entries = [value] if isinstance(value, str) else value
+    if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
+        return entries
+    raise ValueError("must be a text or a list of texts")
+
+
+def _token_digests(value: object) -> tuple[bytes, ...]:
+    for token in _texts(value):
+        if not _TOKEN.fullmatch(token) or len(token) < TOKEN_CHARACTERS_MIN:
+            raise ValueError(
+                f"must have at least {TOKEN_CHARACTERS_MIN} characters, printable ASCII without"
+                " blanks"
+            )
+    return tuple(digest_of(token) for token in _texts(value))
+
+
+def _given_digests(value: object) -> tuple[bytes, ...]:
+    for digest in _texts(value):
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError("must have 64 hexadecimal digits: the SHA-256 of the token alone")
+    return tuple(bytes.fromhex(digest) for digest in _texts(value))
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    for pattern in _texts(value):
+        if not _PATTERN.fullmatch(pattern):
+            raise ValueError(
+                "must be patterns of 1 to 128 characters from A-Z a-z 0-9 . _ - * ? [ ] !"
+            )
+    return tuple(_texts(value))
+
+
+def _certificates(value: object) -> tuple[str, ...]:
+    if not all(_texts(value)):
+        raise ValueError("must not be empty")
+    return tuple(_texts(value))
+
+
+def _identity_name(value: object) -> str:
+    if value in _RESERVED:
+        raise ValueError(f"must not be {' or '.join(_RESERVED)}, which mean something in `unix`")
+    return name(value)
+
+
+def _rate(value: object) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and _RATE_MIN <= value <= _RATE_MAX:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    raise ValueError(f"must be a number from {_RATE_MIN:g} to {_RATE_MAX:.0f}")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, BeforeValidator(_identity_name)]
+    token: Annotated[tuple[bytes, ...], BeforeValidator(_token_digests)] = ()
+    token_sha256: Annotated[tuple[bytes, ...], BeforeValidator(_given_digests)] = ()
+    certificate: Annotated[tuple[str, ...], BeforeValidator(_certificates)] = ()
+    engines: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = ()
+    pools: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = ()
+    admin: Annotated[bool, BeforeValidator(truth)] = False
+    calls_per_second: Annotated[float | None, BeforeValidator(_rate)] = None
+
+    def identity(self) -> Identity:
+        return Identity(
+            self.name,
+            self.token + self.token_sha256,
+            self.certificate,
+            self.engines,
+            self.pools,
+            self.admin,
+            self.calls_per_second,
+        )
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    unix: str = TRUSTED
+    identity: tuple[_Entry, ...] = ()
+
+
+def _read(path: Path) -> Identities:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & _TOO_OPEN:
+            raise AccessError(
+                f"access_file {path}: has mode {mode:04o}, with which others could read or change"
+                f" it; `chmod 600 {path}`, or 640 for a group"
+            )
+        path.open("rb").close()
+        found = TomlConfigSettingsSource(BaseSettings, path)()
+    except OSError as error:
+        raise AccessError(f"access_file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise AccessError(f"access_file {path}: no valid TOML: {error}") from None
+    try:
+        document = _Document.model_validate(found)
+    except ValidationError as error:
+        problems = [_sentence(details, found) for details in error.errors(include_url=False)]
+    else:
+        problems = list(_contradictions(document))
+    if problems:
+        raise AccessError(f"access_file {path}: " + "; ".join(problems))
+    identities = tuple(entry.identity() for entry in document.identity)
+    named = {identity.name: identity for identity in identities}
+    unix = {TRUSTED: LOCAL_OPERATOR, TOKEN: None} | named
+    return Identities(identities, unix[document.unix])
+
+
+def _contradictions(document: _Document) -> Iterable[str]:
+    names = [entry.name for entry in document.identity]
+    for repeated in sorted({one for one in names if names.count(one) > 1}):
+        yield f"there are two identities {repeated}"
+    if document.unix not in (*_RESERVED, *names):
+        yield f"unix = {document.unix!r} must be {TRUSTED}, {TOKEN} or the name of an identity"
+    owners: dict[bytes, str] = {}
+    for entry in document.identity:
+        known_by = (*entry.token, *entry.token_sha256)
+        if not (known_by or entry.certificate or entry.name == document.unix):
+            yield f"identity {entry.name} has neither token, token_sha256 nor certificate"
+        for digest in known_by:
+            if digest in owners:
+                yield f"identities {owners[digest]} and {entry.name} have the same token"
+            owners[digest] = entry.name
+
+
+def _sentence(details: ErrorDetails, document: dict[str, Any]) -> str:
+    location = details["loc"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    place = place.removeprefix(".")
+    if details["type"] == "extra_forbidden":
+        return f"{place}: no such key"
+    if details["type"] == "missing":
+        return f"{place}: is not given"
+    raised = details.get("ctx", {}).get("error")
+    key = location[-1]
+    shown = f" = {details['input']!r}"[:120] if key in _SHOWN else ""
+    return f"{place}{shown}: {raised or _TYPES.get(str(key), 'must be a table')}"
+
+
+_TYPES = {"unix": "must be a text", "identity": "must be tables, [[identity]]"}

@@ -1,0 +1,96 @@
+"""Between the messages of KVBlockAdmin and the core's values.
+
+Rules:
+- No decision is made here; what a field may hold was checked in `validate`.
+- A field that has nothing to tell is left unset.
+"""
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kvblock.v1 import admin_pb2 as pb
+from kvblock_service.core.audit import Report
+from kvblock_service.core.listing import BlockRow, BlockState
+from kvblock_service.core.pool import Geometry
+from kvblock_service.errors import InvalidField
+from kvblock_service.pool_host import EngineState
+from kvblock_service.rpc.errors import duration_of
+
+_STATES = {state.value: state for state in BlockState}
+
+
+def pool(geometry: Geometry, quarantine_ms: int | None, default_pool: str) -> pb.Pool:
+    """What a pool is."""
+    name, total_blocks, block_size, device_id = geometry
+    return pb.Pool(
+        pool=name,
+        total_blocks=total_blocks,
+        block_size=block_size,
+        device_id=device_id,
+        is_default=name == default_pool,
+        quarantine=None if quarantine_ms is None else duration_of(quarantine_ms / 1000),
+    )
+
+
+def engine(pool_name: str, state: EngineState, has_stream: bool) -> pb.EngineInfo:
+    """An engine in a pool."""
+    expires_in = duration_of(state.expires_in_ms / 1000) if state.epoch else None
+    return pb.EngineInfo(
+        pool=pool_name,
+        engine=state.name,
+        epoch=state.epoch,
+        lease_expires_in=expires_in,
+        held_blocks=state.held_blocks,
+        sequences=state.sequences,
+        has_stream=has_stream,
+    )
+
+
+def block_states(values: Sequence[int]) -> list[BlockState]:
+    """The states that a listing is narrowed to.
+
+    Raises:
+        InvalidField: one of them is none.
+
+    """
+    for row, value in enumerate(values):
+        if value not in _STATES:
+            raise InvalidField(f"states[{row}]", value, "is no BlockState")
+    return [_STATES[value] for value in values]
+
+
+def block(row: BlockRow) -> pb.BlockInfo:
+    """A block and who was granted it."""
+    message = pb.BlockInfo(
+        block_number=row.number,
+        state=pb.BlockState.ValueType(row.state.value),
+        sequence_id=row.sequence_id,
+    )
+    if row.holder is not None:
+        message.engine = row.holder.engine
+        message.trace_id = row.holder.trace_id
+        message.since.CopyFrom(_timestamp(row.holder.since_ms))
+    if row.ends_in_ms is not None:
+        message.quarantine_ends_in.CopyFrom(duration_of(row.ends_in_ms / 1000))
+    return message
+
+
+def report(geometry: Geometry, found: Report) -> pb.AuditReport:
+    """What a recount of a pool found."""
+    return pb.AuditReport(
+        pool=geometry.name,
+        clean=not found.violations,
+        total_blocks=geometry.total_blocks,
+        free_blocks=found.free_blocks,
+        held_blocks=found.held_blocks,
+        quarantined_blocks=found.quarantined_blocks,
+        sequences=found.sequences,
+        violations=found.violations,
+    )
+
+
+def _timestamp(since_ms: int) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromMilliseconds(since_ms)
+    return timestamp

@@ -1,0 +1,267 @@
+"""Tokens, Unix sockets and what changes under a live server, with both clients."""
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import grpc
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tests.integration.access.certificates import Files, authority
+from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
+from tests.integration.client.flavours import AsyncFlavour, Flavour
+from tests.integration.spawned import spawned
+
+import kvblock
+
+LAST_RESORT = 30.0
+"""Seconds after which something that should have happened is given up."""
+
+
+@pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
+def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
+    """How the test talks to the server."""
+    made: Flavour = request.param()
+    yield made
+    made.end()
+
+
+def connect(server: kvblock.EmbeddedServer, who: str | None, **settings: Any) -> kvblock.Client:
+    token = TOKENS[who] if who else None
+    return kvblock.connect(port_of(server), token=token, timeout=20.0, **settings)
+
+
+def happens(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LAST_RESORT
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def test_a_token_says_who_is_calling(guarded: Guarded, flavour: Flavour) -> None:
+    server = guarded()
+
+    def client(token: str | None, **settings: Any) -> Any:
+        return flavour.entered(flavour.client(port_of(server), token=token, **settings))
+
+    with client(TOKENS["trainer"], engine="vllm-0") as kv:
+        assert len(flavour.do(kv.allocate(1, 2)).block_numbers) == 2
+        assert flavour.do(kv.free_returning_count(1)) == 2
+        assert flavour.do(kv.stats(pool="gpu0", engine="vllm-0")).pools[0].pool == "gpu0"
+        with pytest.raises(kvblock.PermissionDeniedError) as denied:
+            flavour.do(kv.allocate(1, pool="gpu1"))
+        assert denied.value.reason is kvblock.ErrorReason.PERMISSION_DENIED
+        assert denied.value.code is grpc.StatusCode.PERMISSION_DENIED
+        assert denied.value.metadata == {"identity": "trainer", "what": "use pool 'gpu1'"}
+        with pytest.raises(kvblock.PermissionDeniedError):
+            flavour.do(kv.session(engine="other").attach())
+        with pytest.raises(kvblock.PermissionDeniedError):
+            flavour.do(kv.audit())
+    with client(TOKENS["operator"]) as kv:
+        assert all(flavour.do(kv.audit()))
+        assert len(flavour.do(kv.stats()).pools) == 2
+    for token in (None, "wrong-token-wrong-token", TOKENS["trainer"].upper()):
+        with client(token) as kv, pytest.raises(kvblock.UnauthenticatedError) as unknown:
+            flavour.do(kv.can_allocate())
+        assert unknown.value.reason is kvblock.ErrorReason.UNAUTHENTICATED
+        with client(token) as kv, pytest.raises(kvblock.UnauthenticatedError):
+            flavour.do(kv.session().attach())
+
+
+def test_who_may_open_a_unix_socket_is_trusted_unless_it_says_who_it_is(
+    guarded: Guarded,
+) -> None:
+    server = guarded()
+    with kvblock.connect(server.address) as kv:
+        assert kv.can_allocate(engine="anybody", pool="gpu1")
+        assert len(kv.list_pools()) == 2
+    with (
+        kvblock.connect(server.address, token=TOKENS["trainer"]) as kv,
+        pytest.raises(kvblock.PermissionDeniedError),
+    ):
+        kv.list_pools()
+    with (
+        kvblock.connect(server.address, token="wrong-token-wrong-token") as kv,
+        pytest.raises(kvblock.UnauthenticatedError),
+    ):
+        kv.can_allocate()
+
+
+@pytest.mark.parametrize(
+    ("unix", "error"),
+    [("token", kvblock.UnauthenticatedError), ("trainer", kvblock.PermissionDeniedError)],
+)
+def test_the_access_file_says_who_the_peer_of_a_unix_socket_is(
+    guarded: Guarded, access: Path, unix: str, error: type[kvblock.KVBlockError]
+) -> None:
+    server = guarded()
+    write(access, f'unix = "{unix}"\n{IDENTITIES}')
+    with kvblock.connect(server.address) as kv, pytest.raises(error):
+        kv.can_allocate(engine="other")
+    with kvblock.connect(server.address, token=TOKENS["operator"]) as kv:
+        assert kv.can_allocate(engine="other")
+    # What looks at the server at the end of the test has no token.
+    write(access, IDENTITIES)
+
+
+def test_a_changed_access_file_counts_from_the_next_call_on(guarded: Guarded, access: Path) -> None:
+    server = guarded()
+    new_token = "new-token-of-the-trainer"
+    digest = hashlib.sha256(new_token.encode()).hexdigest()
+    with connect(server, "trainer") as kv:
+        assert kv.can_allocate()
+        write(
+            access,
+            IDENTITIES.replace(f'token = "{TOKENS["trainer"]}"', f'token_sha256 = "{digest}"'),
+        )
+        with pytest.raises(kvblock.UnauthenticatedError):
+            kv.can_allocate()
+    with kvblock.connect(port_of(server), token=new_token) as kv:
+        assert kv.can_allocate()
+        with pytest.raises(kvblock.PermissionDeniedError):
+            kv.can_allocate(pool="gpu1")
+        write(access, IDENTITIES.replace(TOKENS["trainer"], new_token).replace('"gpu0"', '"gpu*"'))
+        assert kv.can_allocate(pool="gpu1")
+    assert "read again, after a change" in server.stderr
+
+
+@pytest.mark.parametrize("damage", ["wrong", "open", "gone"])
+def test_an_access_file_that_breaks_leaves_the_old_one_in_force(
+    guarded: Guarded, access: Path, damage: str
+) -> None:
+    server = guarded()
+    with connect(server, "trainer") as kv:
+        if damage == "wrong":
+            write(access, IDENTITIES + "\n[[identity]]\n")
+        elif damage == "open":
+            access.chmod(0o644)
+        else:
+            access.unlink()
+        assert kv.can_allocate()
+        assert kv.can_allocate()
+        told = server.stderr.count("what was read before it stays in force")
+        assert told == 1
+        write(access, IDENTITIES.replace(TOKENS["trainer"], "another-token-entirely"))
+        with pytest.raises(kvblock.UnauthenticatedError):
+            kv.can_allocate()
+
+
+def test_a_session_whose_caller_is_withdrawn_ends_at_its_next_step(
+    guarded: Guarded, access: Path, flavour: Flavour
+) -> None:
+    server = guarded()
+    client = flavour.client(port_of(server), token=TOKENS["trainer"], timeout=20.0)
+    with flavour.entered(client) as kv:
+        stays, goes = kv.session(engine="vllm-1"), kv.session(engine="default")
+        for session in (stays, goes):
+            flavour.do(session.attach())
+            flavour.do(session.step(allocate=[1]))
+        write(access, IDENTITIES.replace('"vllm-*", "default"', '"vllm-*"'))
+        happens(lambda: "read again, after a change" in server.stderr)
+        flavour.do(stays.step(allocate=[2]))
+        with pytest.raises(kvblock.PermissionDeniedError) as denied:
+            flavour.do(goes.step(allocate=[2]))
+        assert denied.value.metadata["what"] == "be engine 'default'"
+        write(access, IDENTITIES.replace(TOKENS["trainer"], "another-token-entirely"))
+        happens(lambda: server.stderr.count("read again, after a change") == 2)
+        with pytest.raises(kvblock.UnauthenticatedError):
+            flavour.do(stays.step(allocate=[3]))
+    with kvblock.connect(server.address) as kv:
+        held = {one.engine: one.held_blocks for one in kv.stats(pool="gpu0").pools[0].engines}
+        assert held == {"default": 1, "vllm-1": 2}
+
+
+def test_certificates_of_a_live_server_are_renewed(guarded: Guarded, files: Files) -> None:
+    server = guarded(*files.serve_flags())
+    token = TOKENS["trainer"]
+    with kvblock.connect(port_of(server), token=token, tls=files.trust()) as before:
+        assert before.can_allocate()
+        files.issue("server", "renewed.example")
+        named = files.trust()._replace(server_name="renewed.example")
+        with kvblock.connect(port_of(server), token=token, tls=named) as after:
+            assert after.can_allocate()
+        with (
+            kvblock.connect(port_of(server), token=token, tls=files.trust()) as stale,
+            pytest.raises(kvblock.UnavailableError),
+        ):
+            stale.can_allocate()
+        assert before.can_allocate()
+        (files.folder / "server.key").write_text("broken")
+        with kvblock.connect(port_of(server), token=token, tls=named) as still:
+            assert still.can_allocate()
+    assert "has no private key in PEM form" in server.stderr
+
+
+def test_authorities_of_clients_are_renewed(guarded: Guarded, files: Files) -> None:
+    server = guarded(*files.serve_flags(client_ca=True))
+    shown = files.show("trainer-1.example")
+    trusted = files.folder / "trusted.pem"
+    trusted.write_bytes(files.ca.read_bytes())
+    shown = shown._replace(ca=trusted)
+    with kvblock.connect(port_of(server), tls=shown) as kv:
+        assert kv.can_allocate()
+    authority("theirs").cert_pem.write_to_path(str(files.ca))
+    with kvblock.connect(port_of(server), tls=shown) as kv, pytest.raises(kvblock.UnavailableError):
+        kv.can_allocate()
+
+
+def test_failed_logins_are_counted_and_logged_without_what_was_shown(guarded: Guarded) -> None:
+    server = guarded("--metrics-listen", "127.0.0.1:0")
+    wrong = "wrong-token-wrong-token"
+    for token in (wrong, wrong, None):
+        with (
+            kvblock.connect(port_of(server), token=token) as kv,
+            pytest.raises(kvblock.UnauthenticatedError),
+        ):
+            kv.can_allocate()
+    with urlopen(f"http://{server.metrics_address}/metrics") as answer:
+        text = answer.read().decode()
+    counted = {
+        sample.labels["reason"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "kvblock_login_failures_total"
+    }
+    assert counted == {
+        "NO_CREDENTIALS": 1,
+        "MALFORMED": 0,
+        "UNKNOWN_TOKEN": 2,
+        "UNKNOWN_CERTIFICATE": 0,
+        "WITHDRAWN": 0,
+    }
+    lines = [line for line in server.stderr.splitlines() if "login failed" in line]
+    assert any("the token is not known" in line and "127.0.0.1" in line for line in lines)
+    assert any("no credentials were shown" in line for line in lines)
+    assert wrong not in server.stderr
+
+
+def test_unix_sockets_have_the_mode_and_the_owner_that_were_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "kv.sock"
+    owner = ["--unix-owner", "12345", "--unix-group", "54321"] if os.geteuid() == 0 else []
+    with spawned("--listen", f"unix:{path}", "--unix-mode", "0660", *owner) as server:
+        server.ready()
+        there = path.stat()
+        assert stat.S_IMODE(there.st_mode) == 0o660
+        assert "every user" not in server.log()
+        if owner:
+            assert (there.st_uid, there.st_gid) == (12345, 54321)
+
+
+def test_a_socket_for_every_user_is_warned_of(tmp_path: Path) -> None:
+    with spawned("--listen", f"unix:{tmp_path}/kv.sock", "--unix-mode", "0666") as server:
+        server.ready()
+        assert "every user of this machine may open this" in server.log()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may give a file to anybody")
+def test_an_owner_that_cannot_be_had_refuses_the_start(tmp_path: Path) -> None:
+    flags = ("--listen", f"unix:{tmp_path}/kv.sock", "--unix-owner", "root")
+    with spawned(*flags) as server:
+        assert server.first_line() == ""
+        assert server.end() == 1
+        assert "unix_owner, unix_group, unix_mode: Operation not permitted" in server.log()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,157 @@
+"""No secret comes out: not in a log, in --check, in a span, in a message or in a process list."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.integration.access.certificates import Files
+from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
+from tests.integration.cli.console import KVBLOCK, Console
+from tests.integration.docs.test_references import flags_by_command
+from tests.integration.processes import run
+from tests.integration.spawned import spawned
+from tests.integration.telemetry.receiver import receiving
+
+import kvblock
+
+WRONG = "wrong-token-wrong-token"
+SECRETS = (*TOKENS.values(), WRONG, "PRIVATE KEY")
+SERVE = ("serve", "--pool", "gpu0:total=8")
+
+
+def clean(*texts: str) -> None:
+    for text in texts:
+        for secret in SECRETS:
+            assert secret not in text
+
+
+def test_check_shows_paths_and_reads_the_files(files: Files, access: Path, tmp_path: Path) -> None:
+    listen = ("--listen", f"unix:{tmp_path}/kv.sock")
+    flags = [*files.serve_flags(client_ca=True), "--access-file", str(access)]
+    check = [*KVBLOCK, *SERVE, *listen, *flags, "--check"]
+    shown = run(*check, "--json").stdout
+    assert json.loads(shown)["config"]["access_file"] == str(access)
+    assert json.loads(shown)["config"]["tls_key"] == str(files.folder / "server.key")
+    clean(shown, run(*check).stdout)
+    access.chmod(0o644)
+    done = run(*check, expect=2)
+    assert "has mode 0644, with which others could read or change it" in done.stderr
+    clean(done.stdout, done.stderr)
+    write(access, f'[[identity]]\nname = "x"\ntoken = "short"\ntokn = "{WRONG}"\n')
+    done = run(*check, expect=2)
+    assert "identity[0].token: must have at least 16 characters" in done.stderr
+    assert "identity[0].tokn: no such key" in done.stderr
+    assert "short" not in done.stderr
+    clean(done.stdout, done.stderr)
+
+
+def test_nothing_that_a_server_says_or_sends_holds_a_secret(
+    guarded: Guarded, files: Files, access: Path
+) -> None:
+    with receiving() as receiver:
+        env = {
+            **receiver.env,
+            "OTEL_METRICS_EXPORTER": "none",
+        }
+        server = guarded(*files.serve_flags(), "--log-level", "debug", env=env)
+        command = Path(f"/proc/{server.process.pid}/cmdline").read_text()
+        environment = Path(f"/proc/{server.process.pid}/environ").read_text()
+        for token in (TOKENS["trainer"], WRONG, None):
+            with kvblock.connect(port_of(server), token=token, tls=files.trust()) as kv:
+                for call in (kv.can_allocate, kv.list_pools):
+                    try:
+                        call()
+                    except kvblock.KVBlockError as error:
+                        clean(str(error), repr(error), str(error.metadata))
+        write(access, IDENTITIES.replace(TOKENS["trainer"], "short"))
+        with kvblock.connect(port_of(server), token=TOKENS["trainer"], tls=files.trust()) as kv:
+            assert kv.can_allocate()
+        write(access, IDENTITIES)
+        server.stop()
+        spans = str(receiver.spans)
+    assert "CanAllocate" in spans
+    assert "login failed" in server.stderr
+    assert "must have at least 16 characters" in server.stderr
+    assert "short" not in server.stderr
+    clean(command, environment, server.stderr, spans)
+
+
+def test_a_broken_access_file_refuses_the_start_and_stays_secret(access: Path) -> None:
+    for text, told in (
+        (f"token = {WRONG}", "no valid TOML"),
+        (f'token = "{WRONG}"', "token: no such key"),
+        (IDENTITIES + IDENTITIES, "there are two identities"),
+        (IDENTITIES.replace('"trainer"\n', '"token"\n'), "must not be trusted or token"),
+    ):
+        write(access, text)
+        with spawned("--listen", "127.0.0.1:0", "--access-file", access) as server:
+            assert server.first_line() == ""
+            assert server.end() == 2
+            assert told in server.log()
+            assert "Traceback" not in server.log()
+            clean(server.log())
+
+
+def test_no_command_takes_a_token_as_an_argument() -> None:
+    for flags in flags_by_command().values():
+        assert "--token" not in flags
+
+
+def test_commands_take_their_credentials_from_files(
+    guarded: Guarded, files: Files, tmp_path: Path
+) -> None:
+    server = guarded(*files.serve_flags())
+    console = Console(port_of(server))
+    tokens = {name: tmp_path / name for name in TOKENS}
+    for name, path in tokens.items():
+        path.write_text(f"{TOKENS[name]}\n")
+    tls = ("--tls-ca", files.ca)
+    out = console.out("audit", *tls, "--token-file", tokens["operator"])
+    assert out.count("clean") == 2
+    assert "granted 1 block" in console.out(
+        "allocate", 1, *tls, "--engine", "vllm-0", "--token-file", tokens["trainer"]
+    )
+    told = console.error("pools", *tls, "--token-file", tokens["trainer"], expect=1)
+    assert "identity 'trainer' may not call ListPools" in told
+    told = console.error("pools", *tls, "--token-file", tokens["hasty"], expect=1)
+    assert "the token is not known" in told
+    assert "no server answers" in console.error("pools", expect=3)
+    told = console.error("pools", "--token-file", tmp_path / "none", expect=2)
+    assert told == f"error: --token-file {tmp_path}/none: No such file or directory\n"
+    (tmp_path / "empty").write_text("\n")
+    told = console.error("pools", "--token-file", tmp_path / "empty", expect=2)
+    assert "has no token in it" in told
+    clean(told)
+
+
+def test_a_token_does_not_leave_the_machine_in_the_clear() -> None:
+    for address in ("192.0.2.1:50051", "kvblock.example:50051", "0.0.0.0:1", "[2001:db8::1]:1"):
+        for kind in (kvblock.connect, kvblock.connect_async):
+            with pytest.raises(kvblock.InvalidArgumentError) as caught:
+                kind(address, token=WRONG)
+            assert str(caught.value) == (
+                f"token: (not shown) would go to {address} readable for everyone on the way; use"
+                " TLS (tls=...)"
+            )
+            clean(str(caught.value.metadata), str(caught.value.violations))
+    for address in ("unix:/x", "localhost:1", "127.0.0.2:1", "[::1]:1"):
+        with kvblock.connect(address, token=WRONG) as kv:
+            clean(repr(kv), repr(kv._settings))
+    with pytest.raises(kvblock.InvalidArgumentError) as caught:
+        kvblock.connect("localhost:1", token=f"{WRONG} \n")
+    clean(str(caught.value))
+
+
+def test_tls_that_cannot_be_is_told(files: Files) -> None:
+    cert, key = files.issue("client", "a.example")
+    for tls, told in (
+        (kvblock.Tls(ca="/nowhere"), "tls.ca: '/nowhere' cannot be read: No such file"),
+        (kvblock.Tls(cert=cert), "tls.key: None must be given"),
+        (kvblock.Tls(key=key), "tls.cert: None must be given"),
+        (kvblock.Tls(cert=key, key=key), "must be a PEM file with a certificate"),
+        (kvblock.Tls(cert=cert, key=cert), "must be a PEM file with a private key"),
+    ):
+        with pytest.raises(kvblock.InvalidArgumentError, match=told):
+            kvblock.connect("localhost:1", tls=tls)
+    with pytest.raises(kvblock.InvalidArgumentError, match="a Unix socket is plain"):
+        kvblock.connect("unix:/x", tls=True)
