@@ -27,12 +27,13 @@ class Proxy:
     """Passes on what comes to `address`, to a server on a Unix socket.
 
     `answers_lost` and `requests_lost` are chances, per frame of an answer and per read of a
-    request; `cuts` counts connections that were cut between the two.
+    request; the first `loses_next` frames from now are lost anyway; `cuts` counts connections that were cut between the two.
     """
 
     def __init__(self, server: str, random: Random) -> None:
         self.answers_lost = 0.0
         self.requests_lost = 0.0
+        self.loses_next = 0
         self.cuts = 0
         self.random = random
         self.target = server.removeprefix("unix:")
@@ -61,6 +62,13 @@ class Proxy:
         self._thread.join(PATIENCE)
         self._loop.close()
         self._directory.cleanup()
+
+    def loses(self) -> bool:
+        """Whether this frame of an answer gets lost."""
+        if self.loses_next:
+            self.loses_next -= 1
+            return True
+        return self.random.random() < self.answers_lost
 
     def cut(self) -> None:
         """Cut every connection that there is now."""
@@ -180,6 +188,6 @@ class Answers(asyncio.Protocol):
             self._left = int.from_bytes(self._header[:3], "big")
             kind = self._header[3]
             self._header.clear()
-            if kind in (DATA, HEADERS) and proxy.random.random() < proxy.answers_lost:
+            if kind in (DATA, HEADERS) and proxy.loses():
                 return max(0, at - HEADER_BYTES)
         return len(data)

@@ -23,8 +23,6 @@ Rules of use, which hold for the synchronous class too:
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import weakref
 from collections.abc import Iterable
@@ -35,10 +33,10 @@ from typing import SupportsIndex
 import grpc
 
 from kvblock.async_connection import AsyncConnection
+from kvblock.async_link import Link
 from kvblock.async_stream import AsyncStream, StreamEnded
-from kvblock.ending import Ending
 from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
-from kvblock.lease import OnLeaseLost, Terms
+from kvblock.lease import Terms
 from kvblock.renewal import Renewal
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Tries
@@ -63,7 +61,7 @@ class AsyncSession(SessionState):
     ) -> None:
         super().__init__(settings, terms, pool, engine, timeout)
         self._connection = connection
-        self._link = _Link(terms.on_lost)
+        self._link = Link(terms.on_lost)
         weakref.finalize(self, self._link.close)
 
     async def __aenter__(self) -> AsyncSession:
@@ -171,7 +169,9 @@ class AsyncSession(SessionState):
         Raises:
             FailedPreconditionError: every step was answered.
             DeadlineExceededError, UnavailableError: as `step`; it may be tried again.
-            LeaseLostError, ClosedError, KVBlockError: as `step`.
+            LeaseLostError, ClosedError: as `step`.
+            KVBlockError: the server refused the step, which ends the session; or it refused to go
+                on with the session for now: `unanswered` is true then, and it may be tried again.
 
         """
         deadline = self._settings.deadline(timeout)
@@ -220,15 +220,18 @@ class AsyncSession(SessionState):
         self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
     ) -> StepResult:
         """Send a step on new streams until it is answered."""
+        resumed = False
         try:
             while True:
                 if failure is not None:
                     await self._link.over.wait(tries.pause(failure))
                 if not self.attached or not self.lease_valid:
                     raise self._refusal()
+                resumed = False
                 try:
                     answer, sent = await self._open(self._make_resume(), tries)
                     self._take_resumed(answer, sent)
+                    resumed = True
                     sent = monotonic()
                     answer = await self._exchange(request, tries.remaining())
                     self._lease.confirm(sent, self._lease.ttl)
@@ -237,7 +240,7 @@ class AsyncSession(SessionState):
                 except UnavailableError as error:
                     failure = error
         except KVBlockError as error:
-            self._judge(error)
+            self._judge(error, of_step=resumed)
             raise
 
     async def _open(
@@ -277,65 +280,3 @@ class AsyncSession(SessionState):
             raise
         self._link.replace(None)
         raise failure
-
-
-class _Link:
-    """The stream and the renewal that a session has now; it outlives the session by their end.
-
-    `over` is set when the session is closed or its lease is lost.
-    """
-
-    def __init__(self, on_lost: OnLeaseLost | None) -> None:
-        self.over = Ending()
-        self.stream: AsyncStream | None = None
-        self._renewal: Renewal | None = None
-        self._on_lost = on_lost
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def replace(self, stream: AsyncStream | None) -> None:
-        """Use another stream from now on."""
-        self._loop = asyncio.get_running_loop()
-        before, self.stream = self.stream, stream
-        if before is not None:
-            before.close()
-        if stream is not None and self.over.is_set():
-            stream.close()
-
-    def keep(self, renewal: Renewal) -> None:
-        """The lease is renewed by this, until the session is closed."""
-        self._renewal = renewal
-        if self.over.is_set():
-            renewal.stop()
-
-    def lost(self, error: LeaseLostError) -> None:
-        """The lease is lost: let the loop know; to be called from the renewal's thread."""
-        # A loop that is closed has nobody left to tell.
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._tell, error)
-
-    def _tell(self, error: LeaseLostError) -> None:
-        """End what is running, then tell the user."""
-        self._end()
-        if self._on_lost is not None:
-            self._on_lost(error)
-
-    async def finish(self, timeout: float | None) -> None:
-        """End in order."""
-        if self._renewal is not None:
-            self._renewal.stop()
-        if self.stream is not None:
-            await self.stream.finish(timeout)
-            self.replace(None)
-
-    def close(self) -> None:
-        """End at once."""
-        self._end()
-        if self._renewal is not None:
-            self._renewal.stop()
-
-    def _end(self) -> None:
-        self.over.set()
-        stream = self.stream
-        if stream is not None:
-            stream.close()

@@ -41,6 +41,8 @@ from kvblock.v1 import kvblock_pb2 as pb
 DETACHED = "it has detached"
 DETACHING = "its detach was not answered; detach again to learn of its end"
 CLOSED = "it was closed"
+_PASSING = (ErrorReason.RATE_LIMITED, ErrorReason.SLOW_READER)
+"""Why a stream may end that another one can go on for, as after UNAVAILABLE."""
 RENEW = pb.SessionRequest(renew=pb.SessionRenew())
 
 
@@ -195,11 +197,14 @@ class SessionState(LeaseHolder):
             return ClosedError("this session is not attached yet; enter it first")
         return UnansweredError("the step before this one was not answered; recover answers it")
 
-    def _judge(self, failure: KVBlockError) -> None:
-        """What the failure of a step means: its answer may still be got, or the session ends."""
+    def _judge(self, failure: KVBlockError, *, of_step: bool = True) -> None:
+        """What a failure means: the step's answer may still be got, or the session ends.
+
+        Not `of_step`: it is that of an attach, which says nothing about the step in flight.
+        """
         if isinstance(failure, LeaseLostError):
             self._lease.lose(failure)
-        elif not isinstance(failure, (DeadlineExceededError, UnavailableError)):
+        elif of_step and not isinstance(failure, (DeadlineExceededError, UnavailableError)):
             self._unanswered = None
             self._ended = self._ended or str(failure)
 
@@ -222,8 +227,14 @@ class SessionState(LeaseHolder):
                 code=grpc.StatusCode.UNAVAILABLE,
             )
         failure = error_of(error, self._settings.address)
-        if failure.reason is ErrorReason.ENGINE_ATTACHED and self._attachment is not None:
+        if self._attachment is None:
+            return failure
+        if failure.reason is ErrorReason.ENGINE_ATTACHED:
             return self._taken_away(failure)
+        if failure.reason in _PASSING:
+            passing = UnavailableError(str(failure), reason=failure.reason, code=failure.code)
+            passing.retry_after = failure.retry_after
+            return passing
         return failure
 
     def _taken_away(self, failure: KVBlockError) -> KVBlockError:

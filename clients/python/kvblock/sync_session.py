@@ -6,7 +6,6 @@ Its rules of use are those of `kvblock.session`, which is the same for asyncio.
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Iterable
 from time import monotonic
@@ -16,13 +15,14 @@ from typing import SupportsIndex
 import grpc
 
 from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
-from kvblock.lease import OnLeaseLost, Terms
+from kvblock.lease import Terms
 from kvblock.renewal import Renewal
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Tries
 from kvblock.session_state import CLOSED, DETACHED, RENEW, SessionState
 from kvblock.settings import Settings
 from kvblock.sync_connection import SyncConnection
+from kvblock.sync_link import Link
 from kvblock.sync_stream import SyncStream
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -43,7 +43,7 @@ class Session(SessionState):
     ) -> None:
         super().__init__(settings, terms, pool, engine, timeout)
         self._connection = connection
-        self._link = _Link(terms.on_lost)
+        self._link = Link(terms.on_lost)
         weakref.finalize(self, self._link.close)
 
     def __enter__(self) -> Session:
@@ -151,7 +151,9 @@ class Session(SessionState):
         Raises:
             FailedPreconditionError: every step was answered.
             DeadlineExceededError, UnavailableError: as `step`; it may be tried again.
-            LeaseLostError, ClosedError, KVBlockError: as `step`.
+            LeaseLostError, ClosedError: as `step`.
+            KVBlockError: the server refused the step, which ends the session; or it refused to go
+                on with the session for now: `unanswered` is true then, and it may be tried again.
 
         """
         deadline = self._settings.deadline(timeout)
@@ -200,15 +202,18 @@ class Session(SessionState):
         self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
     ) -> StepResult:
         """Send a step on new streams until it is answered."""
+        resumed = False
         try:
             while True:
                 if failure is not None:
                     self._link.over.wait(tries.pause(failure))
                 if not self.attached or not self.lease_valid:
                     raise self._refusal()
+                resumed = False
                 try:
                     answer, sent = self._open(self._make_resume(), tries)
                     self._take_resumed(answer, sent)
+                    resumed = True
                     sent = monotonic()
                     answer = self._exchange(request, tries.remaining())
                     self._lease.confirm(sent, self._lease.ttl)
@@ -217,7 +222,7 @@ class Session(SessionState):
                 except UnavailableError as error:
                     failure = error
         except KVBlockError as error:
-            self._judge(error)
+            self._judge(error, of_step=resumed)
             raise
 
     def _open(
@@ -254,56 +259,3 @@ class Session(SessionState):
             raise
         self._link.replace(None)
         raise failure
-
-
-class _Link:
-    """The stream and the renewal that a session has now; it outlives the session by their end.
-
-    `over` is set when the session is closed or its lease is lost.
-    """
-
-    def __init__(self, on_lost: OnLeaseLost | None) -> None:
-        self.over = threading.Event()
-        self.stream: SyncStream | None = None
-        self._renewal: Renewal | None = None
-        self._on_lost = on_lost
-
-    def replace(self, stream: SyncStream | None) -> None:
-        """Use another stream from now on."""
-        before, self.stream = self.stream, stream
-        if before is not None:
-            before.close()
-        if stream is not None and self.over.is_set():
-            stream.close()
-
-    def keep(self, renewal: Renewal) -> None:
-        """The lease is renewed by this, until the session is closed."""
-        self._renewal = renewal
-        if self.over.is_set():
-            renewal.stop()
-
-    def lost(self, error: LeaseLostError) -> None:
-        """The lease is lost: end what is running, then tell the user."""
-        self._end()
-        if self._on_lost is not None:
-            self._on_lost(error)
-
-    def finish(self, timeout: float | None) -> None:
-        """End in order."""
-        if self._renewal is not None:
-            self._renewal.stop()
-        if self.stream is not None:
-            self.stream.finish(timeout)
-            self.stream = None
-
-    def close(self) -> None:
-        """End at once."""
-        self._end()
-        if self._renewal is not None:
-            self._renewal.stop()
-
-    def _end(self) -> None:
-        self.over.set()
-        stream = self.stream
-        if stream is not None:
-            stream.close()

@@ -1,6 +1,7 @@
 """Leases as both clients keep them: renewed in the background, resumed, lost and told of."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -283,12 +284,11 @@ def test_an_attach_whose_answer_is_lost_is_the_same_attach(
 ) -> None:
     with flavour.entered(through(flavour, proxy)) as kv:
         for kind in ("session", "lease"):
-            proxy.answers_lost = 0.5
+            proxy.loses_next = 3
             held = attach(flavour, kv, kind)
-            proxy.answers_lost = 0.0
             assert engine_of(observer, "e").epoch == held.epoch
             flavour.do(held.detach())
-    assert proxy.cuts > 0
+    assert proxy.cuts == 6
 
 
 @both_kinds
@@ -336,6 +336,36 @@ def test_nobody_is_told_of_a_lease_that_was_given_up(
         pass
     assert observer.stats().pools[0].expired_leases_total == 1
     assert losses.told == []
+
+
+def test_a_session_that_may_not_go_on_yet_keeps_its_step(
+    flavour: Flavour, server_factory: ServerFactory, seed: int
+) -> None:
+    server = server_factory(extra_args=("--sessions-max", "1"))
+    with (
+        Proxy(server.address, Random(seed)) as proxy,
+        flavour.entered(through(flavour, proxy)) as kv,
+        kvblock.connect(server.address, engine="other") as other,
+    ):
+        session = attach(flavour, kv, "session")
+        assert flavour.do(session.step(allocate=[1])).granted == 1
+        proxy.accepts = False
+        proxy.cut()
+        # There is one place for a stream, and somebody else takes it.
+        rival = other.session()
+        while not rival.attached:
+            with contextlib.suppress(FailedPreconditionError):
+                rival.attach()
+        proxy.accepts = True
+        for call in (lambda: session.step(allocate=[2]), session.recover):
+            with pytest.raises(FailedPreconditionError) as caught:
+                flavour.do(call())
+            assert caught.value.reason is ErrorReason.STATE_LIMIT
+            assert session.unanswered
+        assert rival.detach() == 0
+        assert flavour.do(session.recover()).granted == 1
+        assert flavour.do(session.step(free=[1, 2])).freed_counts == [1, 1]
+        assert flavour.do(session.detach()) == 0
 
 
 def test_an_unavailable_server_is_waited_for(
