@@ -27,7 +27,8 @@ class Proxy:
     """Passes on what comes to `address`, to a server on a Unix socket.
 
     `answers_lost` and `requests_lost` are chances, per frame of an answer and per read of a
-    request; the first `loses_next` frames from now are lost anyway; `cuts` counts connections that were cut between the two.
+    request; the next `loses_next` frames are lost anyway. `cuts` counts connections that were cut
+    between a request and its answer.
     """
 
     def __init__(self, server: str, random: Random) -> None:
