@@ -162,13 +162,14 @@ async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
             address, pool, process, ours = server.address, POOL, server.process, server.channel
         else:
             ours = await stack.enter_async_context(raw.open_channel(address))
-        echoes = []
-        for name in ("echo", "tuned"):
-            unix = address.startswith("unix:")
-            where = f"unix:{directory / f'{name}.sock'}" if unix else "127.0.0.1:0"
+        unix = address.startswith("unix:")
+
+        async def echo(name: str) -> grpc.aio.Channel:
+            where = f"unix:{directory / name}" if unix else "127.0.0.1:0"
             at = stack.enter_context(echo_server(where, tuned=name == "tuned"))
-            echoes.append(await stack.enter_async_context(raw.open_channel(at)))
-        yield Servers(address, ours, *echoes, pool, process)
+            return await stack.enter_async_context(raw.open_channel(at))
+
+        yield Servers(address, ours, await echo("bare"), await echo("tuned"), pool, process)
 
 
 async def _free_blocks(servers: Servers) -> int:
