@@ -96,7 +96,8 @@ class PoolHost:
     """A pool, its lock, its wait queue, and the log that it is restored from.
 
     `quarantine_ms`: how long the blocks of a vanished engine wait; None: for its TTL.
-    `lock_wait_ns` tells how long the last `apply` waited for the lock.
+    `now_ms`: the clock that leases go by. `lock_wait_ns` tells how long the last `apply` waited for
+    the lock.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class PoolHost:
         wait_queue_max: int,
         quarantine_ms: int | None = None,
         log: Log | None = None,
+        now_ms: Callable[[], int] = monotonic_ms,
     ) -> None:
         self.geometry: Geometry = pool.geometry
         self.quarantine_ms = quarantine_ms
         self.lock_wait_ns = 0
         self._pool = pool
         self._lock = threading.Lock()
+        self._now_ms = now_ms
         self._log = log
         self._wait_queue_max = wait_queue_max
         self._waiting: deque[asyncio.Event] = deque()
@@ -130,7 +133,7 @@ class PoolHost:
         self._acquire()
         try:
             before = pool.revision
-            stamp = Stamp(monotonic_ms(), time.time_ns() // 1_000_000, trace_id)
+            stamp = Stamp(self._now_ms(), time.time_ns() // 1_000_000, trace_id)
             outcome = pool.apply(command, stamp)
         finally:
             self._lock.release()
@@ -232,7 +235,7 @@ class PoolHost:
         """The pool at this moment, with the engines that have sequences or a lease, by name."""
         with self._lock:
             pool = self._pool
-            now_ms = monotonic_ms()
+            now_ms = self._now_ms()
             engines = [
                 EngineState(
                     name,
@@ -268,7 +271,7 @@ class PoolHost:
     def blocks(self, wanted: Wanted, after: int, count: int) -> BlockPage:
         """A page of blocks: see `listing.blocks`."""
         with self._lock:
-            return listing.blocks(self._pool, wanted, after, count, monotonic_ms())
+            return listing.blocks(self._pool, wanted, after, count, self._now_ms())
 
     def reclaim(self, command: Reclaim, trace_id: str = "") -> Freed:
         """End an engine from outside.

@@ -154,7 +154,10 @@ def test_the_echo_answers_what_it_was_given() -> None:
             )
             return unary, stream.last_answer, await discard(b"spans")
 
-    with private_directory() as directory, echo_server(f"unix:{directory / 'echo'}") as address:
+    with (
+        private_directory() as directory,
+        echo_server(f"unix:{directory / 'echo'}", tuned=False) as address,
+    ):
         assert asyncio.run(talk(address)) == (b"unary", b"stream", b"")
     with collector() as address:
         assert asyncio.run(talk(address)) == (b"unary", b"stream", b"")

@@ -131,57 +131,12 @@ def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
             yield Observation(pool.geometry.total_blocks, {"pool": name})
 
     gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
-    gauge(
-        "kvblock.pool.blocks",
-        by_pool(_blocks),
-        "{block}",
-        "Blocks by state: free, held or quarantined.",
-    )
     gauge("kvblock.pool.total", [totals], "{block}", "Blocks in the pool.")
-    gauge(
-        "kvblock.pool.sequences",
-        by_pool(lambda state: [(state.sequences, {})]),
-        "{sequence}",
-        "Sequences that have a block table.",
-    )
-    gauge(
-        "kvblock.pool.waiting",
-        by_pool(lambda state: [(state.waiting, {})]),
-        "{call}",
-        "Allocate calls that wait for blocks.",
-    )
     gauge("kvblock.sessions", [sessions], "{session}", "Sessions that are attached.")
-    counter("kvblock.refusals", by_pool(_refusals), "{refusal}", "Refused allocations, by reason.")
-    counter(
-        "kvblock.blocks.allocated",
-        by_pool(lambda state: [(state.allocated_total, {})]),
-        "{block}",
-        "Blocks granted.",
-    )
-    counter(
-        "kvblock.blocks.freed",
-        by_pool(lambda state: [(state.freed_total, {})]),
-        "{block}",
-        "Blocks returned.",
-    )
-    counter(
-        "kvblock.blocks.reclaimed",
-        by_pool(lambda state: [(state.reclaimed_total, {})]),
-        "{block}",
-        "Blocks taken from engines that vanished.",
-    )
-    counter(
-        "kvblock.leases.expired",
-        by_pool(lambda state: [(state.expired_total, {})]),
-        "{lease}",
-        "Leases that ran out.",
-    )
-    gauge(
-        "kvblock.leases",
-        by_pool(lambda state: [(sum(1 for engine in state.engines if engine.epoch), {})]),
-        "{lease}",
-        "Engines that have a lease.",
-    )
+    for name, rows, unit, text in _GAUGES:
+        gauge(name, by_pool(rows), unit, text)
+    for name, rows, unit, text in _COUNTERS:
+        counter(name, by_pool(rows), unit, text)
 
 
 def show_logins(meter: Meter, failures: LoginFailures) -> None:
@@ -199,6 +154,9 @@ def show_logins(meter: Meter, failures: LoginFailures) -> None:
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]
 
 
+_Shown = tuple[str, Callable[[PoolState], Iterable[_Row]], str, str]
+
+
 def _blocks(state: PoolState) -> list[_Row]:
     return [
         (state.free_blocks, {"state": "free"}),
@@ -209,3 +167,52 @@ def _blocks(state: PoolState) -> list[_Row]:
 
 def _refusals(state: PoolState) -> list[_Row]:
     return [(count, {"reason": reason.name}) for reason, count in state.refused_total.items()]
+
+
+def _one(value: Callable[[PoolState], float]) -> Callable[[PoolState], Iterable[_Row]]:
+    return lambda state: [(value(state), {})]
+
+
+_GAUGES: tuple[_Shown, ...] = (
+    ("kvblock.pool.blocks", _blocks, "{block}", "Blocks by state: free, held or quarantined."),
+    (
+        "kvblock.pool.sequences",
+        _one(lambda state: state.sequences),
+        "{sequence}",
+        "Sequences that have a block table.",
+    ),
+    (
+        "kvblock.pool.waiting",
+        _one(lambda state: state.waiting),
+        "{call}",
+        "Allocate calls that wait for blocks.",
+    ),
+    (
+        "kvblock.leases",
+        _one(lambda state: sum(1 for engine in state.engines if engine.epoch)),
+        "{lease}",
+        "Engines that have a lease.",
+    ),
+)
+_COUNTERS: tuple[_Shown, ...] = (
+    ("kvblock.refusals", _refusals, "{refusal}", "Refused allocations, by reason."),
+    (
+        "kvblock.blocks.allocated",
+        _one(lambda state: state.allocated_total),
+        "{block}",
+        "Blocks granted.",
+    ),
+    ("kvblock.blocks.freed", _one(lambda state: state.freed_total), "{block}", "Blocks returned."),
+    (
+        "kvblock.blocks.reclaimed",
+        _one(lambda state: state.reclaimed_total),
+        "{block}",
+        "Blocks taken from engines that vanished.",
+    ),
+    (
+        "kvblock.leases.expired",
+        _one(lambda state: state.expired_total),
+        "{lease}",
+        "Leases that ran out.",
+    ),
+)

@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 
+from tests.commands import STAMP
+
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
+    Attach,
+    Attached,
+    Command,
+    Detach,
     Free,
     Freed,
     Granted,
     LimitReached,
     Outcome,
+    Reclaim,
     Refused,
-    Release,
+    Stamp,
     Step,
     Stepped,
     StepPolicy,
@@ -27,10 +34,12 @@ class Desk:
 
     def __init__(self, total_blocks: int, engines_max: int = 8, sequences_max: int = 64) -> None:
         geometry = Geometry("main", total_blocks, block_size=16, device_id=7)
-        self.pool = Pool(geometry, Bounds(engines_max, sequences_max))
+        self.pool = Pool(geometry, Bounds(engines_max, sequences_max, request_ids_max=64))
+        self.now_ms = 0
+        self.epochs: dict[str, int] = {}
 
     def try_allocate(self, sequence_id: int, num_blocks: int = 1, engine: str = "a") -> Outcome:
-        return self._audited(self.pool.apply(Allocate(engine, sequence_id, num_blocks)))
+        return self.apply(Allocate(engine, self.epochs.get(engine, 0), "", sequence_id, num_blocks))
 
     def allocate(self, sequence_id: int, num_blocks: int = 1, engine: str = "a") -> list[int]:
         outcome = self.try_allocate(sequence_id, num_blocks, engine)
@@ -43,13 +52,33 @@ class Desk:
         return outcome
 
     def free(self, sequence_id: int, engine: str = "a") -> int:
-        outcome = self._audited(self.pool.apply(Free(engine, sequence_id)))
+        outcome = self.apply(Free(engine, self.epochs.get(engine, 0), "", sequence_id))
         assert isinstance(outcome, Freed)
         return outcome.num_blocks
 
-    def release(self, engine: str) -> int:
-        outcome = self._audited(self.pool.apply(Release(engine)))
+    def reclaim(self, engine: str, quarantine_ms: int = 0) -> int:
+        outcome = self.apply(Reclaim(engine, 0, "", quarantine_ms))
         assert isinstance(outcome, Freed)
+        return outcome.num_blocks
+
+    def attach(
+        self,
+        engine: str = "a",
+        *,
+        epoch: int = 0,
+        takeover: bool = False,
+        ttl_ms: int = 1000,
+        quarantine_ms: int = 500,
+    ) -> Attached:
+        """Attach an engine; its commands carry its epoch from then on."""
+        outcome = self.apply(Attach(engine, epoch, "", takeover, ttl_ms, quarantine_ms))
+        assert isinstance(outcome, Attached), outcome
+        self.epochs[engine] = outcome.epoch
+        return outcome
+
+    def detach(self, engine: str = "a") -> int:
+        outcome = self.apply(Detach(engine, self.epochs.pop(engine), ""))
+        assert isinstance(outcome, Freed), outcome
         return outcome.num_blocks
 
     def try_step(
@@ -60,8 +89,9 @@ class Desk:
         policy: StepPolicy = ALL,
         engine: str = "a",
     ) -> Stepped | LimitReached:
-        command = Step(engine, list(free), list(allocate), list(num_blocks), policy)
-        outcome = self._audited(self.pool.apply(command))
+        epoch = self.epochs.get(engine, 0)
+        columns = (list(free), list(allocate), list(num_blocks))
+        outcome = self.apply(Step(engine, epoch, "", 0, *columns, policy))
         assert isinstance(outcome, Stepped | LimitReached)
         return outcome
 
@@ -84,8 +114,10 @@ class Desk:
     def free_blocks(self) -> int:
         return len(self.pool.free_list)
 
-    def _audited(self, outcome: Outcome) -> Outcome:
+    def apply(self, command: Command) -> Outcome:
+        outcome = self.pool.apply(command, Stamp(self.now_ms, STAMP.wall_ms, ""))
         report = audit(self.pool)
         assert not report.violations, report.violations
-        assert report.free_blocks + report.held_blocks == self.pool.geometry.total_blocks
+        counted = report.free_blocks + report.held_blocks + report.quarantined_blocks
+        assert counted == self.pool.geometry.total_blocks
         return outcome

@@ -5,8 +5,9 @@ from array import array
 import pytest
 from tests.unit.core.pools import Desk
 
-from kvblock_service.core.audit import VIOLATIONS_MAX, audit
-from kvblock_service.core.pool import Engine, Pool, blocks_of
+from kvblock_service.core.audit import VIOLATIONS_MAX, Report, audit
+from kvblock_service.core.engine import Batch, Engine, blocks_of
+from kvblock_service.core.pool import Pool
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def violations(pool: Pool) -> str:
 
 
 def test_clean_pool_is_counted(pool: Pool) -> None:
-    assert audit(pool) == (3, 5, 3, [])
+    assert audit(pool) == Report(3, 5, 0, 3, [])
 
 
 def test_block_in_two_tables_of_one_engine(pool: Pool) -> None:
@@ -89,12 +90,12 @@ def test_block_free_and_held(pool: Pool) -> None:
 
 
 def test_wrong_holder(pool: Pool) -> None:
-    pool.holders[2] = pool.engines["b"].number
+    pool.holders[2] = pool.holders[3]
     assert "block 2 is in the table of sequence 2 of engine a, but is kept as" in violations(pool)
 
 
 def test_holder_nobody_has(pool: Pool) -> None:
-    pool.holders[0] = 0
+    pool.holders[0] = pool.holders[0]._replace(engine="nobody")
     assert "block 0 is in the table of sequence 1 of engine a, but is kept as" in violations(pool)
 
 
@@ -104,7 +105,7 @@ def test_holders_too_short(pool: Pool) -> None:
 
 
 def test_holders_too_long(pool: Pool) -> None:
-    pool.holders.append(0)
+    pool.holders.append(pool.holders[0])
     assert "owners are kept for 8 blocks, but 7 were ever handed out" in violations(pool)
 
 
@@ -132,16 +133,40 @@ def test_empty_table(pool: Pool) -> None:
 
 
 def test_engine_without_a_table(pool: Pool) -> None:
-    pool.engines["z"] = Engine("z", 99)
-    assert "engine z is kept without a table" in violations(pool)
+    pool.engines["z"] = Engine("z")
+    assert "engine z is kept without a table or a lease" in violations(pool)
 
 
-def test_engines_that_share_a_number(pool: Pool) -> None:
-    shared = pool.engines["a"].number
-    pool.engines["b"].number = shared
-    for block in table(pool, "b", 1):
-        pool.holders[block] = shared
-    assert f"engines a and b have the same number {shared}" in violations(pool)
+def test_epoch_that_was_never_handed_out(pool: Pool) -> None:
+    pool.engines["a"].epoch = 5
+    assert "engine a has epoch 5, which was never handed out" in violations(pool)
+
+
+def batch(*blocks: int) -> Batch:
+    return Batch(array("I", blocks), 0, 0, "gone", 1)
+
+
+def test_block_in_quarantine_and_held(pool: Pool) -> None:
+    pool.quarantine[1] = batch(0)
+    pool.quarantined = 1
+    assert "block 0 is in quarantine batch 1 and in a table" in violations(pool)
+
+
+def test_block_in_quarantine_and_free(pool: Pool) -> None:
+    pool.quarantine[1] = batch(5)
+    pool.quarantined = 1
+    assert "block 5 is on the free stack and in quarantine" in violations(pool)
+
+
+def test_never_used_block_in_quarantine(pool: Pool) -> None:
+    pool.quarantine[1] = batch(7)
+    pool.quarantined = 1
+    assert "block 7 is in quarantine batch 1, but was never handed out" in violations(pool)
+
+
+def test_quarantine_counts_wrong(pool: Pool) -> None:
+    pool.quarantined = 2
+    assert "2 blocks are counted in quarantine, but its batches hold 0" in violations(pool)
 
 
 def test_engine_counts_wrong(pool: Pool) -> None:

@@ -128,13 +128,13 @@ def test_engines_with_the_same_sequence_id_do_not_meet() -> None:
     assert desk.table(7, engine="b") == [1, 0]
 
 
-def test_release_frees_every_sequence_of_one_engine_in_the_order_they_came() -> None:
+def test_reclaim_frees_every_sequence_of_one_engine_in_the_order_they_came() -> None:
     desk = Desk(8)
     desk.allocate(5, 2, engine="a")
     desk.allocate(1, 1, engine="a")
     desk.allocate(5, 2, engine="b")
-    assert desk.release("a") == 3
-    assert desk.release("a") == 0
+    assert desk.reclaim("a") == 3
+    assert desk.reclaim("a") == 0
     assert desk.table(5, engine="b") == [3, 4]
     assert desk.allocate(9, 4, engine="c") == [2, 1, 0, 5]
 

@@ -1,9 +1,11 @@
 """Drives a simulation against the service's core, without a server."""
 
+from tests.commands import STAMP, step
+
 from kvblock.replay.simulation import Layout, Outcome, StepCall, simulate
 from kvblock.replay.trace import Request
 from kvblock.results import StepResult
-from kvblock_service.core.commands import Step, Stepped, StepPolicy
+from kvblock_service.core.commands import Stepped, StepPolicy
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 
 
@@ -13,7 +15,7 @@ class Pools:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.pools = [
-            Pool(Geometry(f"pool-{index}", blocks, layout.block_size, 0), Bounds(1024, 1 << 20))
+            Pool(Geometry(f"pool-{index}", blocks, layout.block_size, 0), Bounds(1024, 1 << 20, 0))
             for index, blocks in enumerate(layout.pool_blocks)
         ]
         self.calls: list[tuple[StepCall, StepResult]] = []
@@ -21,13 +23,14 @@ class Pools:
     def step(self, call: StepCall) -> StepResult:
         pool = self.pools[self.layout.pool_of_engine[call.engine]]
         stepped = pool.apply(
-            Step(
+            step(
                 f"engine-{call.engine}",
-                call.free,
-                call.allocate,
-                call.num_blocks,
+                list(call.free),
+                list(call.allocate),
+                list(call.num_blocks),
                 StepPolicy.IN_ORDER_UNTIL_REFUSED,
-            )
+            ),
+            STAMP,
         )
         assert isinstance(stepped, Stepped)
         result = StepResult(

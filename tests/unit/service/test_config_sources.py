@@ -39,6 +39,9 @@ def test_defaults() -> None:
         "metrics_listen": None,
         "grace": 10.0,
         "retry_after": 0.01,
+        "lease_ttl_min": 1.0,
+        "lease_ttl_max": 3600.0,
+        "lease_ttl": 10.0,
         "keepalive_seconds": 30.0,
         "slow_reader_seconds": 30.0,
         "log_format": "auto",
@@ -53,6 +56,7 @@ def test_defaults() -> None:
         "wait_queue_max": 1024,
         "max_wait_max": 60.0,
         "page_size_max": 10_000,
+        "request_ids_max": 65_536,
         "concurrent_calls_max": 4096,
         "health_watches_max": 256,
     }
@@ -161,8 +165,8 @@ def test_unknown_keys_of_the_file_are_errors(tmp_path: Path) -> None:
     assert problems({"listen": ["unix:/a"]}, file) == [
         f"{file}: retry_afer: no such key; did you mean retry_after?",
         f'{file}: pools[0] = {{"name": "a", "total": 1, "grace": 5}}: has the unknown key'
-        " 'grace'; a pool has name, total, block_size, device (the server's own keys stand above"
-        " the first [[pools]])",
+        " 'grace'; a pool has name, total, block_size, device, quarantine (the server's own keys"
+        " stand above the first [[pools]])",
     ]
 
 

@@ -67,7 +67,7 @@ def test_pool_specs(spec: str, full: str) -> None:
         ("a:total=1,name=b", "has the key 'name' twice"),
         (
             "a:tot=1",
-            "has the unknown key 'tot'; a pool has name, total, block_size, device",
+            "has the unknown key 'tot'; a pool has name, total, block_size, device, quarantine",
         ),
         (
             "a:1",

@@ -1,31 +1,46 @@
-"""What a server holds: pools by name, one live session for each engine, and the drain."""
+"""What a server holds: pools by name, one stream for each lease, and the drain."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from tests.commands import allocate
 
-from kvblock_service.core.commands import Allocate, Refused
-from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.core.commands import Refused
+from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import (
+    CallError,
     Draining,
-    EngineAttached,
     InvalidField,
     PoolNotFound,
+    SessionReplaced,
+    StaleEpoch,
     StateLimit,
 )
-from kvblock_service.host import Host, HostLimits, LiveSession
+from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
 
 
+def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
+    return PoolHost(Pool(geometry, Bounds(8, 8, 8), epoch_floor), 8, quarantine_ms)
+
+
 def host_of(*names: str, default: str = "", sessions_max: int = 8) -> Host:
-    pools = [PoolHost(Geometry(name, 2, 16, 0), Bounds(8, 8), 8) for name in names]
-    return Host(pools, default, HostLimits(sessions_max, drain_retry_after=0.5), server_epoch=1)
+    pools = [new_pool(Geometry(name, 2, 16, 0), None, 0) for name in names]
+    return Host(pools, default, HostLimits(sessions_max, 0.5, 64), 1, new_pool)
 
 
-def session(engine: str = "a", pool: str = "main") -> LiveSession:
-    return LiveSession(pool, engine)
+class Stream:
+    """A stream that only notes how it was ended."""
+
+    def __init__(self, engine: str = "a", pool: str = "main", epoch: int = 1) -> None:
+        self.key = (pool, engine)
+        self.epoch = epoch
+        self.ended: CallError | None = None
+
+    def end_with(self, error: CallError) -> None:
+        self.ended = error
 
 
 async def settle() -> None:
@@ -61,71 +76,69 @@ def test_unknown_pool() -> None:
     assert caught.value.metadata == {"pool": "other"}
 
 
-def test_one_live_session_for_an_engine_of_a_pool() -> None:
-    async def scenario() -> None:
-        host = host_of("main", "other")
-        host.handover_wait = 0.0
-        first = session()
-        await host.attach(first)
-        with pytest.raises(EngineAttached) as caught:
-            await host.attach(session())
-        assert caught.value.metadata == {"pool": "main", "engine": "a"}
-        await host.attach(session("b"))
-        await host.attach(session("a", "other"))
-        assert host.attached("main") == ["a", "b"]
-        host.leave(first)
-        assert host.attached("main") == ["b"]
-        await host.attach(session())
-
-    run(scenario())
+def test_resumed_lease_ends_the_stream_that_it_had_before() -> None:
+    host = host_of("main")
+    first, second = Stream(), Stream()
+    host.enter(first)
+    host.enter(second)
+    assert isinstance(first.ended, SessionReplaced)
+    assert second.ended is None
+    assert host.sessions == {("main", "a"): second}
 
 
-def test_attach_waits_for_a_session_that_is_ending() -> None:
-    async def scenario() -> None:
-        host = host_of("main")
-        host.handover_wait = 3600.0
-        first, second, third = session(), session(), session()
-        await host.attach(first)
-        attaching = [asyncio.create_task(host.attach(one)) for one in (second, third)]
-        await settle()
-        assert not any(task.done() for task in attaching)
-        host.leave(first)
-        await settle()
-        assert [task.done() for task in attaching] == [True, False]
-        assert host.sessions["main", "a"] is second
-        host.leave(second)
-        await settle()
-        assert host.sessions["main", "a"] is third
-
-    run(scenario())
+def test_taken_over_lease_ends_the_stream_of_the_old_epoch() -> None:
+    host = host_of("main")
+    first, second = Stream(epoch=1), Stream(epoch=2)
+    host.enter(first)
+    host.enter(second)
+    assert isinstance(first.ended, StaleEpoch)
+    assert first.ended.metadata["epoch"] == "1"
+    assert first.ended.metadata["current"] == "2"
 
 
-def test_leaving_twice_does_not_end_a_later_session() -> None:
-    async def scenario() -> None:
-        host = host_of("main")
-        first, second = session(), session()
-        await host.attach(first)
-        host.leave(first)
-        await host.attach(second)
-        host.leave(first)
-        assert host.attached("main") == ["a"]
-
-    run(scenario())
+def test_streams_of_other_engines_and_pools_do_not_meet() -> None:
+    host = host_of("main", "other")
+    streams = [Stream("a"), Stream("b"), Stream("a", "other")]
+    for stream in streams:
+        host.enter(stream)
+    assert [stream.ended for stream in streams] == [None, None, None]
+    assert len(host.sessions) == 3
 
 
-def test_sessions_max_counts_all_pools() -> None:
-    async def scenario() -> None:
-        host = host_of("main", "other", sessions_max=2)
-        first = session("a")
-        await host.attach(first)
-        await host.attach(session("a", "other"))
-        with pytest.raises(StateLimit) as caught:
-            await host.attach(session("b"))
-        assert caught.value.metadata["limit"] == "sessions_max"
-        host.leave(first)
-        await host.attach(session("b"))
+def test_leaving_twice_does_not_end_a_later_stream() -> None:
+    host = host_of("main")
+    first, second = Stream(), Stream()
+    host.enter(first)
+    host.leave(first)
+    host.enter(second)
+    host.leave(first)
+    assert host.sessions == {("main", "a"): second}
 
-    run(scenario())
+
+def test_lease_that_has_ended_ends_its_stream_only() -> None:
+    host = host_of("main")
+    stream = Stream(epoch=2)
+    host.enter(stream)
+    host.end_session("main", "a", 1)
+    host.end_session("main", "b", 2)
+    assert stream.ended is None
+    host.end_session("main", "a", 2)
+    assert isinstance(stream.ended, StaleEpoch)
+    assert stream.ended.metadata["current"] == "0"
+
+
+def test_sessions_max_counts_all_pools_and_lets_a_stream_be_replaced() -> None:
+    host = host_of("main", "other", sessions_max=2)
+    first = Stream("a")
+    for stream in (first, Stream("a", "other")):
+        host.refuse_more_sessions(stream.key)
+        host.enter(stream)
+    host.refuse_more_sessions(first.key)
+    with pytest.raises(StateLimit) as caught:
+        host.refuse_more_sessions(("main", "b"))
+    assert caught.value.metadata["limit"] == "sessions_max"
+    host.leave(first)
+    host.refuse_more_sessions(("main", "b"))
 
 
 def test_drain_interrupts_streams_and_answers_those_who_wait() -> None:
@@ -135,8 +148,8 @@ def test_drain_interrupts_streams_and_answers_those_who_wait() -> None:
         host.streams["a"] = lambda: interrupted.append("a")
         host.streams["b"] = lambda: interrupted.append("b")
         pool = host.pool("")
-        pool.apply(Allocate("a", 1, 2))
-        waiting = asyncio.create_task(pool.allocate(Allocate("b", 1, 1), 3600.0))
+        pool.apply(allocate("a", 1, 2))
+        waiting = asyncio.create_task(pool.allocate(allocate("b", 1, 1), 3600.0))
         await settle()
         host.refuse_when_draining()
         host.begin_drain()
@@ -145,23 +158,5 @@ def test_drain_interrupts_streams_and_answers_those_who_wait() -> None:
         with pytest.raises(Draining) as caught:
             host.refuse_when_draining()
         assert caught.value.retry_after == 0.5
-        with pytest.raises(Draining):
-            await host.attach(session("c"))
-
-    run(scenario())
-
-
-def test_attach_that_waits_does_not_outlive_the_begin_of_a_drain() -> None:
-    async def scenario() -> None:
-        host = host_of("main")
-        host.handover_wait = 3600.0
-        first = session()
-        await host.attach(first)
-        attaching = asyncio.create_task(host.attach(session()))
-        await settle()
-        host.begin_drain()
-        host.leave(first)
-        await settle()
-        assert isinstance(attaching.exception(), Draining)
 
     run(scenario())

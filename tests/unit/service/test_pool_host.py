@@ -5,22 +5,21 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from tests.commands import allocate, reclaim, step
+from tests.commands import free as free_of
 
 from kvblock_service.core.commands import (
-    Allocate,
-    Free,
+    Answer,
     Freed,
     Granted,
-    Outcome,
     RefusalReason,
     Refused,
-    Release,
-    Step,
     StepPolicy,
 )
-from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.core.listing import SequenceRow
+from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import Reason, StateLimit
-from kvblock_service.pool_host import EngineState, PoolHost, SequenceRow
+from kvblock_service.pool_host import EngineState, PoolHost
 
 LONG = 3600.0
 SHORT = 0.001
@@ -28,14 +27,14 @@ SHORT = 0.001
 
 def pool_host(total: int = 4, wait_queue_max: int = 8, sequences_max: int = 16) -> PoolHost:
     geometry = Geometry("main", total, block_size=16, device_id=7)
-    return PoolHost(geometry, Bounds(2, sequences_max), wait_queue_max)
+    return PoolHost(Pool(geometry, Bounds(2, sequences_max, 8)), wait_queue_max)
 
 
 class Waiter:
     """An allocation of one engine that waits; each is a sequence of its own."""
 
     def __init__(self, host: PoolHost, sequence_id: int, num_blocks: int, max_wait: float) -> None:
-        command = Allocate("a", sequence_id, num_blocks)
+        command = allocate("a", sequence_id, num_blocks)
         self.task = asyncio.create_task(host.allocate(command, max_wait))
 
     @property
@@ -66,12 +65,12 @@ def filled(**sizes: int) -> PoolHost:
     """A pool whose blocks are all held, one by each of the sequences 0, 1, 2, ..."""
     host = pool_host(**sizes)
     for sequence_id in range(host.geometry.total_blocks):
-        host.apply(Allocate("b", sequence_id, 1))
+        host.apply(allocate("b", sequence_id, 1))
     return host
 
 
 def free(host: PoolHost, sequence_id: int) -> None:
-    assert host.apply(Free("b", sequence_id)) == Freed(1)
+    assert host.apply(free_of("b", sequence_id)) == Freed(1)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -121,12 +120,12 @@ def test_one_release_serves_as_many_as_fit() -> None:
     async def scenario() -> None:
         host = filled()
         first, second, third = await queued(host, 1, 2, 2)
-        host.apply(Release("b"))
+        host.apply(reclaim("b"))
         await settle()
         assert first.blocks() == [3]
         assert second.blocks() == [2, 1]
         assert third.waits
-        host.apply(Free("a", 100))
+        host.apply(free_of("a", 100))
         await settle()
         assert third.blocks() == [3, 0]
         assert is_sound(host)
@@ -138,7 +137,7 @@ def test_step_wakes_those_who_wait() -> None:
     async def scenario() -> None:
         host = filled()
         (waiter,) = await queued(host, 2)
-        host.apply(Step("b", [0, 1, 2], [9], [], StepPolicy.ALL_OR_NOTHING))
+        host.apply(step("b", [0, 1, 2], [9], [], StepPolicy.ALL_OR_NOTHING))
         await settle()
         assert waiter.blocks() == [1, 0]
         assert is_sound(host)
@@ -158,13 +157,13 @@ def test_head_of_the_queue_holds_up_those_behind_it() -> None:
         await settle()
         assert late.waits
         # Who does not wait may pass them.
-        assert await host.allocate(Allocate("a", 300, 1), 0.0) == Granted([0], 1)
+        assert await host.allocate(allocate("a", 300, 1), 0.0) == Granted([0], 1)
         free(host, 1)
         free(host, 2)
         free(host, 3)
         await settle()
         assert (large.blocks(), small.blocks(), late.waits) == ([3, 2], [1], True)
-        host.apply(Free("a", 300))
+        host.apply(free_of("a", 300))
         await settle()
         assert late.blocks() == [0]
         assert is_sound(host)
@@ -176,7 +175,7 @@ def test_wait_that_ends_in_vain_is_a_refusal() -> None:
     async def scenario() -> None:
         host = filled()
         refused = Refused(RefusalReason.POOL_EXHAUSTED, free_blocks=0, needed=2)
-        assert await host.allocate(Allocate("a", 1, 2), SHORT) == refused
+        assert await host.allocate(allocate("a", 1, 2), SHORT) == refused
         assert host.state().refused_total[RefusalReason.POOL_EXHAUSTED] == 1
         assert is_sound(host)
 
@@ -202,7 +201,7 @@ def test_those_behind_an_expired_wait_are_served() -> None:
 def test_more_than_the_pool_does_not_wait() -> None:
     async def scenario() -> None:
         host = pool_host()
-        outcome = await host.allocate(Allocate("a", 1, 5), LONG)
+        outcome = await host.allocate(allocate("a", 1, 5), LONG)
         assert outcome == Refused(RefusalReason.EXCEEDS_POOL, free_blocks=4, needed=5)
 
     run(scenario())
@@ -210,7 +209,7 @@ def test_more_than_the_pool_does_not_wait() -> None:
 
 def test_what_fits_does_not_wait() -> None:
     async def scenario() -> None:
-        assert await pool_host().allocate(Allocate("a", 1, 4), LONG) == Granted([0, 1, 2, 3], 4)
+        assert await pool_host().allocate(allocate("a", 1, 4), LONG) == Granted([0, 1, 2, 3], 4)
 
     run(scenario())
 
@@ -259,7 +258,7 @@ def test_wait_queue_max() -> None:
         host = filled(wait_queue_max=1)
         (waiter,) = await queued(host, 1)
         with pytest.raises(StateLimit) as caught:
-            await host.allocate(Allocate("a", 1, 1), LONG)
+            await host.allocate(allocate("a", 1, 1), LONG)
         assert caught.value.metadata == {"limit": "wait_queue_max", "max": "1", "pool": "main"}
         free(host, 0)
         await settle()
@@ -272,14 +271,14 @@ def test_wait_queue_max() -> None:
 def test_limit_crossed_while_waiting_is_raised() -> None:
     async def scenario() -> None:
         host = pool_host(total=4, sequences_max=2)
-        host.apply(Allocate("a", 1, 1))
-        host.apply(Allocate("a", 2, 1))
-        host.apply(Allocate("b", 1, 2))
+        host.apply(allocate("a", 1, 1))
+        host.apply(allocate("a", 2, 1))
+        host.apply(allocate("b", 1, 2))
         doomed = Waiter(host, 100, 1, LONG)
         await settle()
-        next_one = asyncio.create_task(host.allocate(Allocate("a", 2, 2), LONG))
+        next_one = asyncio.create_task(host.allocate(allocate("a", 2, 2), LONG))
         await settle()
-        host.apply(Free("b", 1))
+        host.apply(free_of("b", 1))
         await settle()
         with pytest.raises(StateLimit, match="sequences_per_engine_max = 2"):
             doomed.task.result()
@@ -296,11 +295,11 @@ def test_end_of_waiting_answers_all() -> None:
         free(host, 0)
         host.stop_waiting()
         await settle()
-        outcomes: list[Outcome] = [waiter.task.result() for waiter in waiters]
+        outcomes: list[Answer] = [waiter.task.result() for waiter in waiters]
         assert isinstance(outcomes[0], Refused)
         assert outcomes[1] == Granted([0], 1)
         assert isinstance(outcomes[2], Refused)
-        assert isinstance(await host.allocate(Allocate("a", 9, 1), LONG), Refused)
+        assert isinstance(await host.allocate(allocate("a", 9, 1), LONG), Refused)
         assert is_sound(host)
 
     run(scenario())
@@ -308,10 +307,10 @@ def test_end_of_waiting_answers_all() -> None:
 
 def test_crossed_limit_names_the_pool_and_the_engine() -> None:
     host = pool_host()
-    host.apply(Allocate("a", 1, 1))
-    host.apply(Allocate("b", 1, 1))
+    host.apply(allocate("a", 1, 1))
+    host.apply(allocate("b", 1, 1))
     with pytest.raises(StateLimit) as caught:
-        host.apply(Allocate("c", 1, 1))
+        host.apply(allocate("c", 1, 1))
     assert caught.value.reason is Reason.STATE_LIMIT
     assert caught.value.metadata == {
         "limit": "engines_max",
@@ -324,13 +323,12 @@ def test_crossed_limit_names_the_pool_and_the_engine() -> None:
 
 def test_state_shows_engines_by_name() -> None:
     host = pool_host()
-    host.apply(Allocate("b", 1, 2))
-    host.apply(Allocate("a", 1, 1))
+    host.apply(allocate("b", 1, 2))
+    host.apply(allocate("a", 1, 1))
     state = host.state()
-    assert state.engines == [EngineState("a", 1, 1), EngineState("b", 2, 1)]
+    assert state.engines == [EngineState("a", 1, 1, 0, 0), EngineState("b", 2, 1, 0, 0)]
     assert (state.free_blocks, state.held_blocks, state.sequences) == (1, 3, 2)
-    assert host.engine("b") == EngineState("b", 2, 1)
-    assert host.engine("zz") == EngineState("zz", 0, 0)
+    assert host.epoch("b") == host.epoch("zz") == 0
     assert host.free_blocks() == 1
     assert host.table("b", 1) == [0, 1]
     assert host.table("zz", 1) is None
@@ -339,19 +337,19 @@ def test_state_shows_engines_by_name() -> None:
 def test_sequences_are_listed_by_engine_and_id() -> None:
     host = pool_host(total=16)
     for sequence_id in (9, 2, 5):
-        host.apply(Allocate("b", sequence_id, 1))
-    host.apply(Allocate("a", 7, 2))
+        host.apply(allocate("b", sequence_id, 1))
+    host.apply(allocate("a", 7, 2))
     rows = [
         SequenceRow("a", 7, 2),
         SequenceRow("b", 2, 1),
         SequenceRow("b", 5, 1),
         SequenceRow("b", 9, 1),
     ]
-    assert host.sequences("", None, 10) == rows
-    assert host.sequences("", None, 2) == rows[:2]
-    assert host.sequences("", ("a", 7), 2) == rows[1:3]
-    assert host.sequences("", ("a", 100), 10) == rows[1:]
-    assert host.sequences("b", None, 10) == rows[1:]
-    assert host.sequences("b", ("b", 4), 10) == rows[2:]
-    assert host.sequences("a", ("b", 4), 10) == []
-    assert host.sequences("zz", None, 10) == []
+    assert host.sequences("", None, 10).rows == rows
+    assert host.sequences("", None, 2).rows == rows[:2]
+    assert host.sequences("", ("a", 7), 2).rows == rows[1:3]
+    assert host.sequences("", ("a", 100), 10).rows == rows[1:]
+    assert host.sequences("b", None, 10).rows == rows[1:]
+    assert host.sequences("b", ("b", 4), 10).rows == rows[2:]
+    assert not host.sequences("a", ("b", 4), 10).rows
+    assert not host.sequences("zz", None, 10).rows

@@ -8,10 +8,11 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Timer
@@ -29,6 +30,7 @@ def child(
     command: Sequence[str],
     ready: str,
     place: Callable[[], AbstractContextManager[None]] = server_core,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Run a process while the block lasts; gives the line that says it is ready.
 
@@ -38,7 +40,7 @@ def child(
     """
     with (
         tempfile.TemporaryFile("w+") as errors,
-        _started(command, errors, place) as process,
+        _started(command, errors, place, environment) as process,
     ):
         timer = Timer(_START_SECONDS, process.kill)
         timer.start()
@@ -61,10 +63,16 @@ def child(
 
 
 @contextmanager
-def echo_server(address: str) -> Iterator[str]:
-    """An echo server at `unix:PATH` or `HOST:PORT`; gives the address with the port it got."""
-    command = [sys.executable, "-m", "kvblock.bench.echo", address]
-    with child(command, echo.READY) as line:
+def echo_server(address: str, *, tuned: bool) -> Iterator[str]:
+    """An echo server at `unix:PATH` or `HOST:PORT`; gives the address with the port it got.
+
+    `tuned`: with the set-up of `kvblock serve`, else as one gets it.
+    """
+    command = [sys.executable, "-m", "kvblock.bench.echo", address, *(["tuned"] if tuned else [])]
+    environment = dict(os.environ)
+    if not tuned:
+        environment.pop("GRPC_EXPERIMENTS", None)
+    with child(command, echo.READY, environment=environment) as line:
         yield line.removeprefix(echo.READY)
 
 
@@ -87,7 +95,12 @@ def private_directory() -> Iterator[Path]:
 
 
 def _started(
-    command: Sequence[str], errors: IO[str], place: Callable[[], AbstractContextManager[None]]
+    command: Sequence[str],
+    errors: IO[str],
+    place: Callable[[], AbstractContextManager[None]],
+    environment: Mapping[str, str] | None,
 ) -> subprocess.Popen[str]:
     with place():
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )

@@ -1,15 +1,16 @@
 """A bare grpc.aio server that answers with bytes it was given before: what gRPC alone costs.
 
 Rules:
-- No serializers, no options, no checks: bytes in, bytes out, one loop, one thread; the event loop
-  and gRPC's set-up are those of `kvblock serve`.
+- No serializers, no options, no checks: bytes in, bytes out, one loop, one thread.
+- As one gets it: asyncio's own event loop, and gRPC as it is set up by default. Tuned: with the
+  event loop and the set-up of gRPC that `kvblock serve` has.
 - `/remember/NAME` keeps its request; `/answer/NAME`, another unary method, answers it to whatever
   it is asked. On a `/stream/...` call the first message is kept, and answers each later one.
 - Any other unary method answers with nothing, which every OTLP collector method takes for success:
   so this is also a collector that throws everything away.
 
-`python -m kvblock.bench.echo ADDRESS` serves until SIGTERM or SIGINT; `echo ready ADDRESS` on
-stdout says that it does, with the port that was chosen for port 0.
+`python -m kvblock.bench.echo ADDRESS [tuned]` serves until SIGTERM or SIGINT; `echo ready ADDRESS`
+on stdout says that it does, with the port that was chosen for port 0.
 """
 
 from __future__ import annotations
@@ -89,4 +90,4 @@ async def serve(address: str) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve(sys.argv[1]))
+        (uvloop if "tuned" in sys.argv[2:] else asyncio).run(serve(sys.argv[1]))

@@ -36,19 +36,25 @@ class Goal(NamedTuple):
 
 
 _STREAM = "stream_step_over_echo"
+_STREAM_TUNED = "stream_step_over_tuned_echo"
 _UNARY = "unary_step_over_echo"
+_UNARY_TUNED = "unary_step_over_tuned_echo"
 _REDIS = "redis_over_stream_step"
 _PLAIN = "plain_redis_over_stream_step"
+
+
+def _unbound(key: str, text: str) -> list[Goal]:
+    return [Goal(key, str(size), text, None, None) for size in SIZES]
+
 
 GOALS = (
     Goal(_STREAM, "1", "step in a session / echo", 1.1, 1.25),
     Goal(_STREAM, "32", "step in a session / echo", 1.2, 1.35),
     Goal(_STREAM, "256", "step in a session / echo", 1.3, 1.6),
     Goal(_STREAM, "2048", "step in a session / echo", 1.6, 2.5),
-    Goal(_UNARY, "1", "unary step / echo", None, None),
-    Goal(_UNARY, "32", "unary step / echo", None, None),
-    Goal(_UNARY, "256", "unary step / echo", None, None),
-    Goal(_UNARY, "2048", "unary step / echo", None, None),
+    *_unbound(_STREAM_TUNED, "step in a session / tuned echo"),
+    *_unbound(_UNARY, "unary step / echo"),
+    *_unbound(_UNARY_TUNED, "unary step / tuned echo"),
     Goal("unary_allocate_over_echo", "", "Allocate + Free / two echoes", None, 1.25),
     Goal(_REDIS, "1", "tuned Redis script / step", None, None, True),
     Goal(_REDIS, "32", "tuned Redis script / step", 2, 1.5, True),

@@ -73,11 +73,16 @@ async def _redis(stage: Stage) -> None:
 
 SECTIONS = {
     "stream": Section(
-        "session / echo", ("stream_step_over_echo",), 44, stream, _lacking_nothing, True
+        "session / echo",
+        ("stream_step_over_echo", "stream_step_over_tuned_echo"),
+        44,
+        stream,
+        _lacking_nothing,
+        True,
     ),
     "unary": Section(
         "unary / echo",
-        ("unary_step_over_echo", "unary_allocate_over_echo"),
+        ("unary_step_over_echo", "unary_step_over_tuned_echo", "unary_allocate_over_echo"),
         44,
         unary,
         _lacking_nothing,
@@ -148,7 +153,7 @@ def _can_run(section: Section, foreign: bool, results: Results) -> bool:
 
 @asynccontextmanager
 async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
-    """The server to measure, and an echo that is reached in the same way."""
+    """The server to measure, and echoes that are reached in the same way."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(private_directory())
         process = None
@@ -158,10 +163,13 @@ async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
         else:
             ours = await stack.enter_async_context(raw.open_channel(address))
         unix = address.startswith("unix:")
-        where = f"unix:{directory / 'echo.sock'}" if unix else "127.0.0.1:0"
-        bare = stack.enter_context(echo_server(where))
-        echo = await stack.enter_async_context(raw.open_channel(bare))
-        yield Servers(address, ours, echo, pool, process)
+
+        async def echo(name: str) -> grpc.aio.Channel:
+            where = f"unix:{directory / name}" if unix else "127.0.0.1:0"
+            at = stack.enter_context(echo_server(where, tuned=name == "tuned"))
+            return await stack.enter_async_context(raw.open_channel(at))
+
+        yield Servers(address, ours, await echo("bare"), await echo("tuned"), pool, process)
 
 
 async def _free_blocks(servers: Servers) -> int:

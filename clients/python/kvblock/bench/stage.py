@@ -41,7 +41,7 @@ QUICK = Effort("quick", 0.12, 5, 1, large_pool=1 << 20, memory=2_000_000)
 
 
 class Servers(NamedTuple):
-    """What is compared: our server and the echo, a channel to each, and the pool to use.
+    """What is compared: our server and the echoes, a channel to each, and the pool to use.
 
     `process` is our server's process id, None for a server that somebody else has started.
     """
@@ -49,6 +49,7 @@ class Servers(NamedTuple):
     address: str
     ours: grpc.aio.Channel
     echo: grpc.aio.Channel
+    tuned_echo: grpc.aio.Channel
     pool: str
     process: int | None
 

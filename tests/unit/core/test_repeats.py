@@ -1,0 +1,153 @@
+"""A request that is sent again: the same answer, nothing changed, and how long that holds."""
+
+import pytest
+from tests.commands import STAMP
+from tests.unit.core.pools import ALL, Desk
+
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Command,
+    Detach,
+    Fenced,
+    Free,
+    Freed,
+    Granted,
+    IdReused,
+    Reclaim,
+    Refused,
+    Step,
+    StepOutOfOrder,
+)
+from kvblock_service.core.memory import NUMBERS_PER_RESULT, Memory
+
+
+def twice(desk: Desk, command: Command) -> object:
+    """Send a command twice; answers what came of it."""
+    first = desk.apply(command)
+    assert not desk.pool.repeated
+    revision = desk.pool.revision
+    assert desk.apply(command) == first
+    assert desk.pool.repeated
+    assert desk.pool.revision == revision
+    return first
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_same_id_same_answer(attached: bool) -> None:
+    desk = Desk(8)
+    epoch = desk.attach("a").epoch if attached else 0
+    assert twice(desk, Allocate("a", epoch, "r1", 1, 2)) == Granted([0, 1], 2)
+    assert twice(desk, Free("a", epoch, "r2", 1)) == Freed(2)
+    assert desk.table(1) is None
+    step = Step("a", epoch, "r3", 0, [], [5, 6], [], ALL)
+    twice(desk, step)
+    assert desk.table(5) == [1]
+    refused = twice(desk, Allocate("a", epoch, "r4", 7, 7))
+    assert isinstance(refused, Refused)
+    twice(desk, Reclaim("a", 0, "r5", 0))
+
+
+def test_attach_and_detach_that_are_sent_again() -> None:
+    desk = Desk(8)
+    command = Attach("a", 0, "r1", False, 1000, 0)
+    lease = twice(desk, command)
+    epoch = desk.pool.engines["a"].epoch
+    assert lease == (epoch, 1000, 0, 0, 0, False)
+    desk.epochs["a"] = epoch
+    desk.allocate(1, 3)
+    assert twice(desk, Detach("a", epoch, "r2")) == Freed(3)
+
+
+def test_attach_of_a_lease_that_is_over_counts_as_new() -> None:
+    desk = Desk(8)
+    command = Attach("a", 0, "r1", False, 1000, 0)
+    desk.apply(command)
+    first = desk.pool.engines["a"].epoch
+    desk.apply(Detach("a", first, ""))
+    desk.apply(command)
+    assert desk.pool.engines["a"].epoch > first
+
+
+def test_other_content_under_the_same_id() -> None:
+    desk = Desk(8)
+    desk.apply(Allocate("a", 0, "r1", 1, 2))
+    assert desk.apply(Allocate("a", 0, "r1", 1, 3)) == IdReused("request_id")
+    assert desk.apply(Free("a", 0, "r1", 1)) == IdReused("request_id")
+    assert desk.table(1) == [0, 1]
+
+
+def test_ids_of_other_engines_and_epochs_do_not_meet() -> None:
+    desk = Desk(8)
+    desk.apply(Allocate("a", 0, "r1", 1, 1))
+    assert desk.apply(Allocate("b", 0, "r1", 1, 1)) == Granted([1], 1)
+    epoch = desk.attach("a").epoch
+    assert desk.apply(Allocate("a", epoch, "r1", 1, 1)) == Granted([2], 2)
+
+
+def test_stale_engine_is_never_told_of_its_old_blocks() -> None:
+    desk = Desk(8)
+    epoch = desk.attach("a").epoch
+    command = Allocate("a", epoch, "r1", 1, 2)
+    assert desk.apply(command) == Granted([0, 1], 2)
+    new = desk.attach("a", takeover=True, quarantine_ms=0).epoch
+    assert desk.apply(command) == Fenced(new)
+
+
+def test_rejected_command_is_not_remembered() -> None:
+    desk = Desk(8, sequences_max=1)
+    desk.allocate(1)
+    command = Allocate("a", 0, "r1", 2, 1)
+    desk.apply(command)
+    desk.free(1)
+    assert desk.apply(command) == Granted([0], 1)
+
+
+def test_steps_of_a_lease_are_numbered() -> None:
+    desk = Desk(8)
+    epoch = desk.attach("a").epoch
+    steps = [Step("a", epoch, "", n, [], [n], [], ALL) for n in range(4)]
+    assert desk.apply(steps[2]) == StepOutOfOrder(1)
+    twice(desk, steps[1])
+    twice(desk, steps[2])
+    assert desk.apply(steps[1]) == StepOutOfOrder(3)
+    other = Step("a", epoch, "", 2, [], [9], [], ALL)
+    assert desk.apply(other) == IdReused("step.step_id")
+    assert desk.attach("a", epoch=epoch).last_step_id == 2
+    assert desk.attach("a", takeover=True).last_step_id == 0
+
+
+def test_memory_forgets_the_oldest_results_first() -> None:
+    memory = Memory(results_max=3)
+    commands = [Free("a", 0, f"r{n}", n) for n in range(5)]
+    for command in commands:
+        memory.put(command, Freed(0))
+    assert [memory.get(command) is not None for command in commands] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+
+
+def test_memory_counts_the_numbers_in_its_results() -> None:
+    memory = Memory(results_max=4)
+    small = Free("a", 0, "small", 1)
+    memory.put(small, Freed(0))
+    size = 4 * NUMBERS_PER_RESULT
+    large = Allocate("a", 0, "large", 1, size)
+    memory.put(large, Granted(list(range(size)), size))
+    assert memory.get(small) is not None
+    memory.put(Allocate("a", 0, "more", 1, 1), Granted([0], 1))
+    assert memory.get(small) is None
+    assert memory.get(large) is None
+    assert memory.numbers == 1
+
+
+def test_pool_that_remembers_nothing() -> None:
+    desk = Desk(4)
+    desk.pool.memory.results_max = 0
+    command = Allocate("a", 0, "r1", 1, 1)
+    assert desk.pool.apply(command, STAMP) == Granted([0], 1)
+    assert desk.pool.apply(command, STAMP) == Granted([1], 2)

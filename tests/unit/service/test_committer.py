@@ -1,0 +1,161 @@
+"""Group commit: what is written when, and what happens while nothing can be written."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import pytest
+from tests.commands import allocate, free
+
+from kvblock_service.committer import Committer
+from kvblock_service.core.commands import Command, Freed, Granted, Renew, Stamp
+from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.errors import JournalUnwritable
+from kvblock_service.pool_host import Log, PoolHost
+
+
+class Shelf:
+    """A journal that keeps its writes in a list, and fails as long as it is told to."""
+
+    def __init__(self, *, waits_for_disk: bool = False) -> None:
+        self.waits_for_disk = waits_for_disk
+        self.writes: list[list[bytes]] = []
+        self.problem = ""
+        self.open = threading.Event()
+        self.open.set()
+
+    def write(self, records: Sequence[bytes]) -> None:
+        assert self.open.wait(60)
+        if self.problem:
+            raise OSError(self.problem)
+        self.writes.append(list(records))
+
+    @property
+    def records(self) -> list[bytes]:
+        return [record for write in self.writes for record in write]
+
+
+def encode(pool: str, _: Stamp, command: Command) -> bytes:
+    return f"{pool} {type(command).__name__} {command[-2]}".encode()
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 60))
+
+
+def hosted(shelf: Shelf) -> PoolHost:
+    pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
+    return PoolHost(pool, 8, None, Log(Committer(shelf), encode))
+
+
+async def written(host: PoolHost) -> None:
+    """Wait until what was carried out is in the journal, as a client does that tries again."""
+    while True:
+        try:
+            return await host.settled()
+        except JournalUnwritable:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_records_of_one_turn_are_written_together_and_in_order(waits: bool) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(waits_for_disk=waits)
+        committer = Committer(shelf)
+
+        async def add(record: bytes) -> None:
+            committer.add(record)
+            await committer.settled()
+            assert record in shelf.records
+
+        await asyncio.gather(*(add(b"%d" % n) for n in range(5)))
+        assert shelf.writes == [[b"0", b"1", b"2", b"3", b"4"]]
+        await add(b"5")
+        assert shelf.writes[1:] == [[b"5"]]
+
+    run(scenario())
+
+
+def test_nothing_to_wait_for() -> None:
+    async def scenario() -> None:
+        await Committer(Shelf()).settled()
+
+    run(scenario())
+
+
+def test_records_that_come_during_a_write_go_into_the_next_one() -> None:
+    async def scenario() -> None:
+        shelf = Shelf(waits_for_disk=True)
+        committer = Committer(shelf)
+        shelf.open.clear()
+        committer.add(b"1")
+        first = asyncio.create_task(committer.settled())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        committer.add(b"2")
+        committer.add(b"3")
+        second = asyncio.create_task(committer.settled())
+        await asyncio.sleep(0)
+        assert not first.done()
+        shelf.open.set()
+        await asyncio.gather(first, second)
+        assert shelf.writes == [[b"1"], [b"2", b"3"]]
+
+    run(scenario())
+
+
+def test_caller_that_goes_away_does_not_end_the_round() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        committer = Committer(shelf)
+        committer.add(b"1")
+        leaving = asyncio.create_task(committer.settled())
+        staying = asyncio.create_task(committer.settled())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await staying
+        assert shelf.records == [b"1"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(waits_for_disk=waits)
+        host = hosted(shelf)
+        shelf.problem = "No space left on device"
+        assert host.apply(allocate("a", 1, 2)) == Granted([0, 1], 2)
+        with pytest.raises(JournalUnwritable, match="No space left"):
+            await host.settled()
+        assert not host.writable
+        # Nothing new is carried out; what only looks or renews is.
+        with pytest.raises(JournalUnwritable):
+            host.apply(free("a", 1))
+        assert host.table("a", 1) == [0, 1]
+        assert host.free_blocks() == 2
+        shelf.problem = ""
+        await written(host)
+        assert shelf.records == [b"main Allocate 1"]
+        assert host.apply(free("a", 1)) == Freed(2)
+        await host.settled()
+        assert shelf.records == [b"main Allocate 1", b"main Free "]
+
+    run(scenario())
+
+
+def test_repeated_requests_and_renewals_are_not_written() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        host = hosted(shelf)
+        command = allocate("a", 1, 2)._replace(request_id="r")
+        assert host.apply(command) == host.apply(command)
+        await host.settled()
+        assert len(shelf.records) == 1
+        with pytest.raises(Exception, match="no lease"):
+            host.apply(Renew("a", 7))
+        await host.settled()
+        assert len(shelf.records) == 1
+
+    run(scenario())
