@@ -46,14 +46,19 @@ class Engine(NamedTuple):
         (row,) = self.kv.stats(engine=self.name).pools[0].engines
         return row.attached
 
+    def epoch(self) -> int:
+        """The epoch of its lease, 0 without one."""
+        (row,) = self.kv.stats(engine=self.name).pools[0].engines
+        return row.epoch
+
     def messages(self, *messages: pb.SessionRequest) -> Any:
         """A Session call over bytes, which sends these and then closes its side."""
         channel: Any = grpc.insecure_channel(self.address)
         sent = [one.SerializeToString() for one in messages]
         return channel.stream_stream(SESSION)(iter(sent), timeout=60)
 
-    def attach_message(self) -> pb.SessionRequest:
-        return pb.SessionRequest(attach=pb.SessionAttach(engine=self.name))
+    def attach_message(self, epoch: int = 0) -> pb.SessionRequest:
+        return pb.SessionRequest(attach=pb.SessionAttach(engine=self.name, epoch=epoch))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,9 @@ def engine(address: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
     name = request.node.originalname
     with kvblock.connect(address, engine=name) as kv:
         yield Engine(address, name, kv)
+        if epoch := Engine(address, name, kv).epoch():
+            with kv.session(epoch=epoch):
+                pass
         for sequence_id in Engine(address, name, kv).held():
             kv.free(sequence_id)
 
@@ -152,16 +160,19 @@ def test_blocks_outlive_a_stream_that_ends_without_a_detach(
 ) -> None:
     ending(engine)
     assert engine.held() == {1: 2, 2: 1}
-    with engine.kv.session() as session:
+    with engine.kv.session(epoch=engine.epoch()) as session:
         assert (session.held_blocks, session.sequences) == (3, 2)
         assert session.step(free=[1]).freed_counts == [2]
         assert session.detach() == 1
 
 
-def test_steps_of_a_later_session_begin_at_one(engine: Engine) -> None:
-    for _ in range(2):
-        answers = list(engine.messages(engine.attach_message(), step(1, 5), step(2, 5)))
+def test_steps_go_on_where_the_lease_is(engine: Engine) -> None:
+    for first in (1, 3):
+        attach = engine.attach_message(engine.epoch())
+        answers = list(engine.messages(attach, step(first, 5), step(first + 1, 5)))
         assert len(answers) == 3
+        attached = pb.SessionResponse.FromString(answers[0]).attached
+        assert attached.last_step_id == first - 1
     assert engine.held() == {5: 4}
 
 
