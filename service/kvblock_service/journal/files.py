@@ -45,12 +45,22 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
-    """The numbers and paths of all segments, in order."""
+    """The numbers and paths of all segments, in order.
+
+    Raises:
+        JournalError: the directory cannot be listed.
+
+    """
     return _numbered(directory, _SEGMENT)
 
 
 def snapshots(directory: Path) -> list[tuple[int, Path]]:
-    """The positions and paths of all snapshots, in order."""
+    """The positions and paths of all snapshots, in order.
+
+    Raises:
+        JournalError: the directory cannot be listed.
+
+    """
     return _numbered(directory, _SNAPSHOT)
 
 
@@ -60,7 +70,11 @@ def snapshot_path(directory: Path, position: int) -> Path:
 
 
 def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Path]]:
-    found = ((pattern.fullmatch(path.name), path) for path in directory.iterdir())
+    try:
+        paths = list(directory.iterdir())
+    except OSError as error:
+        raise JournalError(f"{directory} cannot be read: {error.strerror}") from error
+    found = ((pattern.fullmatch(path.name), path) for path in paths)
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
@@ -84,6 +98,12 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
         raise
     if synced:
         sync_directory(path.parent)
+
+
+def remove_partial(directory: Path) -> None:
+    """Remove what `write_whole` left when its process died."""
+    for path in directory.glob("*.partial"):
+        path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

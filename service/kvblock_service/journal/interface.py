@@ -32,8 +32,8 @@ class Entry(NamedTuple):
     record: bytes
 
 
-class Journal(Protocol):
-    """A durable log of records over a snapshot."""
+class Source(Protocol):
+    """What was kept, for who reads it."""
 
     @property
     def server_epoch(self) -> int:
@@ -43,13 +43,9 @@ class Journal(Protocol):
     def position(self) -> int:
         """The position of the last record; 0 before the first."""
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Append records in order, as one commit.
-
-        Raises:
-            JournalError: nothing was kept.
-
-        """
+    @property
+    def snapshot_position(self) -> int:
+        """The position that the newest snapshot stands for; 0 when there is none."""
 
     def snapshot(self) -> bytes | None:
         """The newest snapshot, or None.
@@ -58,10 +54,6 @@ class Journal(Protocol):
             JournalDamaged: there is one, but it cannot be read.
 
         """
-
-    @property
-    def snapshot_position(self) -> int:
-        """The position that the newest snapshot stands for; 0 when there is none."""
 
     def replay(self) -> Iterator[Entry]:
         """The records behind the newest snapshot, in order.
@@ -75,6 +67,21 @@ class Journal(Protocol):
         """Forget the last record, at `position`: it was torn.
 
         Only before the first `write`.
+        """
+
+
+class Journal(Source, Protocol):
+    """A durable log of records over a snapshot.
+
+    The position is known from the start, or else after the first `replay` or `write`.
+    """
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append records in order, as one commit.
+
+        Raises:
+            JournalError: nothing was kept.
+
         """
 
     def put_snapshot(self, position: int, data: bytes) -> None:

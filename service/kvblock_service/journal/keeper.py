@@ -111,7 +111,7 @@ class Keeper:
                 return None
             try:
                 segment = self._made()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, JournalError) as error:
                 raise JournalError(f"{self._directory} cannot be written: {error}") from error
         self._prepare()
         return segment
@@ -201,7 +201,7 @@ class Keeper:
                 if request is None:
                     return
                 request()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, JournalError) as error:
                 if len(self.trouble) < TROUBLE_MAX:
                     self.trouble.append(str(error))
             finally:

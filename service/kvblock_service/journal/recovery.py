@@ -17,7 +17,7 @@ from typing import NamedTuple
 from kvblock_service.core.commands import REJECTIONS
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, snapshot
-from kvblock_service.journal.interface import CodecError, Entry, Journal, JournalDamaged
+from kvblock_service.journal.interface import CodecError, Entry, JournalDamaged, Source
 from kvblock_service.journal.records import Applied, PoolCreated, Record
 from kvblock_service.journal.snapshot import PoolEntry, State
 
@@ -39,7 +39,7 @@ class Recovered(NamedTuple):
     seconds: float
 
 
-def recover(journal: Journal, bounds: Bounds, up_to: int | None = None) -> Recovered:
+def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recovered:
     """The pools of a journal under these bounds, and what there is to tell about it.
 
     Leases and quarantine still have the deadlines of the past: see `leases.begin_anew`. `up_to`:
@@ -94,7 +94,7 @@ def decoded(entries: Iterator[Entry]) -> Iterator[tuple[int, Record]]:
         yield position, record
 
 
-def _begin(journal: Journal, bounds: Bounds) -> State:
+def _begin(journal: Source, bounds: Bounds) -> State:
     data = journal.snapshot()
     if data is None:
         return State(journal.server_epoch, journal.server_epoch, [])

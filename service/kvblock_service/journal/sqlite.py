@@ -142,7 +142,8 @@ class SqliteJournal:
 
     `durable_on`: `process`, what was written outlives the process; `host`, the host too. The
     directory is read first: `recover` leaves the journal at its last position. `trouble`: what the
-    keeper could not do, the newest last; whoever takes a text out logs it.
+    keeper could not do, the newest last; whoever takes a text out logs it. `bytes_written` is the
+    length of all records since the start.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class SqliteJournal:
         self._keeper = Keeper(directory, synced=self.synced)
         self._segment: Segment | None = None
         self._position: int | None = None
+        self.bytes_written = 0
 
     @property
     def server_epoch(self) -> int:
@@ -199,6 +201,7 @@ class SqliteJournal:
         """
         if self._position is None:
             self._position = self._reader.find_end()
+            files.remove_partial(self.directory)
             self._keeper.found(self._reader.segments())
         if self._segment is None:
             self._segment = self._keeper.next_segment(wait=True)
@@ -229,9 +232,9 @@ class SqliteJournal:
             self._keeper.seal(segment)
             raise JournalError(f"{segment.path} cannot be written: {error}") from error
         self._position = segment.last = self._position + len(records)
-        for record in records:
-            segment.filled += len(record)
-        segment.filled += files.PAGE_BYTES
+        size = sum(map(len, records))
+        self.bytes_written += size
+        segment.filled += size + files.PAGE_BYTES
         if segment.filled > self._segment_bytes:
             self.rotate()
 

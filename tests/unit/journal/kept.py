@@ -100,7 +100,7 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
     return (
         pool.geometry,
         (pool.free_list.fresh, pool.free_list.freed.tolist()),
-        pool.holders,
+        list(pool.holders),
         [
             (
                 engine.name,
@@ -119,7 +119,7 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
         ],
         (pool.quarantined, pool.last_batch, pool.last_epoch, pool.revision),
         (pool.allocated_total, pool.freed_total, pool.reclaimed_total, pool.expired_total),
-        pool.refused_total,
+        dict(pool.refused_total),
         list(pool.memory.results.items()),
         pool.memory.numbers,
     )
