@@ -53,7 +53,7 @@ def crashed(directory: Path, *records: bytes) -> Path:
 def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str) -> None:
     acknowledged = 0
     for lines in (1, 20, 300, 50):
-        command = [sys.executable, "-c", WRITER, tmp_path, durable_on, "40000"]
+        command = [sys.executable, "-c", WRITER, str(tmp_path), durable_on, "40000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             for _ in range(lines):
@@ -218,7 +218,7 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
     for how in ("closed", "killed"):
         directory = tmp_path / how
         directory.mkdir()
-        command = [sys.executable, "-c", limited, directory, how]
+        command = [sys.executable, "-c", limited, str(directory), how]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
         if how == "killed" and not ended.stdout:
