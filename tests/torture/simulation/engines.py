@@ -10,6 +10,8 @@ Rules:
 
 from random import Random
 
+from tests.torture.simulation.model import LATE_MS, TTL_MS, Mark, Message, Violation, Write
+
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -29,7 +31,6 @@ from kvblock_service.core.commands import (
     Stepped,
     StepPolicy,
 )
-from tests.torture.simulation.model import LATE_MS, TTL_MS, Mark, Message, Violation, Write
 
 SEQUENCES = 5
 POLICIES = tuple(StepPolicy)
@@ -38,8 +39,8 @@ POLICIES = tuple(StepPolicy)
 class Engine:
     """One engine's life after life under one name.
 
-    `tables` and `epoch` are what it was answered; `valid` needs the time. `ousted`: epochs of leases
-    that somebody else asked the server to end.
+    `tables` and `epoch` are what it was answered; `valid` needs the time. `ousted`: epochs of
+    leases that somebody else asked the server to end.
     """
 
     def __init__(self, index: int, random: Random, quarantine_ms: int) -> None:

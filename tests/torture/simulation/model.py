@@ -21,7 +21,7 @@ class Violation(AssertionError):
 
 
 class Message(NamedTuple):
-    """A call on its way; `sender` and `life` say which process sent it, `serial` which call it is."""
+    """A call on its way: which process sent it, and which of its calls it is."""
 
     sender: int
     life: int

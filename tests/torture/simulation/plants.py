@@ -44,7 +44,7 @@ def planted(plant: Plant) -> Iterator[None]:
         yield
         return
     original = Pool._admit
-    Pool._admit = admit_anybody  # type: ignore[method-assign]
+    Pool._admit = admit_anybody  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:

@@ -11,8 +11,6 @@ Rules of the oracle:
 
 from random import Random
 
-from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Attach, Detach, Expire, Reclaim
 from tests.torture.simulation.engines import Engine
 from tests.torture.simulation.model import (
     QUARANTINE_MS,
@@ -25,6 +23,9 @@ from tests.torture.simulation.model import (
 )
 from tests.torture.simulation.plants import NONE, Plant
 from tests.torture.simulation.server import GEOMETRY, CrashPoint, Server
+
+from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import Attach, Detach, Expire, Reclaim
 
 ENGINES = 3
 EVENTS = 30

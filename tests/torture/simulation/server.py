@@ -6,9 +6,13 @@ Rules:
 - What a crash in the middle of a write leaves is a part of its records, the last one torn.
 """
 
+from contextlib import suppress
 from enum import Enum
 from random import Random
 from typing import NamedTuple
+
+from tests.torture.simulation.model import QUARANTINE_MS, Answer, Message, Violation
+from tests.torture.simulation.plants import Plant
 
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
@@ -19,8 +23,6 @@ from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
 from kvblock_service.journal.records import Applied, PoolCreated, is_kept
 from kvblock_service.journal.recovery import recover
-from tests.torture.simulation.model import QUARANTINE_MS, Answer, Message, Violation
-from tests.torture.simulation.plants import Plant
 
 GEOMETRY = Geometry("p", 12, 16, 0)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
@@ -84,7 +86,7 @@ class Server:
 
     def write(self) -> list[Answer]:
         """Write what is pending; the answers that may go out now."""
-        _, pending, waiting = self.running or self._not_running()
+        _, pending, _ = self.running or self._not_running()
         if pending:
             self.journal.write(pending)
             pending.clear()
@@ -105,10 +107,8 @@ class Server:
             count = random.randint(1, len(pending))
             self.journal.crash_after = 0
             self.journal.tear = random.randint(0, len(pending[count - 1]))
-            try:
+            with suppress(Crash):
                 self.journal.write(pending[:count])
-            except Crash:
-                pass
         elif point is CrashPoint.AFTER_WRITE:
             self.write()
         elif point is CrashPoint.AFTER_ANSWERS:
