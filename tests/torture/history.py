@@ -1,8 +1,8 @@
 """What a process saw, as an append-only file: a JSON object per line, each written at once.
 
 Rules:
-- A line is written in one call, so that a process that is killed leaves whole lines, and at most one
-  torn one at the end.
+- A line is written in one call, so that a process that is killed leaves whole lines, and at
+  most one torn one at the end.
 - `t` is nanoseconds of the host's monotonic clock; it is taken before the line is written.
 """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.torture.arena import Stamp
@@ -171,8 +172,9 @@ class Holding(ABC):
             self._wait_for_writes()
             self._verify(ids_held)
         self.calls += 1
-        facts = {"id": self.calls, "op": op, "frees": ids, "grows": grows or []}
-        self.history.add("call", life=self.engine.life, epoch=self.epoch, **facts)
+        self.history.add(
+            "call", life=self.engine.life, id=self.calls, op=op, frees=ids, grows=grows or []
+        )
         counts = []
         for sequence_id in ids:
             blocks = self.tables.pop(sequence_id, [])
@@ -223,7 +225,7 @@ class Holding(ABC):
         """Hold the server's tables against the answered ones."""
         for sequence_id, blocks in self.tables.items():
             try:
-                table = self.again(lambda one=sequence_id: self.kv.get_block_table(one))
+                table = self.again(partial(self.kv.get_block_table, sequence_id))
             except NotFoundError:
                 self._lost(sequence_id, blocks, [])
                 continue

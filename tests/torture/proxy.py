@@ -4,8 +4,8 @@ Rules:
 - It is told what to do and draws nothing itself, but for the chances that it is given with their
   generator.
 - Bytes keep their order in each direction; a cut loses what was not passed on yet.
-- A connection that is held passes nothing to the server until its time is over; what its client sent
-  before it went away is delivered then, late.
+- A connection that is held passes nothing to the server until its time is over; what its client
+  sent before it went away is delivered then, late.
 - It lives in a thread with an event loop of its own.
 """
 

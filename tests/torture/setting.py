@@ -2,8 +2,8 @@
 
 Rules:
 - It crosses to other processes as JSON, and never changes.
-- `quarantine` is more than `ttl` + `late`: an engine whose lease was taken over learns of it up to a
-  TTL later, and what it wrote until then may land `late` seconds after that.
+- `quarantine` is more than `ttl` + `late`: an engine whose lease was taken over learns of it up to
+  a TTL later, and what it wrote until then may land `late` seconds after that.
 """
 
 import json

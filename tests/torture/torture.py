@@ -70,7 +70,9 @@ def torture(setting: Setting) -> Report:
     with ExitStack() as stack:
         disk = Disk(setting.path / "disk")
         stack.callback(disk.close)
-        stack.enter_context(_device(setting))
+        device = _device(setting)
+        stack.callback(device.wait)
+        stack.callback(device.kill)
         serving = Serving(setting, disk.path / "state")
         stack.callback(serving.close)
         proxy = Proxy(setting.server, setting.proxy, Random(f"{setting.seed}/proxy"))
