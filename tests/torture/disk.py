@@ -9,7 +9,7 @@ import contextlib
 import subprocess
 from pathlib import Path
 
-SIZE = "48m"
+SIZE = "256m"
 CHUNK = bytes(1 << 16)
 
 

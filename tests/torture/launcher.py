@@ -28,7 +28,15 @@ def plant(name: str) -> None:
 if __name__ == "__main__":
     assert kvblock_service.main
     plant(sys.argv[1])
-    sys.argv = ["kvblock", "serve", *sys.argv[2:]]
+    arguments = sys.argv[2:]
+    from pathlib import Path
+
+    from tests.torture.wired import wire
+
+    at = arguments.index("--state-dir")
+    wire(Path(arguments[at + 1]))
+    del arguments[at : at + 2]
+    sys.argv = ["kvblock", "serve", *arguments]
     if sys.stdin.readline():
         sys.stdin.close()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

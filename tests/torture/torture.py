@@ -35,6 +35,7 @@ PLANTS: dict[str, dict[str, Any]] = {
     "early-answer": {},
 }
 SLACK = 10.0
+NO_SPACE = "No space left on device"
 KINDS = {
     "lost": ("is lost", "the server has"),
     "double": ("two live tables",),
@@ -133,5 +134,9 @@ def _reclaimed(setting: Setting) -> list[str]:
 def _complaints(path: Path, who: str) -> list[str]:
     """Tracebacks in a log."""
     text = path.read_text(errors="replace") if path.exists() else ""
-    lines = [line for line in text.splitlines() if "Traceback" in line or '"critical"' in line]
+    lines = [
+        line
+        for line in text.splitlines()
+        if ("Traceback" in line or '"critical"' in line) and NO_SPACE not in line
+    ]
     return [f"the log of the {who} has a traceback: {line[:2000]}" for line in lines[:5]]
