@@ -8,10 +8,11 @@ Rules:
 
 import os
 import signal
-import subprocess
-import sys
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from random import Random
 
+from tests.torture.processes import Forks, live
 from tests.torture.setting import Setting
 
 END_SECONDS = 30.0
@@ -20,30 +21,35 @@ END_SECONDS = 30.0
 class Life:
     """One engine process."""
 
-    def __init__(self, name: str, number: int, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, name: str, number: int, process: BaseProcess) -> None:
         self.name = name
         self.number = number
         self.process = process
         self.stopped = False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
+        """Send it a signal, if it is still there."""
+        assert self.process.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
         self.stopped = number is signal.SIGSTOP
 
 
 class Crew:
     """All engine processes of one torture."""
 
-    def __init__(self, setting: Setting, addresses: list[str], random: Random) -> None:
+    def __init__(
+        self, setting: Setting, forks: Forks, addresses: list[str], random: Random
+    ) -> None:
         self.setting = setting
+        self._forks = forks
         self.names = [f"engine-{index}" for index in range(setting.engines)]
         self.lives: list[Life] = []
         self.failed: list[str] = []
         self._addresses = addresses
         self._random = random
         self._count = 0
-        self._log = (setting.path / "engines.log").open("ab")
+        self._log = str(setting.path / "engines.log")
         for name in self.names:
             self.begin(name)
 
@@ -51,10 +57,7 @@ class Crew:
         """Start a process for a name."""
         self._count += 1
         address = self._addresses[self._count % len(self._addresses)]
-        command = [sys.executable, "-m", "tests.torture.engine", self.setting.as_json()]
-        process = subprocess.Popen(
-            [*command, name, str(self._count), address], stderr=self._log, env=dict(os.environ)
-        )
+        process = self._forks.start(live, self.setting, name, self._count, address, self._log)
         life = Life(name, self._count, process)
         self.lives.append(life)
         return life
@@ -62,7 +65,7 @@ class Crew:
     def refill(self) -> None:
         """A process for each name that has none that runs."""
         for life in list(self.lives):
-            code = life.process.poll()
+            code = life.process.exitcode
             if code is not None:
                 self.lives.remove(life)
                 if code not in (0, 3, -signal.SIGKILL):
@@ -80,7 +83,7 @@ class Crew:
     def kill(self, life: Life) -> None:
         """SIGKILL; a new life begins."""
         life.process.kill()
-        life.process.wait()
+        life.process.join()
         self.lives.remove(life)
         self.refill()
 
@@ -91,14 +94,13 @@ class Crew:
                 life.signal(signal.SIGCONT)
             life.process.terminate()
         for life in self.lives:
-            try:
-                code = life.process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
+            life.process.join(END_SECONDS)
+            code = life.process.exitcode
+            if code is None:
                 self.failed.append(f"life {life.number} of {life.name} did not end")
                 life.process.kill()
-                life.process.wait()
-                continue
-            if code not in (0, 3):
+                life.process.join()
+            elif code not in (0, 3):
                 self.failed.append(f"life {life.number} of {life.name} ended with {code}")
         self.lives.clear()
 
@@ -106,5 +108,4 @@ class Crew:
         """Leave nothing running."""
         for life in self.lives:
             life.process.kill()
-            life.process.wait()
-        self._log.close()
+            life.process.join()

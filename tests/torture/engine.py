@@ -1,7 +1,5 @@
 """An engine process: it takes and gives back blocks at random, stamps them, and writes its history.
 
-`python -m tests.torture.engine SETTING NAME LIFE ADDRESS`
-
 Rules:
 - It uses its blocks while its lease is valid, and no longer; the device checks that once more.
 - It writes down that it lets go of blocks before the server can know of it, and that it was granted
@@ -12,7 +10,6 @@ Rules:
 """
 
 import signal
-import sys
 import time
 from random import Random
 
@@ -22,7 +19,7 @@ from tests.torture.holding import Holding, SessionHolding, UnaryHolding
 from tests.torture.setting import POOL, Setting
 
 import kvblock
-from kvblock.errors import DeadlineExceededError, LeaseLostError, UnavailableError
+from kvblock.errors import DeadlineExceededError, ErrorReason, LeaseLostError, UnavailableError
 
 REPLACED = 3
 """The exit code of an engine whose name has another process now."""
@@ -71,7 +68,7 @@ class Engine:
             try:
                 holding.attach(takeover=takeover)
             except kvblock.FailedPreconditionError as error:
-                if error.reason is not kvblock.ErrorReason.ENGINE_ATTACHED:
+                if error.reason is not ErrorReason.ENGINE_ATTACHED:
                     raise
                 if time.monotonic() > gives_up:
                     return "taken"
@@ -99,12 +96,16 @@ class Engine:
                 until=holding.valid_until_ns,
                 why=str(error),
             )
-            self._late_calls(holding)
+            self._late_calls(holding, over=error.reason is ErrorReason.STALE_EPOCH)
         finally:
             holding.close()
 
-    def _late_calls(self, holding: Holding) -> None:
-        """What a client without a clock would still send: each has to be refused."""
+    def _late_calls(self, holding: Holding, *, over: bool) -> None:
+        """What a client without a clock would still send.
+
+        The server may have kept the lease for longer than it was known here. Once it has said that
+        it is over, it has to refuse each call.
+        """
         with kvblock.Client(
             self.address, pool=POOL, engine=self.name, timeout=1.0, epoch=holding.epoch
         ) as careless:
@@ -116,10 +117,13 @@ class Engine:
                     else:
                         careless.allocate(sequence_id)
                 except LeaseLostError:
+                    over = True
                     self.history.add("late call refused", life=self.life)
                 except (UnavailableError, DeadlineExceededError):
                     return
                 else:
+                    if not over:
+                        continue
                     self.history.add(
                         "violation",
                         life=self.life,
@@ -128,13 +132,3 @@ class Engine:
                         epoch=holding.epoch,
                         sequence=sequence_id,
                     )
-
-
-def main() -> int:
-    """Answers the exit code."""
-    setting, name, life, address = sys.argv[1:]
-    return Engine(Setting.from_json(setting), name, int(life), address).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -45,6 +45,7 @@ class Holding(ABC):
         self.tables: dict[int, list[int]] = {}
         self.stamps: dict[int, Stamp] = {}
         self.calls = 0
+        self.unsettled: set[int] = set()
         self._ask = Ask(engine.setting)
 
     @abstractmethod
@@ -187,7 +188,13 @@ class Holding(ABC):
         """Stamp the blocks of a sequence; the device does it, later."""
         if not self.tables:
             return
+        if self.engine.arena.settled(self.engine.life) == self.engine.issued:
+            self.unsettled.clear()
         sequence_id = self.random.choice(list(self.tables))
+        if sequence_id in self.unsettled:
+            # The device keeps no order: the later write could land first.
+            return
+        self.unsettled.add(sequence_id)
         blocks = self.tables[sequence_id]
         setting = self.engine.setting
         late = self.random.random() < setting.late_share

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tests.torture.crew import Crew, Life
 from tests.torture.disk import Disk
 from tests.torture.history import History
+from tests.torture.processes import set_wall_clock
 from tests.torture.proxy import Proxy
 from tests.torture.restarts import dump
 from tests.torture.serving import Serving, StartFailed
@@ -73,6 +74,8 @@ class Nemesis:
         proxy: Proxy,
         disk: Disk,
         history: History,
+        *,
+        jumps: bool,
     ) -> None:
         self.setting = setting
         self.serving = serving
@@ -80,6 +83,7 @@ class Nemesis:
         self.proxy = proxy
         self.disk = disk
         self.history = history
+        self.jumps = jumps
         self.counts: Counter[str] = Counter()
         self.found: list[str] = []
         self._later: list[tuple[float, int, Callable[[], None]]] = []
@@ -213,8 +217,8 @@ class Nemesis:
             self._in(0.3 + 1.5 * one.first, self.disk.relieve)
 
     def _jump_clock(self, one: Misfortune) -> None:
-        if self.serving.faketime:
-            self.serving.set_wall_clock((one.first - 0.5) * 2 * 86400 * 10 ** (3 * one.second))
+        if self.jumps:
+            set_wall_clock(self.setting, (one.first - 0.5) * 2 * 86400 * 10 ** (3 * one.second))
             self.counts["jumps of the wall clock"] += 1
 
     def _reclaim(self, one: Misfortune) -> None:

@@ -21,8 +21,9 @@ from tests.torture.disk import Disk
 from tests.torture.history import History
 from tests.torture.nemesis import Nemesis
 from tests.torture.oracle import judge
+from tests.torture.processes import engine_forks, server_forks
 from tests.torture.proxy import Proxy
-from tests.torture.serving import Serving, first_line
+from tests.torture.serving import Serving
 from tests.torture.setting import POOL, Setting
 
 import kvblock
@@ -74,19 +75,21 @@ def torture(setting: Setting) -> Report:
         device = _device(setting)
         stack.callback(device.wait)
         stack.callback(device.kill)
-        serving = Serving(setting, disk.path / "state")
+        forks, jumps = server_forks(setting)
+        serving = Serving(setting, forks, disk.path / "state")
         stack.callback(serving.close)
         proxy = Proxy(setting.server, setting.proxy, Random(f"{setting.seed}/proxy"))
         stack.enter_context(proxy)
         history = History(setting.path / "nemesis.log")
         serving.start()
         addresses = [setting.proxy, proxy.tcp_address]
-        crew = Crew(setting, addresses, Random(f"{setting.seed}/crew"))
+        crew = Crew(setting, engine_forks(), addresses, Random(f"{setting.seed}/crew"))
         stack.callback(crew.close)
-        nemesis = Nemesis(setting, serving, crew, proxy, disk, history)
+        nemesis = Nemesis(setting, serving, crew, proxy, disk, history, jumps=jumps)
         nemesis.run()
         crew.end()
         found = [*nemesis.found, *crew.failed, *_reclaimed(setting)]
+        serving.kill()
         nemesis.restart()
         found += _reclaimed(setting)
         counts += nemesis.counts
@@ -94,7 +97,7 @@ def torture(setting: Setting) -> Report:
         counts["bytes delivered after their client was gone"] = proxy.late
         if not disk.can_fill:
             missing.append("filling the disk: that needs root and mount")
-        if not serving.faketime:
+        if not jumps:
             missing.append("jumps of the wall clock: they need Debian's package faketime")
     found += _complaints(setting.path / "server.log", "server")
     found += _complaints(setting.path / "engines.log", "engines")
@@ -105,7 +108,8 @@ def torture(setting: Setting) -> Report:
 def _device(setting: Setting) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "tests.torture.device", setting.as_json()]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert first_line(process, SLACK) == "ready\n", "the device does not start"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", "the device does not start"
     return process
 
 

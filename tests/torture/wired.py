@@ -18,7 +18,7 @@ from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied
 from kvblock_service.pool_host import Log, PoolHost
 
-TASKS = []
+TASKS: list[object] = []
 
 
 class Writable:
