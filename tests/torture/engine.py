@@ -106,6 +106,8 @@ class Engine:
         The server may have kept the lease for longer than it was known here. Once it has said that
         it is over, it has to refuse each call.
         """
+        if self.random.random() < 0.5:
+            time.sleep(self.random.uniform(0.0, self.setting.ttl))
         with kvblock.Client(
             self.address, pool=POOL, engine=self.name, timeout=1.0, epoch=holding.epoch
         ) as careless:

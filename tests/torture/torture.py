@@ -31,7 +31,7 @@ from kvblock.errors import KVBlockError
 
 PLANTS: dict[str, dict[str, Any]] = {
     # Writes land long after their engine is gone, and nothing waits for them.
-    "no-quarantine": {"quarantine": 0.0, "late": 1.5, "late_share": 0.8},
+    "no-quarantine": {"quarantine": 0.0, "late": 1.0, "late_share": 0.1},
     "no-epoch-check": {},
     "early-answer": {},
 }
@@ -143,4 +143,4 @@ def _complaints(path: Path, who: str) -> list[str]:
         for line in text.splitlines()
         if ("Traceback" in line or '"critical"' in line) and NO_SPACE not in line
     ]
-    return [f"the log of the {who} has a traceback: {line[:2000]}" for line in lines[:5]]
+    return [f"a traceback in the log of the {who}: {line[:2000]}" for line in lines[:5]]

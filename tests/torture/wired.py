@@ -1,6 +1,7 @@
 """A journal for a server whose `main` knows none yet: what the launcher puts in its place."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,11 @@ def wire(state_dir: Path) -> None:
         geometries = [
             Geometry(p.name, p.total_blocks, p.block_size, p.device_id) for p in config.pools
         ]
-        opened = open_journal(state_dir, geometries, bounds)
+        try:
+            opened = open_journal(state_dir, geometries, bounds)
+        except JournalError as error:
+            print(error, file=sys.stderr)
+            sys.exit(4)
         log = Log(Committer(Writable(opened)), encode)
         waits = {
             p.name: None if p.quarantine is None else round(p.quarantine * 1000)
