@@ -20,11 +20,11 @@ from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import (
     CallError,
     Draining,
+    EngineAttached,
     IdentityReused,
     InvalidField,
     PoolExists,
     PoolNotFound,
-    SessionReplaced,
     StaleEpoch,
     StateLimit,
 )
@@ -188,7 +188,7 @@ class Host:
         self.sessions[session.key] = session
         if before is not None:
             if before.epoch == session.epoch:
-                before.end_with(SessionReplaced(*session.key))
+                before.end_with(EngineAttached.elsewhere(*session.key))
             else:
                 before.end_with(StaleEpoch(*session.key, before.epoch, session.epoch))
 
