@@ -9,7 +9,14 @@ Rules:
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 from kvblock_service.config.addresses import is_loopback, listen_address, tcp_address
@@ -18,6 +25,8 @@ from kvblock_service.config.values import (
     OneOf,
     Seconds,
     Whole,
+    default_state_dir,
+    directory,
     items,
     name,
     pool_fields,
@@ -93,7 +102,10 @@ class Settings(BaseModel):
     `default_pool`: what requests mean that name no pool; empty: the only pool, if there is one.
     `insecure`: whether addresses may be open to other machines. `metrics_listen`: where Prometheus
     may scrape; None: nowhere. `grace`: seconds that a drain may take. `retry_after`: seconds after
-    which a refused client should try again.
+    which a refused client should try again. `state_dir`: where the journal is; `ephemeral`: keep
+    none. `durability`: what the journal outlives, the server's process or the host too.
+    `snapshot_records`, `snapshot_bytes`: what may be written before a snapshot is made; a restart
+    replays about as much.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,6 +123,11 @@ class Settings(BaseModel):
     metrics_listen: Annotated[str | None, BeforeValidator(_scraped)] = None
     grace: Annotated[float, BeforeValidator(Seconds(0, 3600))] = 10.0
     retry_after: Annotated[float, BeforeValidator(Seconds(0, 60))] = 0.010
+    state_dir: Annotated[str, BeforeValidator(directory)] = Field(default_factory=default_state_dir)
+    durability: Annotated[str, BeforeValidator(OneOf(("process", "host")))] = "process"
+    ephemeral: Annotated[bool, BeforeValidator(truth)] = False
+    snapshot_records: Annotated[int, BeforeValidator(Whole(1, 2**40))] = 50_000
+    snapshot_bytes: Annotated[int, BeforeValidator(Whole(1, 2**50))] = 64 * 1024 * 1024
     log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
     log_level: Annotated[str, BeforeValidator(OneOf(("debug", "info", "warning", "error")))] = (
         "info"

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from kvblock.cli import admin, bench, blocks, replay, serve, stats
+from kvblock.cli import admin, bench, blocks, journal, replay, serve, stats
 from kvblock.cli.failures import exit_code_of
 
 _EXIT_CODES = (
@@ -36,7 +36,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EXIT_CODES)(kvblock)
-    for module in (serve, stats, blocks, admin, replay, bench):
+    for module in (serve, stats, blocks, admin, journal, replay, bench):
         module.register(app)
     return app
 

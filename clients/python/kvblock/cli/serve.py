@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvblock_service.config import LoadedConfig
 
 _NOT_SETTINGS = ("config_file", "check", "as_json")
-_POOLS, _BEHAVIOUR, _LIMITS = "Pools and addresses", "Behaviour", "Limits"
+_POOLS, _STATE, _BEHAVIOUR, _LIMITS = "Pools and addresses", "State", "Behaviour", "Limits"
 
 
 def _flag(metavar: str, help_text: str, panel: str, *names: str) -> Any:
@@ -104,6 +104,45 @@ RetryAfter = Annotated[
         "SECONDS", "When a refused client should try again. [dim]\\[default: 0.01][/]", _BEHAVIOUR
     ),
 ]
+StateDir = Annotated[
+    str | None,
+    _flag(
+        "DIR",
+        "Where the journal is, from which a restart takes up everything. [dim]\\[default:"
+        " /var/lib/kvblock for root, for others kvblock in $XDG_STATE_HOME][/]",
+        _STATE,
+    ),
+]
+Durability = Annotated[
+    str | None,
+    _flag(
+        "WHAT",
+        "What the journal outlives: process, or host, which syncs every commit to the disk."
+        " [dim]\\[default: process][/]",
+        _STATE,
+    ),
+]
+Ephemeral = Annotated[
+    bool | None,
+    typer.Option(
+        "--ephemeral",
+        help="Keep no journal: a restart begins with empty pools.",
+        rich_help_panel=_STATE,
+        show_default=False,
+    ),
+]
+SnapshotRecords = Annotated[
+    str | None,
+    _flag("N", "Records after which a snapshot is made. [dim]\\[default: 50000][/]", _STATE),
+]
+SnapshotBytes = Annotated[
+    str | None,
+    _flag(
+        "N",
+        "Bytes in records after which a snapshot is made. [dim]\\[default: 67108864][/]",
+        _STATE,
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -151,6 +190,11 @@ def serve(
     as_json: AsJson = False,
     grace: Grace = None,
     retry_after: RetryAfter = None,
+    state_dir: StateDir = None,
+    durability: Durability = None,
+    ephemeral: Ephemeral = None,
+    snapshot_records: SnapshotRecords = None,
+    snapshot_bytes: SnapshotBytes = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,
