@@ -65,6 +65,10 @@ class Memory:
         ):
             self._drop(next(iter(self.results)))
 
+    def forget(self, command: Command) -> None:
+        """Let a command with this engine, epoch and request_id count as new."""
+        self._drop((command.engine, command.epoch, command.request_id))
+
     def _drop(self, key: Key) -> None:
         known = self.results.pop(key, None)
         if known is not None:

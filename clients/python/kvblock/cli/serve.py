@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvblock_service.config import LoadedConfig
 
 _NOT_SETTINGS = ("config_file", "check", "as_json")
-_POOLS, _ACCESS = "Pools and addresses", "Access"
+_POOLS, _ACCESS, _STATE = "Pools and addresses", "Access", "State"
 _BEHAVIOUR, _LIMITS = "Behaviour", "Limits"
 
 
@@ -161,6 +161,45 @@ SlowReaderSeconds = Annotated[
         _BEHAVIOUR,
     ),
 ]
+StateDir = Annotated[
+    str | None,
+    _flag(
+        "DIR",
+        "Where the journal is, from which a restart takes up everything. [dim]\\[default:"
+        " /var/lib/kvblock for root, for others kvblock in $XDG_STATE_HOME][/]",
+        _STATE,
+    ),
+]
+Durability = Annotated[
+    str | None,
+    _flag(
+        "WHAT",
+        "What the journal outlives: process, or host, which syncs every commit to the disk."
+        " [dim]\\[default: process][/]",
+        _STATE,
+    ),
+]
+Ephemeral = Annotated[
+    bool | None,
+    typer.Option(
+        "--ephemeral",
+        help="Keep no journal: a restart begins with empty pools.",
+        rich_help_panel=_STATE,
+        show_default=False,
+    ),
+]
+SnapshotRecords = Annotated[
+    str | None,
+    _flag("N", "Records after which a snapshot is made. [dim]\\[default: 50000][/]", _STATE),
+]
+SnapshotBytes = Annotated[
+    str | None,
+    _flag(
+        "N",
+        "Bytes in records after which a snapshot is made. [dim]\\[default: 67108864][/]",
+        _STATE,
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -228,6 +267,11 @@ def serve(
     lease_ttl_max: LeaseTtlMax = None,
     keepalive_seconds: KeepaliveSeconds = None,
     slow_reader_seconds: SlowReaderSeconds = None,
+    state_dir: StateDir = None,
+    durability: Durability = None,
+    ephemeral: Ephemeral = None,
+    snapshot_records: SnapshotRecords = None,
+    snapshot_bytes: SnapshotBytes = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,

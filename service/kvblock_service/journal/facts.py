@@ -1,0 +1,11 @@
+"""What the journal has to say to an operator, as events for whoever owns the log."""
+
+from typing import NamedTuple
+
+
+class Fact(NamedTuple):
+    """Something to log: `level` is `info` or `warning`."""
+
+    level: str
+    event: str
+    fields: dict[str, object]

@@ -1,0 +1,174 @@
+"""A state directory for its readers: counts, records and block tables, with no server needed.
+
+Rules:
+- Nothing is changed and no lock is taken. A server that removes old segments meanwhile makes a
+  reading begin anew.
+- A server that is running may be in the middle of a write: then a torn tail is none.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from kvblock_service.core.audit import audit
+from kvblock_service.core.engine import blocks_of
+from kvblock_service.core.pool import Bounds
+from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.records import Applied, PoolCreated, Record
+from kvblock_service.journal.recovery import Recovered, decoded, recover
+from kvblock_service.journal.sqlite import SqliteReader
+from kvblock_service.journal.state_dir import read_identity
+
+ATTEMPTS = 10
+_BOUNDS = Bounds(1, 1, 2**20)
+
+_Result = TypeVar("_Result")
+
+
+class Contents(NamedTuple):
+    """What a directory holds; `problems` are sentences, none when it is sound."""
+
+    recovered: Recovered
+    pools: list[dict[str, Any]]
+    remarks: list[str]
+    problems: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as JSON has it."""
+        return {
+            "server_epoch": self.recovered.state.server_epoch,
+            "position": self.recovered.position,
+            "snapshot_position": self.recovered.snapshot_position,
+            "records": self.recovered.records,
+            "pools": self.pools,
+            "remarks": self.remarks,
+            "problems": self.problems,
+        }
+
+
+def read_contents(state_dir: Path) -> Contents:
+    """Replay a directory and audit its pools.
+
+    Raises:
+        JournalDamaged: it cannot be read.
+        JournalError: there is none.
+
+    """
+    return _again(lambda: _contents(state_dir))
+
+
+def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
+    """The records from a position on, behind the newest snapshot, field by field.
+
+    Raises:
+        JournalDamaged: one cannot be read.
+        JournalError: there is none.
+
+    """
+    for position, record in decoded(_reader(state_dir).replay()):
+        if position >= first:
+            yield {"position": position, "kind": type(_event(record)).__name__, **_fields(record)}
+
+
+def exported(state_dir: Path) -> Iterator[str]:
+    """Every block table as the text of one JSON object, in pieces.
+
+    Raises:
+        JournalDamaged: it cannot be read.
+        JournalError: there is none.
+
+    """
+    state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
+    yield f'{{"server_epoch": {state.server_epoch}, "pools": ['
+    for pool_index, (pool, configured, _) in enumerate(state.pools):
+        head = json.dumps(
+            {
+                "pool": pool.geometry.name,
+                "total_blocks": pool.geometry.total_blocks,
+                "block_size": pool.geometry.block_size,
+                "device_id": pool.geometry.device_id,
+                "configured": configured,
+            }
+        )
+        yield f'{", " if pool_index else ""}{head[:-1]}, "engines": ['
+        for engine_index, engine in enumerate(pool.engines.values()):
+            head = json.dumps({"engine": engine.name, "epoch": engine.epoch})
+            yield f'{", " if engine_index else ""}{head[:-1]}, "sequences": ['
+            for index, (sequence_id, held) in enumerate(engine.tables.items()):
+                row = {"sequence_id": sequence_id, "blocks": list(blocks_of(held))}
+                yield f"{', ' if index else ''}{json.dumps(row)}"
+            yield "]}"
+        waiting = [
+            {"engine": batch.engine, "epoch": batch.epoch, "blocks": batch.blocks.tolist()}
+            for batch in pool.quarantine.values()
+        ]
+        yield f'], "quarantine": {json.dumps(waiting)}}}'
+    yield "]}"
+
+
+def _reader(state_dir: Path) -> SqliteReader:
+    identity = read_identity(state_dir)
+    if identity is None:
+        raise JournalError(f"{state_dir} is no state directory: it has no identity.json")
+    return SqliteReader(state_dir / str(identity.server_epoch), identity.server_epoch)
+
+
+def _contents(state_dir: Path) -> Contents:
+    reader = _reader(state_dir)
+    recovered = recover(reader, _BOUNDS)
+    remarks = [f"{tail.path} ends in an unfinished write" for tail in reader.tails]
+    if recovered.torn:
+        remarks.append(f"{recovered.torn}; as the last one it would be cut")
+    pools = []
+    problems = []
+    for pool, configured, _ in recovered.state.pools:
+        report = audit(pool)
+        problems += [f"pool {pool.geometry.name}: {text}" for text in report.violations]
+        pools.append(
+            {
+                "pool": pool.geometry.name,
+                "configured": configured,
+                "held": report.held_blocks,
+                "quarantined": report.quarantined_blocks,
+                "free": report.free_blocks,
+                "engines": len(pool.engines),
+                "sequences": report.sequences,
+            }
+        )
+    return Contents(recovered, pools, remarks, problems)
+
+
+def _again(read: Callable[[], _Result]) -> _Result:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read()
+        except FileNotFoundError:
+            # A server has removed what a new snapshot covers; that snapshot is there now.
+            continue
+    return read()
+
+
+def _event(record: Record) -> object:
+    return record.command if isinstance(record, Applied) else record
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    if isinstance(record, PoolCreated):
+        name, total_blocks, block_size, device_id = record.geometry
+        return {
+            "pool": name,
+            "total_blocks": total_blocks,
+            "block_size": block_size,
+            "device_id": device_id,
+            "epoch_floor": record.epoch_floor,
+            "configured": record.configured,
+        }
+    if not isinstance(record, Applied):
+        return record._asdict()
+    fields = {
+        key: value.name if isinstance(value, Enum) else value
+        for key, value in record.command._asdict().items()
+    }
+    return {"pool": record.pool, **record.stamp._asdict(), **fields}

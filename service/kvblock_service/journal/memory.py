@@ -1,0 +1,117 @@
+"""A journal in memory, for tests and simulations: it fails, crashes and tears on demand.
+
+Rules:
+- It keeps the interface's promises; `restarted` gives what the next process would find.
+- A fault is asked for beforehand, and happens once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from kvblock_service.journal.interface import Entry, JournalError
+
+
+class Crash(BaseException):
+    """The process is gone at this point, as far as a test is concerned."""
+
+
+class MemoryJournal:
+    """A journal that lives as long as its object.
+
+    Faults, asked for by attribute: `fail_with`: a text; every write raises JournalError with it
+    until it is None again. `crash_after`: that many writes from now, the process dies right after
+    keeping one (0: after the next). `tear`: how many bytes the last record of that write loses.
+    """
+
+    def __init__(self, server_epoch: int = 1) -> None:
+        self._server_epoch = server_epoch
+        self._records: list[bytes] = []
+        self._dropped = 0
+        self._snapshot: tuple[int, bytes] | None = None
+        self.closed = False
+        self.commits = 0
+        self.fail_with: str | None = None
+        self.crash_after: int | None = None
+        self.tear = 0
+
+    @property
+    def server_epoch(self) -> int:
+        """The epoch it was made with."""
+        return self._server_epoch
+
+    @property
+    def position(self) -> int:
+        """The position of the last record."""
+        return self._dropped + len(self._records)
+
+    @property
+    def snapshot_position(self) -> int:
+        """What the snapshot stands for."""
+        return self._snapshot[0] if self._snapshot else 0
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append records, unless a fault was asked for.
+
+        Raises:
+            JournalError: `fail_with` is set.
+            Crash: `crash_after` writes have passed.
+
+        """
+        assert not self.closed, "written to after it was closed"
+        if self.fail_with is not None:
+            raise JournalError(self.fail_with)
+        self._records += records
+        self.commits += 1
+        if self.crash_after is None:
+            return
+        self.crash_after -= 1
+        if self.crash_after < 0:
+            if self.tear and self._records:
+                self._records[-1] = self._records[-1][: -self.tear]
+            raise Crash
+
+    def snapshot(self) -> bytes | None:
+        """The newest snapshot."""
+        return self._snapshot[1] if self._snapshot else None
+
+    def replay(self) -> Iterator[Entry]:
+        """The records behind the snapshot."""
+        after = self.snapshot_position
+        for index in range(after - self._dropped, len(self._records)):
+            yield Entry(self._dropped + index + 1, self._records[index])
+
+    def cut(self, position: int) -> None:
+        """Forget the last record."""
+        assert position == self.position, "only the last record can be cut"
+        self._records.pop()
+
+    def put_snapshot(self, position: int, data: bytes) -> None:
+        """Keep a snapshot.
+
+        Raises:
+            JournalError: `fail_with` is set.
+
+        """
+        if self.fail_with is not None:
+            raise JournalError(self.fail_with)
+        assert position <= self.position, "a snapshot of what is still to come"
+        if position >= self.snapshot_position:
+            self._snapshot = (position, data)
+
+    def truncate(self, up_to: int) -> None:
+        """Drop what the snapshot stands for, up to a position."""
+        count = min(up_to, self.snapshot_position) - self._dropped
+        if count > 0:
+            del self._records[:count]
+            self._dropped += count
+
+    def close(self) -> None:
+        """Refuse further writes."""
+        self.closed = True
+
+    def restarted(self) -> "MemoryJournal":
+        """What the next process finds: everything kept, no fault."""
+        found = MemoryJournal(self._server_epoch)
+        found._records = list(self._records)
+        found._dropped = self._dropped
+        found._snapshot = self._snapshot
+        return found

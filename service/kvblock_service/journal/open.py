@@ -1,0 +1,219 @@
+"""From a state directory and a configuration to pools that can be served.
+
+Rules:
+- What was configured and what was kept have to agree, or the server does not start: blocks that
+  engines hold are not thrown away because of an edited file.
+- A pool that was made at run time comes back by itself.
+- Each fact that an operator should know is told once, as an event with its fields.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kvblock_service.core import leases
+from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.journal import codec
+from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.records import PoolCreated, PoolDeleted
+from kvblock_service.journal.recovery import Recovered, recover
+from kvblock_service.journal.snapshot import PoolEntry
+from kvblock_service.journal.sqlite import SqliteJournal
+from kvblock_service.journal.state_dir import Identity, StateDir, read_identity
+
+
+class GeometryChanged(Exception):
+    """The configuration's pools are not the journal's; the text says both, and what to do."""
+
+
+class OpenedJournal(NamedTuple):
+    """A journal and its pools.
+
+    `last_epoch` is greater than or equal to every epoch of every pool that ever was; a pool that is
+    made at run time begins above it. Close the journal, then release `state_dir`.
+    """
+
+    journal: SqliteJournal
+    state_dir: StateDir
+    pools: list[PoolEntry]
+    last_epoch: int
+    facts: list[Fact]
+
+
+def open_journal(
+    path: Path,
+    configured: Sequence[Geometry],
+    bounds: Bounds,
+    *,
+    durability: str = "process",
+    owner: str = "",
+    now_ms: int | None = None,
+) -> OpenedJournal:
+    """Take a state directory, recover its pools, and make those that are new.
+
+    `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
+
+    Raises:
+        StateDirTaken: another server has it.
+        JournalDamaged: it cannot be read.
+        JournalError: it cannot be written to.
+        GeometryChanged: it has other pools than the configuration.
+
+    """
+    state_dir = StateDir(path, owner)
+    journal = None
+    try:
+        identity, previous = state_dir.open(durability)
+        directory = state_dir.journal_path(identity.server_epoch)
+        journal = SqliteJournal(directory, identity.server_epoch, durability)
+        recovered = recover(journal, bounds)
+        facts = _facts(path, identity, previous, journal, recovered)
+        pools, records = _reconciled(path, configured, bounds, recovered, facts)
+        journal.begin()
+        if records:
+            journal.write(records)
+    except BaseException:
+        if journal is not None:
+            journal.close()
+        state_dir.release()
+        raise
+    now_ms = time.monotonic_ns() // 1_000_000 if now_ms is None else now_ms
+    for entry in pools:
+        leases.begin_anew(entry.pool, now_ms)
+    return OpenedJournal(journal, state_dir, pools, recovered.state.last_epoch, facts)
+
+
+def discard_pool(path: Path, name: str) -> None:
+    """Drop a pool and all that is held in it from the journal of a server that is not running.
+
+    Raises:
+        StateDirTaken: it is running.
+        JournalDamaged: the journal cannot be read.
+        JournalError: the pool is not there, or the journal cannot be written to.
+
+    """
+    if read_identity(path) is None:
+        raise JournalError(f"{path} is no state directory: it has no identity.json")
+    state_dir = StateDir(path, "kvblock journal discard")
+    try:
+        identity = state_dir.current()
+        directory = state_dir.journal_path(identity.server_epoch)
+        journal = SqliteJournal(directory, identity.server_epoch, identity.durability)
+        try:
+            found = recover(journal, Bounds(1, 1, 2**20))
+            if name not in [entry.pool.geometry.name for entry in found.state.pools]:
+                raise JournalError(f"{path} has no pool {name}")
+            journal.write([codec.encode(PoolDeleted(name))])
+        finally:
+            journal.close()
+    finally:
+        state_dir.release()
+
+
+def _facts(
+    path: Path,
+    identity: Identity,
+    previous: Identity | None,
+    journal: SqliteJournal,
+    recovered: Recovered,
+) -> list[Fact]:
+    facts = []
+    if previous is not None:
+        event = "the host was rebooted, so the blocks of before are gone; all pools are empty"
+        fields = {
+            "server_epoch": identity.server_epoch,
+            "previous_server_epoch": previous.server_epoch,
+            "boot_id": identity.boot_id,
+            "previous_boot_id": previous.boot_id,
+        }
+        facts.append(Fact("warning", event, fields))
+    for tail in journal.tails:
+        cut = {"file": str(tail.path), "bytes": tail.size, "position": recovered.position}
+        facts.append(
+            Fact("warning", "the journal ended in an unfinished write, which was cut", cut)
+        )
+    if recovered.torn:
+        cut = {"problem": recovered.torn, "position": recovered.position}
+        facts.append(Fact("warning", "the journal's last record was torn, and was cut", cut))
+    pools = [entry.pool for entry in recovered.state.pools]
+    fields = {
+        "state_dir": str(path),
+        "server_epoch": identity.server_epoch,
+        "durability": identity.durability,
+        "position": recovered.position,
+        "snapshot_position": recovered.snapshot_position,
+        "records": recovered.records,
+        "held_blocks": sum(pool.held for pool in pools),
+        "sequences": sum(len(e.tables) for pool in pools for e in pool.engines.values()),
+        "seconds": round(recovered.seconds, 3),
+    }
+    facts.append(Fact("info", "journal", fields))
+    return facts
+
+
+def _reconciled(
+    path: Path,
+    configured: Sequence[Geometry],
+    bounds: Bounds,
+    recovered: Recovered,
+    facts: list[Fact],
+) -> tuple[list[PoolEntry], list[bytes]]:
+    """The pools to serve, and the records that make the journal agree with them."""
+    kept = {entry.pool.geometry.name: entry for entry in recovered.state.pools}
+    wanted = {geometry.name: geometry for geometry in configured}
+    problems: list[str] = []
+    records: list[bytes] = []
+    pools: list[PoolEntry] = []
+    for name, entry in kept.items():
+        geometry = wanted.get(name)
+        if geometry == entry.pool.geometry or (geometry is None and not entry.configured):
+            pools.append(entry)
+        elif geometry is not None:
+            problems.append(_changed(path, entry.pool, geometry))
+        elif entry.pool.held or entry.pool.quarantined:
+            problems.append(_missing(path, entry.pool))
+        else:
+            records.append(codec.encode(PoolDeleted(name)))
+            facts.append(
+                Fact("warning", "an empty pool is not configured any more", {"pool": name})
+            )
+    if problems:
+        raise GeometryChanged("\n".join(problems))
+    for name, geometry in wanted.items():
+        if name not in kept:
+            floor = recovered.state.last_epoch
+            records.append(codec.encode(PoolCreated(geometry, floor, configured=True)))
+            pools.append(PoolEntry(Pool(geometry, bounds, floor), configured=True))
+    return pools, records
+
+
+def _changed(path: Path, pool: Pool, geometry: Geometry) -> str:
+    return (
+        f"pool {geometry.name} is configured with {_words(geometry)}, but {path} has it with"
+        f" {_words(pool.geometry)} and {pool.held} held blocks.{_way_out(path, geometry.name)}"
+    )
+
+
+def _missing(path: Path, pool: Pool) -> str:
+    name = pool.geometry.name
+    return (
+        f"pool {name} is not configured any more, but {path} has it with {_words(pool.geometry)}"
+        f" and {pool.held} held blocks.{_way_out(path, name)}"
+    )
+
+
+def _words(geometry: Geometry) -> str:
+    return (
+        f"total={geometry.total_blocks},block_size={geometry.block_size}"
+        f",device={geometry.device_id}"
+    )
+
+
+def _way_out(path: Path, name: str) -> str:
+    return (
+        f" Configure it as it was and drain its engines first, or look at what they hold with"
+        f" `kvblock journal export {path}` and drop it with"
+        f" `kvblock journal discard {path} --pool {name}`"
+    )

@@ -1,0 +1,55 @@
+"""What a journal keeps: one record for each thing that changed a pool.
+
+Rules:
+- A command is kept when the pool carried it out: not when it was rejected, not when it was answered
+  from memory, and not for a renewal, since a restart gives every lease its full TTL anyway.
+- Refusals are kept: they are counted, and remembered by their request_id.
+- A pool's life is kept, too: pools can be made and deleted while a server runs.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+from kvblock_service.core.commands import REJECTIONS, Command, Outcome, Renew, Stamp
+from kvblock_service.core.pool import Geometry
+
+
+class Applied(NamedTuple):
+    """A command that the pool of that name carried out."""
+
+    pool: str
+    stamp: Stamp
+    command: Command
+
+
+class PoolCreated(NamedTuple):
+    """A pool came into being, empty.
+
+    Its epochs are greater than `epoch_floor`. `configured`: it was in the configuration of the
+    server, not made at run time. `quarantine_ms` is that of a pool that was made at run time: how
+    long the blocks of a vanished engine wait, None: for its TTL.
+    """
+
+    geometry: Geometry
+    epoch_floor: int
+    configured: bool
+    quarantine_ms: int | None = None
+
+
+class PoolDeleted(NamedTuple):
+    """The pool of that name is gone."""
+
+    pool: str
+
+
+Record: TypeAlias = Applied | PoolCreated | PoolDeleted
+
+
+def is_kept(command: Command, outcome: Outcome, repeated: bool) -> bool:
+    """Whether a command with this outcome belongs into the journal.
+
+    `repeated` is `Pool.repeated` right after `apply`. A renewal with a request_id is kept, because
+    its place among the remembered results decides which ones are forgotten.
+    """
+    if repeated or isinstance(outcome, REJECTIONS):
+        return False
+    return type(command) is not Renew or bool(command.request_id)

@@ -1,0 +1,227 @@
+"""Pools as bytes: all that a pool does later depends on what stands here, and nothing else.
+
+Rules:
+- A snapshot is: magic, version, pieces, and a CRC-32 of all that.
+- A decoded pool answers every later command as the encoded one would have; so the order of engines,
+  tables, batches and remembered results is kept, too.
+- Numbers go in bulk: a snapshot of a million blocks is read in a fraction of a second.
+- Bounds are the configuration's and are not kept. What a pool remembers beyond its new bound is
+  forgotten, the oldest first.
+"""
+
+import struct
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+from zlib import crc32
+
+from kvblock_service.core.commands import Answer, Command, RefusalReason, Stamp, Step, Stepped
+from kvblock_service.core.engine import Batch, Engine, Holder, Table, blocks_of
+from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.journal import codec
+from kvblock_service.journal.answers import answer_of, numbers_of
+from kvblock_service.journal.interface import CodecError
+from kvblock_service.journal.pieces import Reader, Writer
+from kvblock_service.journal.records import Applied
+
+MAGIC = b"KVBS"
+VERSION = 1
+_CRC = struct.Struct("<I")
+_HEAD = len(MAGIC) + 1
+_NO_STAMP = Stamp(0, 0, "")
+
+
+class PoolEntry(NamedTuple):
+    """A pool, and whether it comes from the configuration or was made at run time.
+
+    `quarantine_ms`: see PoolCreated.
+    """
+
+    pool: Pool
+    configured: bool
+    quarantine_ms: int | None = None
+
+
+class State(NamedTuple):
+    """All pools of a server; `last_epoch` is the greatest epoch of any pool, deleted ones too."""
+
+    server_epoch: int
+    last_epoch: int
+    pools: list[PoolEntry]
+
+
+def encode(state: State) -> bytes:
+    """All pools as bytes."""
+    out = Writer()
+    out.numbers([state.server_epoch, state.last_epoch, len(state.pools)])
+    for entry in state.pools:
+        _put_pool(out, entry)
+    body = MAGIC + bytes([VERSION]) + out.finish()
+    return body + _CRC.pack(crc32(body))
+
+
+def decode(data: bytes, bounds: Bounds) -> State:
+    """The pools that these bytes are, under these bounds.
+
+    Raises:
+        CodecError: they are none; the text says what is wrong.
+
+    """
+    body = memoryview(data)[: -_CRC.size]
+    if len(data) < _HEAD + _CRC.size or body[: len(MAGIC)] != MAGIC:
+        raise CodecError("is no snapshot")
+    if crc32(body) != _CRC.unpack_from(data, len(body))[0]:
+        raise CodecError("its checksum is wrong")
+    if body[len(MAGIC)] != VERSION:
+        raise CodecError(f"has version {body[len(MAGIC)]}; this program reads version {VERSION}")
+    source = Reader(body[_HEAD:])
+    try:
+        server_epoch, last_epoch, count = source.numbers()
+        pools = [_take_pool(source, bounds) for _ in range(count)]
+    except (ValueError, IndexError) as error:
+        raise CodecError(f"cannot be taken apart: {error}") from error
+    source.end()
+    return State(server_epoch, last_epoch, pools)
+
+
+def _put_pool(out: Writer, entry: PoolEntry) -> None:
+    pool, configured, quarantine_ms = entry
+    name, *shape = pool.geometry
+    out.texts([name])
+    out.numbers([*shape, configured, 0 if quarantine_ms is None else quarantine_ms + 1])
+    out.numbers(
+        [
+            pool.free_list.fresh,
+            pool.quarantined,
+            pool.last_batch,
+            pool.last_epoch,
+            pool.revision,
+            pool.allocated_total,
+            pool.freed_total,
+            pool.reclaimed_total,
+            pool.expired_total,
+            *(pool.refused_total[reason] for reason in RefusalReason),
+        ]
+    )
+    out.numbers(pool.free_list.freed, "I")
+    _put_holders(out, pool.holders)
+    out.texts(pool.engines)
+    for engine in pool.engines.values():
+        _put_engine(out, engine)
+    out.numbers([len(pool.quarantine)])
+    for number, batch in pool.quarantine.items():
+        out.numbers([number, batch.due_ms, batch.period_ms, batch.epoch])
+        out.texts([batch.engine])
+        out.numbers(batch.blocks, "I")
+    _put_known(out, list(pool.memory.results.values()))
+
+
+def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
+    (name,) = source.texts()
+    total_blocks, block_size, device_id, configured, wait = source.numbers()
+    pool = Pool(Geometry(name, total_blocks, block_size, device_id), bounds)
+    counters = source.numbers().tolist()
+    (
+        pool.free_list.fresh,
+        pool.quarantined,
+        pool.last_batch,
+        pool.last_epoch,
+        pool.revision,
+        pool.allocated_total,
+        pool.freed_total,
+        pool.reclaimed_total,
+        pool.expired_total,
+    ) = counters[:9]
+    pool.refused_total = dict(zip(RefusalReason, counters[9:], strict=True))
+    pool.free_list.freed = source.numbers("I")
+    pool.holders = _take_holders(source)
+    for engine_name in source.texts():
+        pool.engines[engine_name] = _take_engine(source, engine_name)
+    (batches,) = source.numbers()
+    for _ in range(batches):
+        number, due_ms, period_ms, epoch = source.numbers()
+        (engine_name,) = source.texts()
+        pool.quarantine[number] = Batch(source.numbers("I"), due_ms, period_ms, engine_name, epoch)
+    for command, answer in _take_known(source):
+        pool.memory.put(command, answer)
+    return PoolEntry(pool, bool(configured), wait - 1 if wait else None)
+
+
+def _put_engine(out: Writer, engine: Engine) -> None:
+    out.numbers([engine.epoch, engine.ttl_ms, engine.deadline_ms, engine.held])
+    out.numbers(engine.tables)
+    # A length of 0 stands for a table that is its only block's number itself.
+    out.numbers([0 if isinstance(t, int) else len(t) for t in engine.tables.values()], "I")
+    blocks = array("I")
+    for table in engine.tables.values():
+        blocks.extend(blocks_of(table))
+    out.numbers(blocks, "I")
+    _put_known(out, [engine.last_step] if engine.last_step else [])
+
+
+def _take_engine(source: Reader, name: str) -> Engine:
+    engine = Engine(name)
+    engine.epoch, engine.ttl_ms, engine.deadline_ms, engine.held = source.numbers()
+    sequence_ids = source.numbers()
+    lengths = source.numbers("I")
+    blocks = source.numbers("I")
+    ends = accumulate((length or 1 for length in lengths), initial=0)
+    tables: list[Table] = [
+        blocks[start:end] if length else blocks[start]
+        for length, (start, end) in zip(lengths, pairwise(ends), strict=True)
+    ]
+    engine.tables = dict(zip(sequence_ids, tables, strict=True))
+    for command, answer in _take_known(source):
+        if not isinstance(command, Step) or not isinstance(answer, Stepped):
+            raise CodecError(f"the last step of engine {name} is none")
+        engine.last_step = (command, answer)
+    return engine
+
+
+def _put_holders(out: Writer, holders: list[Holder]) -> None:
+    """Who holds a block as an index: a command has one holder for all of its blocks."""
+    places: dict[Holder, int] = {}
+    indexes = array("I", [places.setdefault(holder, len(places)) for holder in holders])
+    names: dict[str, int] = {}
+    traces: dict[str, int] = {}
+    out.numbers(indexes, "I")
+    out.numbers([names.setdefault(holder.engine, len(names)) for holder in places], "I")
+    out.numbers([holder.since_ms for holder in places])
+    out.numbers([traces.setdefault(holder.trace_id, len(traces)) for holder in places], "I")
+    out.texts(names)
+    out.texts(traces)
+
+
+def _take_holders(source: Reader) -> list[Holder]:
+    indexes = source.numbers("I")
+    engines = source.numbers("I")
+    since = source.numbers()
+    trace_of = source.numbers("I")
+    names = source.texts()
+    traces = source.texts()
+    distinct = list(
+        map(Holder, map(names.__getitem__, engines), since, map(traces.__getitem__, trace_of))
+    )
+    return list(map(distinct.__getitem__, indexes))
+
+
+def _put_known(out: Writer, known: Sequence[tuple[Command, Answer]]) -> None:
+    out.blobs([codec.encode(Applied("", _NO_STAMP, command)) for command, _ in known])
+    answers = [numbers_of(answer) for _, answer in known]
+    out.numbers([len(numbers) for numbers in answers], "I")
+    out.numbers([number for numbers in answers for number in numbers])
+
+
+def _take_known(source: Reader) -> list[tuple[Command, Answer]]:
+    records = [codec.decode(blob) for blob in source.blobs()]
+    lengths = source.numbers("I")
+    numbers = source.numbers().tolist()
+    known: list[tuple[Command, Answer]] = []
+    start = 0
+    for record, length in zip(records, lengths, strict=True):
+        if not isinstance(record, Applied):
+            raise CodecError("a remembered result belongs to no command")
+        known.append((record.command, answer_of(numbers[start : start + length])))
+        start += length
+    return known

@@ -1,0 +1,300 @@
+"""A journal in SQLite databases, one segment after the other.
+
+Rules:
+- A segment is written through one connection that nobody else has; its WAL is never checkpointed
+  while it is written to, so a commit never waits for one.
+- When a segment is full the next one, which was made ready before, takes its place; the old one is
+  checkpointed and closed by the keeper, a thread of its own.
+- A segment in which a write failed is not written to again: the next one begins at the position
+  that the failed write would have had, which makes void whatever is left of it.
+- Truncation removes whole files: it needs no space, and holds nobody up.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kvblock_service.journal import files
+from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
+from kvblock_service.journal.keeper import Keeper, Segment
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+"""A WAL of this size ends its segment; a crash leaves at most one such WAL to read again."""
+
+_INSERT = "INSERT INTO records VALUES (?, ?)"
+
+
+class SqliteReader:
+    """The records and snapshots in a directory, read without changing anything.
+
+    `tails`: after a replay, what was torn at the end of a segment. Works beside a server that
+    writes: then it sees what was there when it came by.
+    """
+
+    def __init__(self, directory: Path, server_epoch: int) -> None:
+        self.directory = directory
+        self.tails: list[files.Tail] = []
+        self._server_epoch = server_epoch
+        self._snapshots = files.snapshots(directory)
+        self._cut = 0
+        self._position = 0
+
+    @property
+    def server_epoch(self) -> int:
+        """The epoch of the directory."""
+        return self._server_epoch
+
+    @property
+    def position(self) -> int:
+        """The position of the last record that a replay came to."""
+        return max(self._position, self.snapshot_position)
+
+    @property
+    def snapshot_position(self) -> int:
+        """The position of the newest snapshot."""
+        return self._snapshots[-1][0] if self._snapshots else 0
+
+    def snapshot(self) -> bytes | None:
+        """The newest snapshot.
+
+        Raises:
+            JournalDamaged: it cannot be read.
+
+        """
+        if not self._snapshots:
+            return None
+        path = self._snapshots[-1][1]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
+
+    def replay(self) -> Iterator[Entry]:
+        """The records behind the newest snapshot.
+
+        Raises:
+            JournalDamaged: one is missing, or cannot be read.
+
+        """
+        self.tails = []
+        expected = self.snapshot_position + 1
+        for path, end in self._ranges():
+            for entry in files.rows(path, expected - 1, self.tails):
+                if end is not None and entry.position >= end:
+                    break
+                if entry.position != expected:
+                    raise JournalDamaged(
+                        f"records {expected} to {entry.position - 1} are missing before {path}"
+                    )
+                self._position = expected
+                expected += 1
+                yield entry
+
+    def cut(self, position: int) -> None:
+        """Forget the last record: the next segment will begin at its position."""
+        assert position == self.position, "only the last record can be cut"
+        self._position = position - 1
+
+    def put_snapshot(self, position: int, data: bytes, *, synced: bool = False) -> None:
+        """Keep a snapshot; `synced`: it survives the host.
+
+        Raises:
+            JournalError: it could not be written.
+
+        """
+        path = files.snapshot_path(self.directory, position)
+        try:
+            files.write_whole(path, data, synced=synced)
+        except OSError as error:
+            raise JournalError(f"{path} cannot be written: {error.strerror}") from error
+        self.look_for_snapshots()
+
+    def look_for_snapshots(self) -> None:
+        """Take notice of snapshots that came or went."""
+        self._snapshots = files.snapshots(self.directory)
+
+    def find_end(self) -> int:
+        """The position of the last record, for which everything is read unless it was before."""
+        if not self._position:
+            for _ in self.replay():
+                pass
+        return self.position
+
+    def segments(self) -> list[tuple[Path, int]]:
+        """Every segment with the position of its last record that counts."""
+        last = self.find_end()
+        return [(path, last if end is None else end - 1) for path, end in self._ranges()]
+
+    def _ranges(self) -> list[tuple[Path, int | None]]:
+        """Each segment with the position from which on the next ones make it void."""
+        ranges: list[tuple[Path, int | None]] = []
+        end: int | None = None
+        for _, path in reversed(files.segments(self.directory)):
+            first = files.first_position(path)
+            ranges.append((path, end))
+            if first is not None:
+                end = first if end is None else min(first, end)
+        return ranges[::-1]
+
+
+class SqliteJournal:
+    """The one writer of a directory.
+
+    `durable_on`: `process`, what was written outlives the process; `host`, the host too. The
+    directory is read first: `recover` leaves the journal at its last position. `trouble`: what the
+    keeper could not do, the newest last; whoever takes a text out logs it. `bytes_written` is the
+    length of all records since the start.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        server_epoch: int,
+        durable_on: str = "process",
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self.directory = directory
+        self.synced = durable_on == "host"
+        self._reader = SqliteReader(directory, server_epoch)
+        self._segment_bytes = segment_bytes
+        self._keeper = Keeper(directory, synced=self.synced)
+        self._segment: Segment | None = None
+        self._position: int | None = None
+        self.bytes_written = 0
+
+    @property
+    def server_epoch(self) -> int:
+        """The epoch of the directory."""
+        return self._reader.server_epoch
+
+    @property
+    def position(self) -> int:
+        """The position of the last record."""
+        return self._reader.position if self._position is None else self._position
+
+    @property
+    def snapshot_position(self) -> int:
+        """The position of the newest snapshot."""
+        return self._reader.snapshot_position
+
+    @property
+    def sealed_position(self) -> int:
+        """The last position that is in files which nobody writes to any more."""
+        return self._keeper.sealed_position
+
+    @property
+    def trouble(self) -> list[str]:
+        """What went wrong in the background."""
+        return self._keeper.trouble
+
+    @property
+    def tails(self) -> list[files.Tail]:
+        """What was torn at the end of a segment, after a replay."""
+        return self._reader.tails
+
+    def begin(self) -> None:
+        """Make the first segment to write to.
+
+        Raises:
+            JournalError: the directory cannot be written to.
+
+        """
+        if self._position is None:
+            self._position = self._reader.find_end()
+            files.remove_partial(self.directory)
+            self._keeper.found(self._reader.segments())
+        if self._segment is None:
+            self._segment = self._keeper.next_segment(wait=True)
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append records as one commit.
+
+        Raises:
+            JournalError: nothing was kept.
+
+        """
+        segment = self._segment
+        if segment is None:
+            self.begin()
+            segment = self._segment
+            assert segment is not None
+        assert self._position is not None
+        first = self._position + 1
+        try:
+            if len(records) == 1:
+                segment.execute(_INSERT, (first, records[0]))
+            else:
+                segment.execute("BEGIN IMMEDIATE")
+                segment.executemany(_INSERT, enumerate(records, start=first))
+                segment.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._segment = None
+            self._keeper.seal(segment)
+            raise JournalError(f"{segment.path} cannot be written: {error}") from error
+        self._position = segment.last = self._position + len(records)
+        size = sum(map(len, records))
+        self.bytes_written += size
+        segment.filled += size + files.PAGE_BYTES
+        if segment.filled > self._segment_bytes:
+            self.rotate()
+
+    def rotate(self) -> bool:
+        """Go on in a new segment; False when none is ready yet.
+
+        What was written up to now is in `sealed_position` as soon as the keeper has closed it.
+        """
+        following = self._keeper.next_segment(wait=False)
+        if following is None:
+            return False
+        if self._segment is not None:
+            self._keeper.seal(self._segment)
+        self._segment = following
+        return True
+
+    def snapshot(self) -> bytes | None:
+        """The newest snapshot.
+
+        Raises:
+            JournalDamaged: it cannot be read.
+
+        """
+        return self._reader.snapshot()
+
+    def replay(self) -> Iterator[Entry]:
+        """The records behind the newest snapshot.
+
+        Raises:
+            JournalDamaged: one is missing, or cannot be read.
+
+        """
+        return self._reader.replay()
+
+    def cut(self, position: int) -> None:
+        """Forget the last record, before anything was written."""
+        assert self._position is None, "what was written cannot be cut"
+        self._reader.cut(position)
+
+    def put_snapshot(self, position: int, data: bytes) -> None:
+        """Keep a snapshot, written by the caller's thread.
+
+        Raises:
+            JournalError: it could not be written.
+
+        """
+        self._reader.put_snapshot(position, data, synced=self.synced)
+
+    def truncate(self, up_to: int) -> None:
+        """Have the keeper remove snapshots and whole segments that the newest snapshot covers."""
+        self._reader.look_for_snapshots()
+        self._keeper.drop(min(up_to, self.snapshot_position))
+
+    def settle(self) -> None:
+        """Wait until the keeper has done all that it was asked for."""
+        self._keeper.settle()
+
+    def close(self) -> None:
+        """Close the segment, and wait for the keeper."""
+        if self._segment is not None:
+            self._keeper.seal(self._segment)
+            self._segment = None
+        self._keeper.close()

@@ -1,0 +1,131 @@
+"""Records, pools and arbitrary commands for the tests of the journal."""
+
+from hypothesis import strategies as st
+
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Command,
+    Detach,
+    EndQuarantine,
+    Expire,
+    Free,
+    Outcome,
+    Reclaim,
+    Renew,
+    Stamp,
+    Step,
+    StepPolicy,
+)
+from kvblock_service.core.engine import blocks_of
+from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.journal import codec
+from kvblock_service.journal.interface import Journal
+from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
+
+BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
+GEOMETRY = Geometry("main", 20, 16, 0)
+FLOOR = 1000
+
+engines = st.sampled_from(["a", "b", "é", "d"])
+epochs = st.just(0) | st.integers(FLOOR, FLOOR + 4)
+request_ids = st.just("") | st.sampled_from(["r1", "r2", "r3"])
+sequences = st.sampled_from([0, 1, 2, 3, 2**64 - 1])
+columns = st.lists(sequences, unique=True, max_size=4)
+amounts = st.integers(1, 6)
+periods = st.sampled_from([0, 5, 50])
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Step:
+    ids = draw(columns)
+    counts = draw(st.lists(amounts, min_size=len(ids), max_size=len(ids)) | st.just([]))
+    return Step(
+        draw(engines),
+        draw(epochs),
+        draw(request_ids),
+        draw(st.integers(0, 3)),
+        draw(columns),
+        ids,
+        counts,
+        draw(st.sampled_from(StepPolicy)),
+    )
+
+
+commands: st.SearchStrategy[Command] = st.one_of(
+    steps(),
+    st.builds(Allocate, engines, epochs, request_ids, sequences, amounts),
+    st.builds(Free, engines, epochs, request_ids, sequences),
+    st.builds(Attach, engines, epochs, request_ids, st.booleans(), st.integers(1, 99), periods),
+    st.builds(Renew, engines, epochs, request_ids),
+    st.builds(Detach, engines, epochs, request_ids),
+    st.builds(Expire, engines, epochs, periods, request_ids),
+    st.builds(Reclaim, engines, epochs, request_ids, periods),
+    st.integers(1, 3).map(EndQuarantine),
+)
+stamps = st.builds(
+    Stamp, st.integers(0, 100), st.integers(0, 2**63), st.sampled_from(["", "0af7651916cd43dd"])
+)
+geometries = st.builds(
+    Geometry, st.text("ab.", max_size=5), st.integers(1, 2**31), st.integers(1, 99), st.just(7)
+)
+records = st.one_of(
+    st.builds(Applied, st.text(max_size=5), stamps, commands),
+    st.builds(
+        PoolCreated,
+        geometries,
+        st.integers(0, 2**63),
+        st.booleans(),
+        st.none() | st.integers(0, 86_400_000),
+    ),
+    st.builds(PoolDeleted, st.text(max_size=5)),
+)
+stamped = st.lists(st.tuples(commands, stamps), max_size=40)
+
+
+def new_pool(bounds: Bounds = BOUNDS) -> Pool:
+    return Pool(GEOMETRY, bounds, FLOOR)
+
+
+def begin(journal: Journal) -> Pool:
+    """A new pool, and its record in the journal."""
+    journal.write([codec.encode(PoolCreated(GEOMETRY, FLOOR, True))])
+    return new_pool()
+
+
+def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> Outcome:
+    """Apply a command as a server does: answer after it is kept."""
+    outcome = pool.apply(command, stamp)
+    if is_kept(command, outcome, pool.repeated):
+        journal.write([codec.encode(Applied(GEOMETRY.name, stamp, command))])
+    return outcome
+
+
+def state_of(pool: Pool, *, deadlines: bool = True) -> object:
+    """All of a pool that can make a difference later, orders included."""
+    return (
+        pool.geometry,
+        (pool.free_list.fresh, pool.free_list.freed.tolist()),
+        list(pool.holders),
+        [
+            (
+                engine.name,
+                engine.epoch,
+                engine.ttl_ms if engine.epoch else 0,
+                engine.deadline_ms if deadlines and engine.epoch else 0,
+                engine.held,
+                engine.last_step,
+                [(one, list(blocks_of(table))) for one, table in engine.tables.items()],
+            )
+            for engine in pool.engines.values()
+        ],
+        [
+            (number, batch._replace(blocks=batch.blocks.tolist()))  # type: ignore[arg-type]
+            for number, batch in pool.quarantine.items()
+        ],
+        (pool.quarantined, pool.last_batch, pool.last_epoch, pool.revision),
+        (pool.allocated_total, pool.freed_total, pool.reclaimed_total, pool.expired_total),
+        dict(pool.refused_total),
+        list(pool.memory.results.items()),
+        pool.memory.numbers,
+    )

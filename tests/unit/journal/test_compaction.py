@@ -1,0 +1,261 @@
+"""Snapshots beside a running server, and what a crash leaves at each moment."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of
+
+from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import Allocate, Free, Stamp, Step, StepPolicy
+from kvblock_service.core.pool import Bounds, Pool
+from kvblock_service.journal import codec, files
+from kvblock_service.journal.compaction import Compactor, SnapshotLimits
+from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.recovery import recover
+from kvblock_service.journal.sqlite import SqliteJournal, SqliteReader
+
+LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
+
+
+class Server:
+    """A pool and its journal, with commands that make a difference each."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.journal = SqliteJournal(directory, FLOOR)
+        self.pool = begin(self.journal)
+        self.pool.bounds = Bounds(9, 99, BOUNDS.request_ids_max)
+        self.number = 0
+
+    def work(self, count: int) -> None:
+        for _ in range(count):
+            self.number += 1
+            stamp = Stamp(self.number, self.number, "")
+            if self.number % 7:
+                command = Step("a", 0, "", 0, [max(0, self.number - 9)], [self.number], [], ALL)
+            else:
+                command = Step("b", 0, "", 0, [], [3], [], IN_ORDER)
+            carry_out(self.journal, self.pool, command, stamp)
+
+    def check(self) -> None:
+        """What a restart would find now."""
+        found = found_in(self.directory)
+        assert state_of(found) == state_of(self.pool)
+
+
+ALL, IN_ORDER = StepPolicy.ALL_OR_NOTHING, StepPolicy.IN_ORDER_UNTIL_REFUSED
+
+
+def found_in(directory: Path) -> Pool:
+    (entry,) = recover(SqliteReader(directory, FLOOR), BOUNDS).state.pools
+    return entry.pool
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path)
+
+
+def until(compactor: Compactor, done: Callable[[Fact], bool]) -> Fact:
+    """Tick until there is a fact of that kind."""
+    while True:
+        for fact in compactor.tick():
+            if done(fact):
+                return fact
+        os.sched_yield()
+
+
+def test_a_snapshot_is_made_when_it_is_due(server: Server) -> None:
+    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+    server.work(48)
+    assert compactor.tick() == []
+    assert compactor.idle
+    for _ in range(3):
+        server.work(50)
+        fact = until(compactor, lambda fact: True)
+        assert fact.event == "snapshot", fact
+        server.check()
+        server.journal.settle()
+        assert server.journal.snapshot_position == server.journal.position
+        assert len(files.snapshots(server.directory)) == 1
+        server.work(1)
+        server.check()
+    server.journal.close()
+    server.check()
+
+
+def test_bytes_make_one_due_too(server: Server) -> None:
+    compactor = Compactor(server.journal, SnapshotLimits(10**9, 1000), BOUNDS.request_ids_max)
+    server.work(30)
+    assert until(compactor, lambda fact: True).event == "snapshot"
+    assert compactor.tick() == []
+    assert compactor.idle
+    server.journal.close()
+
+
+def test_the_server_goes_on_meanwhile(server: Server) -> None:
+    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+    server.work(60)
+    facts: list[Fact] = []
+    while not facts:
+        server.work(1)
+        facts = compactor.tick()
+    assert facts[0].event == "snapshot"
+    server.check()
+    server.journal.close()
+    server.check()
+
+
+KILLED = """
+import os, pathlib, sys
+from kvblock_service.journal import compact, files
+def die(*_, **__):
+    os.kill(os.getpid(), 9)
+def partly(file, data):
+    os.write(file.fileno(), data[: len(data) // 2])
+    die()
+stage = sys.argv[1]
+if stage == "before":
+    compact.snapshot.encode = die
+elif stage == "writing":
+    real = pathlib.Path.open
+    class Partly:
+        def __init__(self, file): self.file = file
+        def __enter__(self): return self
+        def __exit__(self, *_): pass
+        def write(self, data): partly(self.file, data)
+    pathlib.Path.open = lambda path, mode="r", *rest: (
+        Partly(real(path, mode, *rest)) if mode == "wb" else real(path, mode, *rest))
+elif stage == "renaming":
+    pathlib.Path.replace = die
+else:
+    compact.SqliteReader.look_for_snapshots = die
+sys.exit(compact.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("stage", ["before", "writing", "renaming", "after"])
+def test_a_killed_snapshot_leaves_a_sound_directory(server: Server, stage: str) -> None:
+    server.work(70)
+    server.journal.settle()
+    assert server.journal.rotate()
+    server.journal.settle()
+    position = server.journal.sealed_position
+    assert position == server.journal.position
+    arguments = [server.directory, FLOOR, position, 4, "process"]
+    command = [sys.executable, "-c", KILLED, stage, *map(str, arguments)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    server.check()
+    assert bool(files.snapshots(server.directory)) == (stage == "after")
+    server.work(5)
+    server.check()
+    server.journal.close()
+    journal = SqliteJournal(server.directory, FLOOR)
+    journal.begin()
+    assert list(server.directory.glob("*.partial")) == []
+    journal.close()
+    server.check()
+
+
+def test_a_truncation_that_ended_half_way(server: Server) -> None:
+    for _ in range(4):
+        server.work(30)
+        server.journal.settle()
+        assert server.journal.rotate()
+    server.journal.settle()
+    limits = SnapshotLimits(1, 1 << 40)
+    closed = [path for _, path in files.segments(server.directory)][:4]
+    kept = {path: path.read_bytes() for path in closed}
+    server.work(1)
+    compactor = Compactor(server.journal, limits, BOUNDS.request_ids_max)
+    assert until(compactor, lambda fact: True).event == "snapshot"
+    server.journal.close()
+    for path in reversed(closed):
+        path.write_bytes(kept[path])
+        server.check()
+
+
+def test_a_failed_snapshot_is_told_and_tried_again(server: Server) -> None:
+    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
+    server.work(60)
+    server.journal.settle()
+    (number, path), *_ = files.segments(server.directory)
+    assert number == 1
+    while compactor.idle:
+        compactor.tick()
+    server.journal.settle()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:5000])
+    fact = until(compactor, lambda fact: True)
+    assert (fact.level, fact.event) == ("warning", "no snapshot could be made")
+    assert path.name in str(fact.fields["problem"])
+    path.write_bytes(whole)
+    assert until(compactor, lambda fact: True).event == "snapshot"
+    server.check()
+    server.journal.close()
+
+
+def test_a_killed_child_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Killed(subprocess.Popen[str]):
+        def __init__(self, *rest: object, **named: object) -> None:
+            super().__init__(*rest, **named)  # type: ignore[call-overload]
+            made.append(self)
+            self.kill()
+
+    monkeypatch.setattr("kvblock_service.journal.compaction.subprocess.Popen", Killed)
+    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+    server.work(60)
+    fact = until(compactor, lambda fact: True)
+    assert fact.fields["exit_code"] == -signal.SIGKILL
+    server.work(60)
+    compactor.tick()
+    assert compactor.idle, "it waits before it tries again"
+    server.journal.close()
+    assert len(made) == 1
+
+
+def test_a_stop_ends_the_child(server: Server) -> None:
+    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+    server.work(60)
+    while compactor._child is None:
+        compactor.tick()
+    compactor.stop()
+    assert compactor.idle
+    server.check()
+    server.journal.close()
+
+
+def test_a_million_held_blocks(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path, FLOOR)
+    geometry = GEOMETRY._replace(total_blocks=1_100_000)
+    bounds = Bounds(8, 200_000, 16)
+    pool = Pool(geometry, bounds, FLOOR)
+    batch = [codec.encode(PoolCreated(geometry, FLOOR, True))]
+    for number in range(100_000):
+        command = Allocate(f"engine-{number % 8}", 0, "", number, 10)
+        pool.apply(command, Stamp(1, number, ""))
+        batch.append(codec.encode(Applied("main", Stamp(1, number, ""), command)))
+    journal.write(batch)
+    compactor = Compactor(journal, LIMITS, 16)
+    assert until(compactor, lambda fact: True).event == "snapshot"
+    free = Free("engine-0", 0, "", 0)
+    pool.apply(free, Stamp(1, 1, ""))
+    journal.write([codec.encode(Applied("main", Stamp(1, 1, ""), free))])
+    journal.close()
+    started = time.perf_counter()
+    recovered = recover(SqliteReader(tmp_path, FLOOR), bounds)
+    print(f"recovered in {time.perf_counter() - started:.3f} s")
+    assert recovered.records == 1
+    (entry,) = recovered.state.pools
+    assert audit(entry.pool).violations == []
+    assert state_of(entry.pool) == state_of(pool)

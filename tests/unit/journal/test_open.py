@@ -1,0 +1,245 @@
+"""A state directory: whose it is, of which boot, and with which pools."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.unit.journal.kept import BOUNDS, GEOMETRY
+
+from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Stamp
+from kvblock_service.core.pool import Geometry
+from kvblock_service.journal import codec, state_dir
+from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.open import (
+    GeometryChanged,
+    OpenedJournal,
+    discard_pool,
+    open_journal,
+)
+from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.state_dir import StateDir, StateDirTaken
+
+NOW = Stamp(1, 2, "")
+
+
+def opened(path: Path, *pools: Geometry, durability: str = "process") -> OpenedJournal:
+    return open_journal(path, pools or (GEOMETRY,), BOUNDS, durability=durability, now_ms=500)
+
+
+def closed(found: OpenedJournal) -> None:
+    found.journal.close()
+    assert found.journal.trouble == []
+    found.state_dir.release()
+
+
+def grant(found: OpenedJournal, command: Allocate | Free | Attach) -> object:
+    entry = found.pools[0]
+    outcome = entry.pool.apply(command, NOW)
+    record = Applied(entry.pool.geometry.name, NOW, command)
+    found.journal.write([codec.encode(record)])
+    return outcome
+
+
+def rebooted(path: Path) -> None:
+    file = path / "identity.json"
+    identity = json.loads(file.read_text())
+    file.write_text(json.dumps(identity | {"boot_id": "another boot"}))
+
+
+def events(found: OpenedJournal) -> list[str]:
+    return [fact.event for fact in found.facts]
+
+
+def test_a_new_directory_has_the_configured_pools_empty(tmp_path: Path) -> None:
+    other = GEOMETRY._replace(name="other")
+    found = opened(tmp_path / "a" / "b", GEOMETRY, other)
+    assert [entry.pool.geometry for entry in found.pools] == [GEOMETRY, other]
+    assert {entry.pool.last_epoch for entry in found.pools} == {found.journal.server_epoch}
+    assert events(found) == ["journal"]
+    closed(found)
+
+
+def test_a_restart_finds_blocks_leases_and_the_epoch(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    attached = grant(found, Attach("a", 0, "", False, 1000, 0))
+    assert isinstance(attached, Attached)
+    assert grant(found, Allocate("a", attached.epoch, "", 1, 3)) == Granted([0, 1, 2], 3)
+    epoch = found.journal.server_epoch
+    closed(found)
+    found = opened(tmp_path)
+    assert found.journal.server_epoch == epoch
+    pool = found.pools[0].pool
+    assert pool.table("a", 1) == [0, 1, 2]
+    assert pool.engines["a"].deadline_ms == 1500
+    assert pool.bounds == BOUNDS
+    assert found.last_epoch == attached.epoch
+    assert found.facts[-1].fields["held_blocks"] == 3
+    closed(found)
+
+
+def test_a_second_server_is_told_who_has_the_directory(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "from kvblock_service.journal.state_dir import StateDir\n"
+        "taken = StateDir(Path(sys.argv[1]), 'serving unix:/kv.sock')\n"
+        "print(flush=True)\nsys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        with pytest.raises(StateDirTaken) as caught:
+            opened(tmp_path)
+        assert f"process {server.pid}" in str(caught.value)
+        assert "(serving unix:/kv.sock)" in str(caught.value)
+        assert "--state-dir" in str(caught.value)
+        server.send_signal(signal.SIGKILL)
+    closed(opened(tmp_path))
+
+
+def test_after_a_reboot_all_pools_are_empty_under_a_greater_epoch(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    grant(found, Allocate("a", 0, "", 1, 3))
+    before = found.journal.server_epoch
+    closed(found)
+    rebooted(tmp_path)
+    found = opened(tmp_path)
+    assert found.journal.server_epoch > before
+    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.last_epoch == found.journal.server_epoch
+    assert "rebooted" in events(found)[0]
+    assert found.facts[0].level == "warning"
+    assert found.facts[0].fields["previous_boot_id"] == "another boot"
+    assert not (tmp_path / str(before)).exists()
+    closed(found)
+
+
+def test_a_new_epoch_is_greater_even_when_the_clock_went_back(tmp_path: Path) -> None:
+    closed(opened(tmp_path))
+    file = tmp_path / "identity.json"
+    identity = json.loads(file.read_text()) | {"boot_id": "x", "server_epoch": 2**50}
+    file.write_text(json.dumps(identity))
+    found = opened(tmp_path)
+    assert found.journal.server_epoch == 2**50 + 1
+    closed(found)
+
+
+def test_what_was_to_outlive_the_host_does(tmp_path: Path) -> None:
+    found = opened(tmp_path, durability="host")
+    grant(found, Allocate("a", 0, "", 1, 3))
+    before = found.journal.server_epoch
+    closed(found)
+    rebooted(tmp_path)
+    found = opened(tmp_path, durability="host")
+    assert found.journal.server_epoch == before
+    assert found.pools[0].pool.held == 3
+    closed(found)
+
+
+def test_durability_can_be_raised_and_lowered(tmp_path: Path) -> None:
+    for count, durability in enumerate(("process", "host", "process", "host")):
+        found = opened(tmp_path, durability=durability)
+        assert found.pools[0].pool.held == count
+        grant(found, Allocate("a", 0, "", 1, 1))
+        closed(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"total_blocks": 40}, "total=40,block_size=16,device=0"),
+        ({"block_size": 32}, "total=20,block_size=32,device=0"),
+        ({"device_id": 3}, "total=20,block_size=16,device=3"),
+    ],
+)
+def test_another_geometry_is_refused(tmp_path: Path, change: dict[str, int], words: str) -> None:
+    found = opened(tmp_path)
+    grant(found, Allocate("a", 0, "", 1, 3))
+    closed(found)
+    changed = GEOMETRY._replace(**change)  # type: ignore[arg-type]
+    with pytest.raises(GeometryChanged) as caught:
+        opened(tmp_path, changed)
+    text = str(caught.value)
+    assert f"configured with {words}" in text
+    assert "total=20,block_size=16,device=0 and 3 held blocks" in text
+    assert f"kvblock journal export {tmp_path}" in text
+    assert f"kvblock journal discard {tmp_path} --pool main" in text
+    found = opened(tmp_path)
+    assert found.pools[0].pool.held == 3
+    before = found.pools[0].pool.last_epoch
+    closed(found)
+    discard_pool(tmp_path, "main")
+    found = opened(tmp_path, changed)
+    assert found.pools[0].pool.geometry == changed
+    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.last_epoch >= before
+    closed(found)
+
+
+def test_a_pool_that_is_not_configured_any_more(tmp_path: Path) -> None:
+    other = GEOMETRY._replace(name="other")
+    found = opened(tmp_path, GEOMETRY, other)
+    grant(found, Allocate("a", 0, "", 1, 3))
+    closed(found)
+    with pytest.raises(GeometryChanged, match="pool main is not configured any more"):
+        opened(tmp_path, other)
+    found = opened(tmp_path, GEOMETRY)
+    assert [entry.pool.geometry for entry in found.pools] == [GEOMETRY]
+    assert found.facts[-1].fields == {"pool": "other"}
+    closed(found)
+
+
+def test_a_pool_that_was_made_at_run_time_comes_back(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    other = GEOMETRY._replace(name="other")
+    found.journal.write([codec.encode(PoolCreated(other, 9, configured=False))])
+    closed(found)
+    for _ in range(2):
+        found = opened(tmp_path)
+        assert [entry.pool.geometry.name for entry in found.pools] == ["main", "other"]
+        assert [entry.configured for entry in found.pools] == [True, False]
+        closed(found)
+
+
+def test_an_identity_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    closed(opened(tmp_path))
+    for text in ("", "{}", '{"format": 2}', "[]"):
+        (tmp_path / "identity.json").write_text(text)
+        with pytest.raises(JournalDamaged, match=r"identity\.json"):
+            opened(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="--state-dir names another one"):
+        opened(tmp_path / "file" / "state")
+
+
+def test_discarding_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="is no state directory"):
+        discard_pool(tmp_path, "main")
+    assert list(tmp_path.iterdir()) == []
+    closed(opened(tmp_path))
+    with pytest.raises(JournalError, match="has no pool other"):
+        discard_pool(tmp_path, "other")
+    taken = StateDir(tmp_path)
+    with pytest.raises(StateDirTaken):
+        discard_pool(tmp_path, "main")
+    taken.release()
+
+
+def test_a_system_without_a_boot_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_dir, "_BOOT_ID", tmp_path / "none")
+    with pytest.raises(JournalError, match="--ephemeral keeps no state"):
+        opened(tmp_path / "state")
+
+
+def test_a_failed_start_lets_go_of_the_directory(tmp_path: Path) -> None:
+    closed(opened(tmp_path))
+    for _ in range(2):
+        with pytest.raises(GeometryChanged):
+            opened(tmp_path, GEOMETRY._replace(total_blocks=1))
+    closed(opened(tmp_path))

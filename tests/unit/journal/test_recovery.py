@@ -1,0 +1,183 @@
+"""A restart finds the pools as they were, or says why it cannot."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.journal.kept import (
+    BOUNDS,
+    FLOOR,
+    GEOMETRY,
+    begin,
+    carry_out,
+    stamped,
+    state_of,
+)
+
+from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Command,
+    Fenced,
+    Granted,
+    Renew,
+    Stamp,
+)
+from kvblock_service.core.pool import Bounds, Pool
+from kvblock_service.journal import codec, snapshot
+from kvblock_service.journal.interface import JournalDamaged
+from kvblock_service.journal.memory import Crash, MemoryJournal
+from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
+from kvblock_service.journal.recovery import recover
+from kvblock_service.journal.snapshot import PoolEntry, State
+
+Stamped = list[tuple[Command, Stamp]]
+NOW = Stamp(5, 1_700_000_000_000, "")
+
+
+def only_pool(journal: MemoryJournal, bounds: Bounds = BOUNDS) -> Pool:
+    (entry,) = recover(journal.restarted(), bounds).state.pools
+    return entry.pool
+
+
+@settings(max_examples=300, deadline=None)
+@given(stamped, stamped, stamped)
+def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: Stamped) -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    for command, stamp in before:
+        carry_out(journal, pool, command, stamp)
+    data = snapshot.encode(State(FLOOR, pool.last_epoch, [PoolEntry(pool, True)]))
+    journal.put_snapshot(journal.position, data)
+    journal.truncate(journal.position)
+    for command, stamp in then:
+        carry_out(journal, pool, command, stamp)
+    found = only_pool(journal)
+    assert audit(found).violations == []
+    assert state_of(found, deadlines=False) == state_of(pool, deadlines=False)
+    for command, stamp in after:
+        expected, answer = pool.apply(command, stamp), found.apply(command, stamp)
+        assert type(answer) is type(expected)
+        assert state_of(found, deadlines=False) == state_of(pool, deadlines=False)
+
+
+@settings(deadline=None)
+@given(stamped, st.integers(0, 40), st.integers(0, 9))
+def test_a_crash_loses_nothing_that_was_answered(done: Stamped, writes: int, tear: int) -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    answered = state_of(pool, deadlines=False)
+    journal.crash_after, journal.tear = writes, tear
+    crashed = False
+    try:
+        for command, stamp in done:
+            carry_out(journal, pool, command, stamp)
+            answered = state_of(pool, deadlines=False)
+    except Crash:
+        crashed = True
+    found = state_of(only_pool(journal), deadlines=False)
+    whole = state_of(pool, deadlines=False)
+    assert found == (answered if tear or not crashed else whole)
+
+
+@given(stamped)
+def test_limits_of_the_present_do_not_stop_the_past(done: Stamped) -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    for command, stamp in done:
+        carry_out(journal, pool, command, stamp)
+    found = only_pool(journal, Bounds(1, 1, BOUNDS.request_ids_max))
+    assert state_of(found, deadlines=False) == state_of(pool, deadlines=False)
+    assert found.bounds == Bounds(1, 1, BOUNDS.request_ids_max)
+
+
+def test_a_forgotten_request_id_that_came_again_was_a_new_request() -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    for name in ("r", "r1", "r2", "r3", "r4", "r"):
+        carry_out(journal, pool, Allocate("a", 0, name, 1, 1), NOW)
+    assert pool.held == 6
+    assert only_pool(journal, BOUNDS._replace(request_ids_max=99)).held == 6
+
+
+def test_a_retry_after_a_restart_answers_the_same() -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    command = Allocate("a", 0, "r", 1, 3)
+    outcome = carry_out(journal, pool, command, NOW)
+    found = only_pool(journal)
+    assert found.apply(command, NOW) == outcome == Granted([0, 1, 2], 3)
+    assert found.repeated
+
+
+def test_what_is_kept() -> None:
+    assert is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=False)
+    assert not is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=True)
+    assert not is_kept(Allocate("a", 1, "", 1, 1), Fenced(0), repeated=False)
+    assert not is_kept(Renew("a", 1), Fenced(0), repeated=False)
+
+
+def test_pools_come_and_go_and_epochs_never_come_back() -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    for _ in range(3):
+        carry_out(journal, pool, Attach("a", 0, "", True, 10, 0), NOW)
+    other = GEOMETRY._replace(name="other")
+    journal.write([codec.encode(PoolCreated(other, 5, False)), codec.encode(PoolDeleted("main"))])
+    recovered = recover(journal.restarted(), BOUNDS)
+    assert [entry.pool.geometry for entry in recovered.state.pools] == [other]
+    assert [entry.configured for entry in recovered.state.pools] == [False]
+    assert recovered.state.pools[0].pool.last_epoch == 5
+    assert recovered.state.last_epoch == FLOOR + 3
+
+
+def test_a_torn_tail_is_cut_and_told() -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
+    journal.crash_after, journal.tear = 0, 1
+    with pytest.raises(Crash):
+        carry_out(journal, pool, Allocate("a", 0, "", 2, 1), NOW)
+    found = journal.restarted()
+    recovered = recover(found, BOUNDS)
+    assert recovered.torn == "record 3 cannot be read: its checksum is wrong"
+    assert recovered.position == found.position == 2
+    assert recovered.records == 2
+    assert recovered.state.pools[0].pool.held == 1
+
+
+def test_damage_in_the_middle_is_no_torn_tail() -> None:
+    journal = MemoryJournal(FLOOR)
+    journal.write([b"not a record at all", codec.encode(PoolDeleted("x"))])
+    with pytest.raises(JournalDamaged, match="record 1 cannot be read"):
+        recover(journal, BOUNDS)
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        (PoolDeleted("x"), "record 2 is of pool x, which is not there"),
+        (PoolCreated(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
+        (
+            Applied("main", NOW, Allocate("a", 9, "", 1, 1)),
+            "record 2 does not follow from those before it",
+        ),
+    ],
+)
+def test_a_record_that_cannot_have_been_written(record: Applied, problem: str) -> None:
+    journal = MemoryJournal(FLOOR)
+    begin(journal)
+    journal.write([codec.encode(record), codec.encode(PoolDeleted("main"))])
+    with pytest.raises(JournalDamaged, match=problem):
+        recover(journal, BOUNDS)
+
+
+def test_a_damaged_snapshot_and_one_of_another_epoch() -> None:
+    journal = MemoryJournal(FLOOR)
+    begin(journal)
+    journal.put_snapshot(1, b"KVBS nonsense")
+    with pytest.raises(JournalDamaged, match="the snapshot at position 1 its checksum is wrong"):
+        recover(journal, BOUNDS)
+    journal.put_snapshot(1, snapshot.encode(State(FLOOR + 1, 0, [])))
+    with pytest.raises(JournalDamaged, match="is of server epoch 1001, not 1000"):
+        recover(journal, BOUNDS)

@@ -1,0 +1,74 @@
+"""Pools as bytes: what comes back goes on as if nothing had been."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.journal.kept import BOUNDS, commands, new_pool, stamped, stamps, state_of
+
+from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import Allocate, Command, Stamp
+from kvblock_service.core.pool import Pool
+from kvblock_service.journal.interface import CodecError
+from kvblock_service.journal.snapshot import PoolEntry, State, decode, encode
+
+Stamped = list[tuple[Command, Stamp]]
+
+
+def again(pool: Pool) -> Pool:
+    state = decode(encode(State(1, 2, [PoolEntry(pool, True)])), BOUNDS)
+    assert (state.server_epoch, state.last_epoch) == (1, 2)
+    (entry,) = state.pools
+    assert entry.configured
+    return entry.pool
+
+
+@settings(max_examples=300, deadline=None)
+@given(stamped, stamped)
+def test_a_copy_answers_as_the_pool_does(before: Stamped, after: Stamped) -> None:
+    pool = new_pool()
+    for command, stamp in before:
+        pool.apply(command, stamp)
+    copy = again(pool)
+    assert state_of(copy) == state_of(pool)
+    for command, stamp in after:
+        assert copy.apply(command, stamp) == pool.apply(command, stamp)
+        assert copy.repeated == pool.repeated
+    assert state_of(copy) == state_of(pool)
+    assert audit(copy).violations == []
+
+
+@settings(deadline=None)
+@given(stamped, st.data())
+def test_a_changed_byte_is_seen(done: Stamped, data: st.DataObject) -> None:
+    pool = new_pool()
+    for command, stamp in done:
+        pool.apply(command, stamp)
+    encoded = bytearray(encode(State(1, 2, [PoolEntry(pool, False)])))
+    index = data.draw(st.integers(0, len(encoded) - 1))
+    with pytest.raises(CodecError):
+        decode(bytes(encoded[:index]), BOUNDS)
+    encoded[index] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(CodecError):
+        decode(bytes(encoded), BOUNDS)
+
+
+def test_a_smaller_memory_forgets_the_oldest() -> None:
+    pool = new_pool()
+    made = [Allocate("a", 0, name, 1, 1) for name in ("r1", "r2", "r3")]
+    for command in made:
+        pool.apply(command, Stamp(0, 0, ""))
+    data = encode(State(1, 2, [PoolEntry(pool, True)]))
+    copy = decode(data, BOUNDS._replace(request_ids_max=2)).pools[0].pool
+    assert [copy.knows(command) for command in made] == [False, True, True]
+
+
+@given(st.lists(st.tuples(commands, stamps), max_size=5))
+def test_several_pools_and_none(done: Stamped) -> None:
+    assert decode(encode(State(5, 6, [])), BOUNDS) == State(5, 6, [])
+    pools = [new_pool(), new_pool()]
+    for command, stamp in done:
+        pools[1].apply(command, stamp)
+    entries = [PoolEntry(pools[0], True), PoolEntry(pools[1], False)]
+    found = decode(encode(State(5, 6, entries)), BOUNDS)
+    assert [entry.configured for entry in found.pools] == [True, False]
+    assert [state_of(entry.pool) for entry in found.pools] == [state_of(pool) for pool in pools]

@@ -1,0 +1,243 @@
+"""What only files can show: torn and damaged ones, full disks, readers beside a writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvblock_service.journal import files
+from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
+from kvblock_service.journal.sqlite import SqliteJournal, SqliteReader
+
+EPOCH = 7
+
+WRITER = """
+import sys
+from pathlib import Path
+from kvblock_service.journal.sqlite import SqliteJournal
+journal = SqliteJournal(Path(sys.argv[1]), 7, sys.argv[2], segment_bytes=int(sys.argv[3]))
+journal.begin()
+n = journal.position
+while True:
+    size = n % 3 + 1
+    journal.write([b"%d" % (n + k + 1) * (n % 50 + 1) for k in range(size)])
+    n += size
+    sys.stdout.write(f"{n}\\n")
+    sys.stdout.flush()
+"""
+
+
+def read(directory: Path) -> SqliteReader:
+    return SqliteReader(directory, EPOCH)
+
+
+def crashed(directory: Path, *records: bytes) -> Path:
+    """A directory whose process died after writing these, one commit each; its last WAL."""
+    script = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from kvblock_service.journal.sqlite import SqliteJournal\n"
+        f"journal = SqliteJournal(Path(sys.argv[1]), {EPOCH})\n"
+        f"for record in {list(records)!r}: journal.write([record])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, directory], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    wals = [Path(f"{path}-wal") for _, path in files.segments(directory)]
+    return max((wal for wal in wals if wal.exists()), key=lambda wal: wal.stat().st_size)
+
+
+@pytest.mark.parametrize("durable_on", ["process", "host"])
+def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str) -> None:
+    acknowledged = 0
+    for lines in (1, 20, 300, 50):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), durable_on, "40000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            for _ in range(lines):
+                acknowledged = int(writer.stdout.readline())
+            writer.kill()
+            rest = writer.stdout.read().split()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+        reader = read(tmp_path)
+        positions = [entry.position for entry in reader.replay()]
+        assert positions == list(range(1, len(positions) + 1))
+        # The process may have died between a commit and its acknowledgement.
+        assert acknowledged <= len(positions) <= acknowledged + 3
+        for position, record in reader.replay():
+            assert record.startswith(b"%d" % position)
+        acknowledged = len(positions)
+
+
+def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
+    wal = crashed(tmp_path, b"one", b"two", b"three")
+    os.truncate(wal, wal.stat().st_size - 100)
+    journal = SqliteJournal(tmp_path, EPOCH)
+    assert [entry.record for entry in journal.replay()] == [b"one", b"two"]
+    (tail,) = journal.tails
+    assert tail.path == wal
+    assert tail.size == files.PAGE_BYTES + 24 - 100
+    journal.write([b"four"])
+    journal.close()
+    assert list(read(tmp_path).replay())[-1] == Entry(3, b"four")
+
+
+def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
+    wal = crashed(tmp_path, b"one", b"two", b"three")
+    whole = wal.read_bytes()
+    frame = files.PAGE_BYTES + 24
+    for cut in (1, 23, 24, 25, frame - 1, frame):
+        wal.write_bytes(whole[:-cut])
+        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
+        wal.write_bytes(whole[:-frame] + bytes(frame - cut))
+        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
+
+
+def test_damage_in_the_middle_of_a_wal_is_no_torn_tail(tmp_path: Path) -> None:
+    wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
+    whole = wal.read_bytes()
+    frames = (len(whole) - 32) // (files.PAGE_BYTES + 24)
+    for index in range(frames - 6):
+        damaged = bytearray(whole)
+        damaged[32 + index * (files.PAGE_BYTES + 24) + 2000] ^= 1
+        wal.write_bytes(damaged)
+        with pytest.raises(JournalDamaged):
+            list(read(tmp_path).replay())
+    damaged = bytearray(whole)
+    damaged[9] ^= 1
+    wal.write_bytes(damaged)
+    with pytest.raises(JournalDamaged):
+        list(read(tmp_path).replay())
+
+
+def closed(directory: Path, count: int) -> Path:
+    journal = SqliteJournal(directory, EPOCH)
+    for index in range(count):
+        journal.write([b"%d" % index * 900])
+    journal.close()
+    ((_, path),) = files.segments(directory)
+    return path
+
+
+def test_a_damaged_database_stops_the_start(tmp_path: Path) -> None:
+    path = closed(tmp_path, 30)
+    whole = path.read_bytes()
+    sound = list(read(tmp_path).replay())
+    for at in (0, 100, files.PAGE_BYTES, 2 * files.PAGE_BYTES):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x55
+        path.write_bytes(damaged)
+        with pytest.raises(JournalDamaged, match=path.name):
+            assert list(read(tmp_path).replay()) == sound, at
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(JournalDamaged, match=path.name):
+        list(read(tmp_path).replay())
+
+
+def test_a_missing_segment_stops_the_start(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path, EPOCH, segment_bytes=1)
+    for index in range(9):
+        journal.write([b"%d" % index])
+        journal.settle()
+    journal.close()
+    paths = [path for _, path in files.segments(tmp_path)]
+    first, following = map(files.first_position, paths[4:6])
+    assert first is not None
+    assert following is not None
+    files.remove_segment(paths[4])
+    with pytest.raises(JournalDamaged, match=f"records {first} to {following - 1} are missing"):
+        list(read(tmp_path).replay())
+
+
+def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path, EPOCH)
+    journal.write([b"one"])
+    journal.settle()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert list(read(tmp_path).replay()) == [Entry(1, b"one")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    journal.write([b"two"])
+    assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    journal.close()
+
+
+def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path, EPOCH, segment_bytes=1)
+    for index in range(9):
+        journal.write([b"%d" % index])
+        journal.settle()
+    journal.put_snapshot(3, b"old")
+    journal.put_snapshot(6, b"new")
+    journal.truncate(9)
+    journal.settle()
+    assert [position for position, _ in files.snapshots(tmp_path)] == [6]
+    assert list(journal.replay()) == [Entry(index + 1, b"%d" % index) for index in range(6, 9)]
+    kept = [files.first_position(path) for _, path in files.segments(tmp_path)]
+    assert [first for first in kept if first] == [7, 8, 9]
+    journal.close()
+    assert journal.trouble == []
+
+
+def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(tmp_path: Path) -> None:
+    limited = """
+import resource, signal, sys
+from pathlib import Path
+from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.sqlite import SqliteJournal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+journal = SqliteJournal(Path(sys.argv[1]), 7)
+kept = 0
+while kept < 30:
+    journal.write([b"%d" % (kept + 1)]); kept += 1
+journal.settle()
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+failures = 0
+while not failures:
+    try:
+        journal.write([b"%d" % (kept + k + 1) * 2000 for k in range(5)]); kept += 5
+    except JournalError as error:
+        failures += 1; print(error)
+assert journal.position == kept, (journal.position, kept)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))
+for _ in range(5):
+    try:
+        journal.write([b"lost" * 4000])
+        raise SystemExit("a write above the limit went through")
+    except JournalError:
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+for _ in range(30):
+    journal.write([b"%d" % (kept + 1)]); kept += 1
+print(kept)
+import os
+os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
+"""
+    for how in ("closed", "killed"):
+        directory = tmp_path / how
+        directory.mkdir()
+        command = [sys.executable, "-c", limited, str(directory), how]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+        if how == "killed" and not ended.stdout:
+            continue
+        *texts, kept = ended.stdout.split("\n")[:-1]
+        assert "cannot be written" in texts[0]
+        found = list(read(directory).replay())
+        assert [entry.position for entry in found] == list(range(1, int(kept) + 1))
+        for position, record in found:
+            assert record.startswith(b"%d" % position)
+
+
+def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path, EPOCH)
+    tmp_path.rmdir()
+    with pytest.raises(JournalError, match="cannot be read"):
+        journal.write([b"one"])
+    assert journal.position == 0
+    tmp_path.mkdir()
+    journal.write([b"one"])
+    assert list(journal.replay()) == [Entry(1, b"one")]
+    journal.close()
