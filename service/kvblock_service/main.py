@@ -39,9 +39,9 @@ _log = logging.getLogger("kvblock")
 def run(config: ServerConfig) -> int:
     """Serve until a signal asks for the end; answers the exit code.
 
-    0: drained. 1: an address could not be bound, or the state cannot be served from. 2: the
-    telemetry that the `OTEL_*` variables ask for cannot be set up, or a file of certificates or identities cannot be used. The log says which
-    and why.
+    0: drained. 1: an address could not be bound, or the state directory cannot be served from. 2:
+    the telemetry that the `OTEL_*` variables ask for cannot be set up, or a file of certificates or
+    identities cannot be used. The log says which and why.
     """
     logging_setup.configure(config.log_format, config.log_level)
     try:
@@ -117,10 +117,12 @@ def build_host(config: ServerConfig, keeping: Keeping) -> Host:
         hosted(pool, waits.get(pool.geometry.name, quarantine_ms))
         for pool, _, quarantine_ms in keeping.pools
     ]
+    # Pools that were made at run time and came back do not change what an empty name means.
+    only = config.pools[0].name if len(config.pools) == 1 else ""
     host_limits = HostLimits(limits.sessions_max, 1.0, limits.pools_max)
     return Host(
         pools,
-        config.default_pool,
+        config.default_pool or only,
         host_limits,
         keeping.server_epoch,
         new_pool,

@@ -40,8 +40,8 @@ class EmbeddedServer:
     """A `kvblock serve` that lives as long as the `with` block.
 
     `pools` are written as for `--pool`; `extra_args` go behind the other arguments; `env` is added
-    to the environment that it inherits; `start_timeout` is in seconds. `state_dir` is where it
-    keeps its journal; without one it keeps nothing.
+    to the environment that it inherits; `start_timeout` is in seconds. It keeps no journal
+    unless `extra_args` name a `--state-dir`.
     """
 
     def __init__(
@@ -51,10 +51,8 @@ class EmbeddedServer:
         *,
         env: Mapping[str, str] | None = None,
         start_timeout: float = 30.0,
-        state_dir: str | None = None,
     ) -> None:
         self._arguments = [part for pool in pools for part in ("--pool", pool)]
-        self._arguments += ["--state-dir", state_dir] if state_dir else ["--ephemeral"]
         self._extra_arguments = list(extra_args)
         if not any(part.partition("=")[0] == "--state-dir" for part in extra_args):
             self._arguments.append("--ephemeral")
