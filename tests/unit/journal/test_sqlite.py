@@ -34,6 +34,16 @@ def read(directory: Path) -> SqliteReader:
     return SqliteReader(directory, EPOCH)
 
 
+FRAME = files.FRAME_BYTES
+
+
+def end_of(wal: Path) -> int:
+    """Where the zeros begin that nothing was written to."""
+    data = wal.read_bytes()
+    starts = range(files.WAL_HEAD_BYTES, len(data), FRAME)
+    return next((at for at in starts if not any(data[at : at + 24])), len(data))
+
+
 def crashed(directory: Path, *records: bytes) -> Path:
     """A directory whose process died after writing these, one commit each; its last WAL."""
     script = (
@@ -46,7 +56,7 @@ def crashed(directory: Path, *records: bytes) -> Path:
     ended = subprocess.run([sys.executable, "-c", script, directory], check=False)
     assert ended.returncode == -signal.SIGKILL
     wals = [Path(f"{path}-wal") for _, path in files.segments(directory)]
-    return max((wal for wal in wals if wal.exists()), key=lambda wal: wal.stat().st_size)
+    return max((wal for wal in wals if wal.exists()), key=end_of)
 
 
 @pytest.mark.parametrize("durable_on", ["process", "host"])
@@ -73,12 +83,12 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str)
 
 def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
     wal = crashed(tmp_path, b"one", b"two", b"three")
-    os.truncate(wal, wal.stat().st_size - 100)
+    os.truncate(wal, end_of(wal) - 100)
     journal = SqliteJournal(tmp_path, EPOCH)
     assert [entry.record for entry in journal.replay()] == [b"one", b"two"]
     (tail,) = journal.tails
     assert tail.path == wal
-    assert tail.size == files.PAGE_BYTES + 24 - 100
+    assert tail.size == FRAME
     journal.write([b"four"])
     journal.close()
     assert list(read(tmp_path).replay())[-1] == Entry(3, b"four")
@@ -86,22 +96,21 @@ def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
 
 def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
     wal = crashed(tmp_path, b"one", b"two", b"three")
-    whole = wal.read_bytes()
-    frame = files.PAGE_BYTES + 24
-    for cut in (1, 23, 24, 25, frame - 1, frame):
+    whole = wal.read_bytes()[: end_of(wal)]
+    for cut in (1, 23, 24, 25, FRAME - 1, FRAME):
         wal.write_bytes(whole[:-cut])
         assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
-        wal.write_bytes(whole[:-frame] + bytes(frame - cut))
+        wal.write_bytes(whole[:-cut] + bytes(cut + 100_000))
         assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
 
 
 def test_damage_in_the_middle_of_a_wal_is_no_torn_tail(tmp_path: Path) -> None:
     wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
     whole = wal.read_bytes()
-    frames = (len(whole) - 32) // (files.PAGE_BYTES + 24)
+    frames = (end_of(wal) - files.WAL_HEAD_BYTES) // FRAME
     for index in range(frames - 6):
         damaged = bytearray(whole)
-        damaged[32 + index * (files.PAGE_BYTES + 24) + 2000] ^= 1
+        damaged[32 + index * FRAME + 2000] ^= 1
         wal.write_bytes(damaged)
         with pytest.raises(JournalDamaged):
             list(read(tmp_path).replay())
