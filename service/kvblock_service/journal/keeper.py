@@ -40,6 +40,7 @@ class Segment:
         self.filled = 0
         self.last = 0
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
             connection.execute(f"PRAGMA page_size={files.PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(files.TABLE)

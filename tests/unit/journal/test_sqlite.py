@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ EPOCH = 7
 
 WRITER = """
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from kvblock_service.journal.sqlite import SqliteJournal
 journal = SqliteJournal(Path(sys.argv[1]), 7, sys.argv[2], segment_bytes=int(sys.argv[3]))
@@ -192,6 +196,8 @@ def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> 
 def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(tmp_path: Path) -> None:
     limited = """
 import resource, signal, sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.sqlite import SqliteJournal
@@ -250,3 +256,61 @@ def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
     journal.write([b"one"])
     assert list(journal.replay()) == [Entry(1, b"one")]
     journal.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with 4 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
+    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    journal.write([b"1"])
+    journal.settle()
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    kept = 1
+    failures: list[str] = []
+    while len(failures) < 5:
+        try:
+            journal.write([b"%d" % (kept + index + 1) * 3000 for index in range(3)])
+            kept += 3
+        except JournalError as error:
+            failures.append(str(error))
+        assert journal.position == kept
+    assert all("disk" in text or "space" in text for text in failures), failures
+    assert [entry.position for entry in journal.replay()] == list(range(1, kept + 1))
+    ballast.unlink()
+    for _ in range(20):
+        journal.write([b"%d" % (kept + 1) * 3000])
+        kept += 1
+    journal.close()
+    found = list(read(small_disk).replay())
+    assert [entry.position for entry in found] == list(range(1, kept + 1))
+    assert all(record.startswith(b"%d" % position) for position, record in found)
+
+
+def test_a_disk_that_is_read_only(small_disk: Path) -> None:
+    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    journal.write([b"one"])
+    journal.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert list(read(small_disk).replay()) == [Entry(1, b"one")]
+    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    for _ in range(3):
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.write([b"two"])
+        assert journal.position == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    journal.write([b"two"])
+    journal.close()
+    assert list(read(small_disk).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
