@@ -94,10 +94,10 @@ def encode_step(pool: str, stamp: Stamp, command: Step) -> bytes:
     engine, epoch, request_id, step_id, free_ids, allocate_ids, num_blocks, policy = command
     now_ms, wall_ms, trace_id = stamp
     text = f"{pool}{trace_id}{engine}{request_id}"
-    lengths: tuple[int, ...]
     try:
-        if text.isascii():
-            lengths = (len(pool), len(trace_id), len(engine), len(request_id))
+        encoded = text.encode()
+        if len(encoded) == len(text):
+            lengths: tuple[int, ...] = (len(pool), len(trace_id), len(engine), len(request_id))
         else:
             lengths = _lengths(pool, trace_id, engine, request_id)
         columns = array("Q", free_ids + allocate_ids + num_blocks)
@@ -118,7 +118,7 @@ def encode_step(pool: str, stamp: Stamp, command: Step) -> bytes:
         )
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise CodecError(f"does not fit into a record: {error}") from error
-    body = b"".join((head, text.encode(), columns.tobytes()))
+    body = b"".join((head, encoded, columns))
     return body + _CRC.pack(crc32(body))
 
 

@@ -8,7 +8,8 @@ Rules:
 - `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
 - While a segment is written to, its changes go to its WAL only, by appending. So a copy of the WAL,
   then of the database, is sound at any moment.
-- What is left in a WAL behind its last whole commit is a torn tail, unless whole commits follow.
+- A WAL has zeros behind what was written. Anything else behind its last whole commit is a torn
+  tail, unless more than one commit follows: then it is damaged.
 """
 
 import os
@@ -25,9 +26,11 @@ from typing import NamedTuple
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 
 PAGE_BYTES = 4096
-_FRAME_BYTES = PAGE_BYTES + 24
-_WAL_HEAD_BYTES = 32
+TABLE = "CREATE TABLE records (lsn INTEGER PRIMARY KEY, record BLOB NOT NULL)"
+FRAME_BYTES = PAGE_BYTES + 24
+WAL_HEAD_BYTES = 32
 _MAX_FRAME_AT = 16
+_FRAME_HEAD_BYTES = 24
 _SEGMENT = re.compile(r"journal-(\d{10})\.db")
 _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
@@ -104,6 +107,21 @@ def remove_partial(directory: Path) -> None:
     """Remove what `write_whole` left when its process died."""
     for path in directory.glob("*.partial"):
         path.unlink(missing_ok=True)
+
+
+def write_zeros(path: Path, size: int, *, synced: bool) -> None:
+    """Make a file of zeros that has its place on the disk.
+
+    Raises:
+        OSError: there is no space for it.
+
+    """
+    piece = bytes(1024 * 1024)
+    with path.open("wb", buffering=0) as file:
+        while size > 0:
+            size -= file.write(piece[:size])
+        if synced:
+            os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -217,16 +235,20 @@ def _damage(path: Path) -> Iterator[None]:
 
 def _tail(path: Path, at: Path) -> Tail | None:
     wal = Path(f"{at}-wal")
-    size = wal.stat().st_size
-    whole = _WAL_HEAD_BYTES + _frames(at) * _FRAME_BYTES
-    if size <= whole:
-        return None
+    whole = WAL_HEAD_BYTES + _frames(at) * FRAME_BYTES
+    end = whole
+    commits = 0
     with wal.open("rb") as file:
-        starts = range(whole, size - _FRAME_BYTES + 1, _FRAME_BYTES)
-        commits = sum(_is_commit(file.seek(start), file.read(8)) for start in starts)
+        for start in range(whole, wal.stat().st_size, FRAME_BYTES):
+            file.seek(start)
+            head = file.read(_FRAME_HEAD_BYTES)
+            if any(head):
+                end = start + FRAME_BYTES
+                # The frame that ends a commit says how many pages the database has then.
+                commits += any(head[4:8])
     if commits > 1:
         raise JournalDamaged(f"{path}-wal is damaged at byte {whole}, and {commits} commits follow")
-    return Tail(Path(f"{path}-wal"), size - whole)
+    return Tail(Path(f"{path}-wal"), end - whole) if end > whole else None
 
 
 def _frames(at: Path) -> int:
@@ -234,8 +256,3 @@ def _frames(at: Path) -> int:
     with Path(f"{at}-shm").open("rb") as file:
         file.seek(_MAX_FRAME_AT)
         return int(struct.unpack("=I", file.read(4))[0])
-
-
-def _is_commit(_: int, head: bytes) -> bool:
-    """Whether a frame ends a commit: then it says how many pages the database has."""
-    return head[4:8] != bytes(4)

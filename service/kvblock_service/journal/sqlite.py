@@ -18,8 +18,8 @@ from kvblock_service.journal import files
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.keeper import Keeper, Segment
 
-SEGMENT_BYTES = 64 * 1024 * 1024
-"""A WAL of this size ends its segment; a crash leaves at most one such WAL to read again."""
+SEGMENT_BYTES = 16 * 1024 * 1024
+"""A WAL of this size ends its segment; a crash leaves two of them to read again."""
 
 _INSERT = "INSERT INTO records VALUES (?, ?)"
 
@@ -157,7 +157,7 @@ class SqliteJournal:
         self.synced = durable_on == "host"
         self._reader = SqliteReader(directory, server_epoch)
         self._segment_bytes = segment_bytes
-        self._keeper = Keeper(directory, synced=self.synced)
+        self._keeper = Keeper(directory, segment_bytes + segment_bytes // 4, synced=self.synced)
         self._segment: Segment | None = None
         self._position: int | None = None
         self.bytes_written = 0
@@ -222,8 +222,11 @@ class SqliteJournal:
         first = self._position + 1
         try:
             if len(records) == 1:
-                segment.execute(_INSERT, (first, records[0]))
+                (record,) = records
+                size = len(record)
+                segment.execute(_INSERT, (first, record))
             else:
+                size = sum(map(len, records))
                 segment.execute("BEGIN IMMEDIATE")
                 segment.executemany(_INSERT, enumerate(records, start=first))
                 segment.execute("COMMIT")
@@ -232,7 +235,6 @@ class SqliteJournal:
             self._keeper.seal(segment)
             raise JournalError(f"{segment.path} cannot be written: {error}") from error
         self._position = segment.last = self._position + len(records)
-        size = sum(map(len, records))
         self.bytes_written += size
         segment.filled += size + files.PAGE_BYTES
         if segment.filled > self._segment_bytes:

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ EPOCH = 7
 
 WRITER = """
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from kvblock_service.journal.sqlite import SqliteJournal
 journal = SqliteJournal(Path(sys.argv[1]), 7, sys.argv[2], segment_bytes=int(sys.argv[3]))
@@ -34,6 +38,16 @@ def read(directory: Path) -> SqliteReader:
     return SqliteReader(directory, EPOCH)
 
 
+FRAME = files.FRAME_BYTES
+
+
+def end_of(wal: Path) -> int:
+    """Where the zeros begin that nothing was written to."""
+    data = wal.read_bytes()
+    starts = range(files.WAL_HEAD_BYTES, len(data), FRAME)
+    return next((at for at in starts if not any(data[at : at + 24])), len(data))
+
+
 def crashed(directory: Path, *records: bytes) -> Path:
     """A directory whose process died after writing these, one commit each; its last WAL."""
     script = (
@@ -46,7 +60,7 @@ def crashed(directory: Path, *records: bytes) -> Path:
     ended = subprocess.run([sys.executable, "-c", script, directory], check=False)
     assert ended.returncode == -signal.SIGKILL
     wals = [Path(f"{path}-wal") for _, path in files.segments(directory)]
-    return max((wal for wal in wals if wal.exists()), key=lambda wal: wal.stat().st_size)
+    return max((wal for wal in wals if wal.exists()), key=end_of)
 
 
 @pytest.mark.parametrize("durable_on", ["process", "host"])
@@ -73,12 +87,12 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str)
 
 def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
     wal = crashed(tmp_path, b"one", b"two", b"three")
-    os.truncate(wal, wal.stat().st_size - 100)
+    os.truncate(wal, end_of(wal) - 100)
     journal = SqliteJournal(tmp_path, EPOCH)
     assert [entry.record for entry in journal.replay()] == [b"one", b"two"]
     (tail,) = journal.tails
     assert tail.path == wal
-    assert tail.size == files.PAGE_BYTES + 24 - 100
+    assert tail.size == FRAME
     journal.write([b"four"])
     journal.close()
     assert list(read(tmp_path).replay())[-1] == Entry(3, b"four")
@@ -86,22 +100,21 @@ def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
 
 def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
     wal = crashed(tmp_path, b"one", b"two", b"three")
-    whole = wal.read_bytes()
-    frame = files.PAGE_BYTES + 24
-    for cut in (1, 23, 24, 25, frame - 1, frame):
+    whole = wal.read_bytes()[: end_of(wal)]
+    for cut in (1, 23, 24, 25, FRAME - 1, FRAME):
         wal.write_bytes(whole[:-cut])
         assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
-        wal.write_bytes(whole[:-frame] + bytes(frame - cut))
+        wal.write_bytes(whole[:-cut] + bytes(cut + 100_000))
         assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
 
 
 def test_damage_in_the_middle_of_a_wal_is_no_torn_tail(tmp_path: Path) -> None:
     wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
     whole = wal.read_bytes()
-    frames = (len(whole) - 32) // (files.PAGE_BYTES + 24)
+    frames = (end_of(wal) - files.WAL_HEAD_BYTES) // FRAME
     for index in range(frames - 6):
         damaged = bytearray(whole)
-        damaged[32 + index * (files.PAGE_BYTES + 24) + 2000] ^= 1
+        damaged[32 + index * FRAME + 2000] ^= 1
         wal.write_bytes(damaged)
         with pytest.raises(JournalDamaged):
             list(read(tmp_path).replay())
@@ -183,6 +196,8 @@ def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> 
 def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(tmp_path: Path) -> None:
     limited = """
 import resource, signal, sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.sqlite import SqliteJournal
@@ -241,3 +256,61 @@ def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
     journal.write([b"one"])
     assert list(journal.replay()) == [Entry(1, b"one")]
     journal.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with 4 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
+    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    journal.write([b"1"])
+    journal.settle()
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    kept = 1
+    failures: list[str] = []
+    while len(failures) < 5:
+        try:
+            journal.write([b"%d" % (kept + index + 1) * 3000 for index in range(3)])
+            kept += 3
+        except JournalError as error:
+            failures.append(str(error))
+        assert journal.position == kept
+    assert all("disk" in text or "space" in text for text in failures), failures
+    assert [entry.position for entry in journal.replay()] == list(range(1, kept + 1))
+    ballast.unlink()
+    for _ in range(20):
+        journal.write([b"%d" % (kept + 1) * 3000])
+        kept += 1
+    journal.close()
+    found = list(read(small_disk).replay())
+    assert [entry.position for entry in found] == list(range(1, kept + 1))
+    assert all(record.startswith(b"%d" % position) for position, record in found)
+
+
+def test_a_disk_that_is_read_only(small_disk: Path) -> None:
+    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    journal.write([b"one"])
+    journal.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert list(read(small_disk).replay()) == [Entry(1, b"one")]
+    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    for _ in range(3):
+        with pytest.raises(JournalError, match="cannot be written"):
+            journal.write([b"two"])
+        assert journal.position == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    journal.write([b"two"])
+    journal.close()
+    assert list(read(small_disk).replay()) == [Entry(1, b"one"), Entry(2, b"two")]

@@ -3,7 +3,7 @@
 Rules:
 - There is a flag for every setting; its parameter has the setting's name. Values are handed on as
   they were written, so that the configuration judges flags, variables and the file alike.
-- The service is loaded when the command runs, and only here.
+- The service is loaded when the command runs; besides here only in `kvblock journal`.
 """
 
 from __future__ import annotations
