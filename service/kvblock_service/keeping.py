@@ -2,7 +2,7 @@
 
 Rules:
 - Pools come from the journal where there is one; a configuration without one begins empty.
-- What the journal has to tell goes to the log.
+- What the journal has to tell goes to the log; with a snapshot, for how long it held the server up.
 - Nothing here decides what is kept: see `journal` and `committer`.
 """
 
@@ -80,9 +80,17 @@ class Keeping:
 
     async def run(self) -> None:
         """Have snapshots made when they are due, until cancelled."""
+        longest_ms = 0.0
         while self._compactor is not None:
             await asyncio.sleep(_TICK_SECONDS)
-            _tell(self._compactor.tick())
+            started = time.perf_counter()
+            facts = self._compactor.tick()
+            longest_ms = max(longest_ms, (time.perf_counter() - started) * 1000)
+            for fact in facts:
+                fact.fields["held_up_ms"] = round(longest_ms, 2)
+            _tell(facts)
+            if self._compactor.idle:
+                longest_ms = 0.0
 
     async def close(self) -> None:
         """Write what is left and let go of the state directory."""

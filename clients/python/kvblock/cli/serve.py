@@ -290,9 +290,8 @@ def serve(
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 
-    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr.
-
-    Exits with 0 when it was shut down in order, with 1 when it cannot listen.
+    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr. Exits
+    with 0 when it was shut down in order, with 1 when it cannot listen or has no state to serve.
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")
