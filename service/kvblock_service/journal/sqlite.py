@@ -48,6 +48,7 @@ class SqliteJournal:
         self._keeper = Keeper(directory, segment_bytes + segment_bytes // 4, synced=self.synced)
         self._segment: Segment | None = None
         self._position: int | None = None
+        self._failing = False
         self.bytes_written = 0
 
     @property
@@ -92,7 +93,8 @@ class SqliteJournal:
             files.remove_partial(self.directory)
             self._keeper.found(self._reader.segments())
         if self._segment is None:
-            self._segment = self._keeper.next_segment(wait=True)
+            # On a full disk the caller tries again and again, and should not wait for zeros.
+            self._segment = self._keeper.next_segment(wait=True, reserve=not self._failing)
 
     def write(self, records: Sequence[bytes]) -> None:
         """Append records as one commit.
@@ -120,9 +122,11 @@ class SqliteJournal:
                 segment.execute("COMMIT")
         except sqlite3.Error as error:
             self._segment = None
+            self._failing = True
             self._keeper.seal(segment)
             raise JournalError(f"{segment.path} cannot be written: {error}") from error
         self._position = segment.last = self._position + len(records)
+        self._failing = False
         self.bytes_written += size
         segment.filled += size + files.PAGE_BYTES
         if segment.filled > self._segment_bytes:
