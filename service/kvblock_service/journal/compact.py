@@ -1,6 +1,12 @@
 """A process that makes a snapshot of what a server has written, beside that server.
 
     python -m kvblock_service.journal.compact DIRECTORY EPOCH POSITION REQUEST_IDS_MAX DURABILITY
+    python -m kvblock_service.journal.compact serve
+
+The second form waits for jobs: it reads lines with the arguments of the first form as a JSON list,
+runs each in a process of its own, and answers a line with its exit code and stderr as JSON. It
+exists because a server with much memory, or on a busy host, should not start processes while it
+serves: it stands still until they have begun.
 
 Rules:
 - It recovers the pools as a restart would, and reads only segments that nobody writes to.
@@ -8,7 +14,9 @@ Rules:
 - Exit code 0: the snapshot is there. 1: it is not; stderr says why.
 """
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,8 +24,12 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.sqlite import SqliteReader
+
+LOWEST_PRIORITY = 19
+STDERR_MAX = 500
+"""Characters of stderr in an answer, which then is written to the pipe in one piece."""
 
 
 def compact(
@@ -43,10 +55,29 @@ def compact(
     reader.put_snapshot(position, snapshot.encode(recovered.state), synced=synced)
 
 
+def serve() -> int:
+    """Run jobs until nobody can send any more; gives the exit code."""
+    os.nice(LOWEST_PRIORITY)
+    for line in sys.stdin:
+        command = [sys.executable, "-m", "kvblock_service.journal.compact", *json.loads(line)]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        answer = {"exit_code": done.returncode, "stderr": done.stderr[-STDERR_MAX:]}
+        try:
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return 0
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Run with the arguments of a command line; gives the exit code."""
+    if arguments == ["serve"]:
+        return serve()
     directory, server_epoch, position, request_ids_max, durability = arguments
-    os.nice(19)
+    os.nice(LOWEST_PRIORITY)
     try:
         compact(
             Path(directory),

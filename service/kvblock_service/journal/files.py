@@ -104,9 +104,17 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what `write_whole` left when its process died."""
-    for path in directory.glob("*.partial"):
-        path.unlink(missing_ok=True)
+    """Remove what `write_whole` left when its process died.
+
+    Raises:
+        JournalError: that is not permitted.
+
+    """
+    try:
+        for path in directory.glob("*.partial"):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise JournalError(f"{directory} cannot be written: {error.strerror}") from error
 
 
 def write_zeros(path: Path, size: int, *, synced: bool) -> None:

@@ -16,9 +16,9 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.records import Applied, PoolCreated, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
-from kvblock_service.journal.sqlite import SqliteReader
 from kvblock_service.journal.state_dir import read_identity
 
 ATTEMPTS = 10

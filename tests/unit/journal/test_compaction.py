@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of
@@ -17,9 +18,10 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.sqlite import SqliteJournal, SqliteReader
+from kvblock_service.journal.sqlite import SqliteJournal
 
 LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
 
@@ -72,8 +74,25 @@ def until(compactor: Compactor, done: Callable[[Fact], bool]) -> Fact:
         os.sched_yield()
 
 
-def test_a_snapshot_is_made_when_it_is_due(server: Server) -> None:
-    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+Make = Callable[..., Compactor]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes compactors whose helpers end with the test."""
+    made = []
+
+    def one(*arguments: Any, **named: Any) -> Compactor:
+        made.append(Compactor(*arguments, **named))
+        return made[-1]
+
+    yield one
+    for compactor in made:
+        compactor.stop()
+
+
+def test_a_snapshot_is_made_when_it_is_due(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
     server.work(48)
     assert compactor.tick() == []
     assert compactor.idle
@@ -87,12 +106,13 @@ def test_a_snapshot_is_made_when_it_is_due(server: Server) -> None:
         assert len(files.snapshots(server.directory)) == 1
         server.work(1)
         server.check()
+    compactor.stop()
     server.journal.close()
     server.check()
 
 
-def test_bytes_make_one_due_too(server: Server) -> None:
-    compactor = Compactor(server.journal, SnapshotLimits(10**9, 1000), BOUNDS.request_ids_max)
+def test_bytes_make_one_due_too(server: Server, make: Make) -> None:
+    compactor = make(server.journal, SnapshotLimits(10**9, 1000), BOUNDS.request_ids_max)
     server.work(30)
     assert until(compactor, lambda fact: True).event == "snapshot"
     assert compactor.tick() == []
@@ -100,8 +120,8 @@ def test_bytes_make_one_due_too(server: Server) -> None:
     server.journal.close()
 
 
-def test_the_server_goes_on_meanwhile(server: Server) -> None:
-    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+def test_the_server_goes_on_meanwhile(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
     server.work(60)
     facts: list[Fact] = []
     while not facts:
@@ -165,7 +185,7 @@ def test_a_killed_snapshot_leaves_a_sound_directory(server: Server, stage: str) 
     server.check()
 
 
-def test_a_truncation_that_ended_half_way(server: Server) -> None:
+def test_a_truncation_that_ended_half_way(server: Server, make: Make) -> None:
     for _ in range(4):
         server.work(30)
         server.journal.settle()
@@ -175,7 +195,7 @@ def test_a_truncation_that_ended_half_way(server: Server) -> None:
     closed = [path for _, path in files.segments(server.directory)][:4]
     kept = {path: path.read_bytes() for path in closed}
     server.work(1)
-    compactor = Compactor(server.journal, limits, BOUNDS.request_ids_max)
+    compactor = make(server.journal, limits, BOUNDS.request_ids_max)
     assert until(compactor, lambda fact: True).event == "snapshot"
     server.journal.close()
     for path in reversed(closed):
@@ -183,8 +203,8 @@ def test_a_truncation_that_ended_half_way(server: Server) -> None:
         server.check()
 
 
-def test_a_failed_snapshot_is_told_and_tried_again(server: Server) -> None:
-    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
+def test_a_failed_snapshot_is_told_and_tried_again(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
     server.work(60)
     server.journal.settle()
     (number, path), *_ = files.segments(server.directory)
@@ -203,39 +223,74 @@ def test_a_failed_snapshot_is_told_and_tried_again(server: Server) -> None:
     server.journal.close()
 
 
-def test_a_killed_child_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in listed.split()]
 
-    class Killed(subprocess.Popen[str]):
-        def __init__(self, *rest: object, **named: object) -> None:
-            super().__init__(*rest, **named)  # type: ignore[call-overload]
-            made.append(self)
-            self.kill()
 
-    monkeypatch.setattr("kvblock_service.journal.compaction.subprocess.Popen", Killed)
-    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+def test_a_killed_child_is_told(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
+    helper = compactor._helper.pid
     server.work(60)
+    while not (found := children(helper)):
+        assert compactor.tick() == []
+    os.kill(found[0], signal.SIGKILL)
     fact = until(compactor, lambda fact: True)
     assert fact.fields["exit_code"] == -signal.SIGKILL
     server.work(60)
     compactor.tick()
     assert compactor.idle, "it waits before it tries again"
+    compactor.stop()
     server.journal.close()
-    assert len(made) == 1
+    server.check()
 
 
-def test_a_stop_ends_the_child(server: Server) -> None:
-    compactor = Compactor(server.journal, LIMITS, BOUNDS.request_ids_max)
+def test_a_killed_helper_is_told_and_replaced(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
+    os.killpg(compactor._helper.pid, signal.SIGKILL)
     server.work(60)
-    while compactor._child is None:
+    fact = until(compactor, lambda fact: True)
+    assert (fact.level, fact.fields["problem"]) == ("warning", "the helper process is gone")
+    assert until(compactor, lambda fact: True).event == "snapshot"
+    compactor.stop()
+    server.journal.close()
+    server.check()
+
+
+def test_a_stop_ends_the_helper_and_its_child(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
+    helper = compactor._helper.pid
+    server.work(60)
+    while not children(helper):
         compactor.tick()
     compactor.stop()
     assert compactor.idle
+    assert not Path(f"/proc/{helper}").exists()
     server.check()
     server.journal.close()
 
 
-def test_a_million_held_blocks(tmp_path: Path) -> None:
+def test_the_helper_ends_with_its_server(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from kvblock_service.journal.compaction import Compactor, SnapshotLimits\n"
+        "from kvblock_service.journal.sqlite import SqliteJournal\n"
+        "compactor = Compactor(SqliteJournal(Path(sys.argv[1]), 1), SnapshotLimits(9, 9), 1)\n"
+        "print(compactor._helper.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    # The helper has this pipe, too: its end is the end of both.
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stderr == ""
+
+
+def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
     journal = SqliteJournal(tmp_path, FLOOR)
     geometry = GEOMETRY._replace(total_blocks=1_100_000)
     bounds = Bounds(8, 200_000, 16)
@@ -246,7 +301,7 @@ def test_a_million_held_blocks(tmp_path: Path) -> None:
         pool.apply(command, Stamp(1, number, ""))
         batch.append(codec.encode(Applied("main", Stamp(1, number, ""), command)))
     journal.write(batch)
-    compactor = Compactor(journal, LIMITS, 16)
+    compactor = make(journal, LIMITS, 16)
     assert until(compactor, lambda fact: True).event == "snapshot"
     free = Free("engine-0", 0, "", 0)
     pool.apply(free, Stamp(1, 1, ""))
