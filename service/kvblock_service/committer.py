@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kvblock_service.errors import JournalUnwritable
+from kvblock_service.journal.interface import JournalError
 
 RETRY_SECONDS = 0.25
 
@@ -23,12 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 class Writable(Protocol):
-    """Where records go. `waits_for_disk`: whether a write may take milliseconds."""
+    """Where records go. `synced`: whether a write waits for a disk, which takes milliseconds."""
 
-    waits_for_disk: bool
+    synced: bool
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Write all records or none; OSError: it cannot."""
+        """Write all records or none; JournalError: it cannot."""
 
 
 class Committer:
@@ -81,10 +82,10 @@ class Committer:
     def _write_round(self) -> None:
         taken, turn = self._pending, self._round
         self._pending, self._round = [], None
-        if not self._journal.waits_for_disk:
+        if not self._journal.synced:
             try:
                 self._journal.write(taken)
-            except OSError as error:
+            except JournalError as error:
                 self._failed(taken, turn, error)
             else:
                 self._succeeded(turn)
@@ -94,7 +95,7 @@ class Committer:
     async def _write_aside(self, taken: list[bytes], turn: "asyncio.Future[None] | None") -> None:
         try:
             await asyncio.to_thread(self._journal.write, taken)
-        except OSError as error:
+        except JournalError as error:
             self._writing = None
             self._failed(taken, turn, error)
             return
@@ -114,7 +115,7 @@ class Committer:
             turn.set_result(None)
 
     def _failed(
-        self, taken: list[bytes], turn: "asyncio.Future[None] | None", error: OSError
+        self, taken: list[bytes], turn: "asyncio.Future[None] | None", error: JournalError
     ) -> None:
         self._pending = taken + self._pending
         if self.failure is None:

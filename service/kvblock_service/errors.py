@@ -187,17 +187,13 @@ class EngineAttached(CallError):
         )
         self.retry_after = expires_in
 
-
-class SessionReplaced(EngineAttached):
-    """The lease of a session was resumed on another stream."""
-
-    def __init__(self, pool: str, engine: str) -> None:
-        CallError.__init__(
-            self,
-            f"the lease of engine {engine!r} in pool {pool!r} goes on in another stream",
-            pool=pool,
-            engine=engine,
-        )
+    @classmethod
+    def elsewhere(cls, pool: str, engine: str) -> "EngineAttached":
+        """The lease of a session was resumed on another stream, and is that one's now."""
+        error = cls(pool, engine, 0)
+        error.message = f"the lease of engine {engine!r} in pool {pool!r} goes on in another stream"
+        error.retry_after = None
+        return error
 
 
 class StaleEpoch(CallError):

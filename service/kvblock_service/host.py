@@ -16,18 +16,21 @@ Rules:
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from kvblock_service.committer import Committer
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import (
     CallError,
     Draining,
+    EngineAttached,
     IdentityReused,
     InvalidField,
     PoolExists,
     PoolNotFound,
-    SessionReplaced,
     StaleEpoch,
     StateLimit,
 )
+from kvblock_service.journal.codec import encode
+from kvblock_service.journal.records import PoolCreated, PoolDeleted
 from kvblock_service.pool_host import PoolHost
 
 LIFECYCLE_IDS_MAX = 1024
@@ -90,6 +93,8 @@ class Host:
         limits: HostLimits,
         server_epoch: int,
         new_pool: NewPool | None = None,
+        committer: Committer | None = None,
+        epoch_floor: int = 0,
     ) -> None:
         self.pools = {pool.geometry.name: pool for pool in pools}
         self.pools = dict(sorted(self.pools.items()))
@@ -102,7 +107,8 @@ class Host:
         self.ask_to_stop: Callable[[str], None] = lambda _: self.begin_drain()
         self._limits = limits
         self._new_pool = new_pool
-        self._epoch_floor = server_epoch
+        self._committer = committer
+        self._epoch_floor = max(server_epoch, epoch_floor)
         self._carried_out: dict[str, Lifecycle] = {}
 
     def pool(self, name: str) -> PoolHost:
@@ -138,6 +144,7 @@ class Host:
         if len(self.pools) >= self._limits.pools_max:
             raise StateLimit("pools_max", self._limits.pools_max, pool=name)
         assert self._new_pool is not None, "this host was not told how pools are made"
+        self._keep(PoolCreated(command.geometry, self._epoch_floor, False, command.quarantine_ms))
         pool = self._new_pool(command.geometry, command.quarantine_ms, self._epoch_floor)
         self.pools = dict(sorted({**self.pools, name: pool}.items()))
         self._remember(command)
@@ -156,6 +163,7 @@ class Host:
             return False
         pool = self.pool(command.pool)
         pool.refuse_when_held()
+        self._keep(PoolDeleted(pool.geometry.name))
         # A later pool of the same name must not hand out an epoch that a late client still has.
         self._epoch_floor = max(self._epoch_floor, pool.last_epoch)
         self.pools = {name: one for name, one in self.pools.items() if one is not pool}
@@ -169,8 +177,8 @@ class Host:
             JournalUnwritable: it cannot be written now.
 
         """
-        for pool in list(self.pools.values()):
-            await pool.settled()
+        if self._committer is not None:
+            await self._committer.settled()
 
     def has_stream(self, pool: str, engine: str, epoch: int) -> bool:
         """Whether a stream is attached under a lease."""
@@ -188,7 +196,7 @@ class Host:
         self.sessions[session.key] = session
         if before is not None:
             if before.epoch == session.epoch:
-                before.end_with(SessionReplaced(*session.key))
+                before.end_with(EngineAttached.elsewhere(*session.key))
             else:
                 before.end_with(StaleEpoch(*session.key, before.epoch, session.epoch))
 
@@ -215,6 +223,17 @@ class Host:
             interrupt()
         for pool in self.pools.values():
             pool.stop_waiting()
+
+    def _keep(self, record: PoolCreated | PoolDeleted) -> None:
+        """Journal a change of the pools.
+
+        Raises:
+            JournalUnwritable: that cannot be done now.
+
+        """
+        if self._committer is not None:
+            self._committer.refuse_when_failing()
+            self._committer.add(encode(record))
 
     def _is_repeated(self, command: Lifecycle, pool: str) -> bool:
         known = self._carried_out.get(command.request_id) if command.request_id else None

@@ -8,7 +8,6 @@ Rules:
 """
 
 import asyncio
-import functools
 import logging
 import signal
 import stat
@@ -22,8 +21,9 @@ from kvblock_service import logging_setup, telemetry
 from kvblock_service.access import AccessError, LoginFailures, access_file, tls_files
 from kvblock_service.config import ServerConfig
 from kvblock_service.config.values import group_number, user_number
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.host import Host, HostLimits
+from kvblock_service.keeping import CANNOT_START, Keeping
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.edge import Edge, SocketFile
@@ -39,9 +39,9 @@ _log = logging.getLogger("kvblock")
 def run(config: ServerConfig) -> int:
     """Serve until a signal asks for the end; answers the exit code.
 
-    0: drained. 1: an address could not be bound. 2: the telemetry that the `OTEL_*` variables ask
-    for cannot be set up, or a file of certificates or identities cannot be used. The log says which
-    and why.
+    0: drained. 1: an address could not be bound, or the state directory cannot be served from. 2:
+    the telemetry that the `OTEL_*` variables ask for cannot be set up, or a file of certificates or
+    identities cannot be used. The log says which and why.
     """
     logging_setup.configure(config.log_format, config.log_level)
     try:
@@ -55,16 +55,30 @@ def run(config: ServerConfig) -> int:
     except telemetry.TelemetryError as error:
         _log.error("cannot set up telemetry", extra={"problem": str(error)})
         return 2
+    except CANNOT_START as error:
+        _log.error("cannot serve from the state directory", extra={"problem": str(error)})
+        return 1
 
 
 async def _serve(config: ServerConfig) -> int:
-    host = build_host(config)
     edge = build_edge(config)
+    keeping = Keeping(config)
+    try:
+        return await _serve_kept(config, edge, keeping)
+    finally:
+        await keeping.close()
+
+
+async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int:
+    host = build_host(config, keeping)
     watch = telemetry.start(host, config.metrics_listen, edge.failures)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     left = 0.0
-    reaping = asyncio.get_running_loop().create_task(Reaper(host).run())
-    reaping.add_done_callback(functools.partial(_reaper_ended, server))
+    loop = asyncio.get_running_loop()
+    upkeep = [
+        _looked_after(server, loop.create_task(Reaper(host).run()), "leases are"),
+        _looked_after(server, loop.create_task(keeping.run()), "the journal is"),
+    ]
     try:
         for address in config.listen:
             server.bind(address)
@@ -77,32 +91,44 @@ async def _serve(config: ServerConfig) -> int:
         await server.drain(config.grace)
         left = deadline - time.monotonic()
     finally:
-        reaping.cancel()
+        for task in upkeep:
+            task.cancel()
         server.release()
         await watch.stop(left)
     _log.info("stopped")
     return 0
 
 
-def build_host(config: ServerConfig) -> Host:
-    """The pools of a configuration, empty."""
+def build_host(config: ServerConfig, keeping: Keeping) -> Host:
+    """The pools of a configuration, as they were kept."""
     limits = config.limits
-    bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
-    server_epoch = time.time_ns() // 1_000_000
+    waits = {
+        pool.name: None if pool.quarantine is None else round(pool.quarantine * 1000)
+        for pool in config.pools
+    }
+
+    def hosted(pool: Pool, quarantine_ms: int | None) -> PoolHost:
+        return PoolHost(pool, limits.wait_queue_max, quarantine_ms, keeping.log)
 
     def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
-        return PoolHost(Pool(geometry, bounds, epoch_floor), limits.wait_queue_max, quarantine_ms)
+        return hosted(Pool(geometry, keeping.bounds, epoch_floor), quarantine_ms)
 
     pools = [
-        new_pool(
-            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id),
-            None if pool.quarantine is None else round(pool.quarantine * 1000),
-            server_epoch,
-        )
-        for pool in config.pools
+        hosted(pool, waits.get(pool.geometry.name, quarantine_ms))
+        for pool, _, quarantine_ms in keeping.pools
     ]
+    # Pools that were made at run time and came back do not change what an empty name means.
+    only = config.pools[0].name if len(config.pools) == 1 else ""
     host_limits = HostLimits(limits.sessions_max, 1.0, limits.pools_max)
-    return Host(pools, config.default_pool, host_limits, server_epoch, new_pool)
+    return Host(
+        pools,
+        config.default_pool or only,
+        host_limits,
+        keeping.server_epoch,
+        new_pool,
+        keeping.log.committer if keeping.log else None,
+        keeping.epoch_floor,
+    )
 
 
 def build_edge(config: ServerConfig) -> Edge:
@@ -146,10 +172,18 @@ def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOpti
     return ServiceOptions(request_limits, terms, config.retry_after, watch.observer, watch.trace_id)
 
 
-def _reaper_ended(server: KVBlockServer, reaping: "asyncio.Task[None]") -> None:
-    if not reaping.cancelled():
-        _log.critical("leases are no longer looked after", exc_info=reaping.exception())
-        server.break_down("leases are no longer looked after")
+def _looked_after(
+    server: KVBlockServer, task: "asyncio.Task[None]", what: str
+) -> "asyncio.Task[None]":
+    """Let the health go to NOT_SERVING when a task ends that has to go on."""
+
+    def ended(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical(f"{what} no longer looked after", exc_info=task.exception())
+            server.break_down(f"{what} no longer looked after")
+
+    task.add_done_callback(ended)
+    return task
 
 
 def _stop_asked(host: Host) -> "asyncio.Future[str]":

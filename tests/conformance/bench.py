@@ -13,7 +13,10 @@ from tests.conformance.cases import Case, Json
 import kvblock
 from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
 
-POOLS = ("side:total=4,block_size=32,device=1", "main:total=8,block_size=16,device=7")
+POOLS = (
+    "side:total=4,block_size=32,device=1,quarantine=0",
+    "main:total=8,block_size=16,device=7,quarantine=0",
+)
 MESSAGE_BYTES_MAX = 1024
 LIMITS = {
     "message-bytes-max": MESSAGE_BYTES_MAX,
@@ -29,6 +32,9 @@ LIMITS = {
 }
 ARGUMENTS = [
     "--default-pool=main",
+    # No lease ends by itself while vectors run, also one that asked for a short time.
+    "--lease-ttl-min=3600",
+    "--lease-ttl=3600",
     *(f"--{name}={value}" for name, value in LIMITS.items()),
 ]
 SERVICES = [
@@ -54,15 +60,7 @@ class Bench:
         self._service = kvblock_pb2_grpc.KVBlockServiceStub(self.channel)
         self._admin = admin_pb2_grpc.KVBlockAdminStub(self.channel)
         self._client = kvblock.connect(server.address)
-        self._pools: dict[str, Json] = {
-            pool.pool: {
-                "pool": pool.pool,
-                "total_blocks": pool.total_blocks,
-                "block_size": pool.block_size,
-                "device_id": pool.device_id,
-            }
-            for pool in self._client.list_pools()
-        }
+        self._pools: dict[str, Json] = {}
 
     def do(self, calls: list[Json]) -> None:
         """Carry out what is written in a vector as `before`."""
@@ -80,18 +78,28 @@ class Bench:
         return answer
 
     def stats(self) -> kvblock_pb2.StatsResponse:
-        """The server's state."""
-        return self._service.Stats(kvblock_pb2.StatsRequest())
+        """The server's state, without how long leases last: that is never the same twice."""
+        stats = self._service.Stats(kvblock_pb2.StatsRequest())
+        for pool in stats.pools:
+            for engine in pool.engines:
+                engine.ClearField("lease_expires_in")
+        return stats
 
     def audit(self) -> None:
         """Have everything recounted; nothing may be wrong."""
         for report in self._admin.Audit(admin_pb2.AuditRequest()).reports:
             assert report.clean, report
 
-    def attached(self) -> list[str]:
-        """The engines with a live session."""
-        stats = self.stats()
-        return [one.engine for pool in stats.pools for one in pool.engines if one.attached]
+    def streaming(self) -> list[str]:
+        """The engines that have a stream."""
+        request = admin_pb2.ListEnginesRequest(page_size=3)
+        names = []
+        while True:
+            page = self._admin.ListEngines(request)
+            names += [one.engine for one in page.engines if one.has_stream]
+            if not page.next_page_token:
+                return names
+            request.page_token = page.next_page_token
 
     def wait_until_gone(self) -> int:
         """The exit code of the server, which something else has told to end."""
@@ -127,10 +135,13 @@ class Bench:
 
     def empty(self) -> None:
         """Free everything, so that every pool hands out 0, 1, 2, ... again."""
-        while self.attached() or any(pool.waiting for pool in self.stats().pools):
+        while self.streaming() or any(pool.waiting for pool in self.stats().pools):
             pass  # Streams and calls that were given up are noticed by and by.
         for pool in self.stats().pools:
             for engine in pool.engines:
+                if engine.epoch:
+                    where = {"pool": pool.pool, "engine": engine.engine}
+                    self.call("DetachEngine", {**where, "epoch": engine.epoch})
                 while rows := self._sequences(pool.pool, engine.engine):
                     ids = [row.sequence_id for row in rows]
                     self._step(pool.pool, engine.engine, free=ids)
@@ -138,8 +149,33 @@ class Bench:
         for pool in self.stats().pools:
             self._sort(pool.pool, pool.total_blocks)
 
+    def sent(self, case: Case) -> list[Json]:
+        """The messages of a call, with the epoch where one says `own`."""
+        epochs = {
+            engine.engine: str(engine.epoch)
+            for pool in self.stats().pools
+            for engine in pool.engines
+        }
+        return [
+            message | {"epoch": epochs[message["engine"]]}
+            if message.get("epoch") == "own"
+            else message
+            for message in case.sent()
+        ]
+
     def _restore_pools(self) -> None:
         """Delete the pools that a vector made, and make anew those that it deleted."""
+        if not self._pools:
+            self._pools = {
+                pool.pool: {
+                    "pool": pool.pool,
+                    "total_blocks": pool.total_blocks,
+                    "block_size": pool.block_size,
+                    "device_id": pool.device_id,
+                    "quarantine": "0s",
+                }
+                for pool in self._client.list_pools()
+            }
         there = {pool.pool for pool in self.stats().pools}
         for name in there - self._pools.keys():
             self.call("DeletePool", {"pool": name})

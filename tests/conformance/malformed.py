@@ -86,16 +86,4 @@ BYTES = [
         (b"\x0a\x04\x0a\x02\xff\xfe",),
         malformed("Session"),
     ),
-    # The same step in other bytes is other content: fields it does not know count, too.
-    Bytes(
-        "a step that was sent before, in other bytes",
-        "Session",
-        (ATTACH, STEP, STEP + padding(200)),
-        Expected(
-            "INVALID_ARGUMENT",
-            "INVALID_FIELD",
-            {"field": "step.step_id", "value": "1"},
-            ["step.step_id"],
-        ),
-    ),
 ]

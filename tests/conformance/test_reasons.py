@@ -25,7 +25,10 @@ DOCUMENTED = {
     )
 }
 
-ELSEWHERE = {"SLOW_READER": "tests/integration/access/test_limits.py"}
+ELSEWHERE = {
+    "SLOW_READER": "tests/integration/access/test_limits.py",
+    "JOURNAL_UNWRITABLE": "tests/integration/journal/test_unwritable.py",
+}
 """Reasons that take a client which no vector describes, and the test that reaches them."""
 
 every_reason = pytest.mark.parametrize("reason", NUMBERS)

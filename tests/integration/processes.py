@@ -51,9 +51,13 @@ def written(log: IO[str]) -> str:
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without what would configure kvblock or lead Python elsewhere."""
-    return {
+    """The environment without what would configure kvblock or lead Python elsewhere.
+
+    Servers keep nothing, unless a test says otherwise: a journal has one server at a time.
+    """
+    kept = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("KVBLOCK_", "OTEL_", "PYTHON", "VIRTUAL_ENV"))
     }
+    return kept | {"KVBLOCK_EPHEMERAL": "true"}

@@ -89,11 +89,6 @@ def serve(plant: str, arguments: list[str], log: str, out: "connection.Connectio
     from tests.torture.planted import plant as plant_in_server
 
     plant_in_server(plant)
-    from tests.torture.wired import wire
-
-    at = arguments.index("--state-dir")
-    wire(Path(arguments[at + 1]))
-    del arguments[at : at + 2]
     sys.argv = ["kvblock", "serve", *arguments]
     from kvblock.cli import main
 

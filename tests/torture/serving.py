@@ -33,7 +33,7 @@ class Serving:
         pool = f"{POOL}:total={setting.blocks},block_size=16,quarantine={setting.quarantine:g}"
         self._arguments = [
             *("--pool", pool, "--listen", setting.server, "--log-format", "json"),
-            *("--state-dir", str(state_dir)),
+            *("--state-dir", str(state_dir), "--snapshot-records", "1000"),
         ]
 
     def start(self) -> None:

@@ -4,6 +4,7 @@ Rules:
 - It listens on a Unix socket in a private directory, which goes away with it.
 - Its arguments configure it: `KVBLOCK_*` variables of this process are meant for other servers and
   do not reach it, all others do.
+- It keeps no journal, unless its arguments name a state directory.
 - It is stopped with SIGTERM, and killed only when it does not end in time; at the latest at
   interpreter exit.
 - What it writes to stderr is kept, and is part of the error when it does not start.
@@ -39,7 +40,8 @@ class EmbeddedServer:
     """A `kvblock serve` that lives as long as the `with` block.
 
     `pools` are written as for `--pool`; `extra_args` go behind the other arguments; `env` is added
-    to the environment that it inherits; `start_timeout` is in seconds.
+    to the environment that it inherits; `start_timeout` is in seconds. It keeps no journal
+    unless `extra_args` name a `--state-dir`.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class EmbeddedServer:
     ) -> None:
         self._arguments = [part for pool in pools for part in ("--pool", pool)]
         self._extra_arguments = list(extra_args)
+        if not any(part.partition("=")[0] == "--state-dir" for part in extra_args):
+            self._arguments.append("--ephemeral")
         self._env = {k: v for k, v in os.environ.items() if not k.startswith("KVBLOCK_")}
         self._env.update(env or {})
         self._start_timeout = start_timeout

@@ -26,6 +26,8 @@ from kvblock_service.config.values import (
     OneOf,
     Seconds,
     Whole,
+    default_state_dir,
+    directory,
     group,
     items,
     mode,
@@ -151,6 +153,9 @@ class Settings(BaseModel):
     to `lease_ttl_max`.
     `keepalive_seconds`: how long a connection may be silent, and then a ping unanswered.
     `slow_reader_seconds`: how long a session's client may leave an answer unread.
+    `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
+    outlives, the server's process or the host too. `snapshot_records`, `snapshot_bytes`: what may
+    be written before a snapshot is made; a restart replays about as much.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -180,6 +185,11 @@ class Settings(BaseModel):
     lease_ttl: Annotated[float, BeforeValidator(_ttl)] = 10.0
     keepalive_seconds: Annotated[float, BeforeValidator(Seconds(1, 86_400))] = 30.0
     slow_reader_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 30.0
+    state_dir: Annotated[str, BeforeValidator(directory)] = Field(default_factory=default_state_dir)
+    durability: Annotated[str, BeforeValidator(OneOf(("process", "host")))] = "process"
+    ephemeral: Annotated[bool, BeforeValidator(truth)] = False
+    snapshot_records: Annotated[int, BeforeValidator(Whole(1, 2**40))] = 50_000
+    snapshot_bytes: Annotated[int, BeforeValidator(Whole(1, 2**50))] = 64 * 1024 * 1024
     log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
     log_level: Annotated[str, BeforeValidator(OneOf(("debug", "info", "warning", "error")))] = (
         "info"

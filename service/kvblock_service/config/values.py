@@ -9,6 +9,7 @@ Rules:
 
 import grp
 import math
+import os
 import pwd
 import re
 from collections.abc import Callable
@@ -144,6 +145,25 @@ def text(value: object) -> str:
     if isinstance(value, str) and value:
         return value
     raise ValueError("must be a text that is not empty")
+
+
+def directory(value: object) -> str:
+    """A directory's path, made absolute; `~` is the user's home."""
+    return str(Path(text(value)).expanduser().absolute())
+
+
+def default_state_dir() -> str:
+    """Where a server keeps its state that was told nothing.
+
+    `/var/lib/kvblock` for root, for others `kvblock` in $XDG_STATE_HOME or `~/.local/state`.
+    Root's does not follow the variable, which a login shell may have and a system service has not.
+    """
+    if os.geteuid() == 0:
+        return "/var/lib/kvblock"
+    home = os.environ.get("XDG_STATE_HOME", "")
+    # The specification has relative paths ignored.
+    state = Path(home) if Path(home).is_absolute() else Path("~/.local/state")
+    return directory(str(state / "kvblock"))
 
 
 def name(value: object) -> str:

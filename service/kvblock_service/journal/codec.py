@@ -53,7 +53,7 @@ _KINDS: dict[type, int] = {
 _COMMAND = struct.Struct("<BBQQQQQ4H")
 # The same with step_id, policy, and the lengths of the three columns.
 _STEP_HEAD = struct.Struct("<BBQQQQB4H3I")
-_CREATED_HEAD = struct.Struct("<BBQQQQBH")
+_CREATED_HEAD = struct.Struct("<BBQQQQQBH")
 _DELETED_HEAD = struct.Struct("<BBH")
 _CRC = struct.Struct("<I")
 _BIG_ENDIAN = sys.byteorder == "big"
@@ -251,6 +251,7 @@ def _encoded_created(record: PoolCreated) -> bytes:
         block_size,
         device_id,
         record.epoch_floor,
+        0 if record.quarantine_ms is None else record.quarantine_ms + 1,
         record.configured,
         len(encoded),
     )
@@ -259,10 +260,10 @@ def _encoded_created(record: PoolCreated) -> bytes:
 
 def _decoded_created(body: memoryview) -> PoolCreated:
     fields = _CREATED_HEAD.unpack_from(body)
-    _, _, total_blocks, block_size, device_id, epoch_floor, configured, length = fields
+    _, _, total_blocks, block_size, device_id, epoch_floor, wait, configured, length = fields
     (name,) = _texts(body, _CREATED_HEAD.size, (length,))
     geometry = Geometry(name, total_blocks, block_size, device_id)
-    return PoolCreated(geometry, epoch_floor, bool(configured))
+    return PoolCreated(geometry, epoch_floor, bool(configured), wait - 1 if wait else None)
 
 
 def _texts(body: memoryview, start: int, lengths: Any) -> list[str]:

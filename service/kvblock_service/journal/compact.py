@@ -24,8 +24,12 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.sqlite import SqliteReader
+
+LOWEST_PRIORITY = 19
+STDERR_MAX = 500
+"""Characters of stderr in an answer, which then is written to the pipe in one piece."""
 
 LOWEST_PRIORITY = 19
 STDERR_MAX = 500

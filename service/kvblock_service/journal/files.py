@@ -104,9 +104,32 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what `write_whole` left when its process died."""
-    for path in directory.glob("*.partial"):
-        path.unlink(missing_ok=True)
+    """Remove what `write_whole` left when its process died.
+
+    Raises:
+        JournalError: that is not permitted.
+
+    """
+    try:
+        for path in directory.glob("*.partial"):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise JournalError(f"{directory} cannot be written: {error.strerror}") from error
+
+
+def write_zeros(path: Path, size: int, *, synced: bool) -> None:
+    """Make a file of zeros that has its place on the disk.
+
+    Raises:
+        OSError: there is no space for it.
+
+    """
+    piece = bytes(1024 * 1024)
+    with path.open("wb", buffering=0) as file:
+        while size > 0:
+            size -= file.write(piece[:size])
+        if synced:
+            os.fsync(file.fileno())
 
 
 def write_zeros(path: Path, size: int, *, synced: bool) -> None:

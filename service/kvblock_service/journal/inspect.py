@@ -16,9 +16,9 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.records import Applied, PoolCreated, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
-from kvblock_service.journal.sqlite import SqliteReader
 from kvblock_service.journal.state_dir import read_identity
 
 ATTEMPTS = 10
@@ -82,7 +82,7 @@ def exported(state_dir: Path) -> Iterator[str]:
     """
     state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
     yield f'{{"server_epoch": {state.server_epoch}, "pools": ['
-    for pool_index, (pool, configured) in enumerate(state.pools):
+    for pool_index, (pool, configured, _) in enumerate(state.pools):
         head = json.dumps(
             {
                 "pool": pool.geometry.name,
@@ -123,7 +123,7 @@ def _contents(state_dir: Path) -> Contents:
         remarks.append(f"{recovered.torn}; as the last one it would be cut")
     pools = []
     problems = []
-    for pool, configured in recovered.state.pools:
+    for pool, configured, _ in recovered.state.pools:
         report = audit(pool)
         problems += [f"pool {pool.geometry.name}: {text}" for text in report.violations]
         pools.append(

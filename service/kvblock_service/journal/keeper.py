@@ -12,6 +12,7 @@ Rules:
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
@@ -22,16 +23,8 @@ from kvblock_service.journal import files
 from kvblock_service.journal.interface import JournalError
 
 TROUBLE_MAX = 100
-
-
-def _shrink(path: Path) -> None:
-    """Bring the WAL of a process that died into its database: it has its full space otherwise.
-
-    A server that dies often would fill the disk, and each start would read all of that.
-    """
-    if Path(f"{path}-wal").exists():
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+RETRY_SECONDS = 1.0
+"""How long after a failure nobody tries to make a segment ready: a full disk stays full a while."""
 
 
 class Segment:
@@ -112,12 +105,13 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._making = threading.Lock()
         self._preparing = False
+        self._not_before = 0.0
         self._closed: list[tuple[Path, int]] = []
 
-    def next_segment(self, *, wait: bool) -> Segment | None:
+    def next_segment(self, *, wait: bool, reserve: bool = True) -> Segment | None:
         """The segment that is ready, having the one after it made.
 
-        `wait`: make one now if none is; otherwise None.
+        `wait`: make one now if none is, with space of its own if `reserve`; otherwise None.
 
         Raises:
             JournalError: none can be made now.
@@ -130,7 +124,7 @@ class Keeper:
                 self._prepare()
                 return None
             try:
-                segment = self._made()
+                segment = self._made(self._reserved if reserve else 0)
             except (sqlite3.Error, OSError, JournalError) as error:
                 raise JournalError(f"{self._directory} cannot be written: {error}") from error
         self._prepare()
@@ -167,24 +161,27 @@ class Keeper:
             files.remove_segment(segment.path)
 
     def _prepare(self) -> None:
-        if not self._preparing:
+        if not self._preparing and time.monotonic() >= self._not_before:
             self._preparing = True
             self._ask(self._make_ready)
 
     def _make_ready(self) -> None:
         try:
             if self._ready.empty():
-                self._ready.put(self._made())
+                self._ready.put(self._made(self._reserved))
+        except (sqlite3.Error, OSError):
+            self._not_before = time.monotonic() + RETRY_SECONDS
+            raise
         finally:
             self._preparing = False
 
-    def _made(self) -> Segment:
+    def _made(self, reserved: int) -> Segment:
         with self._making:
             existing = files.segments(self._directory)
             number = existing[-1][0] + 1 if existing else 1
             path = files.segment_path(self._directory, number)
             try:
-                segment = Segment(path, self._reserved, synced=self._synced)
+                segment = Segment(path, reserved, synced=self._synced)
                 if self._synced:
                     files.sync_directory(self._directory)
             except (sqlite3.Error, OSError):
@@ -228,3 +225,13 @@ class Keeper:
                     self.trouble.append(str(error))
             finally:
                 self._requests.task_done()
+
+
+def _shrink(path: Path) -> None:
+    """Bring the WAL of a process that died into its database: it has its full space otherwise.
+
+    A server that dies often would fill the disk, and each start would read all of that.
+    """
+    if Path(f"{path}-wal").exists():
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -80,8 +80,8 @@ def open_journal(
         state_dir.release()
         raise
     now_ms = time.monotonic_ns() // 1_000_000 if now_ms is None else now_ms
-    for pool, _ in pools:
-        leases.begin_anew(pool, now_ms)
+    for entry in pools:
+        leases.begin_anew(entry.pool, now_ms)
     return OpenedJournal(journal, state_dir, pools, recovered.state.last_epoch, facts)
 
 

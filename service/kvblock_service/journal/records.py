@@ -25,12 +25,14 @@ class PoolCreated(NamedTuple):
     """A pool came into being, empty.
 
     Its epochs are greater than `epoch_floor`. `configured`: it was in the configuration of the
-    server, not made at run time.
+    server, not made at run time. `quarantine_ms` is that of a pool that was made at run time: how
+    long the blocks of a vanished engine wait, None: for its TTL.
     """
 
     geometry: Geometry
     epoch_floor: int
     configured: bool
+    quarantine_ms: int | None = None
 
 
 class PoolDeleted(NamedTuple):

@@ -118,8 +118,8 @@ class _Replay:
         self.pools = {entry.pool.geometry.name: entry for entry in state.pools}
         self.deleted_epoch = state.last_epoch
         self.count = 0
-        for pool, _ in self.pools.values():
-            pool.bounds = self.bounds
+        for entry in self.pools.values():
+            entry.pool.bounds = self.bounds
 
     @property
     def last_epoch(self) -> int:
@@ -132,7 +132,7 @@ class _Replay:
             if name in self.pools:
                 raise JournalDamaged(f"record {position} makes pool {name}, which is there already")
             pool = Pool(record.geometry, self.bounds, record.epoch_floor)
-            self.pools[name] = PoolEntry(pool, record.configured)
+            self.pools[name] = PoolEntry(pool, record.configured, record.quarantine_ms)
             return
         entry = self.pools.get(record.pool)
         if entry is None:

@@ -33,10 +33,14 @@ _NO_STAMP = Stamp(0, 0, "")
 
 
 class PoolEntry(NamedTuple):
-    """A pool, and whether it comes from the configuration or was made at run time."""
+    """A pool, and whether it comes from the configuration or was made at run time.
+
+    `quarantine_ms`: see PoolCreated.
+    """
 
     pool: Pool
     configured: bool
+    quarantine_ms: int | None = None
 
 
 class State(NamedTuple):
@@ -51,8 +55,8 @@ def encode(state: State) -> bytes:
     """All pools as bytes."""
     out = Writer()
     out.numbers([state.server_epoch, state.last_epoch, len(state.pools)])
-    for pool, configured in state.pools:
-        _put_pool(out, pool, configured)
+    for entry in state.pools:
+        _put_pool(out, entry)
     body = MAGIC + bytes([VERSION]) + out.finish()
     return body + _CRC.pack(crc32(body))
 
@@ -81,10 +85,11 @@ def decode(data: bytes, bounds: Bounds) -> State:
     return State(server_epoch, last_epoch, pools)
 
 
-def _put_pool(out: Writer, pool: Pool, configured: bool) -> None:
+def _put_pool(out: Writer, entry: PoolEntry) -> None:
+    pool, configured, quarantine_ms = entry
     name, *shape = pool.geometry
     out.texts([name])
-    out.numbers([*shape, configured])
+    out.numbers([*shape, configured, 0 if quarantine_ms is None else quarantine_ms + 1])
     out.numbers(
         [
             pool.free_list.fresh,
@@ -114,7 +119,7 @@ def _put_pool(out: Writer, pool: Pool, configured: bool) -> None:
 
 def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
     (name,) = source.texts()
-    total_blocks, block_size, device_id, configured = source.numbers()
+    total_blocks, block_size, device_id, configured, wait = source.numbers()
     pool = Pool(Geometry(name, total_blocks, block_size, device_id), bounds)
     counters = source.numbers().tolist()
     (
@@ -140,7 +145,7 @@ def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
         pool.quarantine[number] = Batch(source.numbers("I"), due_ms, period_ms, engine_name, epoch)
     for command, answer in _take_known(source):
         pool.memory.put(command, answer)
-    return PoolEntry(pool, bool(configured))
+    return PoolEntry(pool, bool(configured), wait - 1 if wait else None)
 
 
 def _put_engine(out: Writer, engine: Engine) -> None:

@@ -81,6 +81,10 @@ def channel(guarded: Guarded, files: Files) -> Iterator[grpc.Channel]:
         yield opened
 
 
+# An engine that is attached meanwhile has an epoch, which these calls do not name.
+LET_IN = (Name.OK, Name.NOT_FOUND, Name.FAILED_PRECONDITION)
+
+
 def test_every_method_says_what_it_takes() -> None:
     assert set(METHODS) == {method.name for method in OURS}
     for method in ADMIN.methods:
@@ -135,6 +139,8 @@ def test_admin_and_the_tools_are_for_admins(channel: grpc.Channel) -> None:
         code, reason, facts = outcome(channel, method, message, bearer(TOKENS["trainer"]))
         assert (code, reason) == (Name.PERMISSION_DENIED, "PERMISSION_DENIED"), method.full_name
         assert facts["identity"] == "trainer"
+        if method.name == "Drain":
+            continue  # It would end the server; that it does is tested elsewhere.
         code, _, _ = outcome(channel, method, message, bearer(TOKENS["operator"]))
         assert code not in (Name.PERMISSION_DENIED, Name.UNAUTHENTICATED), method.full_name
 
@@ -143,7 +149,7 @@ def test_what_is_its_own_is_permitted_to_every_method(channel: grpc.Channel) -> 
     for method in SERVICE.methods:
         message = fields_of(method, "gpu0", "vllm-0")
         code, _, _ = outcome(channel, method, message, bearer(TOKENS["trainer"]))
-        assert code in (Name.OK, Name.NOT_FOUND), method.full_name
+        assert code in LET_IN, method.full_name
 
 
 def test_empty_names_mean_the_default_ones_but_in_a_view_everything(channel: grpc.Channel) -> None:
@@ -157,7 +163,7 @@ def test_empty_names_mean_the_default_ones_but_in_a_view_everything(channel: grp
             code, _, facts = outcome(channel, method, message, bearer(TOKENS["trainer"]))
             assert facts["what"] == "look at every pool; name one"
         else:
-            assert code in (Name.OK, Name.NOT_FOUND), method.full_name
+            assert code in LET_IN, method.full_name
 
 
 def test_a_call_that_is_not_let_in_changes_nothing(guarded: Guarded) -> None:

@@ -86,13 +86,18 @@ def test_steps_beyond_the_rate_are_held_back(guarded: Guarded, access: Path) -> 
 
 
 def test_calls_beyond_the_concurrent_ones_are_refused(server_factory: ServerFactory) -> None:
-    server = server_factory(WIDE, ["--concurrent-calls-max", "2"])
+    server = server_factory(WIDE, ["--concurrent-calls-max", "4"])
     with kvblock.connect(server.address, timeout=20.0) as kv:
-        with kv.session(engine="a"), kv.session(engine="b"):
-            with pytest.raises(kvblock.KVBlockError) as caught:
-                kv.can_allocate()
-            assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert caught.value.reason is None
+        # Their streams take all there are; nobody is left to detach by a call of its own.
+        sessions = [kv.session(engine=engine) for engine in "abcd"]
+        for session in sessions:
+            session.attach()
+        with pytest.raises(kvblock.KVBlockError) as caught:
+            kv.can_allocate()
+        assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert caught.value.reason is None
+        for session in sessions:
+            session.close()
 
         def served_again() -> bool:
             try:
@@ -160,10 +165,11 @@ def test_a_session_that_does_not_read_is_cut_off(server_factory: ServerFactory) 
     try:
         happens(lambda: "a session is cut off" in server.stderr)
         assert '"engine": "sleepy"' in server.stderr
-        # Its name is free at once, and its blocks are still held.
+        # Its lease is as it was, and its blocks are still held.
         with kvblock.connect(server.address, timeout=30.0) as kv:
-            with kv.session(engine="sleepy") as session:
-                assert session.held_blocks == SEQUENCES
+            (engine,) = kv.stats().pools[0].engines
+            assert engine.attached
+            assert engine.held_blocks == SEQUENCES
             assert kv.audit()
         # When it reads at last it finds the answers of all that was carried out, and then why.
         with pytest.raises(grpc.RpcError) as caught:

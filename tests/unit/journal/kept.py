@@ -71,7 +71,13 @@ geometries = st.builds(
 )
 records = st.one_of(
     st.builds(Applied, st.text(max_size=5), stamps, commands),
-    st.builds(PoolCreated, geometries, st.integers(0, 2**63), st.booleans()),
+    st.builds(
+        PoolCreated,
+        geometries,
+        st.integers(0, 2**63),
+        st.booleans(),
+        st.none() | st.integers(0, 86_400_000),
+    ),
     st.builds(PoolDeleted, st.text(max_size=5)),
 )
 stamped = st.lists(st.tuples(commands, stamps), max_size=40)

@@ -18,9 +18,10 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.sqlite import SqliteJournal, SqliteReader
+from kvblock_service.journal.sqlite import SqliteJournal
 
 LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
 

@@ -17,9 +17,9 @@ Stamped = list[tuple[Command, Stamp]]
 def again(pool: Pool) -> Pool:
     state = decode(encode(State(1, 2, [PoolEntry(pool, True)])), BOUNDS)
     assert (state.server_epoch, state.last_epoch) == (1, 2)
-    ((copy, configured),) = state.pools
-    assert configured
-    return copy
+    (entry,) = state.pools
+    assert entry.configured
+    return entry.pool
 
 
 @settings(max_examples=300, deadline=None)

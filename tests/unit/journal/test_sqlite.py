@@ -12,7 +12,8 @@ import pytest
 
 from kvblock_service.journal import files
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.sqlite import SqliteJournal, SqliteReader
+from kvblock_service.journal.reader import SqliteReader
+from kvblock_service.journal.sqlite import SqliteJournal
 
 EPOCH = 7
 

@@ -12,14 +12,15 @@ from kvblock_service.committer import Committer
 from kvblock_service.core.commands import Command, Freed, Granted, Renew, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import JournalUnwritable
+from kvblock_service.journal.interface import JournalError
 from kvblock_service.pool_host import Log, PoolHost
 
 
 class Shelf:
     """A journal that keeps its writes in a list, and fails as long as it is told to."""
 
-    def __init__(self, *, waits_for_disk: bool = False) -> None:
-        self.waits_for_disk = waits_for_disk
+    def __init__(self, *, synced: bool = False) -> None:
+        self.synced = synced
         self.writes: list[list[bytes]] = []
         self.problem = ""
         self.open = threading.Event()
@@ -28,7 +29,7 @@ class Shelf:
     def write(self, records: Sequence[bytes]) -> None:
         assert self.open.wait(60)
         if self.problem:
-            raise OSError(self.problem)
+            raise JournalError(self.problem)
         self.writes.append(list(records))
 
     @property
@@ -61,7 +62,7 @@ async def written(host: PoolHost) -> None:
 @pytest.mark.parametrize("waits", [False, True])
 def test_records_of_one_turn_are_written_together_and_in_order(waits: bool) -> None:
     async def scenario() -> None:
-        shelf = Shelf(waits_for_disk=waits)
+        shelf = Shelf(synced=waits)
         committer = Committer(shelf)
 
         async def add(record: bytes) -> None:
@@ -86,7 +87,7 @@ def test_nothing_to_wait_for() -> None:
 
 def test_records_that_come_during_a_write_go_into_the_next_one() -> None:
     async def scenario() -> None:
-        shelf = Shelf(waits_for_disk=True)
+        shelf = Shelf(synced=True)
         committer = Committer(shelf)
         shelf.open.clear()
         committer.add(b"1")
@@ -123,7 +124,7 @@ def test_caller_that_goes_away_does_not_end_the_round() -> None:
 @pytest.mark.parametrize("waits", [False, True])
 def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
     async def scenario() -> None:
-        shelf = Shelf(waits_for_disk=waits)
+        shelf = Shelf(synced=waits)
         host = hosted(shelf)
         shelf.problem = "No space left on device"
         assert host.apply(allocate("a", 1, 2)) == Granted([0, 1], 2)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvblock_service.config import ConfigError, ServerConfig, load_config, load_with_sources
+from kvblock_service.config.values import default_state_dir
 
 FLAGS: dict[str, object] = {"pools": ["main:total=8"], "listen": ["unix:/tmp/kv.sock"]}
 
@@ -44,6 +45,11 @@ def test_defaults() -> None:
         "lease_ttl": 10.0,
         "keepalive_seconds": 30.0,
         "slow_reader_seconds": 30.0,
+        "state_dir": default_state_dir(),
+        "durability": "process",
+        "ephemeral": False,
+        "snapshot_records": 50_000,
+        "snapshot_bytes": 67_108_864,
         "log_format": "auto",
         "log_level": "info",
         "message_bytes_max": 4_194_304,

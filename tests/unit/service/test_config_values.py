@@ -268,3 +268,24 @@ def test_any_value_is_judged_in_plain_words(settings: dict[str, object]) -> None
         assert told
         for jargon in ("Input should", "Value error", "pydantic", "https://", "dictionary", "None"):
             assert jargon not in told
+
+
+def test_the_default_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert load().state_dir == "/home/me/.local/state/kvblock"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert load().state_dir == "/home/me/.local/state/kvblock"
+    monkeypatch.setenv("XDG_STATE_HOME", "/x")
+    assert load().state_dir == "/x/kvblock"
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert load().state_dir == "/var/lib/kvblock"
+
+
+def test_state_settings() -> None:
+    assert load(state_dir="~/a").state_dir == str(Path("~/a").expanduser())
+    assert load(state_dir="a").state_dir == str(Path("a").absolute())
+    assert problem(state_dir="") == "--state-dir : must be a text that is not empty"
+    assert problem(durability="disk") == "--durability disk: must be one of: process, host"
+    assert problem(snapshot_records="0").endswith("from 1 to 1099511627776")

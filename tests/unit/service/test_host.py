@@ -12,9 +12,9 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import (
     CallError,
     Draining,
+    EngineAttached,
     InvalidField,
     PoolNotFound,
-    SessionReplaced,
     StaleEpoch,
     StateLimit,
 )
@@ -81,7 +81,7 @@ def test_resumed_lease_ends_the_stream_that_it_had_before() -> None:
     first, second = Stream(), Stream()
     host.enter(first)
     host.enter(second)
-    assert isinstance(first.ended, SessionReplaced)
+    assert isinstance(first.ended, EngineAttached)
     assert second.ended is None
     assert host.sessions == {("main", "a"): second}
 

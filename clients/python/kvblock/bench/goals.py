@@ -64,6 +64,9 @@ GOALS = (
     Goal("large_pool_over_small", "", "pool of 2^24 blocks (quick: 2^20) / of 2^14", None, 1.15),
     Goal("bytes_per_block", "", "resident bytes per used block", None, 48),
     Goal("tracing_1pct_over_off", "", "1 % of steps traced / telemetry off", None, 1.1),
+    Goal("journal_over_ephemeral", "", "step with a journal / without", None, 1.15),
+    Goal("restart_seconds_1m_blocks", "", "seconds to restart with 1 M held blocks", None, 2),
+    Goal("snapshot_pause_ms", "", "ms that a snapshot of 1 M blocks holds steps up", None, 5),
     Goal("leases_over_none", "", "step with a lease / without", None, 1.03),
     Goal("tracing_all_over_off", "", "all steps traced / telemetry off", None, None),
 )

@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
@@ -32,12 +32,14 @@ class OwnServer(NamedTuple):
 
 @asynccontextmanager
 async def own_server(
-    blocks: int, telemetry: Mapping[str, str] = TELEMETRY_OFF
+    blocks: int, telemetry: Mapping[str, str] = TELEMETRY_OFF, arguments: Sequence[str] = ()
 ) -> AsyncIterator[OwnServer]:
-    """Run a server with one pool, POOL, of so many blocks."""
+    """Run a server with one pool, POOL, of so many blocks; it keeps no journal unless told to."""
     unset = {name: "" for name in os.environ if name.startswith("OTEL_")}
     server = EmbeddedServer(
-        [f"{POOL}:total={blocks},block_size=16,device=0"], env={**unset, **telemetry}
+        [f"{POOL}:total={blocks},block_size=16,device=0"],
+        arguments,
+        env={**unset, **telemetry},
     )
     async with AsyncExitStack() as stack:
         with server_core():

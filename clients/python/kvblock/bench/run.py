@@ -22,6 +22,7 @@ from kvblock.bench import raw
 from kvblock.bench.against_echo import stream, unary
 from kvblock.bench.child import echo_server, private_directory
 from kvblock.bench.core import core
+from kvblock.bench.durability import durability
 from kvblock.bench.engines import engines
 from kvblock.bench.leases import leases
 from kvblock.bench.own_server import POOL, own_server
@@ -97,6 +98,14 @@ SECTIONS = {
         True,
     ),
     "leases": Section("leases", ("leases_over_none",), 10, leases, _lacking_nothing, True),
+    "durability": Section(
+        "journal",
+        ("journal_over_ephemeral", "restart_seconds_1m_blocks", "snapshot_pause_ms"),
+        40,
+        durability,
+        _lacking_nothing,
+        False,
+    ),
     "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
     "pools": Section(
         "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_nothing, False

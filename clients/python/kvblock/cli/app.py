@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from kvblock.cli import admin, bench, blocks, engines, holders, manage, replay, serve, stats
+from kvblock.cli import (
+    admin,
+    bench,
+    blocks,
+    engines,
+    holders,
+    journal,
+    manage,
+    replay,
+    serve,
+    stats,
+)
 from kvblock.cli.failures import exit_code_of
 
 _EXIT_CODES = (
@@ -36,7 +47,8 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EXIT_CODES)(kvblock)
-    for module in (serve, stats, blocks, admin, holders, engines, manage, replay, bench):
+    modules = (serve, stats, blocks, admin, holders, engines, manage, journal, replay, bench)
+    for module in modules:
         module.register(app)
     return app
 

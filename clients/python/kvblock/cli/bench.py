@@ -21,7 +21,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from kvblock.cli.failures import REFUSED, USAGE, CommandError
 from kvblock.cli.output import console, error_console
 
-_SECTIONS = ("stream", "unary", "redis", "leases", "engines", "pools", "tracing", "core")
+_SECTIONS = (
+    "stream",
+    "unary",
+    "redis",
+    "leases",
+    "durability",
+    "engines",
+    "pools",
+    "tracing",
+    "core",
+)
 _REFRESH = 0.01
 """Smallest progress that is shown; drawing costs time that the measurement would see."""
 

@@ -3,7 +3,7 @@
 Rules:
 - There is a flag for every setting; its parameter has the setting's name. Values are handed on as
   they were written, so that the configuration judges flags, variables and the file alike.
-- The service is loaded when the command runs, and only here.
+- The service is loaded when the command runs; besides here only in `kvblock journal`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kvblock_service.config import LoadedConfig
 
 _NOT_SETTINGS = ("config_file", "check", "as_json")
-_POOLS, _ACCESS = "Pools and addresses", "Access"
+_POOLS, _ACCESS, _STATE = "Pools and addresses", "Access", "State"
 _BEHAVIOUR, _LIMITS = "Behaviour", "Limits"
 
 
@@ -161,6 +161,45 @@ SlowReaderSeconds = Annotated[
         _BEHAVIOUR,
     ),
 ]
+StateDir = Annotated[
+    str | None,
+    _flag(
+        "DIR",
+        "Where the journal is, from which a restart takes up everything. [dim]\\[default:"
+        " /var/lib/kvblock for root, for others kvblock in $XDG_STATE_HOME][/]",
+        _STATE,
+    ),
+]
+Durability = Annotated[
+    str | None,
+    _flag(
+        "WHAT",
+        "What the journal outlives: process, or host, which syncs every commit to the disk."
+        " [dim]\\[default: process][/]",
+        _STATE,
+    ),
+]
+Ephemeral = Annotated[
+    bool | None,
+    typer.Option(
+        "--ephemeral",
+        help="Keep no journal: a restart begins with empty pools.",
+        rich_help_panel=_STATE,
+        show_default=False,
+    ),
+]
+SnapshotRecords = Annotated[
+    str | None,
+    _flag("N", "Records after which a snapshot is made. [dim]\\[default: 50000][/]", _STATE),
+]
+SnapshotBytes = Annotated[
+    str | None,
+    _flag(
+        "N",
+        "Bytes in records after which a snapshot is made. [dim]\\[default: 67108864][/]",
+        _STATE,
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -228,6 +267,11 @@ def serve(
     lease_ttl_max: LeaseTtlMax = None,
     keepalive_seconds: KeepaliveSeconds = None,
     slow_reader_seconds: SlowReaderSeconds = None,
+    state_dir: StateDir = None,
+    durability: Durability = None,
+    ephemeral: Ephemeral = None,
+    snapshot_records: SnapshotRecords = None,
+    snapshot_bytes: SnapshotBytes = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,
@@ -246,9 +290,8 @@ def serve(
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 
-    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr.
-
-    Exits with 0 when it was shut down in order, with 1 when it cannot listen.
+    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr. Exits
+    with 0 when it was shut down in order, with 1 when it cannot listen or has no state to serve.
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")

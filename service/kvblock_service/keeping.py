@@ -1,0 +1,112 @@
+"""The state of a server that outlives its process: opened at the start, kept in order, closed.
+
+Rules:
+- Pools come from the journal where there is one; a configuration without one begins empty.
+- What the journal has to tell goes to the log; with a snapshot, for how long it held the server up.
+- Nothing here decides what is kept: see `journal` and `committer`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvblock_service.committer import Committer
+from kvblock_service.config import ServerConfig
+from kvblock_service.core.commands import Command, Stamp
+from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.journal.codec import encode
+from kvblock_service.journal.compaction import Compactor, SnapshotLimits
+from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
+from kvblock_service.journal.records import Applied
+from kvblock_service.journal.snapshot import PoolEntry
+from kvblock_service.journal.state_dir import StateDirTaken
+from kvblock_service.pool_host import Log
+
+CANNOT_START = (StateDirTaken, GeometryChanged, JournalDamaged, JournalError)
+"""Why a state directory cannot be served from; the text says what to do."""
+
+_TICK_SECONDS = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+class Keeping:
+    """Pools as they begin, and what keeps them.
+
+    `server_epoch` grows with every start that begins with empty pools; `epoch_floor` is at least
+    every epoch that was ever handed out; `log` is None for a server that keeps nothing.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        limits = config.limits
+        bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
+        geometries = [
+            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id)
+            for pool in config.pools
+        ]
+        self.bounds = bounds
+        self.log: Log | None = None
+        self._opened: OpenedJournal | None = None
+        self._compactor: Compactor | None = None
+        if config.ephemeral:
+            self.server_epoch = self.epoch_floor = time.time_ns() // 1_000_000
+            self.pools = [
+                PoolEntry(Pool(geometry, bounds, self.server_epoch), configured=True)
+                for geometry in geometries
+            ]
+            return
+        opened = open_journal(
+            Path(config.state_dir),
+            geometries,
+            bounds,
+            durability=config.durability,
+            owner=" ".join(config.listen),
+        )
+        _tell(opened.facts)
+        self._opened = opened
+        self.pools = opened.pools
+        self.server_epoch = opened.journal.server_epoch
+        self.epoch_floor = max(self.server_epoch, opened.last_epoch)
+        self.log = Log(Committer(opened.journal), _record)
+        self._compactor = Compactor(
+            opened.journal,
+            SnapshotLimits(config.snapshot_records, config.snapshot_bytes),
+            limits.request_ids_max,
+        )
+
+    async def run(self) -> None:
+        """Have snapshots made when they are due, until cancelled."""
+        longest_ms = 0.0
+        while self._compactor is not None:
+            await asyncio.sleep(_TICK_SECONDS)
+            started = time.perf_counter()
+            facts = self._compactor.tick()
+            longest_ms = max(longest_ms, (time.perf_counter() - started) * 1000)
+            for fact in facts:
+                fact.fields["held_up_ms"] = round(longest_ms, 2)
+            _tell(facts)
+            if self._compactor.idle:
+                longest_ms = 0.0
+
+    async def close(self) -> None:
+        """Write what is left and let go of the state directory."""
+        if self.log is not None:
+            await self.log.committer.close()
+        if self._compactor is not None:
+            self._compactor.stop()
+        if self._opened is not None:
+            self._opened.journal.close()
+            self._opened.state_dir.release()
+
+
+def _record(pool: str, stamp: Stamp, command: Command) -> bytes:
+    return encode(Applied(pool, stamp, command))
+
+
+def _tell(facts: Sequence[Fact]) -> None:
+    for level, event, fields in facts:
+        _log.log(logging.WARNING if level == "warning" else logging.INFO, event, extra=fields)

@@ -1,0 +1,146 @@
+"""`kvblock journal`: what it reads, beside a server and without one, and what it refuses."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.cli.console import Console
+
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Attached,
+    Reclaim,
+    Stamp,
+    Step,
+    StepPolicy,
+)
+from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.journal import codec, files
+from kvblock_service.journal.open import OpenedJournal, open_journal
+from kvblock_service.journal.records import Applied, is_kept
+
+SHELL = Console("")
+GEOMETRY = Geometry("main", 20, 16, 0)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
+    """A state directory as a running server has it: records 2 to 6 are commands."""
+    opened = open_journal(tmp_path / "state", [GEOMETRY], Bounds(8, 64, 16), owner="a test")
+    pool = opened.pools[0].pool
+    stamp = Stamp(1, 1_700_000_000_000, "")
+    attached = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
+    assert isinstance(attached, Attached)
+    opened.journal.write([codec.encode(Applied("main", stamp, attach))])
+    for command in (
+        Allocate("a", 0, "r1", 7, 3),
+        Step("b", attached.epoch, "", 1, [], [1, 2], [2, 1], StepPolicy.ALL_OR_NOTHING),
+        Allocate("c", 0, "", 2**64 - 1, 4),
+        Reclaim("c", 0, "", 5000),
+    ):
+        assert is_kept(command, pool.apply(command, stamp), pool.repeated)
+        opened.journal.write([codec.encode(Applied("main", stamp, command))])
+    opened.journal.settle()
+    yield opened
+    opened.journal.close()
+    opened.state_dir.release()
+
+
+@pytest.fixture
+def directory(kept: OpenedJournal) -> Path:
+    return kept.state_dir.path
+
+
+def test_verify_beside_a_server_and_without_one(kept: OpenedJournal, directory: Path) -> None:
+    for _ in range(2):
+        before = sorted(path.name for path in directory.rglob("*"))
+        told = SHELL.out("journal", "verify", directory).splitlines()
+        assert told[1].split() == ["main", "6", "4", "10", "2", "3"]
+        assert told[2].endswith("snapshot at 0, 6 records behind it, the last at 6")
+        found = json.loads(SHELL.out("journal", "verify", directory, "--json"))
+        assert found["pools"][0]["held"] == 6
+        assert found["problems"] == []
+        assert sorted(path.name for path in directory.rglob("*")) == before
+        kept.journal.close()
+
+
+def test_dump(directory: Path) -> None:
+    lines = SHELL.out("journal", "dump", directory).splitlines()
+    assert [line.split()[1] for line in lines] == [
+        "PoolCreated",
+        "Attach",
+        "Allocate",
+        "Step",
+        "Allocate",
+        "Reclaim",
+    ]
+    assert 'request_id="r1" sequence_id=7 num_blocks=3' in lines[2]
+    found = SHELL.out("journal", "dump", directory, "--json", "--from", "4", "--limit", 1)
+    assert json.loads(found) | {"epoch": 0} == {
+        "position": 4,
+        "kind": "Step",
+        "pool": "main",
+        "now_ms": 1,
+        "wall_ms": 1_700_000_000_000,
+        "trace_id": "",
+        "engine": "b",
+        "epoch": 0,
+        "request_id": "",
+        "step_id": 1,
+        "free_ids": [],
+        "allocate_ids": [1, 2],
+        "num_blocks": [2, 1],
+        "policy": "ALL_OR_NOTHING",
+    }
+
+
+def test_export(kept: OpenedJournal, directory: Path) -> None:
+    (pool,) = json.loads(SHELL.out("journal", "export", directory))["pools"]
+    assert (pool["pool"], pool["total_blocks"], pool["block_size"]) == ("main", 20, 16)
+    epoch = kept.pools[0].pool.engines["b"].epoch
+    assert pool["engines"] == [
+        {
+            "engine": "b",
+            "epoch": epoch,
+            "sequences": [
+                {"sequence_id": 1, "blocks": [3, 4]},
+                {"sequence_id": 2, "blocks": [5]},
+            ],
+        },
+        {"engine": "a", "epoch": 0, "sequences": [{"sequence_id": 7, "blocks": [0, 1, 2]}]},
+    ]
+    assert pool["quarantine"] == [{"engine": "c", "epoch": 0, "blocks": [6, 7, 8, 9]}]
+
+
+def test_discard_needs_a_stopped_server(kept: OpenedJournal, directory: Path) -> None:
+    told = SHELL.error("journal", "discard", directory, "--pool", "main", expect=1)
+    assert f"process {os.getpid()}" in told
+    assert "(a test)" in told
+    kept.journal.close()
+    kept.state_dir.release()
+    told = SHELL.error("journal", "discard", directory, "--pool", "other", expect=1)
+    assert "has no pool other" in told
+    assert SHELL.out("journal", "discard", directory, "--pool", "main") == "pool main is dropped\n"
+    assert json.loads(SHELL.out("journal", "export", directory))["pools"] == []
+    kept.state_dir._lock = os.open(directory / "lock", os.O_RDWR)
+
+
+def test_damage_is_told_with_its_place(kept: OpenedJournal, directory: Path) -> None:
+    kept.journal.close()
+    ((_, path),) = files.segments(kept.journal.directory)
+    data = path.read_bytes()
+    at = data.index(b"mainar1")
+    path.write_bytes(data[:at] + b"M" + data[at + 1 :])
+    for command in ("verify", "export", "dump"):
+        done = SHELL.run("journal", command, directory, expect=1)
+        assert "record 3 cannot be read: its checksum is wrong" in done.stderr
+
+
+def test_what_is_no_state_directory(tmp_path: Path) -> None:
+    for command in (["verify"], ["dump"], ["export"], ["discard", "--pool", "main"]):
+        told = SHELL.error("journal", *command, tmp_path, expect=1)
+        assert "is no state directory" in told
+    assert list(tmp_path.iterdir()) == []

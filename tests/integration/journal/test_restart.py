@@ -1,0 +1,94 @@
+"""A server that is killed and started again: what was answered is there, and goes on."""
+
+from pathlib import Path
+
+import pytest
+
+import kvblock
+
+POOL = "main:total=64,quarantine=0"
+
+
+def server(state: Path, *arguments: str) -> kvblock.EmbeddedServer:
+    return kvblock.EmbeddedServer([POOL], ["--state-dir", str(state), *arguments])
+
+
+def kill(running: kvblock.EmbeddedServer) -> None:
+    running.process.kill()
+    running.process.wait()
+
+
+@pytest.mark.parametrize("durability", ["process", "host"])
+def test_what_was_answered_is_there_after_a_kill(tmp_path: Path, durability: str) -> None:
+    arguments = ("--durability", durability)
+    with server(tmp_path, *arguments) as first:
+        with kvblock.connect(first.address, engine="a") as kv:
+            assert kv.allocate(1, 3)
+            kv.step(free=[1], allocate=[2, 3], num_blocks=[2, 1])
+            kv.create_pool("side", 8, quarantine=2.5)
+            kv.allocate(9, pool="side")
+            before = kv.stats()
+        kill(first)
+    with server(tmp_path, *arguments) as again, kvblock.connect(again.address, engine="a") as kv:
+        after = kv.stats()
+        assert after == before
+        assert kv.get_block_table(2).block_numbers == [2, 1]
+        assert [pool.quarantine for pool in kv.list_pools()] == [0.0, 2.5]
+        assert kv.audit()
+        # An empty name means what it meant before the pool was made.
+        assert kv.allocate(4).block_numbers == [3]  # type: ignore[union-attr]
+
+
+def test_request_that_is_sent_again_after_a_restart_changes_nothing(tmp_path: Path) -> None:
+    with server(tmp_path) as first:
+        with kvblock.connect(first.address) as kv:
+            granted = kv.allocate(1, 2, request_id="r1")
+        kill(first)
+    with server(tmp_path) as again, kvblock.connect(again.address) as kv:
+        assert kv.allocate(1, 2, request_id="r1") == granted
+        assert kv.stats().pools[0].held_blocks == 2
+        with pytest.raises(kvblock.InvalidArgumentError) as caught:
+            kv.allocate(1, 3, request_id="r1")
+        assert caught.value.reason is kvblock.ErrorReason.ID_REUSED
+
+
+def test_second_server_on_the_same_state_is_refused(tmp_path: Path) -> None:
+    with server(tmp_path) as first:
+        with pytest.raises(kvblock.ServerStartError) as caught:
+            server(tmp_path).start()
+        assert str(first.process.pid) in str(caught.value)
+
+
+def test_changed_pool_is_refused_and_told(tmp_path: Path) -> None:
+    with server(tmp_path) as first, kvblock.connect(first.address) as kv:
+        kv.allocate(1)
+    other = kvblock.EmbeddedServer(["main:total=32"], ["--state-dir", str(tmp_path)])
+    with pytest.raises(kvblock.ServerStartError) as caught:
+        other.start()
+    assert "64" in str(caught.value)
+    assert "discard" in str(caught.value)
+
+
+def test_server_that_keeps_nothing_begins_under_a_greater_epoch(tmp_path: Path) -> None:
+    with server(tmp_path, "--ephemeral") as first, kvblock.connect(first.address) as kv:
+        kv.allocate(1)
+        epoch = kv.stats().server_epoch
+    with server(tmp_path, "--ephemeral") as again, kvblock.connect(again.address) as kv:
+        assert kv.stats().server_epoch > epoch
+        assert kv.stats().pools[0].held_blocks == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_snapshots_are_made_while_the_server_runs(tmp_path: Path) -> None:
+    with server(tmp_path, "--snapshot-records", "100") as first:
+        with kvblock.connect(first.address) as kv:
+            one = 0
+            while not list(tmp_path.glob("*/snapshot-*")):
+                one += 1
+                kv.step(free=[one - 1], allocate=[one])
+            before = kv.stats()
+        kill(first)
+    with server(tmp_path) as again, kvblock.connect(again.address) as kv:
+        assert kv.stats() == before
+        assert kv.get_block_table(one)
+        assert kv.audit()

@@ -1,0 +1,49 @@
+"""A journal that cannot be written: nothing is carried out, reads go on, and it recovers."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+import kvblock
+
+REASON = "JOURNAL_UNWRITABLE"
+
+
+def may_write(server: kvblock.EmbeddedServer, size: int) -> None:
+    """Bound the size of the files that the server may write, as a full disk does."""
+    hard = resource.RLIM_INFINITY
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    arguments = ["--state-dir", str(tmp_path)]
+    server = kvblock.EmbeddedServer(["main:total=64"], arguments)
+    with server, kvblock.connect(server.address, retries=False) as kv:
+        assert kv.allocate(1, 2)
+        may_write(server, 0)
+        with pytest.raises(kvblock.UnavailableError) as caught:
+            kv.allocate(2, 3, request_id="r2")
+        assert caught.value.reason is not None
+        assert caught.value.reason.name == REASON
+        assert caught.value.retry_after is not None
+        assert caught.value.fate_unknown
+        with pytest.raises(kvblock.UnavailableError):
+            kv.free(1)
+        # What changes nothing is answered.
+        assert kv.get_block_table(1).block_numbers == [0, 1]
+        assert kv.audit()
+        may_write(server, resource.RLIM_INFINITY)
+        with kvblock.connect(server.address, timeout=30.0) as patient:
+            again = patient.allocate(2, 3, request_id="r2")
+            assert again == kvblock.Granted([2, 3, 4], 16, 0, 3)
+            patient.free(1)
+        server.process.kill()
+        server.process.wait()
+    with (
+        kvblock.EmbeddedServer(["main:total=64"], arguments) as restarted,
+        kvblock.connect(restarted.address) as kv,
+    ):
+        assert kv.get_block_table(2).block_numbers == [2, 3, 4]
+        assert kv.stats().pools[0].held_blocks == 3
+        assert kv.audit()
