@@ -132,21 +132,6 @@ def write_zeros(path: Path, size: int, *, synced: bool) -> None:
             os.fsync(file.fileno())
 
 
-def write_zeros(path: Path, size: int, *, synced: bool) -> None:
-    """Make a file of zeros that has its place on the disk.
-
-    Raises:
-        OSError: there is no space for it.
-
-    """
-    piece = bytes(1024 * 1024)
-    with path.open("wb", buffering=0) as file:
-        while size > 0:
-            size -= file.write(piece[:size])
-        if synced:
-            os.fsync(file.fileno())
-
-
 def sync_directory(directory: Path) -> None:
     """Have the names in a directory survive the host."""
     number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
