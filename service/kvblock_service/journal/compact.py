@@ -31,10 +31,6 @@ LOWEST_PRIORITY = 19
 STDERR_MAX = 500
 """Characters of stderr in an answer, which then is written to the pipe in one piece."""
 
-LOWEST_PRIORITY = 19
-STDERR_MAX = 500
-"""Characters of stderr in an answer, which then is written to the pipe in one piece."""
-
 
 def compact(
     directory: Path, server_epoch: int, position: int, request_ids_max: int, *, synced: bool
