@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to find")
     parser.add_argument("--engines", type=int, default=DEFAULT["engines"])
+    parser.add_argument("--durability", choices=("process", "host"), default="process")
     parser.add_argument("--keep", type=Path, help="a directory for the files of the run")
     given = parser.parse_args()
     directory = given.keep or Path(tempfile.mkdtemp(prefix="kvblock-torture-"))
@@ -38,9 +39,10 @@ def main() -> int:
         ttl=DEFAULT["ttl"],
         quarantine=DEFAULT["quarantine"],
         late=DEFAULT["late"],
-        late_share=0.1,
+        late_share=0.04,
         pace=DEFAULT["pace"],
         plant=given.plant or "none",
+        durability=given.durability,
         directory=str(directory),
     )
     if given.plant:
@@ -48,6 +50,7 @@ def main() -> int:
     report = torture(setting)
     show(report)
     again = f"--seed {given.seed} --minutes {given.minutes:g}"
+    again += f" --durability {given.durability}"
     again += f" --plant {given.plant}" if given.plant else ""
     if report.violations:
         print(f"{len(report.violations)} violations with seed {given.seed}; files: {directory}")

@@ -34,6 +34,7 @@ class Serving:
         self._arguments = [
             *("--pool", pool, "--listen", setting.server, "--log-format", "json"),
             *("--state-dir", str(state_dir), "--snapshot-records", "1000"),
+            *("--durability", setting.durability),
         ]
 
     def start(self) -> None:

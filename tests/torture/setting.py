@@ -27,6 +27,7 @@ class Setting(NamedTuple):
     late_share: float
     pace: float
     plant: str
+    durability: str
     directory: str
 
     def as_json(self) -> str:
