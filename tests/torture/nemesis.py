@@ -10,7 +10,7 @@ import heapq
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ import kvblock
 from kvblock.errors import KVBlockError
 
 PER_MINUTE = {
-    "kill server": 25.0,
     "kill engine": 25.0,
     "stop engine": 8.0,
     "pause engine": 6.0,
@@ -40,6 +39,11 @@ PER_MINUTE = {
     "reclaim": 6.0,
 }
 START_TRIES = 10
+BURST = 5
+"""Server kills in a row, so that a start meets what several crashes have left."""
+BURST_GAP = (0.4, 1.4)
+QUIET_GAP = (5.5, 7.5)
+"""Seconds until the next row: more than a TTL and a quarantine, which each start begins anew."""
 
 
 class Misfortune(NamedTuple):
@@ -60,7 +64,16 @@ def schedule(seed: int, seconds: float) -> list[Misfortune]:
         while at < seconds:
             plan.append(Misfortune(at, kind, random.random(), random.random()))
             at += random.uniform(0.5, 1.5) * 60.0 / rate
-    return sorted(plan)
+    return sorted([*plan, *_server_kills(seed, seconds)])
+
+
+def _server_kills(seed: int, seconds: float) -> Iterator[Misfortune]:
+    random = Random(f"{seed}/kill server")
+    at, count = random.uniform(1.0, 3.0), 0
+    while at < seconds:
+        yield Misfortune(at, "kill server", random.random(), random.random())
+        count += 1
+        at += random.uniform(*(BURST_GAP if count % BURST else QUIET_GAP))
 
 
 class Nemesis:
