@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.torture.setting import Setting
 from tests.torture.torture import PLANTS, Report, torture
 
-DEFAULT = {"engines": 8, "blocks": 512, "ttl": 2.0, "late": 0.3, "quarantine": 2.8, "pace": 0.01}
+DEFAULT = {"engines": 8, "blocks": 1024, "ttl": 5.0, "late": 0.3, "quarantine": 5.8, "pace": 0.01}
 
 
 def main() -> int:

@@ -39,10 +39,13 @@ PER_MINUTE = {
     "reclaim": 6.0,
 }
 START_TRIES = 10
-BURST = 5
-"""Server kills in a row, so that a start meets what several crashes have left."""
-BURST_GAP = (0.4, 1.4)
-QUIET_GAP = (5.5, 7.5)
+BURST = 9
+"""Server kills in a row."""
+SHORT_GAP = (0.3, 1.0)
+LONG_GAP = (2.4, 3.6)
+"""Seconds between them: a start that meets what several crashes have left, and one that clients come
+back to, which takes them about a second."""
+QUIET_GAP = (7.0, 8.5)
 """Seconds until the next row: more than a TTL and a quarantine, which each start begins anew."""
 
 
@@ -73,7 +76,8 @@ def _server_kills(seed: int, seconds: float) -> Iterator[Misfortune]:
     while at < seconds:
         yield Misfortune(at, "kill server", random.random(), random.random())
         count += 1
-        at += random.uniform(*(BURST_GAP if count % BURST else QUIET_GAP))
+        gap = SHORT_GAP if random.random() < 0.35 else LONG_GAP
+        at += random.uniform(*(gap if count % BURST else QUIET_GAP))
 
 
 class Nemesis:
