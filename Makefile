@@ -7,6 +7,10 @@ PYTHON ?= python3
 TESTS ?=
 # Arguments for the benchmark.
 BENCH ?=
+# The torture: what it draws everything from, how long it takes, and further arguments.
+SEED ?= 1
+MINUTES ?= 10
+TORTURE ?=
 # Set to --upgrade to move every pinned version to its newest.
 UPGRADE ?=
 
@@ -16,7 +20,7 @@ PACKAGES := service clients/python tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint gen bench constraints clean
+.PHONY: help setup run test torture simulate lint gen bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +36,13 @@ run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then 
 
 test: $(READY) ## Run all tests
 	@$(BIN)/python -m pytest $(TESTS)
+
+torture: $(READY) ## Kill, stop, cut and fill for MINUTES=10 by SEED=1; TORTURE='--plant ...' adds a bug
+	@scripts/install_faketime.sh
+	@$(BIN)/python -m tests.torture --seed $(SEED) --minutes $(MINUTES) $(TORTURE)
+
+simulate: $(READY) ## Simulate 100,000 schedules of crashes by SEED=1
+	@$(BIN)/python -m tests.torture.simulate --schedules 100000 --seed $(SEED)
 
 lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.torture.setting import Setting
 from tests.torture.torture import PLANTS, Report, torture
 
-DEFAULT = {"engines": 8, "blocks": 1024, "ttl": 5.0, "late": 0.3, "quarantine": 5.8, "pace": 0.01}
+ENGINES = 8
 
 
 def main() -> int:
@@ -25,28 +25,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--plant", choices=sorted(PLANTS), help="a bug to find")
-    parser.add_argument("--engines", type=int, default=DEFAULT["engines"])
+    parser.add_argument("--engines", type=int, default=ENGINES)
     parser.add_argument("--durability", choices=("process", "host"), default="process")
     parser.add_argument("--keep", type=Path, help="a directory for the files of the run")
     given = parser.parse_args()
     directory = given.keep or Path(tempfile.mkdtemp(prefix="kvblock-torture-"))
     directory.mkdir(parents=True, exist_ok=True)
-    setting = Setting(
-        seed=given.seed,
-        seconds=60.0 * given.minutes,
-        engines=given.engines,
-        blocks=int(DEFAULT["blocks"]),
-        ttl=DEFAULT["ttl"],
-        quarantine=DEFAULT["quarantine"],
-        late=DEFAULT["late"],
-        late_share=0.04,
-        pace=DEFAULT["pace"],
-        plant=given.plant or "none",
+    setting = setting_of(
+        given.seed,
+        60.0 * given.minutes,
+        directory,
+        plant=given.plant,
         durability=given.durability,
-        directory=str(directory),
+        engines=given.engines,
     )
-    if given.plant:
-        setting = setting._replace(**PLANTS[given.plant])
     report = torture(setting)
     show(report)
     again = f"--seed {given.seed} --minutes {given.minutes:g}"
@@ -60,6 +52,33 @@ def main() -> int:
         if not given.keep:
             shutil.rmtree(directory, ignore_errors=True)
     return int(bool(report.violations))
+
+
+def setting_of(
+    seed: int,
+    seconds: float,
+    directory: Path,
+    *,
+    plant: str | None,
+    durability: str,
+    engines: int = ENGINES,
+) -> Setting:
+    """The usual sizes and times, or those that a plant needs."""
+    setting = Setting(
+        seed=seed,
+        seconds=seconds,
+        engines=engines,
+        blocks=1024,
+        ttl=5.0,
+        quarantine=5.8,
+        late=0.3,
+        late_share=0.04,
+        pace=0.01,
+        plant=plant or "none",
+        durability=durability,
+        directory=str(directory),
+    )
+    return setting._replace(**PLANTS[plant]) if plant else setting
 
 
 def show(report: Report, shown_max: int = 20) -> None:

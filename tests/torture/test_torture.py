@@ -1,0 +1,27 @@
+"""The torture in short, and the proof that it finds what it is there to find."""
+
+from pathlib import Path
+
+import pytest
+from tests.torture.__main__ import setting_of
+from tests.torture.torture import Report, torture
+
+SECONDS = 20.0
+
+
+def tortured(seed: int, directory: Path, plant: str | None = None) -> Report:
+    setting = setting_of(seed, SECONDS, directory, plant=plant, durability="process")
+    return torture(setting)
+
+
+def test_nothing_is_lost_double_or_overwritten(tmp_path: Path) -> None:
+    report = tortured(1, tmp_path)
+    assert report.violations == [], "python -m tests.torture --seed 1 --minutes 0.34"
+    for count in ("server kills", "engine kills", "stops past the TTL", "connections cut"):
+        assert report.counts[count] >= 1, report.counts
+    assert report.counts["acknowledged grants"] > 100, report.counts
+
+
+@pytest.mark.parametrize("plant", ["early-answer"])
+def test_a_planted_bug_is_found(plant: str, tmp_path: Path) -> None:
+    assert tortured(1, tmp_path, plant).violations != []
