@@ -28,13 +28,16 @@ def frame(kind: int, flags: int, stream: int, payload: bytes, length: int | None
 
 def conversation(random: Random) -> bytes:
     """What one client sends: a beginning, mostly right, then some frames."""
-    out = bytearray(PREFACE if random.random() < 0.9 else random.randbytes(24))
-    if random.random() < 0.9:
+    if random.random() < 0.5:
+        # A wrong frame ends a connection: what is open when it comes has to be opened rightly.
+        out = bytearray(nearly_right_call(random))
+    else:
+        out = bytearray(PREFACE if random.random() < 0.9 else random.randbytes(24))
         out += frame(SETTINGS, 0, 0, b"")
     encoder = hpack.Encoder()
     for _ in range(random.randint(1, 12)):
         out += any_frame(random, encoder)
-    if random.random() < 0.3:
+    if random.random() < 0.2:
         for _ in range(random.randint(1, 4)):
             out[random.randrange(len(out))] = random.randrange(256)
     return bytes(out)
