@@ -106,6 +106,10 @@ class Committer:
                 self._begin_round()
             else:
                 self._write_round()
+        elif self._round is not None:
+            # Who waits had added nothing, and all that was added before is written now.
+            turn, self._round = self._round, None
+            self._succeeded(turn)
 
     def _succeeded(self, turn: "asyncio.Future[None] | None") -> None:
         if self.failure is not None:

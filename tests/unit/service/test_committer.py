@@ -160,3 +160,22 @@ def test_repeated_requests_and_renewals_are_not_written() -> None:
         assert len(shelf.records) == 1
 
     run(scenario())
+
+
+def test_who_added_nothing_waits_for_the_write_under_way_only() -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=True)
+        committer = Committer(shelf)
+        shelf.open.clear()
+        committer.add(b"first")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(committer.settled())
+        await asyncio.sleep(0)
+        shelf.open.set()
+        await waiting
+        committer.add(b"second")
+        await committer.settled()
+        assert shelf.records == [b"first", b"second"]
+
+    run(scenario())
