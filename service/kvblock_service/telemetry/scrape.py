@@ -7,7 +7,9 @@ Rules:
 """
 
 import errno
+import logging
 import socket
+import sys
 from socketserver import ThreadingMixIn
 from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -18,10 +20,17 @@ from kvblock_service.rpc.listeners import ListenError
 
 _POLL_SECONDS = 0.1
 
+_log = logging.getLogger(__name__)
+
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     allow_reuse_port = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A scraper that goes away is no news; what else goes wrong belongs into the log."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            _log.exception("a scrape failed", extra={"peer": str(client_address)})
 
 
 class _Server6(_Server):
