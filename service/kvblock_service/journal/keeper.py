@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ class Keeper:
         """Segments of an earlier process, in order, each with the position of its last record."""
         self._closed = closed
         self.sealed_position = closed[-1][1] if closed else 0
+        for path, _ in closed:
+            self._ask(partial(_shrink, path))
 
     def drop(self, up_to: int) -> None:
         """Remove what a snapshot at `up_to` stands for."""
@@ -222,3 +225,13 @@ class Keeper:
                     self.trouble.append(str(error))
             finally:
                 self._requests.task_done()
+
+
+def _shrink(path: Path) -> None:
+    """Bring the WAL of a process that died into its database: it has its full space otherwise.
+
+    A server that dies often would fill the disk, and each start would read all of that.
+    """
+    if Path(f"{path}-wal").exists():
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

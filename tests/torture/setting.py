@@ -1,0 +1,70 @@
+"""What all processes of one torture have to agree on.
+
+Rules:
+- It crosses to other processes as JSON, and never changes.
+- `quarantine` is more than `ttl` + `late`: an engine whose lease was taken over learns of it up to
+  a TTL later, and what it wrote until then may land `late` seconds after that.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+POOL = "main"
+
+
+class Setting(NamedTuple):
+    """One torture: its seed, its times in seconds, its sizes, and where its files are."""
+
+    seed: int
+    seconds: float
+    engines: int
+    blocks: int
+    ttl: float
+    quarantine: float
+    late: float
+    late_share: float
+    pace: float
+    plant: str
+    durability: str
+    directory: str
+
+    def as_json(self) -> str:
+        """For a command line."""
+        return json.dumps(self._asdict())
+
+    @classmethod
+    def from_json(cls, text: str) -> "Setting":
+        """From a command line."""
+        return cls(**json.loads(text))
+
+    @property
+    def path(self) -> Path:
+        """Where all files are."""
+        return Path(self.directory)
+
+    @property
+    def arena(self) -> Path:
+        """The memory that stands for the device's."""
+        return self.path / "arena"
+
+    @property
+    def device(self) -> str:
+        """The socket of the process that carries out writes."""
+        return str(self.path / "device.sock")
+
+    @property
+    def server(self) -> str:
+        """The server's own Unix socket, past the proxy."""
+        return f"unix:{self.path / 'server.sock'}"
+
+    @property
+    def proxy(self) -> str:
+        """The Unix socket that engines are told."""
+        return f"unix:{self.path / 'proxy.sock'}"
+
+
+def now_ns() -> int:
+    """The clock that all processes of the host share, and that never jumps."""
+    return time.monotonic_ns()

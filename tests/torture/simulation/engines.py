@@ -1,0 +1,252 @@
+"""The simulated engines: what they do at random, and what they have to be right about.
+
+Rules:
+- An engine is in one call at a time, sends it again until it is answered, and keeps its id.
+- An engine touches its blocks while its lease is valid by its own clock: for a TTL from the moment
+  at which the last answered call was first sent.
+- Before it frees a sequence its writes have landed, and it looks at each stamp.
+- What it was answered has to fit to what it was answered before.
+"""
+
+from random import Random
+
+from tests.torture.simulation.model import LATE_MS, TTL_MS, Mark, Message, Violation, Write
+
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Attached,
+    Command,
+    Detach,
+    EngineHeld,
+    Fenced,
+    Free,
+    Freed,
+    Granted,
+    Outcome,
+    Refused,
+    Renew,
+    Renewed,
+    Step,
+    Stepped,
+    StepPolicy,
+)
+
+SEQUENCES = 5
+POLICIES = tuple(StepPolicy)
+
+
+class Engine:
+    """One engine's life after life under one name.
+
+    `tables` and `epoch` are what it was answered; `valid` needs the time. `ousted`: epochs of
+    leases that somebody else asked the server to end.
+    """
+
+    def __init__(self, index: int, random: Random, quarantine_ms: int) -> None:
+        self.index = index
+        self.name = f"e{index}"
+        self.random = random
+        self.quarantine_ms = quarantine_ms
+        self.life = 0
+        self.serial = 0
+        self.counter = 0
+        self.ousted: set[int] = set()
+        self.begin()
+
+    def begin(self) -> None:
+        """A new process that knows nothing."""
+        self.life += 1
+        self.in_session = self.random.random() < 0.5
+        self.calling: Message | None = None
+        self.sent_ms = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """The lease is over."""
+        self.epoch = 0
+        self.confirmed_ms = 0
+        self.step_id = 0
+        self.tables: dict[int, list[int]] = {}
+        self.written: dict[int, Mark] = {}
+        self.landing: dict[int, int] = {}
+
+    @property
+    def is_ousted(self) -> bool:
+        """Whether its lease may be gone on the server's side."""
+        return self.epoch in self.ousted
+
+    def valid(self, now_ms: int) -> bool:
+        """Whether it may touch its blocks."""
+        return self.epoch != 0 and now_ms < self.confirmed_ms + TTL_MS
+
+    def act(self, now_ms: int) -> Message | None:
+        """The next thing to send: a call again, or a new one."""
+        if self.epoch and not self.valid(now_ms):
+            self.forget()
+            self.calling = None
+        if self.calling is not None:
+            return self.calling
+        self.serial += 1
+        command = self._attach() if not self.epoch else self._work(now_ms)
+        if command is None:
+            return None
+        self.sent_ms = now_ms
+        self.calling = Message(self.index, self.life, self.serial, command)
+        return self.calling
+
+    def write(self, now_ms: int) -> Write | None:
+        """Begin a write to one of its blocks."""
+        if not self.tables or not self.valid(now_ms):
+            return None
+        blocks = self.random.choice(list(self.tables.values()))
+        block = self.random.choice(blocks)
+        if block in self.landing or self._is_leaving(block):
+            return None
+        self.counter += 1
+        lands_ms = now_ms + self.random.randint(0, LATE_MS)
+        self.landing[block] = lands_ms
+        return Write(lands_ms, block, Mark(self.index, self.life, self.counter))
+
+    def landed(self, write: Write) -> None:
+        """A write has reached its block."""
+        if self.landing.pop(write.block, None) is not None:
+            self.written[write.block] = write.mark
+
+    def take(self, answer_to: Message, outcome: Outcome, now_ms: int) -> list[int]:
+        """An answer came; the blocks that it granted."""
+        if answer_to != self.calling:
+            return []
+        if self.epoch and not self.valid(now_ms):
+            return []
+        self.calling = None
+        command = answer_to.command
+        granted: list[int] = []
+        if isinstance(command, Attach):
+            self._attached(outcome)
+        elif isinstance(outcome, Fenced):
+            if not self.is_ousted:
+                raise Violation(f"{self.name} has epoch {self.epoch}, and is told {outcome}")
+            self.forget()
+        elif isinstance(command, Allocate):
+            granted = self._granted(command, outcome)
+        elif isinstance(command, Step):
+            granted = self._stepped(command, outcome)
+        elif isinstance(command, Free):
+            self._freed(self.tables.pop(command.sequence_id, []), outcome)
+        elif isinstance(command, Detach):
+            self._freed([b for blocks in self.tables.values() for b in blocks], outcome)
+            self.forget()
+        elif not isinstance(outcome, Renewed):
+            raise self._unfit(command, outcome)
+        if self.epoch:
+            self.confirmed_ms = self.sent_ms
+        return granted
+
+    def _attach(self) -> Command:
+        takeover = self.random.random() < 0.5
+        return Attach(self.name, 0, self._id(), takeover, TTL_MS, self.quarantine_ms)
+
+    def _work(self, now_ms: int) -> Command | None:
+        roll = self.random.random()
+        if roll < 0.12:
+            return Renew(self.name, self.epoch)
+        if roll < 0.17:
+            return None if self.landing else Detach(self.name, self.epoch, self._id())
+        sequence_id = self.random.randrange(SEQUENCES)
+        if self.in_session or roll < 0.4:
+            return self._step()
+        if roll < 0.75:
+            count = self.random.randint(1, 3)
+            return Allocate(self.name, self.epoch, self._id(), sequence_id, count)
+        if self._still_landing(sequence_id):
+            return None
+        return Free(self.name, self.epoch, self._id(), sequence_id)
+
+    def _step(self) -> Command | None:
+        ids = range(SEQUENCES)
+        free = self.random.sample(ids, self.random.randint(0, 2))
+        if any(self._still_landing(one) for one in free):
+            return None
+        allocate = self.random.sample(ids, self.random.randint(0, 2))
+        counts = [self.random.randint(1, 3) for _ in allocate] if self.random.random() < 0.5 else []
+        policy = POLICIES[self.random.random() < 0.5]
+        if self.in_session:
+            step_id = self.step_id + 1
+            return Step(self.name, self.epoch, "", step_id, free, allocate, counts, policy)
+        return Step(self.name, self.epoch, self._id(), 0, free, allocate, counts, policy)
+
+    def _id(self) -> str:
+        return f"{self.index}-{self.life}-{self.serial}"
+
+    def _still_landing(self, sequence_id: int) -> bool:
+        return any(block in self.landing for block in self.tables.get(sequence_id, ()))
+
+    def leaving(self) -> tuple[int, ...]:
+        """The sequences that the call on its way frees."""
+        command = self.calling.command if self.calling else None
+        if isinstance(command, Detach):
+            return tuple(self.tables)
+        if isinstance(command, Free):
+            return (command.sequence_id,)
+        return tuple(command.free_ids) if isinstance(command, Step) else ()
+
+    def growing(self) -> tuple[int, ...]:
+        """The sequences that the call on its way lets grow."""
+        command = self.calling.command if self.calling else None
+        if isinstance(command, Allocate):
+            return (command.sequence_id,)
+        return tuple(command.allocate_ids) if isinstance(command, Step) else ()
+
+    def _is_leaving(self, block: int) -> bool:
+        return any(block in self.tables.get(one, ()) for one in self.leaving())
+
+    def _attached(self, outcome: Outcome) -> None:
+        if isinstance(outcome, EngineHeld):
+            return
+        if not isinstance(outcome, Attached):
+            raise Violation(f"{self.name} attaches and is answered {outcome}")
+        self.forget()
+        self.epoch = outcome.epoch
+
+    def _granted(self, command: Allocate, outcome: Outcome) -> list[int]:
+        if isinstance(outcome, Refused):
+            return []
+        if not isinstance(outcome, Granted):
+            raise self._unfit(command, outcome)
+        table = self.tables.setdefault(command.sequence_id, [])
+        table += outcome.blocks
+        if len(outcome.blocks) != command.num_blocks or outcome.table_length != len(table):
+            raise self._unfit(command, outcome)
+        return outcome.blocks
+
+    def _stepped(self, command: Step, outcome: Outcome) -> list[int]:
+        if not isinstance(outcome, Stepped):
+            raise self._unfit(command, outcome)
+        self.step_id = command.step_id
+        freed = [len(self.tables.pop(one, ())) for one in command.free_ids]
+        if freed != outcome.freed_counts:
+            raise self._unfit(command, outcome)
+        self._forget_written()
+        at = 0
+        for index, sequence_id in enumerate(command.allocate_ids[: outcome.granted]):
+            count = command.num_blocks[index] if command.num_blocks else 1
+            table = self.tables.setdefault(sequence_id, [])
+            table += outcome.blocks[at : at + count]
+            at += count
+        if at != len(outcome.blocks):
+            raise self._unfit(command, outcome)
+        return outcome.blocks
+
+    def _freed(self, blocks: list[int], outcome: Outcome) -> None:
+        if not isinstance(outcome, Freed) or outcome.num_blocks != len(blocks):
+            raise Violation(f"{self.name} frees {blocks} and is answered {outcome}")
+        self._forget_written()
+
+    def _forget_written(self) -> None:
+        if self.written:
+            mine = {block for blocks in self.tables.values() for block in blocks}
+            self.written = {block: mark for block, mark in self.written.items() if block in mine}
+
+    def _unfit(self, command: Command, outcome: Outcome) -> Violation:
+        return Violation(f"{self.name} has {self.tables} and sends {command}: answered {outcome}")

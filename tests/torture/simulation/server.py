@@ -1,0 +1,164 @@
+"""The simulated server: the real core, codec, snapshots and recovery over a journal in memory.
+
+Rules:
+- Nothing is answered before its record is in the journal, unless that bug is planted.
+- A crash takes the pool and everything that was not written; the journal stays as it is.
+- What a crash in the middle of a write leaves is a part of its records, the last one torn.
+"""
+
+from contextlib import suppress
+from enum import Enum
+from random import Random
+from typing import NamedTuple
+
+from tests.torture.simulation.model import QUARANTINE_MS, Answer, Message, Violation
+from tests.torture.simulation.plants import Plant
+
+from kvblock_service.core import leases
+from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import Command, Expire, Outcome, Stamp
+from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.journal import codec, snapshot
+from kvblock_service.journal.interface import JournalDamaged
+from kvblock_service.journal.memory import Crash, MemoryJournal
+from kvblock_service.journal.records import Applied, PoolCreated, is_kept
+from kvblock_service.journal.recovery import recover
+
+GEOMETRY = Geometry("p", 12, 16, 0)
+BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
+CREATED = codec.encode(PoolCreated(GEOMETRY, 1, configured=True))
+
+
+class CrashPoint(Enum):
+    """Where the process dies."""
+
+    BEFORE_WRITE = "before the write"
+    IN_WRITE = "in the write"
+    AFTER_WRITE = "after the write, before the answers"
+    AFTER_ANSWERS = "after the answers"
+    IN_COMPACTION = "between snapshot and truncation"
+
+
+class Running(NamedTuple):
+    """A process that serves."""
+
+    pool: Pool
+    pending: list[bytes]
+    waiting: list[Answer]
+
+
+class Server:
+    """A journal, and the process over it while there is one."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.plant = plant
+        self.quarantine_ms = 0 if plant.no_quarantine else QUARANTINE_MS
+        self.journal = MemoryJournal()
+        self.journal.write([CREATED])
+        self.running: Running | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """The live pool."""
+        assert self.running is not None
+        return self.running.pool
+
+    def start(self, now_ms: int) -> None:
+        """Recover, and give every lease its full time."""
+        self.journal = self.journal.restarted()
+        pool = self.recovered()
+        leases.begin_anew(pool, now_ms)
+        self.running = Running(pool, [], [])
+        wrong = audit(pool).violations
+        if wrong:
+            raise Violation(f"after a restart: {wrong[0]}")
+
+    def carry_out(self, command: Command, now_ms: int, message: Message | None) -> Outcome:
+        """Apply one command; its answer waits for `write`."""
+        pool, pending, waiting = self.running or self._not_running()
+        stamp = Stamp(now_ms, now_ms, "")
+        outcome = pool.apply(command, stamp)
+        if is_kept(command, outcome, pool.repeated):
+            pending.append(codec.encode(Applied(GEOMETRY.name, stamp, command)))
+        if message is not None:
+            waiting.append(Answer(message, outcome))
+        return outcome
+
+    def write(self) -> list[Answer]:
+        """Write what is pending; the answers that may go out now."""
+        _, pending, _ = self.running or self._not_running()
+        if pending:
+            self.journal.write(pending)
+            pending.clear()
+        return self.early_answers()
+
+    def early_answers(self) -> list[Answer]:
+        """The answers that wait, whether their records are written or not."""
+        _, _, waiting = self.running or self._not_running()
+        answers = list(waiting)
+        waiting.clear()
+        return answers
+
+    def crash(self, point: CrashPoint, random: Random) -> list[Answer]:
+        """Die; the answers that went out before."""
+        _, pending, _ = self.running or self._not_running()
+        answers: list[Answer] = []
+        if point is CrashPoint.IN_WRITE and pending:
+            count = random.randint(1, len(pending))
+            self.journal.crash_after = 0
+            self.journal.tear = random.randint(0, len(pending[count - 1]))
+            with suppress(Crash):
+                self.journal.write(pending[:count])
+        elif point is CrashPoint.AFTER_WRITE:
+            self.write()
+        elif point is CrashPoint.AFTER_ANSWERS:
+            answers = self.write()
+        elif point is CrashPoint.IN_COMPACTION:
+            self.write()
+            self.put_snapshot(random)
+        self.running = None
+        return answers
+
+    def put_snapshot(self, random: Random) -> int:
+        """Compact as the real one does: from what is in the journal, up to some position."""
+        first = self.journal.snapshot_position
+        position = random.randint(first, self.journal.position)
+        if position > first:
+            state = recover(self.journal, BOUNDS, up_to=position).state
+            self.journal.put_snapshot(position, snapshot.encode(state))
+        return position
+
+    def due(self, now_ms: int) -> list[Command]:
+        """What time has brought about."""
+        return [
+            command._replace(quarantine_ms=self.quarantine_ms)
+            if isinstance(command, Expire)
+            else command
+            for command in leases.due(self.pool, now_ms, self.quarantine_ms)
+        ]
+
+    def recovered(self) -> Pool:
+        """The pool that the journal gives."""
+        try:
+            found = recover(self.journal, BOUNDS)
+        except JournalDamaged as error:
+            raise Violation(f"the journal cannot be read: {error}") from error
+        pool = found.state.pools[0].pool
+        if self.plant.forgetful_snapshot and found.snapshot_position:
+            pool.memory.results.clear()
+        return pool
+
+    def compare(self, now_ms: int) -> None:
+        """What the journal gives is what lives, but for deadlines, which a restart sets anew."""
+        self.write()
+        images = []
+        for pool in (self.recovered(), self.pool):
+            leases.begin_anew(pool, now_ms)
+            state = snapshot.State(1, pool.last_epoch, [snapshot.PoolEntry(pool, configured=True)])
+            images.append(snapshot.encode(state))
+        if images[0] != images[1] and not self.plant.forgetful_snapshot:
+            raise Violation("the journal gives another pool than the one that lives")
+
+    @staticmethod
+    def _not_running() -> Running:
+        raise AssertionError("no process is running")
