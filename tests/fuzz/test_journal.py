@@ -102,11 +102,13 @@ def test_damaged_files(closed: bool, tmp_path: Path, seed: int) -> None:
         try:
             opened = open_journal(copy, [GEOMETRY], BOUNDS)
         except REFUSED as error:
-            assert str(error), where
+            told = str(error)
         else:
+            told = "opened"
             (entry,) = opened.pools
             assert audit(entry.pool).violations == [], where
             assert entry.pool.held in held, where
             opened.journal.close()
             opened.state_dir.release()
+        assert told, where
         shutil.rmtree(copy)
