@@ -7,6 +7,9 @@ PYTHON ?= python3
 TESTS ?=
 # Arguments for the benchmark.
 BENCH ?=
+# The seed and the length of the torture.
+SEED ?= 1
+MINUTES ?= 10
 # Set to --upgrade to move every pinned version to its newest.
 UPGRADE ?=
 
@@ -16,7 +19,7 @@ PACKAGES := service clients/python tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test lint gen bench constraints clean
+.PHONY: help setup run test lint gen bench torture constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +51,9 @@ bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh
 	@mkdir -p build
 	@$(BIN)/kvblock bench --json build/bench.json $(BENCH)
+
+torture: $(READY) ## Kill, stop and cut everything for MINUTES, by SEED, and look for lost or doubled blocks
+	@$(BIN)/python -m tests.torture --seed $(SEED) --minutes $(MINUTES)
 
 constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upgrade: the newest)
 	@scripts/pin_versions.sh $(UPGRADE)
