@@ -211,6 +211,12 @@ class Host:
         if session is not None and session.epoch == epoch:
             session.end_with(StaleEpoch(pool, engine, epoch, 0))
 
+    def fence(self, pool: str, engine: str, current: int) -> None:
+        """A lease has begun under `current`: end the stream of an earlier one, if there is one."""
+        session = self.sessions.get((pool, engine))
+        if session is not None and session.epoch != current:
+            session.end_with(StaleEpoch(pool, engine, session.epoch, current))
+
     def refuse_when_draining(self) -> None:
         """Raises Draining once the server is shutting down."""
         if self.draining:

@@ -192,8 +192,9 @@ class PoolHost:
             CallError: as `apply`, or the wait queue is full.
 
         """
-        at_once = self._pool.knows(command) or (not self._waiting and self._fits(command))
-        if not max_wait or at_once or command.num_blocks > self.geometry.total_blocks:
+        exceeds = command.num_blocks > self.geometry.total_blocks
+        at_once = self._answered(command) or (not self._waiting and self._fits(command))
+        if not max_wait or at_once or exceeds or not self.writable:
             return self.apply(command, trace_id)
         if len(self._waiting) >= self._wait_queue_max:
             raise StateLimit("wait_queue_max", self._wait_queue_max, pool=self.geometry.name)
@@ -201,7 +202,9 @@ class PoolHost:
         turn = asyncio.Event()
         self._waiting.append(turn)
         try:
-            while await self._woken(turn, deadline) and not self._fits(command):
+            while await self._woken(turn, deadline):
+                if self._fits(command) or self._answered(command):
+                    break
                 turn.clear()
             return self.apply(command, trace_id)
         finally:
@@ -324,6 +327,10 @@ class PoolHost:
             started = time.perf_counter_ns()
             self._lock.acquire()
             self.lock_wait_ns = time.perf_counter_ns() - started
+
+    def _answered(self, command: Allocate) -> bool:
+        """Whether the answer depends on no block: it was given before, or the epoch is stale."""
+        return self._pool.knows(command) or self.epoch(command.engine) != command.epoch
 
     def _fits(self, command: Allocate) -> bool:
         return command.num_blocks <= len(self._pool.free_list)

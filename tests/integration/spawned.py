@@ -52,8 +52,9 @@ class Spawned:
 
 @contextmanager
 def spawned(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Spawned]:
-    """Start a server; it is killed at the end if it still runs."""
+    """Start a server that keeps no journal; it is killed at the end if it still runs."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("KVBLOCK_")}
+    env["KVBLOCK_EPHEMERAL"] = "true"
     command = [sys.executable, "-m", "kvblock", "serve", "--pool", POOL, *arguments]
     with (
         TemporaryFile("w+") as stderr,

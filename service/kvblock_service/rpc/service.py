@@ -153,9 +153,11 @@ class KVBlockService:
     async def attach_engine(self, request: pb.AttachEngineRequest) -> pb.AttachEngineResponse:
         """Begin or resume a lease."""
         pool = self.pool(request.pool)
-        attached = self.attach(pool, validate.engine_name(request.engine), request)
-        await pool.settled()
+        engine = validate.engine_name(request.engine)
+        attached = self.attach(pool, engine, request)
         geometry = pool.geometry
+        self.host.fence(geometry.name, engine, attached.epoch)
+        await pool.settled()
         return pb.AttachEngineResponse(
             lease=convert.lease(attached),
             held_blocks=attached.held_blocks,

@@ -115,7 +115,7 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     defaults = {
         name: str(value).lower() if isinstance(value, bool) else str(value or "")
         for name, value in shown["config"].items()
-    } | {"pools": "", "listen": "", "state_dir": ""}
+    } | {"pools": "", "listen": "", "state_dir": "", "ephemeral": "false"}
     assert {row[0].strip("`"): row[1].strip("`") for row in table.rows[1:]} == defaults
 
 

@@ -28,27 +28,32 @@ _ENGINE = "bench"
 
 def _pool(blocks: int) -> Any:
     core = import_module("kvblock_service.core.pool")
-    return core.Pool(core.Geometry("bench", blocks, 16, 0), core.Bounds(1024, 1 << 31))
+    return core.Pool(core.Geometry("bench", blocks, 16, 0), core.Bounds(1024, 1 << 31, 0))
 
 
 def _command(free: list[int], allocate: list[int], counts: list[int]) -> Any:
     commands = import_module("kvblock_service.core.commands")
     policy = commands.StepPolicy.ALL_OR_NOTHING
-    return commands.Step(_ENGINE, free, allocate, counts, policy)
+    return commands.Step(_ENGINE, 0, "", 0, free, allocate, counts, policy)
+
+
+def _stamp() -> Any:
+    """A moment; any will do, since the engine has no lease."""
+    return import_module("kvblock_service.core.commands").Stamp(0, 0, "")
 
 
 def speed(seconds: float) -> dict[str, dict[str, float]]:
     """Microseconds for a step, by its size."""
     found = {}
     for size in SIZES:
-        apply = _pool(1 << 16).apply
+        apply, stamp = _pool(1 << 16).apply, _stamp()
         steps = Steps(size)
         took: list[int] = []
         until = time.monotonic() + seconds / len(SIZES)
         while time.monotonic() < until or len(took) < 10:
             for command in [_command(*step, []) for step in steps.take(25)]:
                 started = time.perf_counter_ns()
-                apply(command)
+                apply(command, stamp)
                 took.append(time.perf_counter_ns() - started)
         took.sort()
         found[str(size)] = {
@@ -62,6 +67,7 @@ def speed(seconds: float) -> dict[str, dict[str, float]]:
 def memory(blocks: int) -> dict[str, float]:
     """Resident bytes per used block: in tables, freed again, and in tables once more."""
     pool = _pool((1 << 31) - 1)
+    stamp = _stamp()
     tables = blocks // _TABLE
     before = _resident()
     found = {}
@@ -69,9 +75,9 @@ def memory(blocks: int) -> dict[str, float]:
         for first in range(0, tables, _TABLES_PER_STEP):
             ids = list(range(first, min(first + _TABLES_PER_STEP, tables)))
             if moment == "freed":
-                pool.apply(_command(ids, [], []))
+                pool.apply(_command(ids, [], []), stamp)
             else:
-                pool.apply(_command([], ids, [_TABLE] * len(ids)))
+                pool.apply(_command([], ids, [_TABLE] * len(ids)), stamp)
         gc.collect()
         found[moment] = round((_resident() - before) / (tables * _TABLE), 2)
     return found

@@ -290,13 +290,12 @@ def serve(
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 
-    Prints one line when it is ready: "kvblock ready listen=ADDRESS ...". Logs go to stderr. Exits
-    with 0 when it was shut down in order, with 1 when it cannot listen or has no state to serve.
+    Prints "kvblock ready listen=ADDRESS ..." when it is ready; logs to stderr. Exits with 0 when it
+    was shut down in order, 1 when it cannot listen or serve its state.
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")
-    flags = {name: value for name, value in context.params.items() if name not in _NOT_SETTINGS}
-    loaded = _load(flags, config_file)
+    loaded = _load(context.params, config_file)
     if check:
         _read_files(loaded)
         _show(loaded, as_json=as_json)
@@ -306,7 +305,8 @@ def serve(
     raise typer.Exit(run(loaded.config))
 
 
-def _load(flags: dict[str, object], config_file: Path | None) -> LoadedConfig:
+def _load(parameters: dict[str, object], config_file: Path | None) -> LoadedConfig:
+    flags = {name: value for name, value in parameters.items() if name not in _NOT_SETTINGS}
     try:
         from kvblock_service.config import ConfigError, load_with_sources
 
