@@ -7,11 +7,14 @@ Rules:
 - Servers have a wall clock that `set_wall_clock` moves, where libfaketime is installed; their
   monotonic clock is the host's. Engines are left alone: libfaketime breaks their sleep.
 - What they print on stderr goes to a log.
+- They end when the process that asked for them is gone, so that a torture that is killed leaves
+  nothing behind but processes that it had stopped.
 """
 
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
@@ -84,7 +87,7 @@ def set_wall_clock(setting: Setting, seconds: float) -> None:
 
 def serve(plant: str, arguments: list[str], log: str, out: "connection.Connection") -> None:
     """A server's process: its stdout is `out`."""
-    _redirect(log)
+    _begin(log)
     os.dup2(out.fileno(), 1)
     from tests.torture.planted import plant as plant_in_server
 
@@ -97,12 +100,20 @@ def serve(plant: str, arguments: list[str], log: str, out: "connection.Connectio
 
 def live(setting: Setting, name: str, life: int, address: str, log: str) -> None:
     """An engine's process."""
-    _redirect(log)
+    _begin(log)
     from tests.torture.engine import Engine
 
     sys.exit(Engine(setting, name, life, address).run())
 
 
-def _redirect(log: str) -> None:
+def _begin(log: str) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), name="lifeline", daemon=True).start()
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
