@@ -31,7 +31,7 @@ from kvblock.errors import KVBlockError
 
 PLANTS: dict[str, dict[str, Any]] = {
     # Writes land long after their engine is gone, and nothing waits for them.
-    "no-quarantine": {"quarantine": 0.0, "late": 1.0, "late_share": 0.1},
+    "no-quarantine": {"quarantine": 0.0, "ttl": 2.0, "late": 1.0, "late_share": 0.1},
     "no-epoch-check": {},
     "early-answer": {},
 }
