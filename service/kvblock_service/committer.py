@@ -11,6 +11,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Protocol
@@ -70,8 +71,9 @@ class Committer:
 
     async def close(self) -> None:
         """Write what is left, if it can be."""
-        while self._pending and self.failure is None:
-            await self.settled()
+        with contextlib.suppress(JournalUnwritable):
+            while self._pending or self._writing is not None:
+                await self.settled()
 
     def _begin_round(self) -> None:
         loop = asyncio.get_running_loop()

@@ -202,7 +202,9 @@ class StaleEpoch(CallError):
     reason = Reason.STALE_EPOCH
 
     def __init__(self, pool: str, engine: str, epoch: int, current: int) -> None:
-        if not epoch:
+        if not epoch and not current:
+            problem = "has ended since this request_id was used; what it was granted is gone"
+        elif not epoch:
             problem = "is attached, and the call names no epoch; name the lease's in `epoch`"
         elif current:
             problem = f"has another lease now; epoch {epoch} is over, attach anew"

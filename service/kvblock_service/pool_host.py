@@ -4,6 +4,7 @@ Rules:
 - Every command goes through `apply`: the check and the take are one step under the pool's lock,
   and the moment is taken inside it.
 - What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
+  A renewal is not kept, and goes on while nothing can be written.
 - `apply` is called from the event loop's thread only; other threads may read.
 - Waiting allocations are tried in the order in which they came, each time blocks come back. A
   waiting allocation holds nothing until the moment it is granted, so a cancelled one takes nothing.
@@ -48,6 +49,7 @@ from kvblock_service.errors import (
     StateLimit,
     StepId,
 )
+from kvblock_service.journal.records import is_kept
 
 Encode: TypeAlias = Callable[[str, Stamp, Command], bytes]
 """Makes a journal record of a pool's name, a stamp and a command."""
@@ -127,7 +129,7 @@ class PoolHost:
 
         """
         log = self._log
-        if log is not None:
+        if log is not None and type(command) is not Renew:
             log.committer.refuse_when_failing()
         pool = self._pool
         self._acquire()
@@ -139,7 +141,7 @@ class PoolHost:
             self._lock.release()
         if isinstance(outcome, REJECTIONS):
             raise self._error(command, outcome)
-        if log is not None and not pool.repeated and type(command) is not Renew:
+        if log is not None and is_kept(command, outcome, pool.repeated):
             log.committer.add(log.encode(self.geometry.name, stamp, command))
         if self._waiting and pool.revision != before and len(pool.free_list):
             self._waiting[0].set()

@@ -66,6 +66,7 @@ class ModelPool:
         self.made_batches = 0
         self.epochs = 0
         self.answers: dict[tuple[str, int, str], tuple[Command, Outcome]] = {}
+        self.over: list[tuple[str, int, str]] = []
         self.now = 0
         self.allocated = self.freed = self.reclaimed = self.expired = 0
         self.refused = dict.fromkeys(RefusalReason, 0)
@@ -73,8 +74,14 @@ class ModelPool:
     def apply(self, command: Command) -> Outcome:
         if command.request_id:
             key = (command.engine, command.epoch, command.request_id)
+            if key in self.over:
+                return Fenced(self.epoch(command.engine))
             before, answer = self.answers.get(key, (None, None))
             if before is not None and answer is not None and self.stands(before, answer):
+                lease = self.leases.get(command.engine)
+                epoch = answer.epoch if isinstance(answer, Attached) else command.epoch
+                if lease is not None and lease.epoch == epoch:
+                    lease.ends = self.now + lease.ttl
                 return answer if same(before, command) else IdReused("request_id")
         outcome = self.carry_out(command)
         if command.request_id and not isinstance(outcome, REJECTIONS):
@@ -113,6 +120,7 @@ class ModelPool:
             ids = list(self.tables.get(command.engine, {}))
             count = sum(self.give_back(command.engine, one) for one in ids)
             del self.leases[command.engine]
+            self.end(command.engine)
             return Freed(count)
         if lease is not None:
             lease.ends = self.now + lease.ttl
@@ -150,7 +158,17 @@ class ModelPool:
     def engines(self) -> int:
         return len({*self.tables, *self.leases})
 
+    def end(self, engine: str) -> None:
+        """Whatever was answered to an engine without a lease is not its successor's."""
+        self.over += [
+            key
+            for key, (command, _) in self.answers.items()
+            if key[:2] == (engine, 0) and isinstance(command, Allocate | Free | Step)
+        ]
+
     def vacate(self, engine: str, quarantine_ms: int) -> int:
+        if engine in self.tables or engine in self.leases:
+            self.end(engine)
         blocks = [block for table in self.tables.pop(engine, {}).values() for block in table]
         self.leases.pop(engine, None)
         self.reclaimed += len(blocks)

@@ -82,7 +82,7 @@ def detach(pool: Pool, command: Detach, _: Stamp) -> Freed | Fenced:
     if engine is None or not engine.epoch or engine.epoch != command.epoch:
         return Fenced(engine.epoch if engine else 0)
     count = sum(pool.give_back(engine, list(engine.tables)))
-    del pool.engines[engine.name]
+    _end(pool, engine)
     pool.revision += 1
     return Freed(count)
 
@@ -93,6 +93,7 @@ def expire(pool: Pool, command: Expire, stamp: Stamp) -> Freed | Fenced:
     if engine is None or not engine.epoch or engine.epoch != command.epoch:
         return Fenced(engine.epoch if engine else 0)
     pool.expired_total += 1
+    pool.revision += 1
     return Freed(_vacate(pool, engine, command.quarantine_ms, stamp))
 
 
@@ -103,6 +104,7 @@ def reclaim(pool: Pool, command: Reclaim, stamp: Stamp) -> Freed | Fenced:
         return Fenced(engine.epoch if engine else 0)
     if engine is None:
         return Freed(0)
+    pool.revision += 1
     return Freed(_vacate(pool, engine, command.quarantine_ms, stamp))
 
 
@@ -160,15 +162,20 @@ def _attached(engine: Engine, resumed: bool) -> Attached:
     )
 
 
+def _end(pool: Pool, engine: Engine) -> None:
+    """An engine is no more; a later one of its name has nothing to do with it."""
+    del pool.engines[engine.name]
+    pool.memory.end(engine.name)
+
+
 def _vacate(pool: Pool, engine: Engine, period_ms: int, stamp: Stamp) -> int:
     """End an engine: its blocks go into quarantine, or for a period of 0 on the free list."""
     blocks = array("I")
     for table in engine.tables.values():
         blocks.extend(blocks_of(table))
     count = len(blocks)
-    del pool.engines[engine.name]
+    _end(pool, engine)
     pool.reclaimed_total += count
-    pool.revision += 1
     if not period_ms:
         pool.free_list.freed.extend(blocks)
     elif count:

@@ -106,9 +106,14 @@ class Pool:
         self.repeated = False
         if not command.request_id:
             return self._appliers[type(command)](command, stamp)
+        engine = self.engines.get(command.engine)
+        if self.memory.is_over(command):
+            return Fenced(engine.epoch if engine else 0)
         known = self.memory.get(command)
         if known is not None and self._still_true(known):
             self.repeated = True
+            # Being heard of again lets a lease last; who has none, or another one, is no matter.
+            self._admit(engine, _epoch_of(known), stamp)
             return known.answer if known.is_of(command) else IdReused("request_id")
         outcome = self._appliers[type(command)](command, stamp)
         if not isinstance(outcome, REJECTIONS):
@@ -118,7 +123,7 @@ class Pool:
     def knows(self, command: Command) -> bool:
         """Whether `apply` would answer a command by its request_id, and change nothing."""
         known = self.memory.get(command) if command.request_id else None
-        return known is not None and self._still_true(known)
+        return known is not None and (self.memory.is_over(command) or self._still_true(known))
 
     @property
     def held(self) -> int:
@@ -142,12 +147,10 @@ class Pool:
 
     def _still_true(self, known: Known) -> bool:
         """Whether a remembered answer still tells its engine what it has."""
-        command, answer = known
-        if isinstance(command, Detach | Reclaim):
+        if isinstance(known.command, Detach | Reclaim):
             return True
-        engine = self.engines.get(command.engine)
-        epoch = answer.epoch if isinstance(answer, Attached) else command.epoch
-        return epoch == (engine.epoch if engine else 0)
+        engine = self.engines.get(known.command.engine)
+        return _epoch_of(known) == (engine.epoch if engine else 0)
 
     def _allocate(
         self, command: Allocate, stamp: Stamp
@@ -310,6 +313,12 @@ class Pool:
     def _leave_if_empty(self, engine: Engine) -> None:
         if not engine.tables and not engine.epoch:
             del self.engines[engine.name]
+
+
+def _epoch_of(known: Known) -> int:
+    """The epoch of the lease that a remembered command was of, or began."""
+    command, answer = known
+    return answer.epoch if isinstance(answer, Attached) else command.epoch
 
 
 def _runs(blocks: list[int], counts: Sequence[int]) -> Sequence[Table]:

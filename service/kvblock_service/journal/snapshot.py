@@ -115,6 +115,7 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
         out.texts([batch.engine])
         out.numbers(batch.blocks, "I")
     _put_known(out, list(pool.memory.results.values()))
+    out.numbers([int(key in pool.memory.over) for key in pool.memory.results], "I")
 
 
 def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
@@ -143,8 +144,9 @@ def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
         number, due_ms, period_ms, epoch = source.numbers()
         (engine_name,) = source.texts()
         pool.quarantine[number] = Batch(source.numbers("I"), due_ms, period_ms, engine_name, epoch)
-    for command, answer in _take_known(source):
-        pool.memory.put(command, answer)
+    known = _take_known(source)
+    for (command, answer), over in zip(known, source.numbers("I"), strict=True):
+        pool.memory.put(command, answer, over=bool(over))
     return PoolEntry(pool, bool(configured), wait - 1 if wait else None)
 
 

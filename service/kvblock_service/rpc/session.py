@@ -9,8 +9,7 @@ Rules:
 - A stream ends when its lease does, and when the lease goes on in another stream.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
-- A client that leaves its answers unread for too long is cut off; its engine's name is free at
-  once.
+- A client that leaves its answers unread for too long is cut off; its lease is as it was.
 """
 
 import asyncio
@@ -76,7 +75,9 @@ class _Session:
             if kind == "step":
                 answer = self._step(pool, caller, convert.step_columns(request.step))
             elif kind == "renew":
-                answer = self._renew(pool, caller)
+                # Nothing of it is kept, so there is nothing to wait for.
+                await self._write(self._renew(pool, caller))
+                continue
             elif kind == "detach":
                 answer = self._detach(pool, caller)
             else:

@@ -110,7 +110,9 @@ def test_takeover_puts_the_old_blocks_into_quarantine_in_table_order() -> None:
     desk.allocate(1, 2)
     desk.allocate(2)
     desk.allocate(1)
+    revision = desk.pool.revision
     new = desk.attach("a", takeover=True, quarantine_ms=500)
+    assert desk.pool.revision == revision + 1
     assert new.epoch > old.epoch
     assert new[2:4] == (0, 0)
     (batch,) = desk.pool.quarantine.values()

@@ -4,6 +4,7 @@ import pytest
 from tests.commands import STAMP
 from tests.unit.core.pools import ALL, Desk
 
+from kvblock_service.core import leases
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -92,6 +93,56 @@ def test_stale_engine_is_never_told_of_its_old_blocks() -> None:
     assert desk.apply(command) == Granted([0, 1], 2)
     new = desk.attach("a", takeover=True, quarantine_ms=0).epoch
     assert desk.apply(command) == Fenced(new)
+
+
+@pytest.mark.parametrize("end", ["detach", "expiry", "reclaim"])
+def test_engine_without_a_lease_is_never_told_of_the_blocks_of_one_that_ended(end: str) -> None:
+    desk = Desk(8)
+    command = Allocate("a", 0, "r1", 1, 2)
+    step = Step("a", 0, "r2", 0, [], [2], [], ALL)
+    assert desk.apply(command) == Granted([0, 1], 2)
+    desk.apply(step)
+    if end == "reclaim":
+        desk.reclaim("a")
+    else:
+        desk.attach("a")
+        if end == "detach":
+            desk.detach("a")
+        else:
+            desk.now_ms = 1000
+            (expire,) = leases.due(desk.pool, 1000, 0)
+            desk.apply(expire)
+    desk.epochs.pop("a", None)
+    assert desk.allocate(1, 3, engine="b") == [2, 1, 0]
+    assert desk.apply(command) == Fenced(0)
+    assert desk.apply(step) == Fenced(0)
+    # Nor is the id free for something else, or for a later engine of the same name.
+    assert desk.apply(Allocate("a", 0, "r1", 9, 1)) == Fenced(0)
+    desk.allocate(5, engine="a")
+    assert desk.apply(command) == Fenced(0)
+    assert desk.table(1, engine="b") == [2, 1, 0]
+
+
+def test_repeated_request_lets_its_lease_last() -> None:
+    desk = Desk(8)
+    epoch = desk.attach("a", ttl_ms=1000).epoch
+    command = Allocate("a", epoch, "r1", 1, 2)
+    desk.apply(command)
+    desk.now_ms = 900
+    desk.apply(command)
+    assert desk.pool.engines["a"].deadline_ms == 1900
+
+
+def test_results_that_are_over_are_forgotten_like_others() -> None:
+    memory = Memory(results_max=2)
+    first = Allocate("a", 0, "r1", 1, 1)
+    memory.put(first, Granted([0], 1))
+    memory.end("a")
+    assert memory.is_over(first)
+    for name in ("r2", "r3"):
+        memory.put(Allocate("a", 0, name, 1, 1), Granted([0], 1))
+    assert not memory.is_over(first)
+    assert memory.get(first) is None
 
 
 def test_rejected_command_is_not_remembered() -> None:

@@ -127,5 +127,6 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
         (pool.allocated_total, pool.freed_total, pool.reclaimed_total, pool.expired_total),
         dict(pool.refused_total),
         list(pool.memory.results.items()),
+        list(pool.memory.over),
         pool.memory.numbers,
     )

@@ -9,7 +9,16 @@ import pytest
 from tests.commands import allocate, free
 
 from kvblock_service.committer import Committer
-from kvblock_service.core.commands import Command, Freed, Granted, Renew, Stamp
+from kvblock_service.core.commands import (
+    Attach,
+    Attached,
+    Command,
+    Freed,
+    Granted,
+    Renew,
+    Renewed,
+    Stamp,
+)
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import JournalUnwritable
 from kvblock_service.journal.interface import JournalError
@@ -142,6 +151,54 @@ def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
         assert host.apply(free("a", 1)) == Freed(2)
         await host.settled()
         assert shelf.records == [b"main Allocate 1", b"main Free "]
+
+    run(scenario())
+
+
+def test_close_waits_for_a_write_under_way() -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=True)
+        committer = Committer(shelf)
+        shelf.open.clear()
+        committer.add(b"1")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(committer.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        shelf.open.set()
+        await closing
+        assert shelf.records == [b"1"]
+
+    run(scenario())
+
+
+def test_close_gives_up_what_cannot_be_written() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        committer = Committer(shelf)
+        shelf.problem = "No space left on device"
+        committer.add(b"1")
+        await committer.close()
+        assert shelf.records == []
+
+    run(scenario())
+
+
+def test_renewal_goes_on_while_nothing_can_be_written() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        host = hosted(shelf)
+        attached = host.apply(Attach("a", 0, "", False, 1000, 0))
+        assert isinstance(attached, Attached)
+        await host.settled()
+        shelf.problem = "No space left on device"
+        host.apply(allocate("b", 1, 1))
+        with pytest.raises(JournalUnwritable):
+            await host.settled()
+        assert host.apply(Renew("a", attached.epoch)) == Renewed(1000)
+        with pytest.raises(JournalUnwritable):
+            host.apply(allocate("b", 2, 1))
 
     run(scenario())
 
