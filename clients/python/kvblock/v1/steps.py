@@ -1,9 +1,10 @@
-"""The step messages of a session, read and written without the message classes.
+"""A session's step, read from its request and written into its answer without message classes.
 
 Rules:
 - What is written here is, byte for byte, what protobuf writes for the same message.
-- What is read here is only that form: the known fields once each, in order, packed. `read_...`
-  answers None for any other bytes, valid or not, and protobuf has to read those.
+- What is read here is only the form in which protobuf writes it: the known fields once each, in
+  order, packed. For any other bytes, valid or not, the answer is None, and protobuf has to read
+  them.
 - Why: a step in a session is the one message that an engine waits for in every iteration, and in
   a process that was just woken up each object and function that a message class touches costs
   several times what it does in a loop.
@@ -11,14 +12,13 @@ Rules:
 
 import sys
 from array import array
-from collections.abc import Iterable
-from typing import NamedTuple, SupportsIndex
+from typing import NamedTuple
 
 _NATIVE = sys.byteorder == "little"
 # Keys: field number times 8 plus the wire type (0: varint, 2: length-delimited).
 _ONE_VARINT, _TWO_VARINT, _FOUR_VARINT, _FIVE_VARINT = 0x08, 0x10, 0x20, 0x28
 _ONE_BYTES, _TWO_BYTES, _THREE_BYTES, _FOUR_BYTES = 0x0A, 0x12, 0x1A, 0x22
-_UINT32_LIMIT = 1 << 32
+_INT32_LIMIT = 1 << 31
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
@@ -30,39 +30,6 @@ class StepColumns(NamedTuple):
     allocate: list[int]
     num_blocks: list[int]
     policy: int
-
-
-class SteppedColumns(NamedTuple):
-    """A SessionStepped; `refusal` is a written Refusal, empty when there is none."""
-
-    step_id: int
-    block_numbers: list[int]
-    granted: int
-    refusal: bytes
-    freed_counts: list[int]
-    free_blocks: int
-
-
-def write_step(
-    step_id: int,
-    free: Iterable[SupportsIndex],
-    allocate: Iterable[SupportsIndex],
-    num_blocks: Iterable[SupportsIndex],
-    policy: int,
-) -> bytes:
-    """A SessionRequest with a step.
-
-    Raises:
-        TypeError, OverflowError: an element is no whole number of its column's width.
-
-    """
-    step = (
-        _column(_ONE_BYTES, "Q", free)
-        + _column(_TWO_BYTES, "Q", allocate)
-        + _column(_THREE_BYTES, "I", num_blocks)
-        + _number(_FOUR_VARINT, policy)
-    )
-    return _in_second(_number(_ONE_VARINT, step_id) + _in_second(step))
 
 
 def write_stepped(
@@ -95,31 +62,6 @@ def read_step(data: bytes) -> StepColumns | None:
     except (_NotPlain, IndexError, TypeError):
         return None
     return StepColumns(step_id, free, allocate, num_blocks, policy) if at == len(data) else None
-
-
-def read_stepped(data: bytes) -> SteppedColumns | None:
-    """What came of a step, in a SessionResponse; None: protobuf has to read it."""
-    if not _NATIVE:
-        return None
-    try:
-        step_id, at = _begin(data)
-        view = memoryview(data)
-        blocks, at = _read_column(data, view, at, _ONE_BYTES, "I")
-        granted, at = _read_number(data, at, _TWO_VARINT)
-        refusal = b""
-        if at < len(data) and data[at] == _THREE_BYTES:
-            size, start = _read_varint(data, at + 1)
-            at = start + size
-            refusal = data[start:at]
-            if not refusal or at > len(data):
-                return None
-        counts, at = _read_column(data, view, at, _FOUR_BYTES, "I")
-        free_blocks, at = _read_number(data, at, _FIVE_VARINT)
-    except (_NotPlain, IndexError, TypeError):
-        return None
-    if at != len(data):
-        return None
-    return SteppedColumns(step_id, blocks, granted, refusal, counts, free_blocks)
 
 
 class _NotPlain(Exception):
@@ -159,11 +101,11 @@ def _read_column(
 
 
 def _read_number(data: bytes, at: int, key: int) -> tuple[int, int]:
-    """A 32-bit varint field; zero is not written."""
+    """An enum field; zero is not written, and a negative number not read."""
     if at >= len(data) or data[at] != key:
         return 0, at
     value, at = _read_varint(data, at + 1)
-    if not 0 < value < _UINT32_LIMIT:
+    if not 0 < value < _INT32_LIMIT:
         raise _NotPlain
     return value, at
 
@@ -185,8 +127,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise _NotPlain
 
 
-def _column(key: int, width: str, column: Iterable[SupportsIndex]) -> bytes:
-    words = array(width, column)  # type: ignore[type-var]
+def _column(key: int, width: str, column: list[int]) -> bytes:
+    words = array(width, column)
     if not words:
         return b""
     if not _NATIVE:

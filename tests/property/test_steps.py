@@ -1,0 +1,137 @@
+"""The step codec against protobuf: the same bytes out, and the same step in, or none at all."""
+
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1 import steps
+
+words = st.integers(0, 2**32 - 1)
+ids = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 300), max_size=20)
+counts = st.lists(words, max_size=20)
+# Every step_id may come over the wire; those of ten bytes are protobuf's to read.
+step_ids = st.integers(0, 300) | st.integers(0, 2**64 - 1)
+
+
+def requests() -> st.SearchStrategy[pb.SessionRequest]:
+    step = st.builds(
+        pb.EngineStep,
+        free_sequence_ids=ids,
+        allocate_sequence_ids=ids,
+        allocate_num_blocks=counts,
+        policy=st.integers(0, 3) | st.integers(-(2**31), 2**31 - 1),
+    )
+    return st.builds(pb.SessionRequest, step=st.builds(pb.SessionStep, step_id=step_ids, step=step))
+
+
+def by_protobuf(data: bytes) -> steps.StepColumns | None:
+    """What protobuf makes of the same bytes; None when they are no step."""
+    try:
+        request = pb.SessionRequest.FromString(data)
+    except DecodeError:
+        return None
+    if request.WhichOneof("message") != "step":
+        return None
+    step = request.step.step
+    return steps.StepColumns(
+        request.step.step_id,
+        step.free_sequence_ids[:],
+        step.allocate_sequence_ids[:],
+        step.allocate_num_blocks[:],
+        step.policy,
+    )
+
+
+def agree(data: bytes) -> None:
+    found = steps.read_step(data)
+    assert found is None or found == by_protobuf(data)
+
+
+@given(request=requests())
+def test_what_protobuf_writes_is_read_as_protobuf_reads_it(request: pb.SessionRequest) -> None:
+    agree(request.SerializeToString())
+
+
+@given(free=ids, allocate=ids, num_blocks=counts, step_id=st.integers(1, 2**62))
+def test_what_a_client_writes_is_read_here(
+    free: list[int], allocate: list[int], num_blocks: list[int], step_id: int
+) -> None:
+    """Otherwise the fast way would be right and never taken."""
+    step = pb.EngineStep(
+        free_sequence_ids=free,
+        allocate_sequence_ids=allocate,
+        allocate_num_blocks=num_blocks,
+        policy=pb.STEP_POLICY_ALL_OR_NOTHING,
+    )
+    request = pb.SessionRequest(step=pb.SessionStep(step_id=step_id, step=step))
+    assert steps.read_step(request.SerializeToString()) == (step_id, free, allocate, num_blocks, 1)
+
+
+@settings(max_examples=1000)
+@given(request=requests(), data=st.data())
+def test_damaged_bytes_are_read_as_protobuf_reads_them_or_not_at_all(
+    request: pb.SessionRequest, data: st.DataObject
+) -> None:
+    damaged = bytearray(request.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(damaged)))
+        kind = data.draw(st.sampled_from(["set", "cut", "insert", "drop"]))
+        some = data.draw(st.binary(min_size=1, max_size=4))
+        if kind == "cut":
+            del damaged[at:]
+        elif kind == "insert":
+            damaged[at:at] = some
+        elif kind == "drop":
+            del damaged[at : at + len(some)]
+        else:
+            damaged[at : at + len(some)] = some
+    agree(bytes(damaged))
+
+
+@settings(max_examples=500)
+@given(data=st.binary(max_size=40))
+def test_any_bytes(data: bytes) -> None:
+    agree(data)
+    agree(b"\x12" + bytes((len(data),)) + data)
+
+
+@given(first=requests(), second=requests())
+def test_message_in_two_parts_is_not_mistaken(
+    first: pb.SessionRequest, second: pb.SessionRequest
+) -> None:
+    agree(first.SerializeToString() + second.SerializeToString())
+
+
+@given(
+    step_id=step_ids,
+    blocks=counts,
+    granted=words,
+    refusal=st.none()
+    | st.builds(
+        pb.Refusal, reason=st.integers(0, 2), free_blocks=words, needed=st.integers(0, 2**64 - 1)
+    ),
+    freed=counts,
+    free_blocks=words,
+)
+def test_answer_is_written_as_protobuf_writes_it(
+    step_id: int,
+    blocks: list[int],
+    granted: int,
+    refusal: pb.Refusal | None,
+    freed: list[int],
+    free_blocks: int,
+) -> None:
+    result = pb.StepResult(
+        block_numbers=blocks,
+        granted=granted,
+        freed_counts=freed,
+        free_blocks=free_blocks,
+    )
+    why = b""
+    if refusal is not None and refusal.ByteSize():
+        result.refusal.CopyFrom(refusal)
+        why = refusal.SerializeToString()
+    answer = pb.SessionResponse(stepped=pb.SessionStepped(step_id=step_id, result=result))
+    written = steps.write_stepped(step_id, blocks, granted, why, freed, free_blocks)
+    assert written == answer.SerializeToString()
