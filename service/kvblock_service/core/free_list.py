@@ -6,6 +6,8 @@ Rules:
 - `freed` is a stack of blocks below `fresh`; `fresh` is the lowest block never handed out. So a
   pool of any size starts at once, and costs memory only for the blocks it has used.
 - Each free block is in `freed` exactly once, or is at least `fresh`; never both.
+- `_newest` is empty, or holds the very numbers on top of `freed`: a step mostly takes what it has
+  just given back, and then needs no new objects for them.
 """
 
 from array import array
@@ -14,12 +16,13 @@ from array import array
 class FreeList:
     """A counter of never-used blocks under a stack of freed ones."""
 
-    __slots__ = ("freed", "fresh", "total")
+    __slots__ = ("_newest", "freed", "fresh", "total")
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.fresh = 0
         self.freed = array("I")
+        self._newest: list[int] = []
 
     def __len__(self) -> int:
         """Blocks that can be taken now."""
@@ -33,7 +36,8 @@ class FreeList:
         freed = self.freed
         reused = min(count, len(freed))
         first = len(freed) - reused
-        taken = freed[first:].tolist()
+        newest, self._newest = self._newest, []
+        taken = newest[-reused:] if 0 < reused <= len(newest) else freed[first:].tolist()
         del freed[first:]
         taken.reverse()
         if reused < count:
@@ -46,15 +50,18 @@ class FreeList:
     def give(self, tables: "list[int | array[int] | None]") -> list[int]:
         """Take tables back, in order, and answer how many blocks each one had.
 
-        A table is an array of blocks, or the number of its only block; None is none at all.
+        A table is an array of blocks, or the number of its only block; None is none at all. The
+        caller leaves the list as it is from here on.
         """
         freed = self.freed
         try:
             # Most tables of a step have one block; anything else leaves the stack unchanged.
             freed.fromlist(tables)  # type: ignore[arg-type]
-            return [1] * len(tables)
         except TypeError:
+            self._newest = []
             return [self._give_one(table) for table in tables]
+        self._newest = tables  # type: ignore[assignment]
+        return [1] * len(tables)
 
     def _give_one(self, table: "int | array[int] | None") -> int:
         if table is None:

@@ -139,8 +139,9 @@ class Pool:
     def give_back(self, engine: Engine, sequence_ids: Sequence[int]) -> list[int]:
         """Free sequences in order; answer how many blocks each one had."""
         tables = list(map(engine.tables.pop, sequence_ids, [None] * len(sequence_ids)))
+        before = len(self.free_list)
         counts = self.free_list.give(tables)
-        count = sum(counts)
+        count = len(self.free_list) - before
         engine.held -= count
         self.freed_total += count
         return counts
@@ -274,14 +275,15 @@ class Pool:
     def _append(engine: Engine, sequence_ids: Sequence[int], runs: Sequence[Table]) -> None:
         """Append to each sequence's table its run of blocks."""
         tables = engine.tables
-        if tables.keys().isdisjoint(sequence_ids):
-            tables.update(zip(sequence_ids, runs, strict=True))
+        before = len(tables)
+        found = list(map(tables.setdefault, sequence_ids, runs))
+        if len(tables) - before == len(runs):
             return
-        for sequence_id, run in zip(sequence_ids, runs, strict=True):
-            table = tables.get(sequence_id)
-            if table is None:
-                tables[sequence_id] = run
-            elif isinstance(table, int):
+        for sequence_id, table, run in zip(sequence_ids, found, runs, strict=True):
+            # A run has blocks that no table had: what is the same object was put there just now.
+            if table is run:
+                continue
+            if isinstance(table, int):
                 tables[sequence_id] = array("I", (table, *blocks_of(run)))
             elif isinstance(run, int):
                 table.append(run)

@@ -19,6 +19,7 @@ _NATIVE = sys.byteorder == "little"
 _ONE_VARINT, _TWO_VARINT, _FOUR_VARINT, _FIVE_VARINT = 0x08, 0x10, 0x20, 0x28
 _ONE_BYTES, _TWO_BYTES, _THREE_BYTES, _FOUR_BYTES = 0x0A, 0x12, 0x1A, 0x22
 _INT32_LIMIT = 1 << 31
+_ONE_WORD = b"\x01\x00\x00\x00"
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
@@ -44,7 +45,7 @@ def write_stepped(
     result = _column(_ONE_BYTES, "I", block_numbers) + _number(_TWO_VARINT, granted)
     if refusal:
         result += _SMALL[_THREE_BYTES] + _varint(len(refusal)) + refusal
-    result += _column(_FOUR_BYTES, "I", freed_counts) + _number(_FIVE_VARINT, free_blocks)
+    result += _counts(freed_counts) + _number(_FIVE_VARINT, free_blocks)
     return _in_second(_number(_ONE_VARINT, step_id) + _in_second(result))
 
 
@@ -54,12 +55,11 @@ def read_step(data: bytes) -> StepColumns | None:
         return None
     try:
         step_id, at = _begin(data)
-        view = memoryview(data)
-        free, at = _read_column(data, view, at, _ONE_BYTES, "Q")
-        allocate, at = _read_column(data, view, at, _TWO_BYTES, "Q")
-        num_blocks, at = _read_column(data, view, at, _THREE_BYTES, "I")
+        free, at = _read_column(data, at, _ONE_BYTES, "Q")
+        allocate, at = _read_column(data, at, _TWO_BYTES, "Q")
+        num_blocks, at = _read_column(data, at, _THREE_BYTES, "I")
         policy, at = _read_number(data, at, _FOUR_VARINT)
-    except (_NotPlain, IndexError, TypeError):
+    except (_NotPlain, IndexError, ValueError):
         return None
     return StepColumns(step_id, free, allocate, num_blocks, policy) if at == len(data) else None
 
@@ -88,16 +88,15 @@ def _begin(data: bytes) -> tuple[int, int]:
     return step_id, at
 
 
-def _read_column(
-    data: bytes, view: memoryview, at: int, key: int, width: str
-) -> tuple[list[int], int]:
+def _read_column(data: bytes, at: int, key: int, width: str) -> tuple[list[int], int]:
     if at >= len(data) or data[at] != key:
         return [], at
     size, at = _read_varint(data, at + 1)
     end = at + size
     if not size or end > len(data):
         raise _NotPlain
-    return view[at:end].cast(width).tolist(), end  # type: ignore[call-overload]
+    words: array[int] = array(width, data[at:end])
+    return words.tolist(), end
 
 
 def _read_number(data: bytes, at: int, key: int) -> tuple[int, int]:
@@ -127,10 +126,19 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise _NotPlain
 
 
+def _counts(freed_counts: list[int]) -> bytes:
+    count = len(freed_counts)
+    if not count or freed_counts.count(1) != count:
+        return _column(_FOUR_BYTES, "I", freed_counts)
+    # Sequences of one block are freed most: to count them costs less than to convert them.
+    return _SMALL[_FOUR_BYTES] + _varint(4 * count) + _ONE_WORD * count
+
+
 def _column(key: int, width: str, column: list[int]) -> bytes:
-    words = array(width, column)
-    if not words:
+    if not column:
         return b""
+    words = array(width)
+    words.fromlist(column)
     if not _NATIVE:
         words.byteswap()
     data = words.tobytes()
