@@ -3,6 +3,8 @@
 Rules:
 - Nothing is answered before its record is in the journal: who has added one awaits `settled`.
 - Records are written in the order in which they were added, which is that of the commands.
+- A record that comes alone is written at once. One that comes when the journal is busy waits for
+  the event loop's next turn, and those that are added until then are written with it.
 - Records that cannot be written are kept and tried again, since their commands have been carried
   out; meanwhile no new command is, so that what is kept stays small. Those who wait are told
   JournalUnwritable: their command counts once it is written, and its id finds it then.
@@ -13,13 +15,18 @@ Rules:
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from typing import Protocol, TypeAlias
 
 from kvblock_service.errors import JournalUnwritable
 from kvblock_service.journal.interface import JournalError
 
 RETRY_SECONDS = 0.25
+BUSY = 3
+"""The journal is busy when its last write ended less than so many times its own length ago."""
+
+_Waiters: TypeAlias = "list[asyncio.Future[None]]"
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +41,18 @@ class Writable(Protocol):
 
 
 class Committer:
-    """Writes records to a journal; all calls come from the event loop's thread."""
+    """Writes records to a journal; all calls come from the event loop's thread.
 
-    def __init__(self, journal: Writable) -> None:
+    `now_ns`: a clock in nanoseconds.
+    """
+
+    def __init__(self, journal: Writable, now_ns: Callable[[], int] = perf_counter_ns) -> None:
         self._journal = journal
+        self._now_ns = now_ns
+        self._busy_until = 0
         self._pending: list[bytes] = []
-        self._round: asyncio.Future[None] | None = None
+        # Who waits for the next write; None: nobody has asked for one.
+        self._round: _Waiters | None = None
         self._writing: asyncio.Task[None] | None = None
         self.failure: str | None = None
 
@@ -49,10 +62,14 @@ class Committer:
             raise JournalUnwritable(self.failure, RETRY_SECONDS)
 
     def add(self, record: bytes) -> None:
-        """Take a record; it is written with those that are added until the loop's next turn."""
+        """Take a record; it is written at once, or with those that are added soon."""
         self._pending.append(record)
-        if self._round is None and self._writing is None:
+        if self._round is not None or self._writing is not None:
+            return
+        if self._journal.synced or self._now_ns() < self._busy_until:
             self._begin_round()
+        else:
+            self._write_round()
 
     async def settled(self) -> None:
         """Return when all that was added is in the journal.
@@ -66,8 +83,9 @@ class Committer:
             if self._round is None:
                 self._begin_round()
             assert self._round is not None
-            # Shielded: a caller that goes away must not end the round of the others.
-            await asyncio.shield(self._round)
+            waiter = asyncio.get_running_loop().create_future()
+            self._round.append(waiter)
+            await waiter
 
     async def close(self) -> None:
         """Write what is left, if it can be."""
@@ -76,33 +94,36 @@ class Committer:
                 await self.settled()
 
     def _begin_round(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._round = loop.create_future()
+        self._round = []
         if self._writing is None:
-            loop.call_soon(self._write_round)
+            asyncio.get_running_loop().call_soon(self._write_round)
 
     def _write_round(self) -> None:
-        taken, turn = self._pending, self._round
+        taken, waiters = self._pending, self._round or []
         self._pending, self._round = [], None
-        if not self._journal.synced:
-            try:
-                self._journal.write(taken)
-            except JournalError as error:
-                self._failed(taken, turn, error)
-            else:
-                self._succeeded(turn)
+        if self._journal.synced:
+            writing = self._write_aside(taken, waiters)
+            self._writing = asyncio.get_running_loop().create_task(writing)
             return
-        self._writing = asyncio.get_running_loop().create_task(self._write_aside(taken, turn))
+        began = self._now_ns()
+        try:
+            self._journal.write(taken)
+        except JournalError as error:
+            self._failed(taken, waiters, error)
+            return
+        ended = self._now_ns()
+        self._busy_until = ended + BUSY * (ended - began)
+        self._succeeded(waiters)
 
-    async def _write_aside(self, taken: list[bytes], turn: "asyncio.Future[None] | None") -> None:
+    async def _write_aside(self, taken: list[bytes], waiters: _Waiters) -> None:
         try:
             await asyncio.to_thread(self._journal.write, taken)
         except JournalError as error:
             self._writing = None
-            self._failed(taken, turn, error)
+            self._failed(taken, waiters, error)
             return
         self._writing = None
-        self._succeeded(turn)
+        self._succeeded(waiters)
         if self._pending:
             if self._round is None:
                 self._begin_round()
@@ -110,27 +131,24 @@ class Committer:
                 self._write_round()
         elif self._round is not None:
             # Who waits had added nothing, and all that was added before is written now.
-            turn, self._round = self._round, None
-            self._succeeded(turn)
+            waiters, self._round = self._round, None
+            self._succeeded(waiters)
 
-    def _succeeded(self, turn: "asyncio.Future[None] | None") -> None:
+    def _succeeded(self, waiters: _Waiters) -> None:
         if self.failure is not None:
             self.failure = None
             _log.info("the journal can be written again")
-        if turn is not None and not turn.done():
-            turn.set_result(None)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
-    def _failed(
-        self, taken: list[bytes], turn: "asyncio.Future[None] | None", error: JournalError
-    ) -> None:
+    def _failed(self, taken: list[bytes], waiters: _Waiters, error: JournalError) -> None:
         self._pending = taken + self._pending
         if self.failure is None:
             _log.error("the journal cannot be written", extra={"problem": str(error)})
         self.failure = str(error)
-        for waiting in (turn, self._round):
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(JournalUnwritable(self.failure, RETRY_SECONDS))
-                # Nobody may be waiting: an exception that is never looked at is no news.
-                waiting.exception()
+        for waiter in waiters + (self._round or []):
+            if not waiter.done():
+                waiter.set_exception(JournalUnwritable(self.failure, RETRY_SECONDS))
         self._round = None
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)

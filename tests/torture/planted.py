@@ -26,5 +26,5 @@ async def settled_at_once(_: Committer) -> None:
 def begin_late(committer: Committer) -> None:
     """Instead of `Committer._begin_round`: the journal is written some time later."""
     loop = asyncio.get_running_loop()
-    committer._round = loop.create_future()
+    committer._round = []
     loop.call_later(LATE_WRITE_SECONDS, committer._write_round)
