@@ -64,6 +64,7 @@ class Keeping:
             geometries,
             bounds,
             durability=config.durability,
+            kind=config.journal_format,
             owner=" ".join(config.listen),
         )
         _tell(opened.facts)

@@ -154,7 +154,8 @@ class Settings(BaseModel):
     `keepalive_seconds`: how long a connection may be silent, and then a ping unanswered.
     `slow_reader_seconds`: how long a session's client may leave an answer unread.
     `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
-    outlives, the server's process or the host too. `snapshot_records`, `snapshot_bytes`: what may
+    outlives, the server's process or the host too; `journal_format`: of what it writes from now on.
+    `snapshot_records`, `snapshot_bytes`: what may
     be written before a snapshot is made; a restart replays about as much.
     """
 
@@ -187,6 +188,7 @@ class Settings(BaseModel):
     slow_reader_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 30.0
     state_dir: Annotated[str, BeforeValidator(directory)] = Field(default_factory=default_state_dir)
     durability: Annotated[str, BeforeValidator(OneOf(("process", "host")))] = "process"
+    journal_format: Annotated[str, BeforeValidator(OneOf(("append", "sqlite")))] = "append"
     ephemeral: Annotated[bool, BeforeValidator(truth)] = False
     snapshot_records: Annotated[int, BeforeValidator(Whole(1, 2**40))] = 50_000
     snapshot_bytes: Annotated[int, BeforeValidator(Whole(1, 2**50))] = 64 * 1024 * 1024

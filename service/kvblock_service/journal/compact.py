@@ -24,7 +24,7 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.reader import SqliteReader
+from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.recovery import recover
 
 LOWEST_PRIORITY = 19
@@ -42,11 +42,12 @@ def compact(
         JournalError: the snapshot cannot be written.
 
     """
-    reader = SqliteReader(directory, server_epoch)
+    reader = FileReader(directory, server_epoch)
     recovered = recover(reader, Bounds(1, 1, request_ids_max), up_to=position)
     reached = recovered.snapshot_position + recovered.records
     if reached < position:
-        raise JournalDamaged(f"the records end at {reached}, not at {position}")
+        torn = "".join(f"; {tail.path} has {tail.size} bytes that are none" for tail in reader.tails)
+        raise JournalDamaged(f"the records end at {reached}, not at {position}{torn}")
     for entry in recovered.state.pools:
         violations = audit(entry.pool).violations
         if violations:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from kvblock_service.journal.facts import Fact
-from kvblock_service.journal.sqlite import SqliteJournal
+from kvblock_service.journal.file_journal import FileJournal
 
 _ANSWER_MAX = 65_536
 
@@ -41,7 +41,7 @@ class Compactor:
 
     def __init__(
         self,
-        journal: SqliteJournal,
+        journal: FileJournal,
         limits: SnapshotLimits,
         request_ids_max: int,
         retry_seconds: float = 30.0,

@@ -16,7 +16,7 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal.interface import JournalError
-from kvblock_service.journal.reader import SqliteReader
+from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import Applied, PoolCreated, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
 from kvblock_service.journal.state_dir import read_identity
@@ -108,11 +108,11 @@ def exported(state_dir: Path) -> Iterator[str]:
     yield "]}"
 
 
-def _reader(state_dir: Path) -> SqliteReader:
+def _reader(state_dir: Path) -> FileReader:
     identity = read_identity(state_dir)
     if identity is None:
         raise JournalError(f"{state_dir} is no state directory: it has no identity.json")
-    return SqliteReader(state_dir / str(identity.server_epoch), identity.server_epoch)
+    return FileReader(state_dir / str(identity.server_epoch), identity.server_epoch)
 
 
 def _contents(state_dir: Path) -> Contents:

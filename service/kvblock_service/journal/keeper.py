@@ -1,104 +1,43 @@
-"""What a SQLite journal does apart from the thread that commits: make, close and remove segments.
+"""What a journal in files does apart from the thread that commits: make, close, remove segments.
 
 Rules:
 - One segment is always being made ready, so that the committing thread finds it.
-- A segment is sealed when it is closed. When its WAL cannot be brought into the database, for lack
-  of space, the WAL stays, and is read together with it.
+- A segment is sealed when it is closed.
 - Files are removed oldest first, and only sealed ones that a snapshot covers; a crash in between
   leaves what a restart can read.
 - What goes wrong is told in `trouble`, and is tried again when it is asked for again.
 """
 
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kvblock_service.journal import files
+from kvblock_service.journal.formats import format_of
 from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.segment import Format, Segment, Tail
 
 TROUBLE_MAX = 100
 RETRY_SECONDS = 1.0
 """How long after a failure nobody tries to make a segment ready: a full disk stays full a while."""
 
 
-class Segment:
-    """A database that is written to.
-
-    `filled` is about how many bytes its WAL has; `last` is the position of its last record, 0
-    before the first.
-    """
-
-    def __init__(self, path: Path, reserved: int, *, synced: bool) -> None:
-        """Make the database, and a WAL of so many zero bytes.
-
-        To write into pages that the file has already takes a third less time than to append; SQLite
-        takes such a WAL for an empty one.
-        """
-        self.path = path
-        self.filled = 0
-        self.last = 0
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
-            connection.execute(f"PRAGMA page_size={files.PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(files.TABLE)
-        files.write_zeros(Path(f"{path}-wal"), reserved, synced=synced)
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            # The commit of one record is a few writes to the WAL, and neither locks nor shared
-            # memory nor a checkpoint.
-            for setting in (
-                "locking_mode=EXCLUSIVE",
-                "journal_mode=WAL",
-                f"synchronous={'FULL' if synced else 'OFF'}",
-                "wal_autocheckpoint=0",
-            ):
-                self._connection.execute(f"PRAGMA {setting}")
-        except sqlite3.Error:
-            self.abandon()
-            raise
-        cursor = self._connection.cursor()
-        self.execute: Callable[..., Any] = cursor.execute
-        self.executemany: Callable[..., Any] = cursor.executemany
-
-    def seal(self) -> None:
-        """Bring everything into the database itself and close it.
-
-        Raises:
-            sqlite3.Error: that failed; the WAL is still there.
-
-        """
-        try:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            self._connection.close()
-
-    def abandon(self) -> None:
-        """Close it, whatever it is in."""
-        with suppress(sqlite3.Error):
-            self._connection.close()
-
-
 class Keeper:
     """The thread that serves one journal; it starts with the first request.
 
-    `reserved` is how many bytes the WAL of a new segment has from the start.
+    New segments are made in `kind`, and get about `size` bytes before the next one follows.
     `sealed_position`: records up to there are in files that nobody writes to any more.
     """
 
-    def __init__(self, directory: Path, reserved: int, *, synced: bool) -> None:
+    def __init__(self, directory: Path, kind: Format, size: int, *, synced: bool) -> None:
         self.sealed_position = 0
         self.trouble: list[str] = []
         self._directory = directory
-        self._reserved = reserved
+        self._kind = kind
+        self._size = size
         self._synced = synced
         self._ready: queue.SimpleQueue[Segment] = queue.SimpleQueue()
         self._requests: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -124,8 +63,8 @@ class Keeper:
                 self._prepare()
                 return None
             try:
-                segment = self._made(self._reserved if reserve else 0)
-            except (sqlite3.Error, OSError, JournalError) as error:
+                segment = self._made(self._size if reserve else 0)
+            except (OSError, JournalError) as error:
                 raise JournalError(f"{self._directory} cannot be written: {error}") from error
         self._prepare()
         return segment
@@ -134,12 +73,13 @@ class Keeper:
         """Close a segment."""
         self._ask(lambda: self._seal(segment))
 
-    def found(self, closed: list[tuple[Path, int]]) -> None:
+    def found(self, closed: list[tuple[Path, int]], tails: list[Tail]) -> None:
         """Segments of an earlier process, in order, each with the position of its last record."""
+        torn = {tail.path: tail.size for tail in tails}
         self._closed = closed
         self.sealed_position = closed[-1][1] if closed else 0
         for path, _ in closed:
-            self._ask(partial(_shrink, path))
+            self._ask(partial(format_of(path).shrink, path, torn.get(path, 0)))
 
     def drop(self, up_to: int) -> None:
         """Remove what a snapshot at `up_to` stands for."""
@@ -158,7 +98,7 @@ class Keeper:
         while not self._ready.empty():
             segment = self._ready.get_nowait()
             segment.abandon()
-            files.remove_segment(segment.path)
+            format_of(segment.path).remove(segment.path)
 
     def _prepare(self) -> None:
         if not self._preparing and time.monotonic() >= self._not_before:
@@ -168,24 +108,24 @@ class Keeper:
     def _make_ready(self) -> None:
         try:
             if self._ready.empty():
-                self._ready.put(self._made(self._reserved))
-        except (sqlite3.Error, OSError):
+                self._ready.put(self._made(self._size))
+        except (OSError, JournalError):
             self._not_before = time.monotonic() + RETRY_SECONDS
             raise
         finally:
             self._preparing = False
 
-    def _made(self, reserved: int) -> Segment:
+    def _made(self, size: int) -> Segment:
         with self._making:
             existing = files.segments(self._directory)
             number = existing[-1][0] + 1 if existing else 1
-            path = files.segment_path(self._directory, number)
+            path = files.segment_path(self._directory, number, self._kind.suffix)
             try:
-                segment = Segment(path, reserved, synced=self._synced)
+                segment = self._kind.make(path, size, synced=self._synced)
                 if self._synced:
                     files.sync_directory(self._directory)
-            except (sqlite3.Error, OSError):
-                files.remove_segment(path)
+            except (OSError, JournalError):
+                format_of(path).remove(path)
                 raise
             return segment
 
@@ -197,14 +137,14 @@ class Keeper:
                 self._closed.append((segment.path, segment.last))
                 self.sealed_position = segment.last
             else:
-                files.remove_segment(segment.path)
+                format_of(segment.path).remove(segment.path)
 
     def _drop(self, up_to: int) -> None:
         for position, path in files.snapshots(self._directory)[:-1]:
             if position < up_to:
                 path.unlink(missing_ok=True)
         while self._closed and self._closed[0][1] <= up_to:
-            files.remove_segment(self._closed[0][0])
+            format_of(self._closed[0][0]).remove(self._closed[0][0])
             del self._closed[0]
 
     def _ask(self, request: Callable[[], None]) -> None:
@@ -220,18 +160,8 @@ class Keeper:
                 if request is None:
                     return
                 request()
-            except (sqlite3.Error, OSError, JournalError) as error:
+            except (OSError, JournalError) as error:
                 if len(self.trouble) < TROUBLE_MAX:
                     self.trouble.append(str(error))
             finally:
                 self._requests.task_done()
-
-
-def _shrink(path: Path) -> None:
-    """Bring the WAL of a process that died into its database: it has its full space otherwise.
-
-    A server that dies often would fill the disk, and each start would read all of that.
-    """
-    if Path(f"{path}-wal").exists():
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

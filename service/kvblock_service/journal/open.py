@@ -16,11 +16,12 @@ from kvblock_service.core import leases
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec
 from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.file_journal import FileJournal
+from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.records import PoolCreated, PoolDeleted
 from kvblock_service.journal.recovery import Recovered, recover
 from kvblock_service.journal.snapshot import PoolEntry
-from kvblock_service.journal.sqlite import SqliteJournal
 from kvblock_service.journal.state_dir import Identity, StateDir, read_identity
 
 
@@ -35,7 +36,7 @@ class OpenedJournal(NamedTuple):
     made at run time begins above it. Close the journal, then release `state_dir`.
     """
 
-    journal: SqliteJournal
+    journal: FileJournal
     state_dir: StateDir
     pools: list[PoolEntry]
     last_epoch: int
@@ -48,11 +49,13 @@ def open_journal(
     bounds: Bounds,
     *,
     durability: str = "process",
+    kind: str = DEFAULT,
     owner: str = "",
     now_ms: int | None = None,
 ) -> OpenedJournal:
     """Take a state directory, recover its pools, and make those that are new.
 
+    `kind` names the format of what is written from now on; what is there may have another one.
     `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
 
     Raises:
@@ -67,7 +70,7 @@ def open_journal(
     try:
         identity, previous = state_dir.open(durability)
         directory = state_dir.journal_path(identity.server_epoch)
-        journal = SqliteJournal(directory, identity.server_epoch, durability)
+        journal = FileJournal(directory, identity.server_epoch, durability, kind)
         recovered = recover(journal, bounds)
         facts = _facts(path, identity, previous, journal, recovered)
         pools, records = _reconciled(path, configured, bounds, recovered, facts)
@@ -100,7 +103,7 @@ def discard_pool(path: Path, name: str) -> None:
     try:
         identity = state_dir.current()
         directory = state_dir.journal_path(identity.server_epoch)
-        journal = SqliteJournal(directory, identity.server_epoch, identity.durability)
+        journal = FileJournal(directory, identity.server_epoch, identity.durability)
         try:
             found = recover(journal, Bounds(1, 1, 2**20))
             if name not in [entry.pool.geometry.name for entry in found.state.pools]:
@@ -116,7 +119,7 @@ def _facts(
     path: Path,
     identity: Identity,
     previous: Identity | None,
-    journal: SqliteJournal,
+    journal: FileJournal,
     recovered: Recovered,
 ) -> list[Fact]:
     facts = []

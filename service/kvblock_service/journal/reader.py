@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvblock_service.journal import files
+from kvblock_service.journal.formats import format_of
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
+from kvblock_service.journal.segment import Tail
 
 
-class SqliteReader:
+class FileReader:
     """The records and snapshots in a directory, read without changing anything.
 
     `tails`: after a replay, what was torn at the end of a segment. Works beside a server that
@@ -22,7 +24,7 @@ class SqliteReader:
 
     def __init__(self, directory: Path, server_epoch: int) -> None:
         self.directory = directory
-        self.tails: list[files.Tail] = []
+        self.tails: list[Tail] = []
         self._server_epoch = server_epoch
         self._snapshots = files.snapshots(directory)
         self._cut = 0
@@ -68,7 +70,7 @@ class SqliteReader:
         self.tails = []
         expected = self.snapshot_position + 1
         for path, end in self._ranges():
-            for entry in files.rows(path, expected - 1, self.tails):
+            for entry in format_of(path).rows(path, expected - 1, self.tails):
                 if end is not None and entry.position >= end:
                     break
                 if entry.position != expected:
@@ -119,7 +121,7 @@ class SqliteReader:
         ranges: list[tuple[Path, int | None]] = []
         end: int | None = None
         for _, path in reversed(files.segments(self.directory)):
-            first = files.first_position(path)
+            first = format_of(path).first_position(path)
             ranges.append((path, end))
             if first is not None:
                 end = first if end is None else min(first, end)

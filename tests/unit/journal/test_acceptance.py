@@ -6,9 +6,9 @@ from typing import Protocol
 
 import pytest
 
+from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import Entry, Journal
 from kvblock_service.journal.memory import MemoryJournal
-from kvblock_service.journal.sqlite import SqliteJournal
 
 EPOCH = 77
 
@@ -35,32 +35,54 @@ class InMemory:
         self.journal.close()
 
 
-class InSqlite:
+class InFiles:
     durable_on = "process"
+    format = "append"
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.journal: Journal = self.opened()
 
-    def opened(self) -> SqliteJournal:
+    def opened(self) -> FileJournal:
         # Small segments, so that every test crosses from one to the next.
-        return SqliteJournal(self.directory, EPOCH, self.durable_on, segment_bytes=20_000)
+        return FileJournal(
+            self.directory, EPOCH, self.durable_on, self.format, segment_bytes=20_000
+        )
 
     def restart(self) -> None:
         self.journal.close()
         self.journal = self.opened()
 
     def done(self) -> None:
-        assert isinstance(self.journal, SqliteJournal)
+        assert isinstance(self.journal, FileJournal)
         self.journal.close()
         assert self.journal.trouble == []
+
+
+class InSyncedFiles(InFiles):
+    durable_on = "host"
+
+
+class InSqlite(InFiles):
+    format = "sqlite"
 
 
 class InSyncedSqlite(InSqlite):
     durable_on = "host"
 
 
-@pytest.fixture(params=[InMemory, InSqlite, InSyncedSqlite])
+class InChangingFormats(InFiles):
+    """Each process writes the other format than the one before it."""
+
+    def restart(self) -> None:
+        self.format = {"append": "sqlite", "sqlite": "append"}[self.format]
+        super().restart()
+
+
+KINDS = [InMemory, InFiles, InSyncedFiles, InSqlite, InSyncedSqlite, InChangingFormats]
+
+
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
     made: Kind = request.param(tmp_path)
     yield made
@@ -107,6 +129,15 @@ def test_a_write_needs_no_replay_before(kind: Kind) -> None:
     kind.journal.write([b"two"])
     assert kind.journal.position == 2
     assert list(kind.journal.replay()) == entries(1, b"one", b"two")
+
+
+def test_nothing_to_write_is_no_write(kind: Kind) -> None:
+    kind.journal.write([])
+    kind.journal.write([b"one"])
+    kind.journal.write([])
+    assert kind.journal.position == 1
+    kind.restart()
+    assert list(kind.journal.replay()) == entries(1, b"one")
 
 
 def test_records_of_any_size(kind: Kind) -> None:

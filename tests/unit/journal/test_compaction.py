@@ -18,10 +18,10 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
-from kvblock_service.journal.reader import SqliteReader
+from kvblock_service.journal.file_journal import FileJournal
+from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.sqlite import SqliteJournal
 
 LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
 
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.journal = SqliteJournal(directory, FLOOR)
+        self.journal = FileJournal(directory, FLOOR)
         self.pool = begin(self.journal)
         self.pool.bounds = Bounds(9, 99, BOUNDS.request_ids_max)
         self.number = 0
@@ -48,6 +48,7 @@ class Server:
 
     def check(self) -> None:
         """What a restart would find now."""
+        self.journal.settle()
         found = found_in(self.directory)
         assert state_of(found) == state_of(self.pool)
 
@@ -56,7 +57,7 @@ ALL, IN_ORDER = StepPolicy.ALL_OR_NOTHING, StepPolicy.IN_ORDER_UNTIL_REFUSED
 
 
 def found_in(directory: Path) -> Pool:
-    (entry,) = recover(SqliteReader(directory, FLOOR), BOUNDS).state.pools
+    (entry,) = recover(FileReader(directory, FLOOR), BOUNDS).state.pools
     return entry.pool
 
 
@@ -156,7 +157,7 @@ elif stage == "writing":
 elif stage == "renaming":
     pathlib.Path.replace = die
 else:
-    compact.SqliteReader.look_for_snapshots = die
+    compact.FileReader.look_for_snapshots = die
 sys.exit(compact.main(sys.argv[2:]))
 """
 
@@ -178,7 +179,7 @@ def test_a_killed_snapshot_leaves_a_sound_directory(server: Server, stage: str) 
     server.work(5)
     server.check()
     server.journal.close()
-    journal = SqliteJournal(server.directory, FLOOR)
+    journal = FileJournal(server.directory, FLOOR)
     journal.begin()
     assert list(server.directory.glob("*.partial")) == []
     journal.close()
@@ -275,8 +276,8 @@ def test_the_helper_ends_with_its_server(tmp_path: Path) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\n"
         "from kvblock_service.journal.compaction import Compactor, SnapshotLimits\n"
-        "from kvblock_service.journal.sqlite import SqliteJournal\n"
-        "compactor = Compactor(SqliteJournal(Path(sys.argv[1]), 1), SnapshotLimits(9, 9), 1)\n"
+        "from kvblock_service.journal.file_journal import FileJournal\n"
+        "compactor = Compactor(FileJournal(Path(sys.argv[1]), 1), SnapshotLimits(9, 9), 1)\n"
         "print(compactor._helper.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     # The helper has this pipe, too: its end is the end of both.
@@ -291,7 +292,7 @@ def test_the_helper_ends_with_its_server(tmp_path: Path) -> None:
 
 
 def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
-    journal = SqliteJournal(tmp_path, FLOOR)
+    journal = FileJournal(tmp_path, FLOOR)
     geometry = GEOMETRY._replace(total_blocks=1_100_000)
     bounds = Bounds(8, 200_000, 16)
     pool = Pool(geometry, bounds, FLOOR)
@@ -308,7 +309,7 @@ def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
     journal.write([codec.encode(Applied("main", Stamp(1, 1, ""), free))])
     journal.close()
     started = time.perf_counter()
-    recovered = recover(SqliteReader(tmp_path, FLOOR), bounds)
+    recovered = recover(FileReader(tmp_path, FLOOR), bounds)
     print(f"recovered in {time.perf_counter() - started:.3f} s")
     assert recovered.records == 1
     (entry,) = recovered.state.pools

@@ -68,21 +68,52 @@ async def written(host: PoolHost) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_records_of_one_turn_are_written_together_and_in_order(waits: bool) -> None:
+async def add(committer: Committer, shelf: Shelf, record: bytes) -> None:
+    committer.add(record)
+    await committer.settled()
+    assert record in shelf.records
+
+
+def test_records_of_one_turn_are_written_together_and_in_order_when_a_disk_is_waited_for() -> None:
     async def scenario() -> None:
-        shelf = Shelf(synced=waits)
+        shelf = Shelf(synced=True)
         committer = Committer(shelf)
-
-        async def add(record: bytes) -> None:
-            committer.add(record)
-            await committer.settled()
-            assert record in shelf.records
-
-        await asyncio.gather(*(add(b"%d" % n) for n in range(5)))
+        await asyncio.gather(*(add(committer, shelf, b"%d" % n) for n in range(5)))
         assert shelf.writes == [[b"0", b"1", b"2", b"3", b"4"]]
-        await add(b"5")
+        await add(committer, shelf, b"5")
         assert shelf.writes[1:] == [[b"5"]]
+
+    run(scenario())
+
+
+def test_records_wait_for_company_while_the_journal_is_busy() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        # Each write takes 10 ns, so the journal is busy until 30 ns after one.
+        clock = iter([100, 200, 210, 239, 300, 310, 340, 400, 410])
+        committer = Committer(shelf, clock.__next__)
+        committer.add(b"alone")
+        assert shelf.writes == [[b"alone"]]
+        await asyncio.gather(*(add(committer, shelf, b"%d" % n) for n in range(3)))
+        assert shelf.writes[1:] == [[b"0", b"1", b"2"]]
+        committer.add(b"late enough")
+        assert shelf.writes[2:] == [[b"late enough"]]
+        assert next(clock, None) is None
+
+    run(scenario())
+
+
+def test_a_record_that_cannot_be_written_at_once_is_kept() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        committer = Committer(shelf)
+        shelf.problem = "No space left on device"
+        committer.add(b"1")
+        with pytest.raises(JournalUnwritable, match="No space left"):
+            await committer.settled()
+        with pytest.raises(JournalUnwritable, match="No space left"):
+            committer.refuse_when_failing()
+        assert shelf.records == []
 
     run(scenario())
 

@@ -47,6 +47,7 @@ def test_defaults() -> None:
         "slow_reader_seconds": 30.0,
         "state_dir": default_state_dir(),
         "durability": "process",
+        "journal_format": "append",
         "ephemeral": False,
         "snapshot_records": 50_000,
         "snapshot_bytes": 67_108_864,

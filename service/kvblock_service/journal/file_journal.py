@@ -1,37 +1,35 @@
-"""A journal in SQLite databases, one segment after the other.
+"""A journal in the files of a directory, one segment after the other.
 
 Rules:
-- A segment is written through one connection that nobody else has; its WAL is never checkpointed
-  while it is written to, so a commit never waits for one.
 - When a segment is full the next one, which was made ready before, takes its place; the old one is
-  checkpointed and closed by the keeper, a thread of its own.
+  sealed by the keeper, a thread of its own.
 - A segment in which a write failed is not written to again: the next one begins at the position
   that the failed write would have had, which makes void whatever is left of it.
 - Truncation removes whole files: it needs no space, and holds nobody up.
+- The format of new segments may differ from that of older ones: each tells its own.
 """
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kvblock_service.journal import files
+from kvblock_service.journal.formats import DEFAULT, FORMATS
 from kvblock_service.journal.interface import Entry, JournalError
-from kvblock_service.journal.keeper import Keeper, Segment
-from kvblock_service.journal.reader import SqliteReader
+from kvblock_service.journal.keeper import Keeper
+from kvblock_service.journal.reader import FileReader
+from kvblock_service.journal.segment import Segment, Tail
 
 SEGMENT_BYTES = 16 * 1024 * 1024
-"""A WAL of this size ends its segment; a crash leaves two of them to read again."""
-
-_INSERT = "INSERT INTO records VALUES (?, ?)"
+"""A segment of this size is followed by the next one."""
 
 
-class SqliteJournal:
+class FileJournal:
     """The one writer of a directory.
 
-    `durable_on`: `process`, what was written outlives the process; `host`, the host too. The
-    directory is read first: `recover` leaves the journal at its last position. `trouble`: what the
-    keeper could not do, the newest last; whoever takes a text out logs it. `bytes_written` is the
-    length of all records since the start.
+    `durable_on`: `process`, what was written outlives the process; `host`, the host too. `kind`
+    names the format of new segments. The directory is read first: `recover` leaves the journal at
+    its last position. `trouble`: what the keeper could not do, the newest last; whoever takes a
+    text out logs it. `bytes_written` is the length of all records since the start.
     """
 
     def __init__(
@@ -39,13 +37,14 @@ class SqliteJournal:
         directory: Path,
         server_epoch: int,
         durable_on: str = "process",
+        kind: str = DEFAULT,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.directory = directory
         self.synced = durable_on == "host"
-        self._reader = SqliteReader(directory, server_epoch)
+        self._reader = FileReader(directory, server_epoch)
         self._segment_bytes = segment_bytes
-        self._keeper = Keeper(directory, segment_bytes + segment_bytes // 4, synced=self.synced)
+        self._keeper = Keeper(directory, FORMATS[kind], segment_bytes, synced=self.synced)
         self._segment: Segment | None = None
         self._position: int | None = None
         self._failing = False
@@ -77,7 +76,7 @@ class SqliteJournal:
         return self._keeper.trouble
 
     @property
-    def tails(self) -> list[files.Tail]:
+    def tails(self) -> list[Tail]:
         """What was torn at the end of a segment, after a replay."""
         return self._reader.tails
 
@@ -91,7 +90,7 @@ class SqliteJournal:
         if self._position is None:
             self._position = self._reader.find_end()
             files.remove_partial(self.directory)
-            self._keeper.found(self._reader.segments())
+            self._keeper.found(self._reader.segments(), self.tails)
         if self._segment is None:
             # On a full disk the caller tries again and again, and should not wait for zeros.
             self._segment = self._keeper.next_segment(wait=True, reserve=not self._failing)
@@ -103,32 +102,24 @@ class SqliteJournal:
             JournalError: nothing was kept.
 
         """
+        if not records:
+            return
         segment = self._segment
         if segment is None:
             self.begin()
             segment = self._segment
             assert segment is not None
         assert self._position is not None
-        first = self._position + 1
         try:
-            if len(records) == 1:
-                (record,) = records
-                size = len(record)
-                segment.execute(_INSERT, (first, record))
-            else:
-                size = sum(map(len, records))
-                segment.execute("BEGIN IMMEDIATE")
-                segment.executemany(_INSERT, enumerate(records, start=first))
-                segment.execute("COMMIT")
-        except sqlite3.Error as error:
+            segment.append(self._position + 1, records)
+        except JournalError:
             self._segment = None
             self._failing = True
             self._keeper.seal(segment)
-            raise JournalError(f"{segment.path} cannot be written: {error}") from error
-        self._position = segment.last = self._position + len(records)
+            raise
+        self._position = segment.last
         self._failing = False
-        self.bytes_written += size
-        segment.filled += size + files.PAGE_BYTES
+        self.bytes_written += sum(map(len, records))
         if segment.filled > self._segment_bytes:
             self.rotate()
 
@@ -161,6 +152,8 @@ class SqliteJournal:
             JournalDamaged: one is missing, or cannot be read.
 
         """
+        # The keeper may be removing what would be read.
+        self.settle()
         return self._reader.replay()
 
     def cut(self, position: int) -> None:

@@ -11,19 +11,26 @@ from pathlib import Path
 import pytest
 
 from kvblock_service.journal import files
+from kvblock_service.journal.file_journal import FileJournal
+from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.reader import SqliteReader
-from kvblock_service.journal.sqlite import SqliteJournal
+from kvblock_service.journal.reader import FileReader
 
 EPOCH = 7
 
+
+@pytest.fixture(params=list(FORMATS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of each format of segments."""
+    return str(request.param)
+
+
 WRITER = """
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from kvblock_service.journal.sqlite import SqliteJournal
-journal = SqliteJournal(Path(sys.argv[1]), 7, sys.argv[2], segment_bytes=int(sys.argv[3]))
+from kvblock_service.journal.file_journal import FileJournal
+_, directory, durable_on, kind, size = sys.argv
+journal = FileJournal(Path(directory), 7, durable_on, kind, segment_bytes=int(size))
 journal.begin()
 n = journal.position
 while True:
@@ -35,40 +42,15 @@ while True:
 """
 
 
-def read(directory: Path) -> SqliteReader:
-    return SqliteReader(directory, EPOCH)
-
-
-FRAME = files.FRAME_BYTES
-
-
-def end_of(wal: Path) -> int:
-    """Where the zeros begin that nothing was written to."""
-    data = wal.read_bytes()
-    starts = range(files.WAL_HEAD_BYTES, len(data), FRAME)
-    return next((at for at in starts if not any(data[at : at + 24])), len(data))
-
-
-def crashed(directory: Path, *records: bytes) -> Path:
-    """A directory whose process died after writing these, one commit each; its last WAL."""
-    script = (
-        "import os, sys\nfrom pathlib import Path\n"
-        "from kvblock_service.journal.sqlite import SqliteJournal\n"
-        f"journal = SqliteJournal(Path(sys.argv[1]), {EPOCH})\n"
-        f"for record in {list(records)!r}: journal.write([record])\n"
-        "os.kill(os.getpid(), 9)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, directory], check=False)
-    assert ended.returncode == -signal.SIGKILL
-    wals = [Path(f"{path}-wal") for _, path in files.segments(directory)]
-    return max((wal for wal in wals if wal.exists()), key=end_of)
+def read(directory: Path) -> FileReader:
+    return FileReader(directory, EPOCH)
 
 
 @pytest.mark.parametrize("durable_on", ["process", "host"])
-def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str) -> None:
+def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, kind: str, durable_on: str) -> None:
     acknowledged = 0
     for lines in (1, 20, 300, 50):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), durable_on, "40000"]
+        command = [sys.executable, "-c", WRITER, str(tmp_path), durable_on, kind, "40000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             for _ in range(lines):
@@ -86,87 +68,23 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str)
         acknowledged = len(positions)
 
 
-def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
-    wal = crashed(tmp_path, b"one", b"two", b"three")
-    os.truncate(wal, end_of(wal) - 100)
-    journal = SqliteJournal(tmp_path, EPOCH)
-    assert [entry.record for entry in journal.replay()] == [b"one", b"two"]
-    (tail,) = journal.tails
-    assert tail.path == wal
-    assert tail.size == FRAME
-    journal.write([b"four"])
-    journal.close()
-    assert list(read(tmp_path).replay())[-1] == Entry(3, b"four")
-
-
-def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
-    wal = crashed(tmp_path, b"one", b"two", b"three")
-    whole = wal.read_bytes()[: end_of(wal)]
-    for cut in (1, 23, 24, 25, FRAME - 1, FRAME):
-        wal.write_bytes(whole[:-cut])
-        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
-        wal.write_bytes(whole[:-cut] + bytes(cut + 100_000))
-        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
-
-
-def test_damage_in_the_middle_of_a_wal_is_no_torn_tail(tmp_path: Path) -> None:
-    wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
-    whole = wal.read_bytes()
-    frames = (end_of(wal) - files.WAL_HEAD_BYTES) // FRAME
-    for index in range(frames - 6):
-        damaged = bytearray(whole)
-        damaged[32 + index * FRAME + 2000] ^= 1
-        wal.write_bytes(damaged)
-        with pytest.raises(JournalDamaged):
-            list(read(tmp_path).replay())
-    damaged = bytearray(whole)
-    damaged[9] ^= 1
-    wal.write_bytes(damaged)
-    with pytest.raises(JournalDamaged):
-        list(read(tmp_path).replay())
-
-
-def closed(directory: Path, count: int) -> Path:
-    journal = SqliteJournal(directory, EPOCH)
-    for index in range(count):
-        journal.write([b"%d" % index * 900])
-    journal.close()
-    ((_, path),) = files.segments(directory)
-    return path
-
-
-def test_a_damaged_database_stops_the_start(tmp_path: Path) -> None:
-    path = closed(tmp_path, 30)
-    whole = path.read_bytes()
-    sound = list(read(tmp_path).replay())
-    for at in (0, 100, files.PAGE_BYTES, 2 * files.PAGE_BYTES):
-        damaged = bytearray(whole)
-        damaged[at] ^= 0x55
-        path.write_bytes(damaged)
-        with pytest.raises(JournalDamaged, match=path.name):
-            assert list(read(tmp_path).replay()) == sound, at
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(JournalDamaged, match=path.name):
-        list(read(tmp_path).replay())
-
-
-def test_a_missing_segment_stops_the_start(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path, EPOCH, segment_bytes=1)
+def test_a_missing_segment_stops_the_start(tmp_path: Path, kind: str) -> None:
+    journal = FileJournal(tmp_path, EPOCH, kind=kind, segment_bytes=1)
     for index in range(9):
         journal.write([b"%d" % index])
         journal.settle()
     journal.close()
     paths = [path for _, path in files.segments(tmp_path)]
-    first, following = map(files.first_position, paths[4:6])
+    first, following = map(FORMATS[kind].first_position, paths[4:6])
     assert first is not None
     assert following is not None
-    files.remove_segment(paths[4])
+    FORMATS[kind].remove(paths[4])
     with pytest.raises(JournalDamaged, match=f"records {first} to {following - 1} are missing"):
         list(read(tmp_path).replay())
 
 
-def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path, EPOCH)
+def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path, kind: str) -> None:
+    journal = FileJournal(tmp_path, EPOCH, kind=kind)
     journal.write([b"one"])
     journal.settle()
     before = sorted(path.name for path in tmp_path.iterdir())
@@ -177,8 +95,8 @@ def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path, EPOCH, segment_bytes=1)
+def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path, kind: str) -> None:
+    journal = FileJournal(tmp_path, EPOCH, kind=kind, segment_bytes=1)
     for index in range(9):
         journal.write([b"%d" % index])
         journal.settle()
@@ -188,23 +106,23 @@ def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> 
     journal.settle()
     assert [position for position, _ in files.snapshots(tmp_path)] == [6]
     assert list(journal.replay()) == [Entry(index + 1, b"%d" % index) for index in range(6, 9)]
-    kept = [files.first_position(path) for _, path in files.segments(tmp_path)]
+    kept = [FORMATS[kind].first_position(path) for _, path in files.segments(tmp_path)]
     assert [first for first in kept if first] == [7, 8, 9]
     journal.close()
     assert journal.trouble == []
 
 
-def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(tmp_path: Path) -> None:
+def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(
+    tmp_path: Path, kind: str
+) -> None:
     limited = """
 import resource, signal, sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from kvblock_service.journal.interface import JournalError
-from kvblock_service.journal.sqlite import SqliteJournal
+from kvblock_service.journal.file_journal import FileJournal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-journal = SqliteJournal(Path(sys.argv[1]), 7)
+journal = FileJournal(Path(sys.argv[1]), 7, kind=sys.argv[3])
 kept = 0
 while kept < 30:
     journal.write([b"%d" % (kept + 1)]); kept += 1
@@ -234,7 +152,7 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
     for how in ("closed", "killed"):
         directory = tmp_path / how
         directory.mkdir()
-        command = [sys.executable, "-c", limited, str(directory), how]
+        command = [sys.executable, "-c", limited, str(directory), how, kind]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
         if how == "killed" and not ended.stdout:
@@ -247,8 +165,8 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
             assert record.startswith(b"%d" % position)
 
 
-def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path, EPOCH)
+def test_a_directory_that_cannot_be_written_to(tmp_path: Path, kind: str) -> None:
+    journal = FileJournal(tmp_path, EPOCH, kind=kind)
     tmp_path.rmdir()
     with pytest.raises(JournalError, match="cannot be read"):
         journal.write([b"one"])
@@ -271,8 +189,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
-    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path, kind: str) -> None:
+    journal = FileJournal(small_disk, EPOCH, kind=kind, segment_bytes=200_000)
     journal.write([b"1"])
     journal.settle()
     ballast = small_disk / "ballast"
@@ -300,13 +218,13 @@ def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
     assert all(record.startswith(b"%d" % position) for position, record in found)
 
 
-def test_a_disk_that_is_read_only(small_disk: Path) -> None:
-    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+def test_a_disk_that_is_read_only(small_disk: Path, kind: str) -> None:
+    journal = FileJournal(small_disk, EPOCH, kind=kind, segment_bytes=200_000)
     journal.write([b"one"])
     journal.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert list(read(small_disk).replay()) == [Entry(1, b"one")]
-    journal = SqliteJournal(small_disk, EPOCH, segment_bytes=200_000)
+    journal = FileJournal(small_disk, EPOCH, kind=kind, segment_bytes=200_000)
     for _ in range(3):
         with pytest.raises(JournalError, match="cannot be written"):
             journal.write([b"two"])

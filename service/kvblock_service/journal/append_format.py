@@ -1,0 +1,181 @@
+"""Segments as plain files that are only ever appended to.
+
+Rules:
+- A file is a row of frames. A frame holds the records of one append: a mark, the position of the
+  first one, how many they are, the length of what follows, a CRC-32 of all that and of what
+  follows; then each record behind its length. Numbers are little-endian.
+- A frame is written by one call of the system. When that fails, the file is cut where it began.
+- Bytes that are no sound frame are a torn tail when no sound frame of a later position follows
+  them, and damage otherwise.
+- Nothing is reserved: to make a file longer takes less time than to write over what it has.
+"""
+
+import errno
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
+from kvblock_service.journal.segment import Segment, Tail
+
+_MARK = b"KVBJ"
+_HEAD = struct.Struct("<4sQII")
+_WORD = struct.Struct("<I")
+_FRAME_MIN = _HEAD.size + _WORD.size
+
+
+class AppendSegment:
+    """A file that frames are appended to."""
+
+    def __init__(self, path: Path, *, synced: bool) -> None:
+        self.path = path
+        self.filled = 0
+        self.last = 0
+        self._synced = synced
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+
+    def append(self, first: int, records: Sequence[bytes]) -> None:
+        """Append a frame; see `Segment`."""
+        data = _frame(first, records)
+        try:
+            _write_whole(self._file, data)
+            if self._synced:
+                os.fdatasync(self._file)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self.filled)
+            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
+        self.filled += len(data)
+        self.last = first + len(records) - 1
+
+    def seal(self) -> None:
+        """Close it; see `Segment`."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close it; see `Segment`."""
+        with suppress(OSError):
+            os.close(self._file)
+
+
+class AppendFormat:
+    """Makes and reads such files; see `Format`."""
+
+    suffix = "log"
+
+    def make(self, path: Path, size: int, *, synced: bool) -> Segment:
+        """Make an empty file; its size is of no matter."""
+        del size
+        try:
+            return AppendSegment(path, synced=synced)
+        except OSError as error:
+            raise JournalError(f"{path} cannot be made: {error.strerror}") from error
+
+    def first_position(self, path: Path) -> int | None:
+        """The position in the first frame, if that is sound."""
+        with _reading(path), path.open("rb") as file:
+            head = file.read(_FRAME_MIN)
+            size = _HEAD.unpack_from(head)[-1] if len(head) == _FRAME_MIN else 0
+            data = head + file.read(size)
+        frame = _read(data, 0)
+        return None if frame is None else frame.first
+
+    def rows(self, path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
+        """The records of all frames."""
+        with _reading(path):
+            data = path.read_bytes()
+        end = last = 0
+        while (frame := _read(data, end)) is not None:
+            last = frame.last
+            if last > after:
+                yield from _records(data, frame, after)
+            end = frame.end
+        if end < len(data):
+            if _has_later(data, end, last):
+                raise JournalDamaged(f"{path} is damaged at byte {end}, and sound records follow")
+            tails.append(Tail(path, len(data) - end))
+
+    def shrink(self, path: Path, torn: int) -> None:
+        """Cut the torn tail; nothing else is too much."""
+        if not torn:
+            return
+        try:
+            os.truncate(path, path.stat().st_size - torn)
+        except OSError as error:
+            raise JournalError(f"{path} cannot be cut: {error.strerror}") from error
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink(missing_ok=True)
+
+
+def _write_whole(file: int, data: bytes) -> None:
+    written = os.write(file, data)
+    if written != len(data):
+        # What is short of a full disk or a limit; the next call would say which, and write nothing.
+        os.write(file, data[written:])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
+
+
+class _Frame(NamedTuple):
+    """A sound frame: its first and last position, and where its records begin and end."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+def _frame(first: int, records: Sequence[bytes]) -> bytes:
+    body = b"".join([part for record in records for part in (_WORD.pack(len(record)), record)])
+    head = _HEAD.pack(_MARK, first, len(records), len(body))
+    return b"".join((head, _WORD.pack(crc32(body, crc32(head))), body))
+
+
+def _read(data: bytes, at: int) -> _Frame | None:
+    """The sound frame that begins there."""
+    if len(data) - at < _FRAME_MIN:
+        return None
+    mark, first, count, size = _HEAD.unpack_from(data, at)
+    start = at + _FRAME_MIN
+    end = start + size
+    if mark != _MARK or end > len(data):
+        return None
+    (checksum,) = _WORD.unpack_from(data, at + _HEAD.size)
+    view = memoryview(data)
+    if crc32(view[start:end], crc32(view[at : at + _HEAD.size])) != checksum:
+        return None
+    return _Frame(first, first + count - 1, start, end)
+
+
+def _records(data: bytes, frame: _Frame, after: int) -> Iterator[Entry]:
+    at = frame.start
+    for position in range(frame.first, frame.last + 1):
+        (size,) = _WORD.unpack_from(data, at)
+        at += _WORD.size
+        if position > after:
+            yield Entry(position, data[at : at + size])
+        at += size
+
+
+def _has_later(data: bytes, at: int, last: int) -> bool:
+    """Whether a sound frame behind the position `last` begins after a place that has none."""
+    while (at := data.find(_MARK, at + 1)) >= 0:
+        frame = _read(data, at)
+        if frame is not None and frame.first > last:
+            return True
+    return False

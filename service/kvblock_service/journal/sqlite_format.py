@@ -1,0 +1,259 @@
+"""Segments as SQLite databases with one table of records each.
+
+Rules:
+- A segment is written through one connection that nobody else has, in exclusive mode; its WAL is
+  never checkpointed while it is written to. So a commit is a few writes to the WAL, and neither
+  locks nor shared memory nor a checkpoint; and a copy of the WAL, then of the database, is sound at
+  any moment.
+- A WAL has zeros behind what was written. Anything else behind its last whole commit is a torn
+  tail, unless more than one commit follows: then it is damaged.
+- A sealed segment has no WAL. When it cannot be brought into the database, for lack of space, the
+  WAL stays, and is read together with it.
+"""
+
+import os
+import shutil
+import sqlite3
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
+from kvblock_service.journal.segment import Segment, Tail
+
+PAGE_BYTES = 4096
+FRAME_BYTES = PAGE_BYTES + 24
+WAL_HEAD_BYTES = 32
+_TABLE = "CREATE TABLE records (lsn INTEGER PRIMARY KEY, record BLOB NOT NULL)"
+_INSERT = "INSERT INTO records VALUES (?, ?)"
+_MAX_FRAME_AT = 16
+_FRAME_HEAD_BYTES = 24
+
+
+class SqliteSegment:
+    """A database that is written to; `filled` is about how many bytes its WAL has."""
+
+    def __init__(self, path: Path, reserved: int, *, synced: bool) -> None:
+        """Make the database, and a WAL of so many zero bytes.
+
+        To write into pages that the file has already takes a third less time than to append; SQLite
+        takes such a WAL for an empty one.
+        """
+        self.path = path
+        self.filled = 0
+        self.last = 0
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
+            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(_TABLE)
+        _write_zeros(Path(f"{path}-wal"), reserved, synced=synced)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            # The commit of one record is a few writes to the WAL, and neither locks nor shared
+            # memory nor a checkpoint.
+            for setting in (
+                "locking_mode=EXCLUSIVE",
+                "journal_mode=WAL",
+                f"synchronous={'FULL' if synced else 'OFF'}",
+                "wal_autocheckpoint=0",
+            ):
+                self._connection.execute(f"PRAGMA {setting}")
+        except sqlite3.Error:
+            self.abandon()
+            raise
+        cursor = self._connection.cursor()
+        self._execute: Callable[..., Any] = cursor.execute
+        self._executemany: Callable[..., Any] = cursor.executemany
+
+    def append(self, first: int, records: Sequence[bytes]) -> None:
+        """Insert records in one transaction; see `Segment`."""
+        try:
+            if len(records) == 1:
+                (record,) = records
+                size = len(record)
+                self._execute(_INSERT, (first, record))
+            else:
+                size = sum(map(len, records))
+                self._execute("BEGIN IMMEDIATE")
+                self._executemany(_INSERT, enumerate(records, start=first))
+                self._execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path} cannot be written: {error}") from error
+        self.last = first + len(records) - 1
+        self.filled += size + PAGE_BYTES
+
+    def seal(self) -> None:
+        """Bring everything into the database itself and close it; see `Segment`."""
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}-wal stays: {error}") from error
+        finally:
+            self._connection.close()
+
+    def abandon(self) -> None:
+        """Close it, whatever it is in."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+
+class SqliteFormat:
+    """Makes and reads such databases; see `Format`."""
+
+    suffix = "db"
+
+    def make(self, path: Path, size: int, *, synced: bool) -> Segment:
+        """Make a database, and a WAL that has its space; see `Format`."""
+        try:
+            return SqliteSegment(path, size + size // 4, synced=synced)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path} cannot be made: {error}") from error
+        except OSError as error:
+            raise JournalError(f"{path} cannot be made: {error.strerror}") from error
+
+    def first_position(self, path: Path) -> int | None:
+        """The least position in the table."""
+        with _opened(path) as (connection, _), _damage(path):
+            if not _has_table(connection):
+                return None
+            (first,) = connection.execute("SELECT min(lsn) FROM records").fetchone()
+        return None if first is None else int(first)
+
+    def rows(self, path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
+        """The rows of the table, and what of the WAL is none."""
+        with _opened(path) as (connection, at), _damage(path):
+            if _has_table(connection):
+                yield from _entries(connection, after)
+            tail = _tail(path, at) if at else None
+        if tail:
+            tails.append(tail)
+
+    def shrink(self, path: Path, torn: int) -> None:
+        """Bring the WAL into its database: it has its full space otherwise.
+
+        A server that dies often would fill the disk, and each start would read all of that.
+        """
+        del torn  # SQLite knows.
+        if not Path(f"{path}-wal").exists():
+            return
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}-wal stays: {error}") from error
+
+    def remove(self, path: Path) -> None:
+        """Remove the database last, so that no WAL is left without one."""
+        for suffix in ("-shm", "-wal", ""):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _write_zeros(path: Path, size: int, *, synced: bool) -> None:
+    """Make a file of zeros that has its place on the disk.
+
+    Raises:
+        OSError: there is no space for it.
+
+    """
+    piece = bytes(1024 * 1024)
+    with path.open("wb", buffering=0) as file:
+        while size > 0:
+            size -= file.write(piece[:size])
+        if synced:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[tuple[sqlite3.Connection, Path | None]]":
+    """A connection that reads a segment, and the copy it reads when there is a WAL.
+
+    Raises:
+        JournalError: it cannot be copied now.
+        FileNotFoundError: it was removed meanwhile.
+
+    """
+    wal = Path(f"{path}-wal")
+    while True:
+        if not wal.exists() or not wal.stat().st_size:
+            with closing(_connected(path, "immutable=1")) as connection:
+                yield connection, None
+            return
+        with tempfile.TemporaryDirectory(prefix="kvblock-") as place:
+            copy = Path(place) / path.name
+            if not _copied(wal, Path(f"{copy}-wal")):
+                # It was closed meanwhile, so all of it is in the database.
+                continue
+            if not _copied(path, copy):
+                raise FileNotFoundError(path)
+            with closing(_connected(copy, "mode=ro")) as connection:
+                yield connection, copy
+        return
+
+
+def _copied(source: Path, target: Path) -> bool:
+    """Whether there was a file to copy."""
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise JournalError(f"{source} cannot be copied to {target.parent}: {error}") from error
+    return True
+
+
+def _connected(path: Path, how: str) -> sqlite3.Connection:
+    # Quoting as a URI: a question mark or a hash in a directory's name would end the path.
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
+
+
+def _entries(connection: sqlite3.Connection, after: int) -> Iterator[Entry]:
+    """The records of an open segment behind a position."""
+    found = connection.execute(
+        "SELECT lsn, record FROM records WHERE lsn > ? ORDER BY lsn", (after,)
+    )
+    return map(Entry._make, found)
+
+
+def _has_table(connection: sqlite3.Connection) -> bool:
+    """Whether a segment got as far as having a table: its process may have died before."""
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'records'")
+    return bool(found.fetchone()[0])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise JournalDamaged(f"{path} cannot be read: {error}") from error
+
+
+def _tail(path: Path, at: Path) -> Tail | None:
+    wal = Path(f"{at}-wal")
+    whole = WAL_HEAD_BYTES + _frames(at) * FRAME_BYTES
+    end = whole
+    commits = 0
+    with wal.open("rb") as file:
+        for start in range(whole, wal.stat().st_size, FRAME_BYTES):
+            file.seek(start)
+            head = file.read(_FRAME_HEAD_BYTES)
+            if any(head):
+                end = start + FRAME_BYTES
+                # The frame that ends a commit says how many pages the database has then.
+                commits += any(head[4:8])
+    if commits > 1:
+        raise JournalDamaged(f"{path}-wal is damaged at byte {whole}, and {commits} commits follow")
+    return Tail(Path(f"{path}-wal"), end - whole) if end > whole else None
+
+
+def _frames(at: Path) -> int:
+    """How many frames of a WAL are sound, as SQLite has noted in its index of the WAL."""
+    with Path(f"{at}-shm").open("rb") as file:
+        file.seek(_MAX_FRAME_AT)
+        return int(struct.unpack("=I", file.read(4))[0])

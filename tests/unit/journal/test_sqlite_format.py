@@ -1,0 +1,108 @@
+"""SQLite segments: what is torn, and what is damaged."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvblock_service.journal import files
+from kvblock_service.journal.file_journal import FileJournal
+from kvblock_service.journal.interface import Entry, JournalDamaged
+from kvblock_service.journal.reader import FileReader
+from kvblock_service.journal.sqlite_format import FRAME_BYTES as FRAME
+from kvblock_service.journal.sqlite_format import PAGE_BYTES, WAL_HEAD_BYTES
+
+EPOCH = 7
+
+
+def read(directory: Path) -> FileReader:
+    return FileReader(directory, EPOCH)
+
+
+def end_of(wal: Path) -> int:
+    """Where the zeros begin that nothing was written to."""
+    data = wal.read_bytes()
+    starts = range(WAL_HEAD_BYTES, len(data), FRAME)
+    return next((at for at in starts if not any(data[at : at + 24])), len(data))
+
+
+def crashed(directory: Path, *records: bytes) -> Path:
+    """A directory whose process died after writing these, one commit each; its last WAL."""
+    script = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from kvblock_service.journal.file_journal import FileJournal\n"
+        f"journal = FileJournal(Path(sys.argv[1]), {EPOCH}, kind='sqlite')\n"
+        f"for record in {list(records)!r}: journal.write([record])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, directory], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    wals = [Path(f"{path}-wal") for _, path in files.segments(directory)]
+    return max((wal for wal in wals if wal.exists()), key=end_of)
+
+
+def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
+    wal = crashed(tmp_path, b"one", b"two", b"three")
+    os.truncate(wal, end_of(wal) - 100)
+    journal = FileJournal(tmp_path, EPOCH, kind="sqlite")
+    assert [entry.record for entry in journal.replay()] == [b"one", b"two"]
+    (tail,) = journal.tails
+    assert tail.path == wal
+    assert tail.size == FRAME
+    journal.write([b"four"])
+    journal.close()
+    assert list(read(tmp_path).replay())[-1] == Entry(3, b"four")
+
+
+def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
+    wal = crashed(tmp_path, b"one", b"two", b"three")
+    whole = wal.read_bytes()[: end_of(wal)]
+    for cut in (1, 23, 24, 25, FRAME - 1, FRAME):
+        wal.write_bytes(whole[:-cut])
+        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
+        wal.write_bytes(whole[:-cut] + bytes(cut + 100_000))
+        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
+
+
+def test_damage_in_the_middle_of_a_wal_is_no_torn_tail(tmp_path: Path) -> None:
+    wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
+    whole = wal.read_bytes()
+    frames = (end_of(wal) - WAL_HEAD_BYTES) // FRAME
+    for index in range(frames - 6):
+        damaged = bytearray(whole)
+        damaged[32 + index * FRAME + 2000] ^= 1
+        wal.write_bytes(damaged)
+        with pytest.raises(JournalDamaged):
+            list(read(tmp_path).replay())
+    damaged = bytearray(whole)
+    damaged[9] ^= 1
+    wal.write_bytes(damaged)
+    with pytest.raises(JournalDamaged):
+        list(read(tmp_path).replay())
+
+
+def closed(directory: Path, count: int) -> Path:
+    journal = FileJournal(directory, EPOCH, kind="sqlite")
+    for index in range(count):
+        journal.write([b"%d" % index * 900])
+    journal.close()
+    ((_, path),) = files.segments(directory)
+    return path
+
+
+def test_a_damaged_database_stops_the_start(tmp_path: Path) -> None:
+    path = closed(tmp_path, 30)
+    whole = path.read_bytes()
+    sound = list(read(tmp_path).replay())
+    for at in (0, 100, PAGE_BYTES, 2 * PAGE_BYTES):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x55
+        path.write_bytes(damaged)
+        with pytest.raises(JournalDamaged, match=path.name):
+            assert list(read(tmp_path).replay()) == sound, at
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(JournalDamaged, match=path.name):
+        list(read(tmp_path).replay())
