@@ -6,6 +6,9 @@ Rules:
 - Records that cannot be written are kept and tried again, since their commands have been carried
   out; meanwhile no new command is, so that what is kept stays small. Those who wait are told
   JournalUnwritable: their command counts once it is written, and its id finds it then.
+- A write that ends in anything but a JournalError has run into a bug, and what is in the journal is
+  not known any more. Nothing is acknowledged, carried out or written from then on: who waits or
+  asks gets JournalBroken, and `watch` raises the bug.
 - A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
   than the way to a thread and back.
 """
@@ -24,6 +27,13 @@ RETRY_SECONDS = 0.25
 _log = logging.getLogger(__name__)
 
 
+class JournalBroken(Exception):
+    """A write to the journal has run into a bug; only a restart helps."""
+
+    def __init__(self) -> None:
+        super().__init__("a write to the journal has run into a bug; restart the server")
+
+
 class Writable(Protocol):
     """Where records go. `synced`: whether a write waits for a disk, which takes milliseconds."""
 
@@ -34,19 +44,32 @@ class Writable(Protocol):
 
 
 class Committer:
-    """Writes records to a journal; all calls come from the event loop's thread."""
+    """Writes records to a journal; all calls come from the event loop's thread.
+
+    `failure` says why nothing can be written now; None: it can.
+    """
 
     def __init__(self, journal: Writable) -> None:
         self._journal = journal
         self._pending: list[bytes] = []
         self._round: asyncio.Future[None] | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._bug: Exception | None = None
+        self._broken = asyncio.Event()
         self.failure: str | None = None
 
     def refuse_when_failing(self) -> None:
-        """Raises JournalUnwritable while the journal cannot be written."""
+        """Raises JournalUnwritable or JournalBroken while the journal cannot be written."""
+        if self._bug is not None:
+            raise JournalBroken from self._bug
         if self.failure is not None:
             raise JournalUnwritable(self.failure, RETRY_SECONDS)
+
+    async def watch(self) -> None:
+        """Go on until cancelled; raises the bug that a write has run into."""
+        await self._broken.wait()
+        assert self._bug is not None
+        raise self._bug
 
     def add(self, record: bytes) -> None:
         """Take a record; it is written with those that are added until the loop's next turn."""
@@ -59,9 +82,10 @@ class Committer:
 
         Raises:
             JournalUnwritable: it could not be written yet.
+            JournalBroken: whether it was written is not known.
 
         """
-        if self._pending or self._writing is not None:
+        if self._bug is not None or self._pending or self._writing is not None:
             self.refuse_when_failing()
             if self._round is None:
                 self._begin_round()
@@ -71,7 +95,7 @@ class Committer:
 
     async def close(self) -> None:
         """Write what is left, if it can be."""
-        with contextlib.suppress(JournalUnwritable):
+        with contextlib.suppress(JournalUnwritable, JournalBroken):
             while self._pending or self._writing is not None:
                 await self.settled()
 
@@ -89,6 +113,8 @@ class Committer:
                 self._journal.write(taken)
             except JournalError as error:
                 self._failed(taken, turn, error)
+            except Exception as error:  # noqa: BLE001 - `watch` raises it
+                self._break(turn, error)
             else:
                 self._succeeded(turn)
             return
@@ -100,6 +126,10 @@ class Committer:
         except JournalError as error:
             self._writing = None
             self._failed(taken, turn, error)
+            return
+        except Exception as error:  # noqa: BLE001 - `watch` raises it
+            self._writing = None
+            self._break(turn, error)
             return
         self._writing = None
         self._succeeded(turn)
@@ -127,10 +157,20 @@ class Committer:
         if self.failure is None:
             _log.error("the journal cannot be written", extra={"problem": str(error)})
         self.failure = str(error)
+        self._tell(turn, JournalUnwritable(self.failure, RETRY_SECONDS))
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)
+
+    def _break(self, turn: "asyncio.Future[None] | None", bug: Exception) -> None:
+        self._bug = bug
+        self.failure = str(JournalBroken())
+        self._broken.set()
+        self._tell(turn, JournalBroken())
+
+    def _tell(self, turn: "asyncio.Future[None] | None", error: Exception) -> None:
+        """Let all who wait fail, also those of the next round."""
         for waiting in (turn, self._round):
             if waiting is not None and not waiting.done():
-                waiting.set_exception(JournalUnwritable(self.failure, RETRY_SECONDS))
+                waiting.set_exception(error)
                 # Nobody may be waiting: an exception that is never looked at is no news.
                 waiting.exception()
         self._round = None
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.commands import allocate, free
 
-from kvblock_service.committer import Committer
+from kvblock_service.committer import Committer, JournalBroken
 from kvblock_service.core.commands import (
     Attach,
     Attached,
@@ -32,6 +32,7 @@ class Shelf:
         self.synced = synced
         self.writes: list[list[bytes]] = []
         self.problem = ""
+        self.bug: Exception | None = None
         self.open = threading.Event()
         self.open.set()
 
@@ -39,6 +40,8 @@ class Shelf:
         assert self.open.wait(60)
         if self.problem:
             raise JournalError(self.problem)
+        if self.bug:
+            raise self.bug
         self.writes.append(list(records))
 
     @property
@@ -234,5 +237,46 @@ def test_who_added_nothing_waits_for_the_write_under_way_only() -> None:
         committer.add(b"second")
         await committer.settled()
         assert shelf.records == [b"first", b"second"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_after_a_bug_in_a_write_nothing_is_acknowledged(waits: bool) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        committer = Committer(shelf)
+        pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
+        host = PoolHost(pool, 8, None, Log(committer, encode))
+        watching = asyncio.create_task(committer.watch())
+        host.apply(allocate("a", 1, 1))
+        await host.settled()
+        shelf.bug = ValueError("a bug")
+        shelf.open.clear()
+        host.apply(allocate("a", 2, 1))
+        waiting = [asyncio.create_task(host.settled()) for _ in range(2)]
+        if waits:
+            await asyncio.sleep(0.01)
+            # Of the next round: its record is not in the write that fails.
+            host.apply(allocate("a", 3, 1))
+            waiting.append(asyncio.create_task(host.settled()))
+            await asyncio.sleep(0.01)
+        assert not watching.done()
+        shelf.open.set()
+        for told in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(told, JournalBroken)
+        with pytest.raises(ValueError, match="a bug"):
+            await watching
+        shelf.bug = None
+        assert not host.writable
+        for _ in range(2):
+            with pytest.raises(JournalBroken) as caught:
+                host.apply(free("a", 1))
+            assert isinstance(caught.value.__cause__, ValueError)
+            with pytest.raises(JournalBroken):
+                await host.settled()
+        assert host.table("a", 1) == [0]
+        await committer.close()
+        assert len(shelf.records) == 1
 
     run(scenario())
