@@ -137,9 +137,8 @@ class Keeper:
     def found(self, closed: list[tuple[Path, int]]) -> None:
         """Segments of an earlier process, in order, each with the position of its last record."""
         self._closed = closed
-        self.sealed_position = closed[-1][1] if closed else 0
-        for path, _ in closed:
-            self._ask(partial(_shrink, path))
+        for path, last in closed:
+            self._ask(partial(self._take_over, path, last))
 
     def drop(self, up_to: int) -> None:
         """Remove what a snapshot at `up_to` stands for."""
@@ -198,6 +197,12 @@ class Keeper:
                 self.sealed_position = segment.last
             else:
                 files.remove_segment(segment.path)
+
+    def _take_over(self, path: Path, last: int) -> None:
+        try:
+            _shrink(path)
+        finally:
+            self.sealed_position = last
 
     def _drop(self, up_to: int) -> None:
         for position, path in files.snapshots(self._directory)[:-1]:

@@ -1,9 +1,13 @@
 """What only files can show: torn and damaged ones, full disks, readers beside a writer."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from kvblock_service.journal import files
+from kvblock_service.journal import keeper as keeper_module
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
+from kvblock_service.journal.keeper import Keeper
 from kvblock_service.journal.reader import SqliteReader
 from kvblock_service.journal.sqlite import SqliteJournal
 
@@ -175,6 +181,74 @@ def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
     journal.write([b"two"])
     assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
     journal.close()
+
+
+def test_a_segment_that_is_closed_while_it_is_copied_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
+    copy, copied = shutil.copyfile, Counter[Path]()
+
+    def cut_short(source: Path, target: Path) -> None:
+        """Copies half of what was written, and the keeper closes the segment meanwhile."""
+        copied[source] += 1
+        # The first copy is for the position that the segment begins with.
+        if source != wal or copied[source] == 1:
+            copy(source, target)
+            return
+        target.write_bytes(source.read_bytes()[: end_of(wal) // 2])
+        keeper = Keeper(tmp_path, 0, synced=False)
+        keeper.found([(Path(str(wal).removesuffix("-wal")), 20)])
+        keeper.close()
+        assert keeper.trouble == []
+        assert not wal.exists()
+
+    monkeypatch.setattr(shutil, "copyfile", cut_short)
+    reader = read(tmp_path)
+    assert [entry.position for entry in reader.replay()] == list(range(1, 21))
+    assert reader.tails == []
+
+
+def test_a_segment_of_an_earlier_process_is_sealed_when_its_wal_is_in_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = crashed(tmp_path, b"one", b"two")
+    shrink, closing = keeper_module._shrink, threading.Event()
+
+    def wait(path: Path) -> None:
+        assert closing.wait(60)
+        shrink(path)
+
+    monkeypatch.setattr(keeper_module, "_shrink", wait)
+    journal = SqliteJournal(tmp_path, EPOCH)
+    journal.begin()
+    assert journal.position == 2
+    assert journal.sealed_position == 0
+    closing.set()
+    journal.settle()
+    assert journal.sealed_position == 2
+    assert not wal.exists()
+    journal.close()
+
+
+def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    """Each start closes the WALs of the one before, and is killed at another moment of that."""
+    count = 0
+    for delay in (0.0, 0.001, 0.003, 0.01, 0.03):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), "process", "4000000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            acknowledged = int(writer.stdout.readline())
+            time.sleep(delay)
+            writer.kill()
+            rest = writer.stdout.read().split()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+        positions = [entry.position for entry in read(tmp_path).replay()]
+        assert positions == list(range(1, len(positions) + 1))
+        assert count < acknowledged <= len(positions) <= acknowledged + 3
+        count = len(positions)
 
 
 def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> None:
