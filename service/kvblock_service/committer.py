@@ -7,8 +7,8 @@ Rules:
   out; meanwhile no new command is, so that what is kept stays small. Those who wait are told
   JournalUnwritable: their command counts once it is written, and its id finds it then.
 - A write that ends in anything but a JournalError has run into a bug, and what is in the journal is
-  not known any more. Nothing is acknowledged, carried out or written from then on: who waits or
-  asks gets JournalBroken, and `watch` raises the bug.
+  not known any more; nor is it when a record cannot even be made. Nothing is acknowledged, carried
+  out or written from then on: who waits or asks gets JournalBroken, and `watch` raises the bug.
 - A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
   than the way to a thread and back.
 """
@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 class JournalBroken(Exception):
-    """A write to the journal has run into a bug; only a restart helps."""
+    """The writing of the journal has run into a bug; only a restart helps."""
 
     def __init__(self) -> None:
-        super().__init__("a write to the journal has run into a bug; restart the server")
+        super().__init__("the writing of the journal has run into a bug; restart the server")
 
 
 class Writable(Protocol):
@@ -65,8 +65,15 @@ class Committer:
         if self.failure is not None:
             raise JournalUnwritable(self.failure, RETRY_SECONDS)
 
+    def break_down(self, bug: Exception) -> None:
+        """A command was carried out and there is no record of it: what is kept is wrong from here.
+
+        Those who wait are told JournalBroken, as everybody is from now on.
+        """
+        self._break(None, bug)
+
     async def watch(self) -> None:
-        """Go on until cancelled; raises the bug that a write has run into."""
+        """Go on until cancelled; raises the bug that has ended the writing."""
         await self._broken.wait()
         assert self._bug is not None
         raise self._bug
@@ -106,6 +113,8 @@ class Committer:
             loop.call_soon(self._write_round)
 
     def _write_round(self) -> None:
+        if self._bug is not None:
+            return
         taken, turn = self._pending, self._round
         self._pending, self._round = [], None
         if not self._journal.synced:
@@ -133,6 +142,8 @@ class Committer:
             return
         self._writing = None
         self._succeeded(turn)
+        if self._bug is not None:
+            return
         if self._pending:
             if self._round is None:
                 self._begin_round()
@@ -144,7 +155,7 @@ class Committer:
             self._succeeded(turn)
 
     def _succeeded(self, turn: "asyncio.Future[None] | None") -> None:
-        if self.failure is not None:
+        if self.failure is not None and self._bug is None:
             self.failure = None
             _log.info("the journal can be written again")
         if turn is not None and not turn.done():

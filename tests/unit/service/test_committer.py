@@ -280,3 +280,50 @@ def test_after_a_bug_in_a_write_nothing_is_acknowledged(waits: bool) -> None:
         assert len(shelf.records) == 1
 
     run(scenario())
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_after_a_command_without_a_record_nothing_is_acknowledged(waits: bool) -> None:
+    """Whatever was carried out after it would not follow from what is kept."""
+
+    def encode_some(pool: str, stamp: Stamp, command: Command) -> bytes:
+        if command == free("a", 1):
+            raise ValueError("a bug")
+        return encode(pool, stamp, command)
+
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        committer = Committer(shelf)
+        pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
+        host = PoolHost(pool, 8, None, Log(committer, encode_some))
+
+        async def carry_out(command: Command) -> None:
+            host.apply(command)
+            await host.settled()
+
+        watching = asyncio.create_task(committer.watch())
+        await carry_out(allocate("a", 1, 1))
+        shelf.open.clear()
+        under_way = asyncio.create_task(carry_out(allocate("a", 2, 1)))
+        await asyncio.sleep(0)
+        if waits:
+            await asyncio.sleep(0.01)
+        following = asyncio.create_task(carry_out(allocate("a", 3, 1)))
+        without_record = asyncio.create_task(carry_out(free("a", 1)))
+        shelf.open.set()
+        told = await asyncio.gather(
+            under_way, following, without_record, watching, return_exceptions=True
+        )
+        # A write that is under way ends as it likes; what was to be written next is not.
+        assert [type(one) for one in told] == [type(None), JournalBroken, ValueError, ValueError]
+        assert len(shelf.records) == 2
+        for _ in range(2):
+            with pytest.raises(JournalBroken):
+                await carry_out(allocate("a", 4, 1))
+            with pytest.raises(JournalBroken):
+                await host.settled()
+        await committer.close()
+        assert not host.writable
+        assert len(shelf.records) == 2
+
+    run(scenario())
