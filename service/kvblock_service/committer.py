@@ -8,6 +8,9 @@ Rules:
 - Records that cannot be written are kept and tried again, since their commands have been carried
   out; meanwhile no new command is, so that what is kept stays small. Those who wait are told
   JournalUnwritable: their command counts once it is written, and its id finds it then.
+- A write that ends in anything but a JournalError has run into a bug, and what is in the journal is
+  not known any more; nor is it when a record cannot even be made. Nothing is acknowledged, carried
+  out or written from then on: who waits or asks gets JournalBroken, and `watch` raises the bug.
 - A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
   than the way to a thread and back.
 """
@@ -31,6 +34,13 @@ _Waiters: TypeAlias = "list[asyncio.Future[None]]"
 _log = logging.getLogger(__name__)
 
 
+class JournalBroken(Exception):
+    """The writing of the journal has run into a bug; only a restart helps."""
+
+    def __init__(self) -> None:
+        super().__init__("the writing of the journal has run into a bug; restart the server")
+
+
 class Writable(Protocol):
     """Where records go. `synced`: whether a write waits for a disk, which takes milliseconds."""
 
@@ -43,7 +53,7 @@ class Writable(Protocol):
 class Committer:
     """Writes records to a journal; all calls come from the event loop's thread.
 
-    `now_ns`: a clock in nanoseconds.
+    `now_ns`: a clock in nanoseconds. `failure` says why nothing can be written now; None: it can.
     """
 
     def __init__(self, journal: Writable, now_ns: Callable[[], int] = perf_counter_ns) -> None:
@@ -54,12 +64,29 @@ class Committer:
         # Who waits for the next write; None: nobody has asked for one.
         self._round: _Waiters | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._bug: Exception | None = None
+        self._broken = asyncio.Event()
         self.failure: str | None = None
 
     def refuse_when_failing(self) -> None:
-        """Raises JournalUnwritable while the journal cannot be written."""
+        """Raises JournalUnwritable or JournalBroken while the journal cannot be written."""
+        if self._bug is not None:
+            raise JournalBroken from self._bug
         if self.failure is not None:
             raise JournalUnwritable(self.failure, RETRY_SECONDS)
+
+    def break_down(self, bug: Exception) -> None:
+        """A command was carried out and there is no record of it: what is kept is wrong from here.
+
+        Those who wait are told JournalBroken, as everybody is from now on.
+        """
+        self._break([], bug)
+
+    async def watch(self) -> None:
+        """Go on until cancelled; raises the bug that has ended the writing."""
+        await self._broken.wait()
+        assert self._bug is not None
+        raise self._bug
 
     def add(self, record: bytes) -> None:
         """Take a record; it is written at once, or with those that are added soon."""
@@ -76,9 +103,10 @@ class Committer:
 
         Raises:
             JournalUnwritable: it could not be written yet.
+            JournalBroken: whether it was written is not known.
 
         """
-        if self._pending or self._writing is not None:
+        if self._bug is not None or self._pending or self._writing is not None:
             self.refuse_when_failing()
             if self._round is None:
                 self._begin_round()
@@ -89,7 +117,7 @@ class Committer:
 
     async def close(self) -> None:
         """Write what is left, if it can be."""
-        with contextlib.suppress(JournalUnwritable):
+        with contextlib.suppress(JournalUnwritable, JournalBroken):
             while self._pending or self._writing is not None:
                 await self.settled()
 
@@ -99,6 +127,8 @@ class Committer:
             asyncio.get_running_loop().call_soon(self._write_round)
 
     def _write_round(self) -> None:
+        if self._bug is not None:
+            return
         taken, waiters = self._pending, self._round or []
         self._pending, self._round = [], None
         if self._journal.synced:
@@ -111,6 +141,9 @@ class Committer:
         except JournalError as error:
             self._failed(taken, waiters, error)
             return
+        except Exception as error:  # noqa: BLE001 - `watch` raises it
+            self._break(waiters, error)
+            return
         ended = self._now_ns()
         self._busy_until = ended + BUSY * (ended - began)
         self._succeeded(waiters)
@@ -122,8 +155,14 @@ class Committer:
             self._writing = None
             self._failed(taken, waiters, error)
             return
+        except Exception as error:  # noqa: BLE001 - `watch` raises it
+            self._writing = None
+            self._break(waiters, error)
+            return
         self._writing = None
         self._succeeded(waiters)
+        if self._bug is not None:
+            return
         if self._pending:
             if self._round is None:
                 self._begin_round()
@@ -135,7 +174,7 @@ class Committer:
             self._succeeded(waiters)
 
     def _succeeded(self, waiters: _Waiters) -> None:
-        if self.failure is not None:
+        if self.failure is not None and self._bug is None:
             self.failure = None
             _log.info("the journal can be written again")
         for waiter in waiters:
@@ -147,8 +186,18 @@ class Committer:
         if self.failure is None:
             _log.error("the journal cannot be written", extra={"problem": str(error)})
         self.failure = str(error)
+        self._tell(waiters, JournalUnwritable(self.failure, RETRY_SECONDS))
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)
+
+    def _break(self, waiters: _Waiters, bug: Exception) -> None:
+        self._bug = bug
+        self.failure = str(JournalBroken())
+        self._broken.set()
+        self._tell(waiters, JournalBroken())
+
+    def _tell(self, waiters: _Waiters, error: Exception) -> None:
+        """Let all who wait fail, also those of the next round."""
         for waiter in waiters + (self._round or []):
             if not waiter.done():
-                waiter.set_exception(JournalUnwritable(self.failure, RETRY_SECONDS))
+                waiter.set_exception(error)
         self._round = None
-        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)

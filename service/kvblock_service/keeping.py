@@ -93,6 +93,11 @@ class Keeping:
             if self._compactor.idle:
                 longest_ms = 0.0
 
+    async def watch(self) -> None:
+        """Raise the bug that a write to the journal has run into, once one has."""
+        if self.log is not None:
+            await self.log.committer.watch()
+
     async def close(self) -> None:
         """Write what is left and let go of the state directory."""
         if self.log is not None:

@@ -13,6 +13,7 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import uvloop
@@ -76,8 +77,12 @@ async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int
     left = 0.0
     loop = asyncio.get_running_loop()
     upkeep = [
-        _looked_after(server, loop.create_task(Reaper(host).run()), "leases are"),
-        _looked_after(server, loop.create_task(keeping.run()), "the journal is"),
+        loop.create_task(_looked_after(server, work, broken))
+        for work, broken in (
+            (Reaper(host).run(), "leases are no longer looked after"),
+            (keeping.run(), "the journal is no longer looked after"),
+            (keeping.watch(), "the journal is no longer written"),
+        )
     ]
     try:
         for address in config.listen:
@@ -172,18 +177,13 @@ def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOpti
     return ServiceOptions(request_limits, terms, config.retry_after, watch.observer, watch.trace_id)
 
 
-def _looked_after(
-    server: KVBlockServer, task: "asyncio.Task[None]", what: str
-) -> "asyncio.Task[None]":
-    """Let the health go to NOT_SERVING when a task ends that has to go on."""
-
-    def ended(task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is not None:
-            _log.critical(f"{what} no longer looked after", exc_info=task.exception())
-            server.break_down(f"{what} no longer looked after")
-
-    task.add_done_callback(ended)
-    return task
+async def _looked_after(server: KVBlockServer, work: Awaitable[None], broken: str) -> None:
+    """Let the health go to NOT_SERVING when something fails that has to go on."""
+    try:
+        await work
+    except Exception:  # noqa: BLE001 - it is logged, and the health says so
+        _log.critical(broken, exc_info=True)
+        server.break_down(broken)
 
 
 def _stop_asked(host: Host) -> "asyncio.Future[str]":

@@ -142,7 +142,11 @@ class PoolHost:
         if isinstance(outcome, REJECTIONS):
             raise self._error(command, outcome)
         if log is not None and is_kept(command, outcome, pool.repeated):
-            log.committer.add(log.encode(self.geometry.name, stamp, command))
+            try:
+                log.committer.add(log.encode(self.geometry.name, stamp, command))
+            except Exception as bug:
+                log.committer.break_down(bug)
+                raise
         if self._waiting and pool.revision != before and len(pool.free_list):
             self._waiting[0].set()
         return outcome

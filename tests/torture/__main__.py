@@ -81,18 +81,20 @@ def setting_of(
     return setting._replace(**PLANTS[plant]) if plant else setting
 
 
-def show(report: Report, shown_max: int = 20) -> None:
-    """Print the counts and the first violations."""
+def show(report: Report, shown_max: int = 5) -> None:
+    """Print the counts, and the first violations of each kind."""
     print()
     for name, count in sorted(Counter(report.counts).items()):
         print(f"  {name:<42} {count:>10,}")
     print()
-    for name, count in report.verdicts().items():
-        print(f"  {name:<42} {count:>10,}")
+    kinds = report.by_kind()
+    for kind, violations in kinds.items():
+        print(f"  {kind:<42} {len(violations):>10,}")
     for missing in report.missing:
         print(f"  not done: {missing}")
-    for violation in report.violations[:shown_max]:
-        print(f"VIOLATION: {violation}")
+    for violations in kinds.values():
+        for violation in violations[:shown_max]:
+            print(f"VIOLATION: {violation}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from random import Random
 from tests.torture.arena import Arena
 from tests.torture.history import History
 from tests.torture.holding import Holding, SessionHolding, UnaryHolding
+from tests.torture.late import LateCaller
 from tests.torture.setting import POOL, Setting
 
 import kvblock
@@ -23,7 +24,7 @@ from kvblock.errors import DeadlineExceededError, ErrorReason, LeaseLostError, U
 
 REPLACED = 3
 """The exit code of an engine whose name has another process now."""
-LATE_CALLS = 4
+LATE_CALLS = 8
 
 
 class Engine:
@@ -95,42 +96,17 @@ class Engine:
                 epoch=holding.epoch,
                 until=holding.valid_until_ns,
                 why=str(error),
+                told=error.reason is ErrorReason.STALE_EPOCH,
             )
-            self._late_calls(holding, over=error.reason is ErrorReason.STALE_EPOCH)
+            self._late_calls(holding)
         finally:
             holding.close()
 
-    def _late_calls(self, holding: Holding, *, over: bool) -> None:
-        """What a client without a clock would still send.
-
-        The server may have kept the lease for longer than it was known here. Once it has said that
-        it is over, it has to refuse each call.
-        """
+    def _late_calls(self, holding: Holding) -> None:
+        """What a client without a clock would still send."""
         if self.random.random() < 0.5:
             time.sleep(self.random.uniform(0.0, self.setting.ttl))
-        with kvblock.Client(
-            self.address, pool=POOL, engine=self.name, timeout=1.0, epoch=holding.epoch
-        ) as careless:
-            for _ in range(self.random.randint(0, LATE_CALLS)):
-                sequence_id = self.random.randrange(holding.SEQUENCES)
-                try:
-                    if self.random.random() < 0.5:
-                        careless.free(sequence_id)
-                    else:
-                        careless.allocate(sequence_id)
-                except LeaseLostError:
-                    over = True
-                    self.history.add("late call refused", life=self.life)
-                except (UnavailableError, DeadlineExceededError):
-                    return
-                else:
-                    if not over:
-                        continue
-                    self.history.add(
-                        "violation",
-                        life=self.life,
-                        what="a call of an epoch that is over was carried out",
-                        engine=self.name,
-                        epoch=holding.epoch,
-                        sequence=sequence_id,
-                    )
+        while self.arena.settled(self.life) < self.issued:
+            time.sleep(0.01)
+        caller = LateCaller(self.address, self.name, self.life, holding.epoch, self.history)
+        caller.send(self.random, self.random.randint(0, LATE_CALLS), holding.SEQUENCES)

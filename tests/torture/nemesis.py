@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from tests.torture.crew import Crew, Life
 from tests.torture.disk import Disk
-from tests.torture.history import History
+from tests.torture.history import History, read
+from tests.torture.holding import Holding
+from tests.torture.late import LateCaller
 from tests.torture.processes import set_wall_clock
 from tests.torture.proxy import Proxy
 from tests.torture.restarts import dump
@@ -37,7 +39,10 @@ PER_MINUTE = {
     "fill disk": 3.0,
     "jump clock": 12.0,
     "reclaim": 6.0,
+    "take over": 8.0,
 }
+LATE_CALLS = 4
+"""How many calls of an engine that was killed come late, at each of two times."""
 START_TRIES = 10
 BURST = 9
 """Server kills in a row."""
@@ -117,6 +122,7 @@ class Nemesis:
             "fill disk": self._fill_disk,
             "jump clock": self._jump_clock,
             "reclaim": self._reclaim,
+            "take over": self._take_over,
         }
 
     def run(self) -> None:
@@ -179,19 +185,37 @@ class Nemesis:
         time.sleep(0.2 * one.first)
         self.restart()
 
-    def _kill_engine(self, _: Misfortune) -> None:
+    def _kill_engine(self, one: Misfortune) -> None:
+        """What was under way from it comes late, when its name may be another process's."""
         life = self.crew.victim()
         if life is not None:
             self.history.add("engine killed", life=life.number)
             self.crew.kill(life)
             self.counts["engine kills"] += 1
+            setting, random = self.setting, Random(one.first)
+            landed = setting.late + 0.2
+            self._in(landed + setting.ttl * one.first, lambda: self._late_calls(life, random))
+            latest = setting.ttl + setting.quarantine
+            self._in(landed + latest * (0.5 + one.second), lambda: self._late_calls(life, random))
+
+    def _late_calls(self, life: Life, random: Random) -> None:
+        epochs = [
+            entry["epoch"]
+            for entry in read(self.setting.path / f"engine-{life.number}.log")
+            if entry["kind"] == "attached"
+        ]
+        if epochs:
+            caller = LateCaller(
+                self.setting.server, life.name, life.number, epochs[-1], self.history
+            )
+            caller.send(random, LATE_CALLS, Holding.SEQUENCES)
 
     def _stop_engine(self, one: Misfortune) -> None:
-        """Past its TTL; half of the time another process takes its name meanwhile."""
+        """Past its TTL; mostly another process takes its name meanwhile."""
         life = self.crew.victim()
         if life is not None:
             self._stop(life, self.setting.ttl * (1.2 + one.first), "stops past the TTL")
-            if one.second < 0.5:
+            if one.second < 0.75:
                 self.crew.begin(life.name)
 
     def _pause_engine(self, one: Misfortune) -> None:
@@ -237,6 +261,13 @@ class Nemesis:
         if self.jumps:
             set_wall_clock(self.setting, (one.first - 0.5) * 2 * 86400 * 10 ** (3 * one.second))
             self.counts["jumps of the wall clock"] += 1
+
+    def _take_over(self, _: Misfortune) -> None:
+        """A second process for a name whose first one is alive, and has writes under way."""
+        life = self.crew.victim()
+        if life is not None:
+            self.crew.begin(life.name)
+            self.counts["second processes for a name"] += 1
 
     def _reclaim(self, one: Misfortune) -> None:
         name = self.crew.names[int(one.first * len(self.crew.names))]

@@ -6,6 +6,8 @@ Rules:
   Two such times of one block never overlap.
 - After a start the server has what was answered before, for every lease that goes on to be
   answered, but for sequences of a call that was under way.
+- A late call may be carried out until its epoch is over for sure: until its engine was told so, or
+  a lease with a later epoch of the same name was answered. Sent after that, it has to be refused.
 - What an engine itself found wrong is reported as it wrote it down.
 """
 
@@ -15,12 +17,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tests.torture.history import Entry, read
+from tests.torture.late import CARRIED_OUT, REFUSED, UNANSWERED
 from tests.torture.setting import Setting
 
 COUNTED = {
     "attached": "leases begun",
     "lost": "leases lost",
-    "late call refused": "late calls refused",
     "again": "calls made again by engines",
     "detached": "detaches",
 }
@@ -46,13 +48,14 @@ class Held(NamedTuple):
 
 
 class Lease:
-    """One lease of one life, as its engine saw it."""
+    """One lease of one life, as its engine saw it; `late`: what it sent after the end."""
 
     def __init__(self, entry: Entry) -> None:
         self.life: int = entry["life"]
         self.engine: str = entry["engine"]
         self.epoch: int = entry["epoch"]
         self.entries: list[Entry] = []
+        self.late: list[Entry] = []
 
     def held(self) -> Iterator[tuple[int, Held]]:
         """Each block with its time."""
@@ -113,6 +116,7 @@ def judge(setting: Setting) -> Verdict:
         leases += _leases(path.name, list(read(path)), counts, violations)
     violations += _double(leases)
     nemesis = list(read(setting.path / "nemesis.log"))
+    violations += _late(leases, nemesis, counts)
     violations += _lost(leases, nemesis, counts)
     return Verdict(counts, violations)
 
@@ -120,13 +124,13 @@ def judge(setting: Setting) -> Verdict:
 def _leases(
     name: str, entries: list[Entry], counts: "Counter[str]", violations: list[str]
 ) -> Iterator[Lease]:
-    lease = None
+    lease: Lease | None = None
     for entry in entries:
         kind = entry["kind"]
         if kind in COUNTED:
             counts[COUNTED[kind]] += 1
         if kind == "attached":
-            lease = Lease(entry)
+            lease = last = Lease(entry)
             yield lease
         elif kind == "violation":
             facts = {key: value for key, value in entry.items() if key not in ("t", "kind", "what")}
@@ -135,7 +139,9 @@ def _leases(
             counts["stamps verified"] += entry["blocks"]
         elif kind == "looked":
             counts["tables compared by engines"] += entry["tables"]
-        if lease is not None:
+        if kind == "late call":
+            last.late.append(entry)
+        elif lease is not None:
             lease.entries.append(entry)
         if kind == "answered":
             counts["calls answered"] += 1
@@ -167,6 +173,38 @@ def _double(leases: list[Lease]) -> Iterator[str]:
 
 def _words(held: Held) -> str:
     return f"{held.engine}, life {held.life}, epoch {held.epoch}, sequence {held.sequence}"
+
+
+def _late(leases: list[Lease], nemesis: list[Entry], counts: "Counter[str]") -> Iterator[str]:
+    """Late calls that should have been refused; those of dead engines the nemesis has sent."""
+    begun: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    told: dict[tuple[str, int], int] = {}
+    calls = [entry for entry in nemesis if entry["kind"] == "late call"]
+    for lease in leases:
+        begun[lease.engine].append((lease.epoch, lease.entries[0]["t"]))
+        for entry in (*lease.entries, *lease.late):
+            if entry.get("told"):
+                told[lease.engine, lease.epoch] = entry["t"]
+        calls += lease.late
+    for call in sorted(calls, key=lambda one: one["sent"]):
+        engine, epoch, outcome = call["engine"], call["epoch"], call["outcome"]
+        counts["late calls sent"] += 1
+        later = [t for other, t in begun[engine] if other > epoch]
+        over_at = min(later, default=call["t"])
+        over_at = min(over_at, told.get((engine, epoch), over_at))
+        where = f"{engine}, life {call['life']}, epoch {epoch}, sequence {call['sequence']}"
+        if outcome == REFUSED:
+            counts["late calls refused"] += 1
+            told.setdefault((engine, epoch), call["t"])
+        elif outcome == UNANSWERED:
+            counts["late calls without an answer"] += 1
+        elif outcome != CARRIED_OUT:
+            yield f"a late {call['op']} ended with {outcome}: {where}"
+        elif over_at >= call["sent"]:
+            counts["late calls under a lease that went on"] += 1
+        else:
+            late = (call["sent"] - over_at) / SECOND
+            yield f"a late {call['op']} is carried out {late:.3f} s after the epoch's end: {where}"
 
 
 def _lost(leases: list[Lease], nemesis: list[Entry], counts: "Counter[str]") -> Iterator[str]:

@@ -31,7 +31,7 @@ from kvblock.errors import KVBlockError
 
 PLANTS: dict[str, dict[str, Any]] = {
     # Writes land long after their engine is gone, and nothing waits for them.
-    "no-quarantine": {"quarantine": 0.0, "ttl": 2.0, "late": 1.0, "late_share": 0.1},
+    "no-quarantine": {"quarantine": 0.0, "ttl": 2.0, "late": 1.5, "late_share": 0.25},
     "no-epoch-check": {},
     "early-answer": {},
 }
@@ -42,6 +42,7 @@ KINDS = {
     "double": ("two live tables",),
     "stamps overwritten": ("stamp was overwritten",),
 }
+OTHER = "other violations"
 
 
 class Report(NamedTuple):
@@ -51,16 +52,14 @@ class Report(NamedTuple):
     violations: list[str]
     missing: list[str]
 
-    def verdicts(self) -> dict[str, int]:
-        """Violations by kind."""
-        found = dict.fromkeys((*KINDS, "other violations"), 0)
+    def by_kind(self) -> dict[str, list[str]]:
+        """The violations of each kind."""
+        found: dict[str, list[str]] = {kind: [] for kind in (*KINDS, OTHER)}
         for violation in self.violations:
-            for kind, words in KINDS.items():
-                if any(word in violation for word in words):
-                    found[kind] += 1
-                    break
-            else:
-                found["other violations"] += 1
+            kinds = (
+                kind for kind, words in KINDS.items() if any(word in violation for word in words)
+            )
+            found[next(kinds, OTHER)].append(violation)
         return found
 
 

@@ -19,8 +19,9 @@ from kvblock.errors import UnavailableError
 
 FIRST_PAUSE_MAX = 0.02
 """Seconds; the limit doubles with each try."""
-PAUSE_MAX = 1.0
-"""Seconds; as far as it grows."""
+PAUSE_MAX = 0.25
+"""Seconds; as far as it grows. While there is no connection a try costs the server nothing, and
+what it may come late by is added to the channel's own wait."""
 
 # The interpreter's own generator belongs to the application: it may be seeded, and engines that are
 # seeded alike would pause alike.

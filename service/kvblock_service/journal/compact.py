@@ -46,7 +46,9 @@ def compact(
     recovered = recover(reader, Bounds(1, 1, request_ids_max), up_to=position)
     reached = recovered.snapshot_position + recovered.records
     if reached < position:
-        torn = "".join(f"; {tail.path} has {tail.size} bytes that are none" for tail in reader.tails)
+        torn = "".join(
+            f"; {tail.path} has {tail.size} bytes that are none" for tail in reader.tails
+        )
         raise JournalDamaged(f"the records end at {reached}, not at {position}{torn}")
     for entry in recovered.state.pools:
         violations = audit(entry.pool).violations

@@ -77,9 +77,8 @@ class Keeper:
         """Segments of an earlier process, in order, each with the position of its last record."""
         torn = {tail.path: tail.size for tail in tails}
         self._closed = closed
-        self.sealed_position = closed[-1][1] if closed else 0
-        for path, _ in closed:
-            self._ask(partial(format_of(path).shrink, path, torn.get(path, 0)))
+        for path, last in closed:
+            self._ask(partial(self._take_over, path, last, torn.get(path, 0)))
 
     def drop(self, up_to: int) -> None:
         """Remove what a snapshot at `up_to` stands for."""
@@ -138,6 +137,12 @@ class Keeper:
                 self.sealed_position = segment.last
             else:
                 format_of(segment.path).remove(segment.path)
+
+    def _take_over(self, path: Path, last: int, torn: int) -> None:
+        try:
+            format_of(path).shrink(path, torn)
+        finally:
+            self.sealed_position = last
 
     def _drop(self, up_to: int) -> None:
         for position, path in files.snapshots(self._directory)[:-1]:

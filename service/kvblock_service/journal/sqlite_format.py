@@ -5,6 +5,8 @@ Rules:
   never checkpointed while it is written to. So a commit is a few writes to the WAL, and neither
   locks nor shared memory nor a checkpoint; and a copy of the WAL, then of the database, is sound at
   any moment.
+- When a segment is sealed all of its WAL comes into the database, and the WAL is cut to nothing: a
+  copy of a WAL that was cut meanwhile lacks records, and is made anew.
 - A WAL has zeros behind what was written. Anything else behind its last whole commit is a torn
   tail, unless more than one commit follows: then it is damaged.
 - A sealed segment has no WAL. When it cannot be brought into the database, for lack of space, the
@@ -180,13 +182,14 @@ def _opened(path: Path) -> "Iterator[tuple[sqlite3.Connection, Path | None]]":
     """
     wal = Path(f"{path}-wal")
     while True:
-        if not wal.exists() or not wal.stat().st_size:
+        size = _size(wal)
+        if not size:
             with closing(_connected(path, "immutable=1")) as connection:
                 yield connection, None
             return
         with tempfile.TemporaryDirectory(prefix="kvblock-") as place:
             copy = Path(place) / path.name
-            if not _copied(wal, Path(f"{copy}-wal")):
+            if not _copied(wal, Path(f"{copy}-wal")) or _size(wal) < size:
                 # It was closed meanwhile, so all of it is in the database.
                 continue
             if not _copied(path, copy):
@@ -194,6 +197,14 @@ def _opened(path: Path) -> "Iterator[tuple[sqlite3.Connection, Path | None]]":
             with closing(_connected(copy, "mode=ro")) as connection:
                 yield connection, copy
         return
+
+
+def _size(path: Path) -> int:
+    """The length of a file in bytes, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _copied(source: Path, target: Path) -> bool:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -93,6 +94,26 @@ def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path, kind: str) -> 
     journal.write([b"two"])
     assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
     journal.close()
+
+
+def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
+    tmp_path: Path, kind: str
+) -> None:
+    """Each start closes the WALs of the one before, and is killed at another moment of that."""
+    count = 0
+    for delay in (0.0, 0.001, 0.003, 0.01, 0.03):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), "process", kind, "4000000"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout is not None
+            acknowledged = int(writer.stdout.readline())
+            time.sleep(delay)
+            writer.kill()
+            rest = writer.stdout.read().split()
+        acknowledged = int(rest[-1]) if rest else acknowledged
+        positions = [entry.position for entry in read(tmp_path).replay()]
+        assert positions == list(range(1, len(positions) + 1))
+        assert count < acknowledged <= len(positions) <= acknowledged + 3
+        count = len(positions)
 
 
 def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path, kind: str) -> None:

@@ -1,9 +1,12 @@
 """SQLite segments: what is torn, and what is damaged."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,10 @@ import pytest
 from kvblock_service.journal import files
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import Entry, JournalDamaged
+from kvblock_service.journal.keeper import Keeper
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.sqlite_format import FRAME_BYTES as FRAME
-from kvblock_service.journal.sqlite_format import PAGE_BYTES, WAL_HEAD_BYTES
+from kvblock_service.journal.sqlite_format import PAGE_BYTES, WAL_HEAD_BYTES, SqliteFormat
 
 EPOCH = 7
 
@@ -106,3 +110,51 @@ def test_a_damaged_database_stops_the_start(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(JournalDamaged, match=path.name):
         list(read(tmp_path).replay())
+
+
+def test_a_segment_that_is_closed_while_it_is_copied_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = crashed(tmp_path, *(b"%d" % index * 900 for index in range(20)))
+    copy, copied = shutil.copyfile, Counter[Path]()
+
+    def cut_short(source: Path, target: Path) -> None:
+        """Copies half of what was written, and the keeper closes the segment meanwhile."""
+        copied[source] += 1
+        # The first copy is for the position that the segment begins with.
+        if source != wal or copied[source] == 1:
+            copy(source, target)
+            return
+        target.write_bytes(source.read_bytes()[: end_of(wal) // 2])
+        keeper = Keeper(tmp_path, SqliteFormat(), 0, synced=False)
+        keeper.found([(Path(str(wal).removesuffix("-wal")), 20)], [])
+        keeper.close()
+        assert keeper.trouble == []
+        assert not wal.exists()
+
+    monkeypatch.setattr(shutil, "copyfile", cut_short)
+    reader = read(tmp_path)
+    assert [entry.position for entry in reader.replay()] == list(range(1, 21))
+    assert reader.tails == []
+
+
+def test_a_segment_of_an_earlier_process_is_sealed_when_its_wal_is_in_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = crashed(tmp_path, b"one", b"two")
+    shrink, closing = SqliteFormat.shrink, threading.Event()
+
+    def wait(kind: SqliteFormat, path: Path, torn: int) -> None:
+        assert closing.wait(60)
+        shrink(kind, path, torn)
+
+    monkeypatch.setattr(SqliteFormat, "shrink", wait)
+    journal = FileJournal(tmp_path, EPOCH, kind="sqlite")
+    journal.begin()
+    assert journal.position == 2
+    assert journal.sealed_position == 0
+    closing.set()
+    journal.settle()
+    assert journal.sealed_position == 2
+    assert not wal.exists()
+    journal.close()

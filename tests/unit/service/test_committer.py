@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.commands import allocate, free
 
-from kvblock_service.committer import Committer
+from kvblock_service.committer import Committer, JournalBroken
 from kvblock_service.core.commands import (
     Attach,
     Attached,
@@ -32,6 +32,7 @@ class Shelf:
         self.synced = synced
         self.writes: list[list[bytes]] = []
         self.problem = ""
+        self.bug: Exception | None = None
         self.open = threading.Event()
         self.open.set()
 
@@ -39,6 +40,8 @@ class Shelf:
         assert self.open.wait(60)
         if self.problem:
             raise JournalError(self.problem)
+        if self.bug:
+            raise self.bug
         self.writes.append(list(records))
 
     @property
@@ -265,5 +268,98 @@ def test_who_added_nothing_waits_for_the_write_under_way_only() -> None:
         committer.add(b"second")
         await committer.settled()
         assert shelf.records == [b"first", b"second"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_after_a_bug_in_a_write_nothing_is_acknowledged(waits: bool) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        committer = Committer(shelf)
+        pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
+        host = PoolHost(pool, 8, None, Log(committer, encode))
+        watching = asyncio.create_task(committer.watch())
+        host.apply(allocate("a", 1, 1))
+        await host.settled()
+        shelf.bug = ValueError("a bug")
+        if waits:
+            shelf.open.clear()
+        host.apply(allocate("a", 2, 1))
+        waiting = [asyncio.create_task(host.settled()) for _ in range(2)]
+        if waits:
+            await asyncio.sleep(0.01)
+            # Of the next round: its record is not in the write that fails.
+            host.apply(allocate("a", 3, 1))
+            waiting.append(asyncio.create_task(host.settled()))
+            await asyncio.sleep(0.01)
+        assert not watching.done()
+        shelf.open.set()
+        for told in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(told, JournalBroken)
+        with pytest.raises(ValueError, match="a bug"):
+            await watching
+        shelf.bug = None
+        assert not host.writable
+        for _ in range(2):
+            with pytest.raises(JournalBroken) as caught:
+                host.apply(free("a", 1))
+            assert isinstance(caught.value.__cause__, ValueError)
+            with pytest.raises(JournalBroken):
+                await host.settled()
+        assert host.table("a", 1) == [0]
+        await committer.close()
+        assert len(shelf.records) == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_after_a_command_without_a_record_nothing_is_acknowledged(waits: bool) -> None:
+    """Whatever was carried out after it would not follow from what is kept."""
+
+    def encode_some(pool: str, stamp: Stamp, command: Command) -> bytes:
+        if command == free("a", 1):
+            raise ValueError("a bug")
+        return encode(pool, stamp, command)
+
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        # A clock that stands: the journal is never busy.
+        committer = Committer(shelf, lambda: 0)
+        pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
+        host = PoolHost(pool, 8, None, Log(committer, encode_some))
+
+        async def carry_out(command: Command) -> None:
+            host.apply(command)
+            await host.settled()
+
+        watching = asyncio.create_task(committer.watch())
+        await carry_out(allocate("a", 1, 1))
+        if waits:
+            shelf.open.clear()
+        under_way = asyncio.create_task(carry_out(allocate("a", 2, 1)))
+        await asyncio.sleep(0)
+        if waits:
+            await asyncio.sleep(0.01)
+        following = asyncio.create_task(carry_out(allocate("a", 3, 1)))
+        without_record = asyncio.create_task(carry_out(free("a", 1)))
+        shelf.open.set()
+        told = await asyncio.gather(
+            under_way, following, without_record, watching, return_exceptions=True
+        )
+        # A write that is under way ends as it likes; what was to be written next is not.
+        second = JournalBroken if waits else type(None)
+        assert [type(one) for one in told] == [type(None), second, ValueError, ValueError]
+        count = len(shelf.records)
+        assert count == (2 if waits else 3)
+        for _ in range(2):
+            with pytest.raises(JournalBroken):
+                await carry_out(allocate("a", 4, 1))
+            with pytest.raises(JournalBroken):
+                await host.settled()
+        await committer.close()
+        assert not host.writable
+        assert len(shelf.records) == count
 
     run(scenario())

@@ -1,0 +1,47 @@
+"""A bug in the writing of the journal: nothing is acknowledged any more, and everybody is told."""
+
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.integration.processes import serving
+
+import kvblock
+
+PROGRAM = """
+import os, sys
+from kvblock.cli import main
+from kvblock_service.journal.sqlite import SqliteJournal
+
+def write(journal, records, really=SqliteJournal.write):
+    if any(b"broken" in record for record in records):
+        raise ValueError("a bug")
+    really(journal, records)
+
+SqliteJournal.write = write
+sys.argv[0] = "kvblock"
+del os.environ["KVBLOCK_EPHEMERAL"]
+main()
+"""
+
+
+@pytest.mark.parametrize("durability", ["process", "host"])
+def test_a_bug_in_a_write_is_told(durability: str, tmp_path: Path) -> None:
+    listen = f"unix:{tmp_path / 'kvblock.sock'}"
+    arguments = ["serve", "--pool", "main:total=64,block_size=16", "--listen", listen]
+    arguments += ["--state-dir", str(tmp_path / "state"), "--durability", durability]
+    with (
+        serving(sys.executable, "-c", PROGRAM, *arguments),
+        kvblock.connect(listen, timeout=60.0) as kv,
+    ):
+        assert kv.allocate(1, 2)
+        assert kv.health()
+        with pytest.raises(kvblock.KVBlockError) as caught:
+            kv.allocate(2, 3, engine="broken")
+        assert caught.value.code is grpc.StatusCode.INTERNAL
+        assert not kv.health()
+        with pytest.raises(kvblock.KVBlockError) as caught:
+            kv.free(1)
+        assert caught.value.code is grpc.StatusCode.INTERNAL
+        assert kv.get_block_table(1).block_numbers == [0, 1]
