@@ -5,7 +5,6 @@ No figure is judged here: how fast anything is, is for `make bench` on a quiet m
 
 import asyncio
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,6 @@ import kvblock
 from kvblock.bench import machine, raw, report
 from kvblock.bench.child import collector, echo_server, private_directory
 from kvblock.bench.interleave import Plan, interleave
-from kvblock.bench.redis_store import PLAIN, TUNED, RedisStore, redis_server
 from kvblock.bench.run import run
 from kvblock.bench.stage import Effort, Results
 from kvblock.bench.workload import Step, Steps
@@ -89,30 +87,6 @@ def test_without_redis_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     results = measure("redis", "core")
     assert "apt-get install redis-server" in results.missing[REDIS]
     assert "bytes_per_block" in results.figures
-
-
-@pytest.mark.parametrize("script", [TUNED, PLAIN], ids=["tuned", "plain"])
-def test_a_script_does_what_a_step_does(
-    server_factory: ServerFactory, seed: int, script: str
-) -> None:
-    if shutil.which("redis-server") is None:
-        assert REDIS in measure("redis").missing
-        return
-    server = server_factory(("main:total=300,block_size=16,device=0",))
-    draw = random.Random(seed)
-    with redis_server() as socket, kvblock.connect(server.address) as client:
-        store = RedisStore(socket, blocks=300, database=0, script=script)
-        for _ in range(200):
-            step = Step(draw.sample(range(60), draw.randrange(20)), draw.sample(range(60), 30))
-            expected = client.step(free=step.free, allocate=step.allocate)
-            found = store.step(step)
-            assert found == (
-                list(expected.block_numbers),
-                list(expected.freed_counts),
-                expected.free_blocks,
-            )
-        store.close()
-        client.step(free=range(60))
 
 
 def test_a_round_gives_all_the_same_requests_and_turns_the_order() -> None:

@@ -12,14 +12,14 @@ import kvblock
 PROGRAM = """
 import os, sys
 from kvblock.cli import main
-from kvblock_service.journal.sqlite import SqliteJournal
+from kvblock_service.journal.file_journal import FileJournal
 
-def write(journal, records, really=SqliteJournal.write):
+def write(journal, records, really=FileJournal.write):
     if any(b"broken" in record for record in records):
         raise ValueError("a bug")
     really(journal, records)
 
-SqliteJournal.write = write
+FileJournal.write = write
 sys.argv[0] = "kvblock"
 del os.environ["KVBLOCK_EPHEMERAL"]
 main()

@@ -40,7 +40,7 @@ _STREAM_TUNED = "stream_step_over_tuned_echo"
 _UNARY = "unary_step_over_echo"
 _UNARY_TUNED = "unary_step_over_tuned_echo"
 _REDIS = "redis_over_stream_step"
-_PLAIN = "plain_redis_over_stream_step"
+_REDIS_TUNED = "tuned_redis_over_stream_step"
 
 
 def _unbound(key: str, text: str) -> list[Goal]:
@@ -56,11 +56,11 @@ GOALS = (
     *_unbound(_UNARY, "unary step / echo"),
     *_unbound(_UNARY_TUNED, "unary step / tuned echo"),
     Goal("unary_allocate_over_echo", "", "Allocate + Free / two echoes", None, 1.25),
-    Goal(_REDIS, "1", "tuned Redis script / step", None, None, True),
-    Goal(_REDIS, "32", "tuned Redis script / step", 2, 1.5, True),
-    Goal(_REDIS, "256", "tuned Redis script / step", 8, 4.5, True),
-    Goal(_REDIS, "2048", "tuned Redis script / step", 15, 8, True),
-    *(Goal(_PLAIN, str(size), "plain Redis script / step", None, None, True) for size in SIZES),
+    Goal(_REDIS, "1", "Redis script / step", None, None, True),
+    Goal(_REDIS, "32", "Redis script / step", 2, 1.5, True),
+    Goal(_REDIS, "256", "Redis script / step", 8, 4.5, True),
+    Goal(_REDIS, "2048", "Redis script / step", 15, 8, True),
+    *(Goal(_REDIS_TUNED, str(size), "tuned Redis / step", None, None, True) for size in SIZES),
     Goal("large_pool_over_small", "", "pool of 2^24 blocks (quick: 2^20) / of 2^14", None, 1.15),
     Goal("bytes_per_block", "", "resident bytes per used block", None, 48),
     Goal("tracing_1pct_over_off", "", "1 % of steps traced / telemetry off", None, 1.1),

@@ -91,7 +91,7 @@ SECTIONS = {
     ),
     "redis": Section(
         "Redis",
-        ("redis_over_stream_step", "plain_redis_over_stream_step"),
+        ("redis_over_stream_step", "tuned_redis_over_stream_step"),
         52,
         _redis,
         _lacking_redis,
