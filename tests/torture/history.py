@@ -30,7 +30,9 @@ class History:
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """The entries of a file; a torn last line is left out."""
+    """The entries of a file, none without one; a torn last line is left out."""
+    if not path.exists():
+        return
     for line in path.read_bytes().split(b"\n"):
         if line.endswith(b"}"):
             try:

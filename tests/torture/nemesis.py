@@ -49,7 +49,7 @@ BURST = 9
 SHORT_GAP = (0.3, 1.0)
 LONG_GAP = (2.4, 3.6)
 """Seconds between them: a start that meets what several crashes have left, and one that clients
-come back to, which takes them about a second."""
+come back to and go on with."""
 QUIET_GAP = (7.0, 8.5)
 """Seconds until the next row: more than a TTL and a quarantine, which each start begins anew."""
 

@@ -119,7 +119,9 @@ class Renewal:
         self._failures += 1
         pause = min(backoff(self._failures), self._lease.remaining / 4)
         self._not_before = monotonic() + pause
-        if isinstance(error, DeadlineExceededError):
+        if isinstance(error, DeadlineExceededError) or error.reason is None:
+            # Nobody waits in gRPC during the pause, so nothing would come of a connection that is
+            # being made: see `SyncConnection.pause`.
             self._close_channel()
 
     def _stub(self) -> kvblock_pb2_grpc.KVBlockServiceStub:

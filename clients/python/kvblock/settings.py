@@ -27,8 +27,8 @@ RECONNECTING: tuple[tuple[str, int], ...] = (
     # gRPC would begin with a second and go up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # How long one connection may take, TLS included. gRPC does not always notice that it was hung
-    # up on meanwhile, as proxies do whose server is down, and would wait out its 20 seconds.
+    # How long making one connection may take, TLS included, which gRPC gives 20 seconds: a server
+    # that stands still, or dies meanwhile, must not hold up the next try for a lease's whole TTL.
     ("grpc.min_reconnect_backoff_ms", 2000),
 )
 

@@ -89,7 +89,7 @@ class SyncConnection:
             failure = error
         tries = Tries(started, timeout, again=self.settings.retries)
         while True:
-            if self._closed.wait(tries.pause(failure)):
+            if self.pause(self._closed, tries.pause(failure)):
                 raise ClosedError(CLOSED)
             if lease is not None:
                 lease.check()
@@ -120,6 +120,20 @@ class SyncConnection:
             error = too_late(self.settings.address)
         raise ClosedError(CLOSED) if self._closed.is_set() else error
 
+    def pause(self, over: threading.Event, seconds: float) -> bool:
+        """Wait until the next try, or until `over` is set; answers whether it is.
+
+        A connection is made only while somebody waits for something in gRPC: with its usual poller
+        a channel whose calls fail at once may take five seconds to notice what became of one.
+        """
+        if self._closed.is_set():
+            return over.wait(seconds)
+        self._channel.subscribe(_no_matter)
+        try:
+            return over.wait(seconds)
+        finally:
+            self._channel.unsubscribe(_no_matter)
+
     def open_stream(self, messages: Iterator[pb.SessionRequest]) -> Call:
         """Start a Session call."""
         if self._closed.is_set():
@@ -131,3 +145,7 @@ class SyncConnection:
         if not self._closed.is_set():
             self._closed.set()
             close_in_time(self._channel.close)
+
+
+def _no_matter(_: grpc.ChannelConnectivity) -> None:
+    """The state of a channel is watched for the sake of the watching."""

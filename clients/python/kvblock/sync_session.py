@@ -87,7 +87,7 @@ class Session(SessionState):
                     break
                 except UnavailableError as failure:
                     pause = tries.pause(failure)
-                self._link.over.wait(pause)
+                self._connection.pause(self._link.over, pause)
             lease = self._take_attached(answer, sent)
             self._link.keep(Renewal(lease, self._settings, self.pool, self._link.lost))
         finally:
@@ -206,7 +206,7 @@ class Session(SessionState):
         try:
             while True:
                 if failure is not None:
-                    self._link.over.wait(tries.pause(failure))
+                    self._connection.pause(self._link.over, tries.pause(failure))
                 if not self.attached or not self.lease_valid:
                     raise self._refusal()
                 resumed = False
