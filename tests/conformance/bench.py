@@ -85,10 +85,12 @@ class Bench:
                 engine.ClearField("lease_expires_in")
         return stats
 
-    def audit(self) -> None:
+    def audit(self) -> admin_pb2.AuditResponse:
         """Have everything recounted; nothing may be wrong."""
-        for report in self._admin.Audit(admin_pb2.AuditRequest()).reports:
+        answer = self._admin.Audit(admin_pb2.AuditRequest())
+        for report in answer.reports:
             assert report.clean, report
+        return answer
 
     def streaming(self) -> list[str]:
         """The engines that have a stream."""
