@@ -178,6 +178,10 @@ class Client(OperatorCalls, Configured):
         """Whether an allocation of so many blocks would be granted at this moment.
 
         The answer is true in a condition when it would. Nothing is reserved.
+
+        Raises:
+            InvalidArgumentError: no allocation may ask for so many (REQUEST_LIMIT).
+
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)

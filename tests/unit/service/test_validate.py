@@ -1,5 +1,7 @@
 """Fields of requests: what passes, and which fact an error names."""
 
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -63,9 +65,15 @@ def test_no_blocks() -> None:
     assert facts(caught) == ("num_blocks", "0")
 
 
-def test_too_many_blocks() -> None:
+@pytest.mark.parametrize(("value", "blocks"), [(None, 1), (0, 0), (1, 1), (100, 100)])
+def test_asked_blocks(value: int | None, blocks: int) -> None:
+    assert validate.asked_blocks(value, LIMITS) == blocks
+
+
+@pytest.mark.parametrize("check", [validate.num_blocks, validate.asked_blocks])
+def test_too_many_blocks(check: Callable[[int, validate.RequestLimits], int]) -> None:
     with pytest.raises(RequestLimit) as caught:
-        validate.num_blocks(101, LIMITS)
+        check(101, LIMITS)
     assert facts(caught) == ("num_blocks", "101")
     assert caught.value.metadata["limit"] == "blocks_per_request_max"
     assert caught.value.metadata["max"] == "100"
