@@ -3,8 +3,7 @@
 import hashlib
 import os
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,16 @@ import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.access.certificates import Files, authority
-from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
-from tests.integration.client.flavours import AsyncFlavour, Flavour
+from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, happens, port_of, write
+from tests.integration.client.flavours import Flavour
 from tests.integration.spawned import spawned
 
 import kvblock
-
-LAST_RESORT = 30.0
-"""Seconds after which something that should have happened is given up."""
-
-
-@pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    """How the test talks to the server."""
-    made: Flavour = request.param()
-    yield made
-    made.end()
 
 
 def connect(server: kvblock.EmbeddedServer, who: str | None, **settings: Any) -> kvblock.Client:
     token = TOKENS[who] if who else None
     return kvblock.connect(port_of(server), token=token, timeout=20.0, **settings)
-
-
-def happens(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LAST_RESORT
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 def test_a_token_says_who_is_calling(guarded: Guarded, flavour: Flavour) -> None:
