@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from google.protobuf.message import Message
 from tests.conftest import ServerFactory
-from tests.integration.sessions.wire import Problem, Stream, Wire, problem_of, stream
+from tests.integration.sessions.wire import PATIENCE, Problem, Stream, Wire, problem_of, stream
 
 import kvblock
 from kvblock.v1 import kvblock_pb2 as pb
@@ -204,3 +204,23 @@ def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, 
     assert pool.expired_leases_total == 0
     assert {one.engine: one.epoch for one in pool.engines} == epochs
     assert "stood still" in server.stderr
+
+
+def test_renewal_that_came_while_the_server_stood_still_for_a_moment_counts(
+    server: kvblock.EmbeddedServer, wire: Wire
+) -> None:
+    """Stopped for too short a time to be noticed as such, but beyond the end of the lease."""
+    epoch = wire.attach("e", ttl_ms=500).lease.epoch
+    for _ in range(5):
+        wire.renew("e", epoch)
+        # The spans are what is tested; nothing is waited for.
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            request = pb.RenewLeaseRequest(engine="e", epoch=epoch)
+            renewal = wire.kv.RenewLease.future(request, timeout=PATIENCE)
+            time.sleep(0.36)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert renewal.result().ttl.ToMilliseconds() == 500
+    assert wire.pool().expired_leases_total == 0
