@@ -8,7 +8,7 @@ Rules:
   session whose caller is not known any more, or may not be this engine any more, ends.
 - Calls beyond an identity's rate are refused; steps of a session beyond it are held back, because
   an error would end the session.
-- Whoever is turned away has been counted.
+- Failed logins and denied permissions are counted before they are answered.
 """
 
 import asyncio
