@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from kvblock_service import logging_setup, telemetry
-from kvblock_service.access import AccessError, LoginFailures, access_file, tls_files
+from kvblock_service.access import AccessError, TurnedAway, access_file, tls_files
 from kvblock_service.config import ServerConfig
 from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Geometry, Pool
@@ -72,7 +72,7 @@ async def _serve(config: ServerConfig) -> int:
 
 async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int:
     host = build_host(config, keeping)
-    watch = telemetry.start(host, config.metrics_listen, edge.failures)
+    watch = telemetry.start(host, config.metrics_listen, edge.turned_away)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     left = 0.0
     loop = asyncio.get_running_loop()
@@ -148,7 +148,7 @@ def build_edge(config: ServerConfig) -> Edge:
         client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
         tls = tls_files(Path(config.tls_cert), Path(config.tls_key), client_ca)
     return Edge(
-        LoginFailures(),
+        TurnedAway.nobody(),
         access_file(Path(config.access_file)) if config.access_file else None,
         tls,
         SocketFile(

@@ -2,7 +2,9 @@
 
 Rules:
 - A lease runs out only while the server could have heard of a renewal. After a stall of the process
-  (stopped, swapped out, busy) every lease gets its full TTL again before anything expires.
+  (stopped, swapped out, busy) every lease gets its full TTL again before anything expires. A tick
+  that is only late is judged by the moment when it was due: the renewals that came meanwhile are
+  read before the next one.
 - The clock is the host's monotonic one: the wall clock may jump as it likes.
 - While the journal cannot be written nothing expires.
 - The reaper ends with an error or with the server, never silently: `run` raises.
@@ -56,7 +58,7 @@ class Reaper:
                 # Nobody could renew by a step: their time does not count.
                 pool.full_ttl(now_ms)
             else:
-                self._reap(pool, now_ms)
+                self._reap(pool, now_ms - max(0, stalled_ms))
 
     def _reap(self, pool: PoolHost, now_ms: int) -> None:
         name = pool.geometry.name

@@ -61,12 +61,19 @@ class Bench:
         self._admin = admin_pb2_grpc.KVBlockAdminStub(self.channel)
         self._client = kvblock.connect(server.address)
         self._pools: dict[str, Json] = {}
+        self._epochs: dict[str, int] = {}
 
     def do(self, calls: list[Json]) -> None:
         """Carry out what is written in a vector as `before`."""
         for call in calls:
             for method, request in call.items():
-                self.call(method, request)
+                answer = self.call(method, self.filled(request))
+                if isinstance(answer, kvblock_pb2.AttachEngineResponse):
+                    self._epochs[request.get("engine", "default")] = answer.lease.epoch
+
+    def filled(self, value: Json) -> Json:
+        """A message of a vector, or facts of its error, with epochs in place of `$engine`."""
+        return {key: self._filled(one) for key, one in value.items()}
 
     def call(self, method: str, request: Json) -> Message:
         """One unary call, which has to succeed."""
@@ -85,10 +92,12 @@ class Bench:
                 engine.ClearField("lease_expires_in")
         return stats
 
-    def audit(self) -> None:
+    def audit(self) -> admin_pb2.AuditResponse:
         """Have everything recounted; nothing may be wrong."""
-        for report in self._admin.Audit(admin_pb2.AuditRequest()).reports:
+        answer = self._admin.Audit(admin_pb2.AuditRequest())
+        for report in answer.reports:
             assert report.clean, report
+        return answer
 
     def streaming(self) -> list[str]:
         """The engines that have a stream."""
@@ -113,11 +122,13 @@ class Bench:
     def scene(self, case: Case) -> Iterator[None]:
         """What a vector wants to be there during its call; afterwards nothing is held."""
         self.empty()
+        self._epochs = {}
         self.do(case.before)
         with ExitStack() as stack:
             for engine in case.attached:
                 session = self._client.session(engine=engine)
                 session.attach()
+                self._epochs[engine] = session.epoch
                 stack.callback(session.close)
             if case.waiting is not None:
                 stack.enter_context(self._waiting(case.waiting))
@@ -149,19 +160,14 @@ class Bench:
         for pool in self.stats().pools:
             self._sort(pool.pool, pool.total_blocks)
 
-    def sent(self, case: Case) -> list[Json]:
-        """The messages of a call, with the epoch where one says `own`."""
-        epochs = {
-            engine.engine: str(engine.epoch)
-            for pool in self.stats().pools
-            for engine in pool.engines
-        }
-        return [
-            message | {"epoch": epochs[message["engine"]]}
-            if message.get("epoch") == "own"
-            else message
-            for message in case.sent()
-        ]
+    def _filled(self, value: object) -> object:
+        if isinstance(value, dict):
+            return self.filled(value)
+        if isinstance(value, list):
+            return [self._filled(one) for one in value]
+        if isinstance(value, str) and value.startswith("$"):
+            return str(self._epochs[value[1:]])
+        return value
 
     def _restore_pools(self) -> None:
         """Delete the pools that a vector made, and make anew those that it deleted."""

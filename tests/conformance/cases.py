@@ -7,14 +7,14 @@
     signal           sent to the server when the messages are answered; it has its own server then
     access           an access file; the vector has a server of its own then, with no scene but
                      `before`
-    request          the request of a unary method, in protobuf's JSON form; `epoch: own` stands for
-                     the epoch that its engine has
+    request          the request of a unary method, in protobuf's JSON form
     messages         those of a Session, each sent when the one before it was answered
     answer, answers  what has to be answered; what changes from run to run is left out
     changes          by how much a Session lets the revision of `main` grow
-    error            code, reason, metadata (without `current`, an epoch), violations (the fields),
-                     retry (seconds; with `access` or `attached`: at most)
+    error            code, reason, metadata, violations (the fields), retry (seconds; with `access`
+                     or `attached`: at most)
 
+`$e` stands for the epoch that the last attach of engine `e`, in `before` or `attached`, was given.
 A call with an error has to leave the server's state as it was.
 """
 

@@ -1,6 +1,7 @@
 """What an engine can rely on, block for block, through the Python client and a real server."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 import pytest
@@ -163,7 +164,11 @@ def test_largest_grant_reaches_a_client_with_default_settings(address: str, pool
 
 
 def test_vast_pool(kv: Client, pool: str) -> None:
-    assert kv.can_allocate(2**31 - 1).free_blocks == 2**31 - 1
-    assert not kv.can_allocate(2**31)
+    limit = Limits().blocks_per_request_max
+    assert kv.can_allocate(limit) == kvblock.Capacity(True, 2**31 - 1)
+    for call in (kv.can_allocate, partial(kv.allocate, 1)):
+        with pytest.raises(kvblock.InvalidArgumentError) as caught:
+            call(limit + 1)
+        assert caught.value.reason is kvblock.ErrorReason.REQUEST_LIMIT
     assert blocks(kv.allocate(1, 2)) == [0, 1]
     assert kv.audit(pool=pool)[0].free_blocks == 2**31 - 3

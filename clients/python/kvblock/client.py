@@ -4,45 +4,39 @@ Rules:
 - Its connection belongs to the event loop of its first call; one client serves any number of tasks
   of that loop.
 - Its methods are those of `kvblock.sync.Client`: same names, parameters, defaults and values.
+- What operators ask for is in `kvblock.async_operator`.
 - Cancelling a task cancels its call; whether that was carried out is unknown then.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
 from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
 from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
+from kvblock.async_operator import AsyncOperatorCalls
 from kvblock.credentials import Tls
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
-    AuditReport,
-    BlockInfo,
-    BlockState,
     BlockTable,
     Capacity,
-    EngineInfo,
-    EngineTables,
     Granted,
-    PoolInfo,
     Refused,
-    SequenceInfo,
     ServerStats,
     StepPolicy,
     StepResult,
 )
 from kvblock.session import AsyncSession
 from kvblock.settings import Configured, Settings
-from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 
 
-class AsyncClient(Configured):
+class AsyncClient(AsyncOperatorCalls, Configured):
     """A connection to one server, and the pool and engine that its calls mean.
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
@@ -182,6 +176,10 @@ class AsyncClient(Configured):
         """Whether an allocation of so many blocks would be granted at this moment.
 
         The answer is true in a condition when it would. Nothing is reserved.
+
+        Raises:
+            InvalidArgumentError: no allocation may ask for so many (REQUEST_LIMIT).
+
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
@@ -282,171 +280,6 @@ class AsyncClient(Configured):
         deadline = self._settings.deadline(timeout)
         return answers.server_stats(await self._call(self._stubs.service.Stats, request, deadline))
 
-    async def list_pools(self, *, timeout: float | None = None) -> tuple[PoolInfo, ...]:
-        """The pools of the server, in order of their names."""
-        deadline = self._settings.deadline(timeout)
-        request = admin_pb2.ListPoolsRequest()
-        return answers.pools(await self._call(self._stubs.admin.ListPools, request, deadline))
-
-    async def create_pool(
-        self,
-        pool: str,
-        total_blocks: SupportsIndex,
-        *,
-        block_size: SupportsIndex = 16,
-        device_id: SupportsIndex = 0,
-        quarantine: float | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> PoolInfo:
-        """Make a pool on the server.
-
-        `quarantine` is how many seconds the blocks of a vanished engine wait before they are free;
-        None: as long as the TTL of its lease. To repeat a call of which the outcome is unknown,
-        give both the same `request_id`.
-
-        Raises:
-            AlreadyExistsError: the name is taken (POOL_EXISTS).
-            FailedPreconditionError: the server has `pools_max` pools (STATE_LIMIT).
-
-        """
-        request = requests.create_pool(
-            pool, total_blocks, block_size, device_id, quarantine, request_id
-        )
-        deadline = self._settings.deadline(timeout)
-        answer = await self._call(self._stubs.admin.CreatePool, request, deadline)
-        return answers.pool(answer.pool)
-
-    async def delete_pool(
-        self, pool: str, *, request_id: str | None = None, timeout: float | None = None
-    ) -> None:
-        """Delete a pool that nobody uses.
-
-        Raises:
-            FailedPreconditionError: somebody has something in it (POOL_HELD).
-            NotFoundError: no pool has that name (POOL_NOT_FOUND).
-
-        """
-        request = requests.delete_pool(pool, request_id)
-        deadline = self._settings.deadline(timeout)
-        await self._call(self._stubs.admin.DeletePool, request, deadline)
-
-    def list_engines(
-        self,
-        *,
-        pool: str | None = None,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> AsyncIterator[EngineInfo]:
-        """The engines that have a sequence or a lease, in order of pool and name, page by page.
-
-        Without a name those of all pools are meant, also when the client itself has one.
-        `page_size` and `timeout` are as in `list_sequences`.
-        """
-        request = requests.list_engines(pool, page_size)
-        return self._engine_pages(request, self._settings.deadline(timeout))
-
-    async def reclaim_engine(
-        self,
-        engine: str,
-        *,
-        epoch: SupportsIndex = 0,
-        pool: str | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> int:
-        """End an engine from outside; answers how many blocks were taken from it.
-
-        Its lease ends, its blocks go into quarantine, and its session ends with STALE_EPOCH.
-        `epoch`: only if this is the epoch of its lease; 0: whatever it is.
-
-        Raises:
-            NotFoundError: it has neither a sequence nor a lease (ENGINE_NOT_FOUND).
-            FailedPreconditionError: it has another epoch (STALE_EPOCH).
-
-        """
-        request = requests.reclaim_engine(self._settings, pool, engine, epoch, request_id)
-        deadline = self._settings.deadline(timeout)
-        answer = await self._call(self._stubs.admin.ReclaimEngine, request, deadline)
-        return answer.reclaimed_blocks
-
-    def list_blocks(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        block_numbers: Iterable[SupportsIndex] = (),
-        states: Iterable[BlockState] = (),
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> AsyncIterator[BlockInfo]:
-        """The blocks of a pool and who has them, in order of their numbers, page by page.
-
-        `engine` narrows it to what that engine holds or lost into quarantine; without one all are
-        meant, also when the client itself has one. Blocks that were never used are left out unless
-        `block_numbers` names them. `page_size` and `timeout` are as in `list_sequences`.
-        """
-        request = requests.list_blocks(
-            self._settings, pool, engine, block_numbers, states, page_size
-        )
-        return self._block_pages(request, self._settings.deadline(timeout))
-
-    async def block_tables(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> EngineTables:
-        """All block tables of an engine, as the server has them.
-
-        The answer tells whether they are of one moment; those that fit on one page are.
-        `page_size` and `timeout` are as in `list_sequences`.
-        """
-        request = requests.block_tables(self._settings, pool, engine, page_size)
-        deadline = self._settings.deadline(timeout)
-        reader = answers.TablesReader()
-        while True:
-            page = await self._call(self._stubs.admin.ListSequences, request, deadline)
-            request.page_token = reader.take(page)
-            if not request.page_token:
-                return reader.tables()
-
-    async def drain(self, *, timeout: float | None = None) -> None:
-        """Let the server begin its drain, as SIGTERM does: it takes no new work, and ends."""
-        deadline = self._settings.deadline(timeout)
-        await self._call(self._stubs.admin.Drain, admin_pb2.DrainRequest(), deadline)
-
-    def list_sequences(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        with_block_numbers: bool = False,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> AsyncIterator[SequenceInfo]:
-        """The sequences of a pool, in order of engine name and id, fetched page by page.
-
-        Without an engine those of all are meant, also when the client itself has one. `page_size`
-        is the rows fetched at once, 0: as the server likes. `timeout` holds for each page.
-        """
-        request = requests.list_sequences(self._settings, pool, engine, page_size)
-        request.with_block_numbers = with_block_numbers
-        return self._pages(request, self._settings.deadline(timeout))
-
-    async def audit(
-        self, *, pool: str | None = None, timeout: float | None = None
-    ) -> tuple[AuditReport, ...]:
-        """Recount every block of one pool, or of all, and report what does not add up.
-
-        Without a name all are meant, also when the client itself has a pool.
-        """
-        request = requests.audit(pool)
-        deadline = self._settings.deadline(timeout)
-        return answers.audit_reports(await self._call(self._stubs.admin.Audit, request, deadline))
-
     async def health(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it serves; False while it is shutting down.
 
@@ -458,39 +291,6 @@ class AsyncClient(Configured):
             self._stubs.health, b"", self._settings.deadline(timeout)
         )
         return is_serving(answer)
-
-    async def _pages(
-        self, request: admin_pb2.ListSequencesRequest, timeout: float | None
-    ) -> AsyncIterator[SequenceInfo]:
-        while True:
-            page = await self._call(self._stubs.admin.ListSequences, request, timeout)
-            for row in answers.sequences(page):
-                yield row
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def _engine_pages(
-        self, request: admin_pb2.ListEnginesRequest, timeout: float | None
-    ) -> AsyncIterator[EngineInfo]:
-        while True:
-            page = await self._call(self._stubs.admin.ListEngines, request, timeout)
-            for row in answers.engines(page):
-                yield row
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def _block_pages(
-        self, request: admin_pb2.ListBlocksRequest, timeout: float | None
-    ) -> AsyncIterator[BlockInfo]:
-        while True:
-            page = await self._call(self._stubs.admin.ListBlocks, request, timeout)
-            for row in answers.blocks(page):
-                yield row
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     @property
     def _stubs(self) -> Stubs:

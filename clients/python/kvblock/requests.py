@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 from typing import Any, SupportsIndex, TypeVar
-from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 
 from kvblock import arguments
+from kvblock.fencing import identify
 from kvblock.lease import Terms
 from kvblock.results import BlockState, StepPolicy
 from kvblock.settings import Settings
@@ -109,7 +109,7 @@ def create_pool(
         total_blocks=arguments.whole_number("total_blocks", total_blocks, arguments.UINT32_MAX),
         block_size=arguments.whole_number("block_size", block_size, arguments.UINT32_MAX),
         device_id=arguments.whole_number("device_id", device_id, arguments.UINT32_MAX),
-        request_id=_request_id(request_id),
+        request_id=identify(request_id),
     )
     if quarantine is not None:
         nanoseconds = round(arguments.seconds("quarantine", quarantine) * 1e9)
@@ -120,7 +120,7 @@ def create_pool(
 def delete_pool(pool: str, request_id: str | None) -> admin_pb2.DeletePoolRequest:
     """The request of a DeletePool."""
     name = arguments.name("pool", pool)
-    return admin_pb2.DeletePoolRequest(pool=name, request_id=_request_id(request_id))
+    return admin_pb2.DeletePoolRequest(pool=name, request_id=identify(request_id))
 
 
 def list_engines(pool: str | None, page_size: SupportsIndex) -> admin_pb2.ListEnginesRequest:
@@ -143,7 +143,7 @@ def reclaim_engine(
         pool=settings.pool_of(pool),
         engine=arguments.name("engine", engine),
         epoch=arguments.whole_number("epoch", epoch, arguments.UINT64_MAX),
-        request_id=_request_id(request_id),
+        request_id=identify(request_id),
     )
 
 
@@ -268,8 +268,3 @@ def _check_column(field: str, numbers: Any, maximum: int) -> None:
 def _named(field: str, value: str | None) -> str:
     """A name that narrows a view; without one it is not narrowed."""
     return "" if value is None else arguments.name(field, value)
-
-
-def _request_id(value: str | None) -> str:
-    """The id that makes a call safe to repeat: a new one unless the caller has one."""
-    return uuid4().hex if value is None else arguments.name("request_id", value)

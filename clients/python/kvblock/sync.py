@@ -4,6 +4,7 @@ Rules:
 - It stands on gRPC's synchronous stubs; no event loop is involved. Threads may share a client.
 - Its methods are those of `kvblock.client.AsyncClient`: same names, parameters, defaults and
   values.
+- What operators ask for is in `kvblock.sync_operator`.
 - A client that is forgotten is closed when it is collected; it never keeps the interpreter from
   exiting.
 """
@@ -11,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import SupportsIndex
 
@@ -21,29 +22,22 @@ from kvblock.engine_lease import EngineLease, attach_engine
 from kvblock.health import is_serving
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
-    AuditReport,
-    BlockInfo,
-    BlockState,
     BlockTable,
     Capacity,
-    EngineInfo,
-    EngineTables,
     Granted,
-    PoolInfo,
     Refused,
-    SequenceInfo,
     ServerStats,
     StepPolicy,
     StepResult,
 )
 from kvblock.settings import Configured, Settings
 from kvblock.sync_connection import Interceptor, SyncConnection
+from kvblock.sync_operator import OperatorCalls
 from kvblock.sync_session import Session
-from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 
 
-class Client(Configured):
+class Client(OperatorCalls, Configured):
     """A connection to one server, and the pool and engine that its calls mean.
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
@@ -80,7 +74,7 @@ class Client(Configured):
         self._leases: weakref.WeakSet[EngineLease] = weakref.WeakSet()
         self._call = self._connection.call
         self._change = self._connection.change
-        self._service, self._admin = self._connection.service, self._connection.admin
+        self._service = self._connection.service
 
     def __enter__(self) -> Client:
         return self
@@ -184,6 +178,10 @@ class Client(Configured):
         """Whether an allocation of so many blocks would be granted at this moment.
 
         The answer is true in a condition when it would. Nothing is reserved.
+
+        Raises:
+            InvalidArgumentError: no allocation may ask for so many (REQUEST_LIMIT).
+
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
@@ -283,171 +281,6 @@ class Client(Configured):
         deadline = self._settings.deadline(timeout)
         return answers.server_stats(self._call(self._service.Stats, request, deadline))
 
-    def list_pools(self, *, timeout: float | None = None) -> tuple[PoolInfo, ...]:
-        """The pools of the server, in order of their names."""
-        deadline = self._settings.deadline(timeout)
-        request = admin_pb2.ListPoolsRequest()
-        return answers.pools(self._call(self._admin.ListPools, request, deadline))
-
-    def create_pool(
-        self,
-        pool: str,
-        total_blocks: SupportsIndex,
-        *,
-        block_size: SupportsIndex = 16,
-        device_id: SupportsIndex = 0,
-        quarantine: float | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> PoolInfo:
-        """Make a pool on the server.
-
-        `quarantine` is how many seconds the blocks of a vanished engine wait before they are free;
-        None: as long as the TTL of its lease. To repeat a call of which the outcome is unknown,
-        give both the same `request_id`.
-
-        Raises:
-            AlreadyExistsError: the name is taken (POOL_EXISTS).
-            FailedPreconditionError: the server has `pools_max` pools (STATE_LIMIT).
-
-        """
-        request = requests.create_pool(
-            pool, total_blocks, block_size, device_id, quarantine, request_id
-        )
-        deadline = self._settings.deadline(timeout)
-        answer = self._call(self._admin.CreatePool, request, deadline)
-        return answers.pool(answer.pool)
-
-    def delete_pool(
-        self, pool: str, *, request_id: str | None = None, timeout: float | None = None
-    ) -> None:
-        """Delete a pool that nobody uses.
-
-        Raises:
-            FailedPreconditionError: somebody has something in it (POOL_HELD).
-            NotFoundError: no pool has that name (POOL_NOT_FOUND).
-
-        """
-        request = requests.delete_pool(pool, request_id)
-        deadline = self._settings.deadline(timeout)
-        self._call(self._admin.DeletePool, request, deadline)
-
-    def list_engines(
-        self,
-        *,
-        pool: str | None = None,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> Iterator[EngineInfo]:
-        """The engines that have a sequence or a lease, in order of pool and name, page by page.
-
-        Without a name those of all pools are meant, also when the client itself has one.
-        `page_size` and `timeout` are as in `list_sequences`.
-        """
-        request = requests.list_engines(pool, page_size)
-        return self._engine_pages(request, self._settings.deadline(timeout))
-
-    def reclaim_engine(
-        self,
-        engine: str,
-        *,
-        epoch: SupportsIndex = 0,
-        pool: str | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> int:
-        """End an engine from outside; answers how many blocks were taken from it.
-
-        Its lease ends, its blocks go into quarantine, and its session ends with STALE_EPOCH.
-        `epoch`: only if this is the epoch of its lease; 0: whatever it is.
-
-        Raises:
-            NotFoundError: it has neither a sequence nor a lease (ENGINE_NOT_FOUND).
-            FailedPreconditionError: it has another epoch (STALE_EPOCH).
-
-        """
-        request = requests.reclaim_engine(self._settings, pool, engine, epoch, request_id)
-        deadline = self._settings.deadline(timeout)
-        answer = self._call(self._admin.ReclaimEngine, request, deadline)
-        return answer.reclaimed_blocks
-
-    def list_blocks(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        block_numbers: Iterable[SupportsIndex] = (),
-        states: Iterable[BlockState] = (),
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> Iterator[BlockInfo]:
-        """The blocks of a pool and who has them, in order of their numbers, page by page.
-
-        `engine` narrows it to what that engine holds or lost into quarantine; without one all are
-        meant, also when the client itself has one. Blocks that were never used are left out unless
-        `block_numbers` names them. `page_size` and `timeout` are as in `list_sequences`.
-        """
-        request = requests.list_blocks(
-            self._settings, pool, engine, block_numbers, states, page_size
-        )
-        return self._block_pages(request, self._settings.deadline(timeout))
-
-    def block_tables(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> EngineTables:
-        """All block tables of an engine, as the server has them.
-
-        The answer tells whether they are of one moment; those that fit on one page are.
-        `page_size` and `timeout` are as in `list_sequences`.
-        """
-        request = requests.block_tables(self._settings, pool, engine, page_size)
-        deadline = self._settings.deadline(timeout)
-        reader = answers.TablesReader()
-        while True:
-            page = self._call(self._admin.ListSequences, request, deadline)
-            request.page_token = reader.take(page)
-            if not request.page_token:
-                return reader.tables()
-
-    def drain(self, *, timeout: float | None = None) -> None:
-        """Let the server begin its drain, as SIGTERM does: it takes no new work, and ends."""
-        deadline = self._settings.deadline(timeout)
-        self._call(self._admin.Drain, admin_pb2.DrainRequest(), deadline)
-
-    def list_sequences(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        with_block_numbers: bool = False,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
-    ) -> Iterator[SequenceInfo]:
-        """The sequences of a pool, in order of engine name and id, fetched page by page.
-
-        Without an engine those of all are meant, also when the client itself has one. `page_size`
-        is the rows fetched at once, 0: as the server likes. `timeout` holds for each page.
-        """
-        request = requests.list_sequences(self._settings, pool, engine, page_size)
-        request.with_block_numbers = with_block_numbers
-        return self._pages(request, self._settings.deadline(timeout))
-
-    def audit(
-        self, *, pool: str | None = None, timeout: float | None = None
-    ) -> tuple[AuditReport, ...]:
-        """Recount every block of one pool, or of all, and report what does not add up.
-
-        Without a name all are meant, also when the client itself has a pool.
-        """
-        request = requests.audit(pool)
-        deadline = self._settings.deadline(timeout)
-        return answers.audit_reports(self._call(self._admin.Audit, request, deadline))
-
     def health(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it serves; False while it is shutting down.
 
@@ -458,33 +291,3 @@ class Client(Configured):
         return is_serving(
             self._connection.once(self._connection.health, b"", self._settings.deadline(timeout))
         )
-
-    def _pages(
-        self, request: admin_pb2.ListSequencesRequest, timeout: float | None
-    ) -> Iterator[SequenceInfo]:
-        while True:
-            page = self._call(self._admin.ListSequences, request, timeout)
-            yield from answers.sequences(page)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    def _engine_pages(
-        self, request: admin_pb2.ListEnginesRequest, timeout: float | None
-    ) -> Iterator[EngineInfo]:
-        while True:
-            page = self._call(self._admin.ListEngines, request, timeout)
-            yield from answers.engines(page)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    def _block_pages(
-        self, request: admin_pb2.ListBlocksRequest, timeout: float | None
-    ) -> Iterator[BlockInfo]:
-        while True:
-            page = self._call(self._admin.ListBlocks, request, timeout)
-            yield from answers.blocks(page)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token

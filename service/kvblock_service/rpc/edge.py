@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from kvblock_service.access import Identities, LoginFailures, Reloaded, TlsFiles
+from kvblock_service.access import Identities, Reloaded, TlsFiles, TurnedAway
 
 
 class SocketFile(NamedTuple):
@@ -28,7 +28,7 @@ class Edge(NamedTuple):
     `slow_reader_seconds`, is cut off; pings come as often when a connection is silent.
     """
 
-    failures: LoginFailures
+    turned_away: TurnedAway
     access: Reloaded[Identities] | None = None
     tls: Reloaded[TlsFiles] | None = None
     socket_file: SocketFile = SocketFile()

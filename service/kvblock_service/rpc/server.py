@@ -24,12 +24,13 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
-from kvblock_service.access import LoginFailures
+from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, session
 from kvblock_service.rpc.admin import KVBlockAdmin
 from kvblock_service.rpc.edge import Edge, server_credentials
-from kvblock_service.rpc.gate import Gate, Guard
+from kvblock_service.rpc.gate import Gate
+from kvblock_service.rpc.guard import Guard
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
 from kvblock_service.rpc.service import KVBlockService, ServiceOptions
@@ -54,15 +55,15 @@ class KVBlockServer:
         edge: Edge | None = None,
     ) -> None:
         self._host = host
-        edge = edge or Edge(LoginFailures())
-        self._gate = Gate(host, edge.access, edge.failures) if edge.access else None
+        edge = edge or Edge(TurnedAway.nobody())
+        self._gate = Gate(host, edge.access, edge.turned_away) if edge.access else None
         self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
         self._health = Health((SERVICE, ADMIN), edge.health_watches_max)
         tls = edge.tls
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
-        guards = [Guard(self._gate, edge.failures)] if self._gate else []
+        guards = [Guard(self._gate)] if self._gate else []
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
             interceptors=[*interceptors, *guards],

@@ -123,7 +123,8 @@ class KVBlockService:
         """Whether so many blocks are free."""
         validate.engine_name(request.engine)
         free = self.pool(request.pool).free_blocks()
-        wanted = request.num_blocks if request.HasField("num_blocks") else 1
+        given = request.num_blocks if request.HasField("num_blocks") else None
+        wanted = validate.asked_blocks(given, self.limits)
         return pb.CanAllocateResponse(can_allocate=free >= wanted, free_blocks=free)
 
     async def stats(self, request: pb.StatsRequest) -> pb.StatsResponse:

@@ -79,10 +79,19 @@ def engine_name(value: str) -> str:
 
 def num_blocks(value: int | None, limits: RequestLimits) -> int:
     """The blocks that an allocation wants; unset means one."""
+    if value == 0:
+        raise InvalidField("num_blocks", value, "must be at least 1")
+    return asked_blocks(value, limits)
+
+
+def asked_blocks(value: int | None, limits: RequestLimits) -> int:
+    """The blocks that an allocation would want; unset means one.
+
+    More than an allocation may ask for is an error here, too: it is never granted, however many
+    blocks become free.
+    """
     if value is None:
         return 1
-    if value < 1:
-        raise InvalidField("num_blocks", value, "must be at least 1")
     if value > limits.blocks_per_request_max:
         raise RequestLimit(
             "num_blocks", value, "blocks_per_request_max", limits.blocks_per_request_max

@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from enum import Enum
 from importlib.metadata import version
 
 import grpc
@@ -20,7 +21,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
-from kvblock_service.access import LoginFailures
+from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolState
 from kvblock_service.rpc.observe import Applied
@@ -139,15 +140,23 @@ def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
         counter(name, by_pool(rows), unit, text)
 
 
-def show_logins(meter: Meter, failures: LoginFailures) -> None:
-    """Let failed logins be read by the meter's readers; each reason is there from the start."""
+def show_turned_away(meter: Meter, turned_away: TurnedAway) -> None:
+    """Let the meter's readers read who was turned away; each reason is there from the start."""
 
-    def callback(_: CallbackOptions) -> Iterable[Observation]:
-        for failure, count in failures.counts.items():
-            yield Observation(count, {"reason": failure.name})
+    def by_reason(counts: Iterable[tuple[Enum, int]]) -> Iterable[Observation]:
+        return [Observation(count, {"reason": reason.name}) for reason, count in counts]
 
     meter.create_observable_counter(
-        "kvblock.login.failures", [callback], "{login}", "Failed logins, by reason."
+        "kvblock.login.failures",
+        [lambda _: by_reason(turned_away.logins.counts.items())],
+        "{login}",
+        "Failed logins, by reason.",
+    )
+    meter.create_observable_counter(
+        "kvblock.permission.denials",
+        [lambda _: by_reason(turned_away.denials.counts.items())],
+        "{call}",
+        "Denied permissions, by reason.",
     )
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from kvblock_service.access import LoginFailures
+from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.rpc.observe import Applied, Observer
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
@@ -46,7 +46,7 @@ OFF = Telemetry()
 """No telemetry, at no cost."""
 
 
-def start(host: Host, metrics_listen: str | None, logins: LoginFailures) -> Telemetry:
+def start(host: Host, metrics_listen: str | None, turned_away: TurnedAway) -> Telemetry:
     """Set up what the `OTEL_*` variables and `metrics_listen` (HOST:PORT or None) ask for.
 
     Raises:
@@ -62,7 +62,7 @@ def start(host: Host, metrics_listen: str | None, logins: LoginFailures) -> Tele
         import opentelemetry.propagate  # noqa: F401 - reads its variable when it is imported
     except ValueError as error:
         raise TelemetryError(f"OTEL_PROPAGATORS: {error}") from error
-    return _start(host, want, logins)
+    return _start(host, want, turned_away)
 
 
 def _unset_empty_variables() -> None:
@@ -72,7 +72,7 @@ def _unset_empty_variables() -> None:
             del os.environ[name]
 
 
-def _start(host: Host, want: Wanted, logins: LoginFailures) -> Telemetry:
+def _start(host: Host, want: Wanted, turned_away: TurnedAway) -> Telemetry:
     from kvblock_service.telemetry import metrics, tracing
     from kvblock_service.telemetry.export import MetricExport, SpanExport, resource
     from kvblock_service.telemetry.interceptor import ServerInterceptor
@@ -87,7 +87,7 @@ def _start(host: Host, want: Wanted, logins: LoginFailures) -> Telemetry:
         measured = MetricExport(sender, otlp=want.metrics, scrape=want.scrape)
         durations = metrics.Durations(measured.provider)
         metrics.show_pools(metrics.meter_of(measured.provider), host, durations)
-        metrics.show_logins(metrics.meter_of(measured.provider), logins)
+        metrics.show_turned_away(metrics.meter_of(measured.provider), turned_away)
         address = measured.endpoint.address if measured.endpoint else None
         exports.append(measured)
         observers.append(durations.observe)

@@ -1,5 +1,6 @@
 """Servers that ask who is calling."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -31,6 +32,9 @@ engines = ["*"]
 pools = ["*"]
 admin = true
 """
+
+LAST_RESORT = 60.0
+"""Seconds after which something that should have happened is given up."""
 
 Guarded: TypeAlias = Callable[..., kvblock.EmbeddedServer]
 
@@ -69,3 +73,10 @@ def guarded(server_factory: ServerFactory, access: Path) -> Guarded:
 def port_of(server: kvblock.EmbeddedServer) -> str:
     """The TCP address, as `localhost`: the name in the server's certificate."""
     return server.addresses[1].replace("127.0.0.1", "localhost")
+
+
+def happens(condition: Callable[[], object]) -> None:
+    """Wait for something that has to come true by and by."""
+    deadline = time.monotonic() + LAST_RESORT
+    while not condition():
+        assert time.monotonic() < deadline

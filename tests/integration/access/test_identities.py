@@ -3,43 +3,27 @@
 import hashlib
 import os
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import grpc
 import pytest
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.access.certificates import Files, authority
-from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
-from tests.integration.client.flavours import AsyncFlavour, Flavour
+from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, happens, port_of, write
+from tests.integration.client.flavours import Flavour
 from tests.integration.spawned import spawned
 
 import kvblock
-
-LAST_RESORT = 30.0
-"""Seconds after which something that should have happened is given up."""
-
-
-@pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    """How the test talks to the server."""
-    made: Flavour = request.param()
-    yield made
-    made.end()
 
 
 def connect(server: kvblock.EmbeddedServer, who: str | None, **settings: Any) -> kvblock.Client:
     token = TOKENS[who] if who else None
     return kvblock.connect(port_of(server), token=token, timeout=20.0, **settings)
-
-
-def happens(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LAST_RESORT
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 def test_a_token_says_who_is_calling(guarded: Guarded, flavour: Flavour) -> None:
@@ -209,6 +193,17 @@ def test_authorities_of_clients_are_renewed(guarded: Guarded, files: Files) -> N
         kv.can_allocate()
 
 
+def by_reason(server: kvblock.EmbeddedServer, metric: str) -> dict[str, float]:
+    with urlopen(f"http://{server.metrics_address}/metrics") as answer:
+        text = answer.read().decode()
+    return {
+        sample.labels["reason"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == metric
+    }
+
+
 def test_failed_logins_are_counted_and_logged_without_what_was_shown(guarded: Guarded) -> None:
     server = guarded("--metrics-listen", "127.0.0.1:0")
     wrong = "wrong-token-wrong-token"
@@ -218,15 +213,7 @@ def test_failed_logins_are_counted_and_logged_without_what_was_shown(guarded: Gu
             pytest.raises(kvblock.UnauthenticatedError),
         ):
             kv.can_allocate()
-    with urlopen(f"http://{server.metrics_address}/metrics") as answer:
-        text = answer.read().decode()
-    counted = {
-        sample.labels["reason"]: sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == "kvblock_login_failures_total"
-    }
-    assert counted == {
+    assert by_reason(server, "kvblock_login_failures_total") == {
         "NO_CREDENTIALS": 1,
         "MALFORMED": 0,
         "UNKNOWN_TOKEN": 2,
@@ -237,6 +224,66 @@ def test_failed_logins_are_counted_and_logged_without_what_was_shown(guarded: Gu
     assert any("the token is not known" in line and "127.0.0.1" in line for line in lines)
     assert any("no credentials were shown" in line for line in lines)
     assert wrong not in server.stderr
+
+
+def test_denied_permissions_are_counted_and_logged(guarded: Guarded, access: Path) -> None:
+    server = guarded("--metrics-listen", "127.0.0.1:0")
+    with (
+        connect(server, "trainer") as kv,
+        grpc.insecure_channel(port_of(server)) as channel,
+        kv.session() as session,
+    ):
+        for call in (
+            partial(kv.allocate, 1, engine="other"),
+            partial(kv.stats, pool="gpu0"),
+            kv.session(engine="other").attach,
+            partial(kv.allocate, 1, pool="gpu1"),
+            kv.audit,
+        ):
+            with pytest.raises(kvblock.PermissionDeniedError):
+                call()
+        with pytest.raises(grpc.RpcError):
+            channelz_pb2_grpc.ChannelzStub(channel).GetServers(
+                channelz_pb2.GetServersRequest(),
+                metadata=[("authorization", f"Bearer {TOKENS['trainer']}")],
+            )
+        write(access, IDENTITIES.replace('"default"', '"nobody"'))
+        # A call has the file read again; the session learns of it at its next step.
+        with pytest.raises(kvblock.PermissionDeniedError):
+            kv.list_pools()
+        with pytest.raises(kvblock.PermissionDeniedError):
+            session.step()
+        write(access, IDENTITIES)
+    denied = by_reason(server, "kvblock_permission_denials_total")
+    assert denied == {"ENGINE": 4, "POOL": 1, "ADMIN": 3}
+    assert sum(by_reason(server, "kvblock_login_failures_total").values()) == 0
+    lines = [line for line in server.stderr.splitlines() if "permission denied" in line]
+    for told in ("be engine 'other'", "use pool 'gpu1'", "call Audit, which is for admins"):
+        assert any(told in line and "trainer" in line and "127.0.0.1" in line for line in lines)
+    assert TOKENS["trainer"] not in server.stderr
+
+
+@pytest.mark.parametrize("field", ["engine", "pool"])
+def test_what_is_no_name_is_no_matter_of_permission(guarded: Guarded, field: str) -> None:
+    server = guarded("--metrics-listen", "127.0.0.1:0")
+
+    def attach(kv: kvblock.Client, **names: Any) -> None:
+        kv.session(**names).attach()
+
+    with connect(server, "trainer", engine="vllm-0") as kv:
+        calls: list[Callable[..., object]] = [
+            partial(kv.allocate, 1),
+            kv.stats,
+            partial(attach, kv),
+        ]
+        for name in ("x" * 100_000, "a\nb"):
+            for call in calls:
+                with pytest.raises(kvblock.InvalidArgumentError) as caught:
+                    call(**{"engine": "vllm-0", field: name})
+                assert caught.value.reason is kvblock.ErrorReason.INVALID_FIELD
+                assert [one.field for one in caught.value.violations] == [field]
+    assert sum(by_reason(server, "kvblock_permission_denials_total").values()) == 0
+    assert "x" * 200 not in server.stderr
 
 
 def test_unix_sockets_have_the_mode_and_the_owner_that_were_asked_for(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,14 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.conftest import ServerFactory
-from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
-from tests.integration.client.flavours import AsyncFlavour, Flavour
+from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, happens, port_of, write
+from tests.integration.client.flavours import Flavour
 
 import kvblock
 from kvblock.v1 import kvblock_pb2 as pb
 
 WIDE = ("main:total=1000000,block_size=16,device=7",)
 SEQUENCES = 65_536
-LAST_RESORT = 60.0
-
-
-@pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    """How the test talks to the server."""
-    made: Flavour = request.param()
-    yield made
-    made.end()
-
-
-def happens(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LAST_RESORT
-    while not condition():
-        assert time.monotonic() < deadline
 
 
 def hasty(calls_per_second: float) -> str:

@@ -1,6 +1,6 @@
 """TLS and client certificates, over real handshakes, with both clients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,12 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.conftest import DEFAULT_POOLS, ServerFactory
 from tests.integration.access.certificates import Files, authority
 from tests.integration.access.conftest import TOKENS, Guarded, port_of
-from tests.integration.client.flavours import AsyncFlavour, Flavour
+from tests.integration.client.flavours import Flavour
 from tests.integration.spawned import spawned
 
 import kvblock
 
 PORT = ["--listen", "127.0.0.1:0"]
-
-
-@pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    """How the test talks to the server."""
-    made: Flavour = request.param()
-    yield made
-    made.end()
 
 
 def served(flavour: Flavour, address: str, **settings: Any) -> bool:

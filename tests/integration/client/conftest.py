@@ -6,21 +6,13 @@ from itertools import count
 from typing import Any, TypeAlias
 
 import pytest
-from tests.integration.client.flavours import AsyncFlavour, Flavour
+from tests.integration.client.flavours import Flavour
 
 import kvblock
 
 Connect: TypeAlias = Callable[..., Any]
 
 _numbers = count(1)
-
-
-@pytest.fixture(params=[Flavour, AsyncFlavour], ids=["sync", "async"])
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    """How the test talks to the server."""
-    made: Flavour = request.param()
-    yield made
-    made.end()
 
 
 @pytest.fixture

@@ -4,8 +4,15 @@ import hmac
 
 import pytest
 
-from kvblock_service.access import LOCAL_OPERATOR, Identities, Identity, LoginFailures, digest_of
-from kvblock_service.access.failures import LoginFailure
+from kvblock_service.access import (
+    LOCAL_OPERATOR,
+    Denials,
+    Identities,
+    Identity,
+    LoginFailures,
+    digest_of,
+)
+from kvblock_service.access.failures import Denial, LoginFailure
 from kvblock_service.rpc.rate import Rate
 from kvblock_service.rpc.slow_readers import Writes
 
@@ -104,6 +111,23 @@ def test_failures_are_all_counted_and_seldom_logged(caplog: pytest.LogCaptureFix
     told = [(one.problem, one.peer, one.failures) for one in caplog.records]  # type: ignore[attr-defined]
     unknown, none = LoginFailure.UNKNOWN_TOKEN.value, LoginFailure.NO_CREDENTIALS.value
     assert told == [(unknown, "peer", 1), (none, "peer", 1), (unknown, "other", 5)]
+
+
+def test_denials_are_all_counted_and_seldom_logged(caplog: pytest.LogCaptureFixture) -> None:
+    now = [100.0]
+    denials = Denials(lambda: now[0])
+    for number in range(5):
+        denials.count(Denial.ENGINE, "peer", "trainer", f"be engine '{number}'")
+    denials.count(Denial.ADMIN, "peer", "trainer", "call Audit, which is for admins")
+    now[0] += 1
+    denials.count(Denial.ENGINE, "other", "hasty", "be engine 'x'")
+    assert denials.counts == {Denial.ENGINE: 6, Denial.POOL: 0, Denial.ADMIN: 1}
+    told = [(one.identity, one.what, one.peer, one.failures) for one in caplog.records]  # type: ignore[attr-defined]
+    assert told == [
+        ("trainer", "be engine '0'", "peer", 1),
+        ("trainer", "call Audit, which is for admins", "peer", 1),
+        ("hasty", "be engine 'x'", "other", 5),
+    ]
 
 
 def test_a_write_is_cut_off_once_and_only_when_it_lasts() -> None:

@@ -7,7 +7,7 @@ from tests.unit.service.test_committer import Shelf, encode
 from tests.unit.service.test_host import Stream
 
 from kvblock_service.committer import Committer
-from kvblock_service.core.commands import Allocate, Attach, Attached
+from kvblock_service.core.commands import Allocate, Attach, Attached, Renew
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import StaleEpoch
 from kvblock_service.host import Host, HostLimits
@@ -82,6 +82,19 @@ def test_after_a_stall_every_lease_has_its_full_time_again(stall_ms: int) -> Non
     assert scene.blocks == (2, 2, 0)
     scene.pass_time(100)
     assert scene.blocks == (2, 0, 2)
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_a_late_tick_leaves_a_lease_until_its_renewal_can_have_been_read(renewed: bool) -> None:
+    scene = Scene()
+    scene.pass_time(800)
+    scene.now_ms += STALL_MS + TICK_MS
+    scene.reaper.look()
+    assert scene.blocks == (2, 2, 0)
+    if renewed:
+        scene.pool.apply(Renew("a", scene.epoch))
+    scene.pass_time(TICK_MS)
+    assert scene.blocks == ((2, 2, 0) if renewed else (2, 0, 2))
 
 
 async def journal_fails() -> None:

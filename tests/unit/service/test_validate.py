@@ -1,11 +1,13 @@
 """Fields of requests: what passes, and which fact an error names."""
 
+from collections.abc import Callable
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from kvblock_service.errors import CallError, InvalidField, RequestLimit
 from kvblock_service.rpc import validate
-from kvblock_service.rpc.validate import RequestLimits
+from kvblock_service.rpc.validate import LeaseTerms, RequestLimits
 
 LIMITS = RequestLimits(
     message_bytes_max=1024,
@@ -63,9 +65,15 @@ def test_no_blocks() -> None:
     assert facts(caught) == ("num_blocks", "0")
 
 
-def test_too_many_blocks() -> None:
+@pytest.mark.parametrize(("value", "blocks"), [(None, 1), (0, 0), (1, 1), (100, 100)])
+def test_asked_blocks(value: int | None, blocks: int) -> None:
+    assert validate.asked_blocks(value, LIMITS) == blocks
+
+
+@pytest.mark.parametrize("check", [validate.num_blocks, validate.asked_blocks])
+def test_too_many_blocks(check: Callable[[int, validate.RequestLimits], int]) -> None:
     with pytest.raises(RequestLimit) as caught:
-        validate.num_blocks(101, LIMITS)
+        check(101, LIMITS)
     assert facts(caught) == ("num_blocks", "101")
     assert caught.value.metadata["limit"] == "blocks_per_request_max"
     assert caught.value.metadata["max"] == "100"
@@ -206,3 +214,40 @@ def test_single_blocks_count_towards_the_blocks_of_a_request() -> None:
     with pytest.raises(RequestLimit) as caught:
         validate.step_columns([], [1, 2, 3, 4], [], limits)
     assert caught.value.metadata["value"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "milliseconds"),
+    [
+        (0, 0, 1500),
+        (1, 500_000_000, 1500),
+        (2, 1_000_000, 2001),
+        (20, 0, 20_000),
+        (10**9, 0, 20_000),
+    ],
+)
+def test_ttl_is_kept_within_the_terms(seconds: int, nanos: int, milliseconds: int) -> None:
+    wish = Duration(seconds=seconds, nanos=nanos)
+    assert validate.ttl_ms(wish, LeaseTerms(5.0, 1.5, 20.0)) == milliseconds
+
+
+def test_ttl_that_nobody_asks_for() -> None:
+    assert validate.ttl_ms(None, LeaseTerms(5.0, 1.5, 20.0)) == 5000
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(-1, 0), (1, -1), (0, 1_000_000_000)])
+def test_bad_ttl(seconds: int, nanos: int) -> None:
+    with pytest.raises(InvalidField) as caught:
+        validate.ttl_ms(Duration(seconds=seconds, nanos=nanos), LeaseTerms(5.0, 1.5, 20.0))
+    assert facts(caught)[0] == "ttl"
+
+
+@pytest.mark.parametrize("value", ["", "x", "x" * 128, "\u00e9" * 128])
+def test_request_id(value: str) -> None:
+    assert validate.request_id(value) == value
+
+
+def test_request_id_that_is_too_long() -> None:
+    with pytest.raises(InvalidField, match="at most 128 characters") as caught:
+        validate.request_id("x" * 129)
+    assert facts(caught)[0] == "request_id"

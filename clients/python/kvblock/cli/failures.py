@@ -36,6 +36,18 @@ class CommandError(Exception):
         self.hint = hint
 
 
+def not_installed(error: ModuleNotFoundError, who: str, hint: str) -> CommandError:
+    """How a command ends that lacks a library: `who` needs it, `hint` says what to do.
+
+    Raises:
+        ModuleNotFoundError: the module is kvblock's own, which is a fault of this program.
+
+    """
+    if (error.name or "").startswith("kvblock"):
+        raise error
+    return CommandError(USAGE, f"{who} needs {error.name}, which is not installed", hint)
+
+
 def exit_code_of(command: Callable[[], object]) -> int:
     """Run a command; show what went wrong, if anything did, and give the exit code."""
     try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvblock.cli.failures import REFUSED, USAGE, CommandError
+from kvblock.cli.failures import REFUSED, CommandError, not_installed
 from kvblock.cli.output import console, number, print_json, table
 
 if TYPE_CHECKING:
@@ -124,13 +124,8 @@ def _readable() -> Iterator[None]:
 
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("kvblock"):
-            raise
-        raise CommandError(
-            USAGE,
-            f"this needs {error.name}, which is not installed",
-            "name the state directory, or pip install 'kvblock[server]'",
-        ) from error
+        hint = "name the state directory, or pip install 'kvblock[server]'"
+        raise not_installed(error, "this", hint) from error
     except (JournalDamaged, JournalError, StateDirTaken) as error:
         raise CommandError(REFUSED, str(error)) from error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvblock.cli.failures import USAGE, CommandError
+from kvblock.cli.failures import USAGE, CommandError, not_installed
 from kvblock.cli.output import console, print_json, table
 
 if TYPE_CHECKING:
@@ -322,13 +322,7 @@ def _load(parameters: dict[str, object], config_file: Path | None) -> LoadedConf
 
         importlib.import_module("kvblock_service.main")
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("kvblock"):
-            raise
-        raise CommandError(
-            USAGE,
-            f"the server needs {error.name}, which is not installed",
-            "pip install 'kvblock[server]'",
-        ) from error
+        raise not_installed(error, "the server", "pip install 'kvblock[server]'") from error
     try:
         return load_with_sources(flags, config_file)
     except ConfigError as error:

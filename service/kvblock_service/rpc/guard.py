@@ -1,0 +1,59 @@
+"""The way into the services that are not kvblock's own.
+
+Rules:
+- Health checks are open to all who can connect; reflection, channelz and whatever else is served
+  beside kvblock's own services take an admin.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from kvblock_service.errors import CallError
+from kvblock_service.rpc import calls
+from kvblock_service.rpc.calls import Context
+from kvblock_service.rpc.gate import Gate
+
+_OWN_SERVICES = "/kvblock.v1."
+_HEALTH = "/grpc.health.v1.Health/"
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Keeps everybody but admins from the services that are not kvblock's own, but for health."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Any]"],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of a method, guarded if it has to be; None for a method that is unknown."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith((_OWN_SERVICES, _HEALTH)):
+            return handler
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
+        return handler._replace(**{kind: self._guarded(getattr(handler, kind), method)})
+
+    async def _enter(self, context: Context, method: str) -> None:
+        try:
+            self._gate.need_admin(self._gate.caller(context), method[1:])
+        except CallError as error:
+            await calls.refuse(context, error)
+
+    def _guarded(self, inner: Any, method: str) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            await self._enter(context, method)
+            return await inner(request, context)
+
+        async def generate(request: Any, context: Any) -> Any:
+            await self._enter(context, method)
+            async for answer in inner(request, context):
+                yield answer
+
+        return generate if inspect.isasyncgenfunction(inner) else call
