@@ -84,7 +84,6 @@ def test_server_without_its_reaper_does_not_say_that_it_serves(tmp_path: Path) -
         server.bind(address)
         await server.start()
         moments = iter([0, 100])
-        broken = asyncio.Event()
 
         def clock() -> int:
             for moment in moments:
@@ -96,10 +95,7 @@ def test_server_without_its_reaper_does_not_say_that_it_serves(tmp_path: Path) -
                 health: Any = health_pb2_grpc.HealthStub(channel)
                 watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-                reaping = asyncio.create_task(Reaper(host, clock).run())
-                main._looked_after(server, reaping, "leases are")
-                reaping.add_done_callback(lambda _: broken.set())
-                await broken.wait()
+                await main._looked_after(server, Reaper(host, clock).run(), "leases are")
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
                 checked = await health.Check(health_pb2.HealthCheckRequest())
                 assert checked.status == health_pb2.HealthCheckResponse.NOT_SERVING
