@@ -5,7 +5,8 @@ Rules:
   the greatest N is written to, and never by a second process: a process begins with a new segment.
 - A segment's records from a position on are void when a later segment begins at that position: they
   belong to a write that failed, or to a tail that was cut.
-- `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
+- `snapshot-P` stands for all records up to position P. Snapshots and segments appear by a rename,
+  whole.
 - While a segment is written to, its changes go to its WAL only, by appending. So a copy of the WAL,
   then of the database, is sound at any moment. When it is closed all of its WAL comes into the
   database, and the WAL is cut to nothing: a copy of a WAL that was cut meanwhile lacks records, and
@@ -83,6 +84,11 @@ def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Pa
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process makes a file that is to appear whole."""
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+
 def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
     """Make a file appear with its content; nothing appears when that fails.
 
@@ -90,7 +96,7 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
         OSError: it could not be written.
 
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -106,14 +112,14 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what `write_whole` left when its process died.
+    """Remove what a process that died has not finished.
 
     Raises:
         JournalError: that is not permitted.
 
     """
     try:
-        for path in directory.glob("*.partial"):
+        for path in directory.glob("*.partial*"):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise JournalError(f"{directory} cannot be written: {error.strerror}") from error

@@ -38,16 +38,21 @@ class Segment:
         """Make the database, and a WAL of so many zero bytes.
 
         To write into pages that the file has already takes a third less time than to append; SQLite
-        takes such a WAL for an empty one.
+        takes such a WAL for an empty one. The database gets its name when it is whole: a reader
+        would take a part of it for a damaged one.
         """
         self.path = path
         self.filled = 0
         self.last = 0
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        partial = files.partial_path(path)
+        files.remove_segment(partial)
+        with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
             connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
             connection.execute(f"PRAGMA page_size={files.PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(files.TABLE)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        partial.replace(path)
         files.write_zeros(Path(f"{path}-wal"), reserved, synced=synced)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -184,6 +189,7 @@ class Keeper:
                 if self._synced:
                     files.sync_directory(self._directory)
             except (sqlite3.Error, OSError):
+                files.remove_segment(files.partial_path(path))
                 files.remove_segment(path)
                 raise
             return segment

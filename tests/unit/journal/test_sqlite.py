@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,7 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -229,6 +232,28 @@ def test_a_segment_of_an_earlier_process_is_sealed_when_its_wal_is_in_its_databa
     assert journal.sealed_position == 2
     assert not wal.exists()
     journal.close()
+
+
+def test_a_segment_has_its_name_when_its_database_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, seen = sqlite3.connect, []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            if arguments[0] in ("PRAGMA journal_mode=WAL", files.TABLE):
+                seen.append(files.segments(tmp_path))
+            return super().execute(*arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Watched))
+    journal = SqliteJournal(tmp_path, EPOCH, segment_bytes=1)
+    journal.begin()
+    journal.settle()
+    # The first segment, then the one that is made ready.
+    first = files.segments(tmp_path)[:1]
+    assert seen == [[], [], first, first, first, files.segments(tmp_path)]
+    journal.close()
+    assert list(tmp_path.glob("*partial*")) == []
 
 
 def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
