@@ -4,10 +4,13 @@ Rules:
 - A server that a test was given has to end well: its pools' Audit clean, exit code 0, no traceback
   in its log. A test that ends its server by itself is spared the first.
 - Randomness comes from `seed`; `TEST_SEED=N` gives every test that seed.
+- Ctrl-C works in what tests start, also when a shell runs them in the background, where it has
+  SIGINT ignored and programs inherit that.
 """
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeAlias
@@ -19,6 +22,12 @@ import kvblock
 DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
 
 ServerFactory: TypeAlias = Callable[..., kvblock.EmbeddedServer]
+
+
+def pytest_configure() -> None:
+    """Give Ctrl-C its meaning back."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -116,7 +116,8 @@ class Pool:
             self._admit(engine, _epoch_of(known), stamp)
             return known.answer if known.is_of(command) else IdReused("request_id")
         outcome = self._appliers[type(command)](command, stamp)
-        if not isinstance(outcome, REJECTIONS):
+        # A step that was known by its step_id did nothing, and a restart will not see it.
+        if not self.repeated and not isinstance(outcome, REJECTIONS):
             self.memory.put(command, outcome)
         return outcome
 

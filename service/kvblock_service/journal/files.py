@@ -55,6 +55,11 @@ def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Pa
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process makes a file that is to appear whole."""
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+
 def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
     """Make a file appear with its content; nothing appears when that fails.
 
@@ -62,7 +67,7 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
         OSError: it could not be written.
 
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -78,14 +83,14 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what `write_whole` left when its process died.
+    """Remove what a process that died has not finished.
 
     Raises:
         JournalError: that is not permitted.
 
     """
     try:
-        for path in directory.glob("*.partial"):
+        for path in directory.glob("*.partial*"):
             path.unlink(missing_ok=True)
     except OSError as error:
         raise JournalError(f"{directory} cannot be written: {error.strerror}") from error

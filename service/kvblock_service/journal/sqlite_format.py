@@ -23,6 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kvblock_service.journal import files
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.segment import Segment, Tail
 
@@ -42,16 +43,21 @@ class SqliteSegment:
         """Make the database, and a WAL of so many zero bytes.
 
         To write into pages that the file has already takes a third less time than to append; SQLite
-        takes such a WAL for an empty one.
+        takes such a WAL for an empty one. The database gets its name when it is whole: a reader
+        would take a part of it for a damaged one.
         """
         self.path = path
         self.filled = 0
         self.last = 0
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        partial = files.partial_path(path)
+        _remove(partial)
+        with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
             connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'OFF'}")
             connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_TABLE)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        partial.replace(path)
         _write_zeros(Path(f"{path}-wal"), reserved, synced=synced)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -151,9 +157,15 @@ class SqliteFormat:
             raise JournalError(f"{path}-wal stays: {error}") from error
 
     def remove(self, path: Path) -> None:
-        """Remove the database last, so that no WAL is left without one."""
-        for suffix in ("-shm", "-wal", ""):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        """Remove a database with its WAL, also one that was not finished."""
+        _remove(files.partial_path(path))
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    # The database last, so that no WAL is left without one.
+    for suffix in ("-shm", "-wal", ""):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _write_zeros(path: Path, size: int, *, synced: bool) -> None:

@@ -168,6 +168,17 @@ def test_steps_of_a_lease_are_numbered() -> None:
     assert desk.attach("a", takeover=True).last_step_id == 0
 
 
+def test_a_step_known_by_its_step_id_is_not_remembered_anew() -> None:
+    desk = Desk(8)
+    epoch = desk.attach("a").epoch
+    step = Step("a", epoch, "r", 1, [], [1], [], ALL)
+    answer = twice(desk, step)
+    desk.pool.memory.forget(step)
+    assert desk.apply(step) == answer
+    assert desk.pool.repeated
+    assert not desk.pool.knows(step)
+
+
 def test_memory_forgets_the_oldest_results_first() -> None:
     memory = Memory(results_max=3)
     commands = [Free("a", 0, f"r{n}", n) for n in range(5)]

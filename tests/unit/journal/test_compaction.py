@@ -181,7 +181,7 @@ def test_a_killed_snapshot_leaves_a_sound_directory(server: Server, stage: str) 
     server.journal.close()
     journal = FileJournal(server.directory, FLOOR)
     journal.begin()
-    assert list(server.directory.glob("*.partial")) == []
+    assert list(server.directory.glob("snapshot-*.partial")) == []
     journal.close()
     server.check()
 

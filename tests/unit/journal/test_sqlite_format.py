@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,3 +161,25 @@ def test_a_segment_of_an_earlier_process_is_sealed_when_its_wal_is_in_its_databa
     assert journal.sealed_position == 2
     assert not wal.exists()
     journal.close()
+
+
+def test_a_segment_has_its_name_when_its_database_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, seen = sqlite3.connect, []
+
+    class Watched(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            if arguments[0].startswith(("PRAGMA journal_mode=WAL", "CREATE TABLE")):
+                seen.append(files.segments(tmp_path))
+            return super().execute(*arguments)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Watched))
+    journal = FileJournal(tmp_path, EPOCH, kind="sqlite", segment_bytes=1)
+    journal.begin()
+    journal.settle()
+    # The first segment, then the one that is made ready.
+    first = files.segments(tmp_path)[:1]
+    assert seen == [[], [], first, first, first, files.segments(tmp_path)]
+    journal.close()
+    assert list(tmp_path.glob("*partial*")) == []
