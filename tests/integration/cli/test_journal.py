@@ -19,6 +19,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal import codec, files
+from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, is_kept
 
@@ -26,10 +27,13 @@ SHELL = Console("")
 GEOMETRY = Geometry("main", 20, 16, 0)
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
+@pytest.fixture(params=list(FORMATS))
+def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenedJournal]:
     """A state directory as a running server has it: records 2 to 6 are commands."""
-    opened = open_journal(tmp_path / "state", [GEOMETRY], Bounds(8, 64, 16), owner="a test")
+    bounds = Bounds(8, 64, 16)
+    opened = open_journal(
+        tmp_path / "state", [GEOMETRY], bounds, kind=request.param, owner="a test"
+    )
     pool = opened.pools[0].pool
     stamp = Stamp(1, 1_700_000_000_000, "")
     attached = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
@@ -133,10 +137,14 @@ def test_damage_is_told_with_its_place(kept: OpenedJournal, directory: Path) -> 
     ((_, path),) = files.segments(kept.journal.directory)
     data = path.read_bytes()
     at = data.index(b"mainar1")
+    place = {
+        ".log": f"{path} is damaged at byte",
+        ".db": "record 3 cannot be read: its checksum is wrong",
+    }
     path.write_bytes(data[:at] + b"M" + data[at + 1 :])
     for command in ("verify", "export", "dump"):
         done = SHELL.run("journal", command, directory, expect=1)
-        assert "record 3 cannot be read: its checksum is wrong" in done.stderr
+        assert place[path.suffix] in done.stderr
 
 
 def test_what_is_no_state_directory(tmp_path: Path) -> None:

@@ -307,7 +307,6 @@ def serve(
         raise typer.BadParameter("--json goes with --check")
     loaded = _load(context.params, config_file)
     if check:
-        _read_files(loaded)
         _show(loaded, as_json=as_json)
         return
     from kvblock_service.main import run
@@ -347,6 +346,7 @@ def _all_problems(problems: tuple[str, ...]) -> str:
 
 
 def _show(loaded: LoadedConfig, *, as_json: bool) -> None:
+    _read_files(loaded)
     values = loaded.config.flat()
     if as_json:
         print_json({"config": values, "sources": loaded.sources})

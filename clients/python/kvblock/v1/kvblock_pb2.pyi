@@ -420,7 +420,9 @@ class CanAllocateRequest(_message.Message):
     engine: _builtins.str
     """The caller; empty: `default`."""
     num_blocks: _builtins.int
-    """Blocks wanted. Unset: 1. Zero can always be allocated."""
+    """Blocks wanted. Unset: 1. Zero can always be allocated; more than an Allocate may ask for is
+    REQUEST_LIMIT, as there.
+    """
     def __init__(
         self,
         *,
