@@ -7,7 +7,7 @@ Rules:
   pool of any size starts at once, and costs memory only for the blocks it has used.
 - Each free block is in `freed` exactly once, or is at least `fresh`; never both.
 - `_newest` is empty, or holds the very numbers on top of `freed`: a step mostly takes what it has
-  just given back, and then needs no new objects for them.
+  just given back, and then needs no new objects for them. So nobody else changes `freed`.
 """
 
 from array import array
@@ -37,6 +37,7 @@ class FreeList:
         reused = min(count, len(freed))
         first = len(freed) - reused
         newest, self._newest = self._newest, []
+        assert not newest or newest[-1] == freed[-1], "the newest blocks are not on top"
         taken = newest[-reused:] if 0 < reused <= len(newest) else freed[first:].tolist()
         del freed[first:]
         taken.reverse()
@@ -62,6 +63,11 @@ class FreeList:
             return [self._give_one(table) for table in tables]
         self._newest = tables  # type: ignore[assignment]
         return [1] * len(tables)
+
+    def give_blocks(self, blocks: "array[int]") -> None:
+        """Take blocks back, in order."""
+        self.freed.extend(blocks)
+        self._newest = []
 
     def _give_one(self, table: "int | array[int] | None") -> int:
         if table is None:

@@ -113,7 +113,7 @@ def end_quarantine(pool: Pool, command: EndQuarantine, _: Stamp) -> Freed:
     batch = pool.quarantine.pop(command.batch, None)
     if batch is None:
         return Freed(0)
-    pool.free_list.freed.extend(batch.blocks)
+    pool.free_list.give_blocks(batch.blocks)
     pool.quarantined -= len(batch.blocks)
     pool.revision += 1
     return Freed(len(batch.blocks))
@@ -177,7 +177,7 @@ def _vacate(pool: Pool, engine: Engine, period_ms: int, stamp: Stamp) -> int:
     _end(pool, engine)
     pool.reclaimed_total += count
     if not period_ms:
-        pool.free_list.freed.extend(blocks)
+        pool.free_list.give_blocks(blocks)
     elif count:
         pool.last_batch += 1
         batch = Batch(blocks, stamp.now_ms + period_ms, period_ms, engine.name, engine.epoch)

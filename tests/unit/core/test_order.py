@@ -2,7 +2,7 @@
 
 from tests.unit.core.pools import Desk
 
-from kvblock_service.core.commands import Granted, RefusalReason, Refused
+from kvblock_service.core.commands import EndQuarantine, Granted, RefusalReason, Refused
 from kvblock_service.core.free_list import FreeList
 
 EXHAUSTED = RefusalReason.POOL_EXHAUSTED
@@ -161,3 +161,35 @@ def test_taking_nothing_changes_nothing() -> None:
     assert blocks.take(2) == [0, 1]
     assert blocks.take(0) == []
     assert len(blocks) == 0
+
+
+def test_blocks_that_end_their_quarantine_go_before_those_freed_earlier() -> None:
+    desk = Desk(8)
+    desk.attach("b")
+    assert desk.allocate(1, 2, engine="b") == [0, 1]
+    assert desk.allocate(2) == [2]
+    desk.reclaim("b", quarantine_ms=100)
+    desk.free(2)
+    desk.apply(EndQuarantine(1))
+    assert desk.allocate(3) == [1]
+    assert desk.allocate(4) == [0]
+    assert desk.allocate(5) == [2]
+
+
+def test_blocks_of_a_reclaimed_engine_go_before_those_freed_earlier() -> None:
+    desk = Desk(8)
+    desk.attach("b")
+    assert desk.allocate(1, 2, engine="b") == [0, 1]
+    assert desk.allocate(2) == [2]
+    desk.free(2)
+    desk.reclaim("b")
+    assert desk.step(allocate=[3, 4, 5]).blocks == [1, 0, 2]
+
+
+def test_a_step_takes_a_part_of_what_it_gave_back() -> None:
+    desk = Desk(8)
+    assert desk.step(allocate=[1, 2, 3, 4]).blocks == [0, 1, 2, 3]
+    assert desk.step(free=[2, 1, 4], allocate=[5, 6]).blocks == [3, 0]
+    assert desk.allocate(7) == [1]
+    assert desk.step(free=[5, 6], allocate=[8, 9, 10]).blocks == [0, 3, 4]
+    assert desk.step(free=[8, 3, 99], allocate=[11, 12]).blocks == [2, 0]
