@@ -86,6 +86,8 @@ class ModelPool:
         outcome = self.carry_out(command)
         if command.request_id and not isinstance(outcome, REJECTIONS):
             self.answers[key] = (command, outcome)
+            # What it has replaced may have been over.
+            self.over = [one for one in self.over if one != key]
         return outcome
 
     def stands(self, command: Command, answer: Outcome) -> bool:

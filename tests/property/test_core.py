@@ -122,6 +122,12 @@ class PoolMachine(RuleBasedStateMachine):
         for command in due:
             self.both(command)
 
+    @precondition(lambda self: self.model.batches)
+    @rule()
+    def end_the_oldest_quarantine(self) -> None:
+        """As a restarted reaper may find it due between any two commands."""
+        self.both(EndQuarantine(next(iter(self.model.batches))))
+
     @rule(engine=engines, slip=slips, free_ids=columns, allocate_ids=columns, policy=policies)
     def step_of_single_blocks(
         self,
