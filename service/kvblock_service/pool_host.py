@@ -4,7 +4,7 @@ Rules:
 - Every command goes through `apply`: the check and the take are one step under the pool's lock,
   and the moment is taken inside it.
 - What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
-  A renewal is not kept, and goes on while nothing can be written.
+  A renewal is not kept, and goes on while nothing can be written; but then it rejects nothing.
 - `apply` is called from the event loop's thread only; other threads may read.
 - Waiting allocations are tried in the order in which they came, each time blocks come back. A
   waiting allocation holds nothing until the moment it is granted, so a cancelled one takes nothing.
@@ -140,6 +140,9 @@ class PoolHost:
         finally:
             self._lock.release()
         if isinstance(outcome, REJECTIONS):
+            if log is not None:
+                # It may follow from something that is not in the journal yet, and may never be.
+                log.committer.refuse_when_failing()
             raise self._error(command, outcome)
         if log is not None and is_kept(command, outcome, pool.repeated):
             try:

@@ -15,12 +15,13 @@ from kvblock_service.core.commands import (
     Command,
     Freed,
     Granted,
+    Reclaim,
     Renew,
     Renewed,
     Stamp,
 )
 from kvblock_service.core.pool import Bounds, Geometry, Pool
-from kvblock_service.errors import JournalUnwritable
+from kvblock_service.errors import JournalUnwritable, StaleEpoch
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.pool_host import Log, PoolHost
 
@@ -233,6 +234,28 @@ def test_renewal_goes_on_while_nothing_can_be_written() -> None:
         assert host.apply(Renew("a", attached.epoch)) == Renewed(1000)
         with pytest.raises(JournalUnwritable):
             host.apply(allocate("b", 2, 1))
+
+    run(scenario())
+
+
+def test_nobody_is_told_of_an_end_that_is_not_written() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        host = hosted(shelf)
+        attached = host.apply(Attach("a", 0, "", False, 1000, 0))
+        assert isinstance(attached, Attached)
+        await host.settled()
+        shelf.problem = "No space left on device"
+        host.reclaim(Reclaim("a", 0, "", 0))
+        with pytest.raises(JournalUnwritable):
+            await host.settled()
+        # A server that is killed now does not know of the reclaim when it is back.
+        with pytest.raises(JournalUnwritable):
+            host.apply(Renew("a", attached.epoch))
+        shelf.problem = ""
+        await written(host)
+        with pytest.raises(StaleEpoch):
+            host.apply(Renew("a", attached.epoch))
 
     run(scenario())
 
