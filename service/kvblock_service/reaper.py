@@ -76,6 +76,7 @@ class Reaper:
                         "quarantine_ms": command.quarantine_ms,
                     },
                 )
-                self._host.end_session(name, command.engine, command.epoch)
+                if pool.writable:
+                    self._host.end_session(name, command.engine, command.epoch)
             elif isinstance(command, EndQuarantine):
                 _log.info("a quarantine is over", extra={"pool": name, "blocks": freed.num_blocks})

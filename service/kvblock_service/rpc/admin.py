@@ -102,7 +102,9 @@ class KVBlockAdmin:
         command = Reclaim(engine, request.epoch, request_id, quarantine_ms)
         revision = pool.state().revision
         freed = pool.reclaim(command, self._trace_id())
-        if pool.state().revision != revision:
+        changed = pool.state().revision != revision
+        await pool.settled()
+        if changed:
             self._host.end_session(pool.geometry.name, engine, epoch)
             _log.info(
                 "an operator reclaimed an engine",
@@ -115,7 +117,6 @@ class KVBlockAdmin:
                     "quarantine_ms": quarantine_ms,
                 },
             )
-        await pool.settled()
         return pb.ReclaimEngineResponse(reclaimed_blocks=freed.num_blocks)
 
     async def list_blocks(self, request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:

@@ -188,8 +188,8 @@ class KVBlockService:
             where, wait = (pool.geometry.name, engine), pool.lock_wait_ns
             count = freed.num_blocks
             self.observer(Applied("DetachEngine", *where, started, wait, freed_blocks=count))
-        self.host.end_session(pool.geometry.name, engine, request.epoch)
         await pool.settled()
+        self.host.end_session(pool.geometry.name, engine, request.epoch)
         return pb.DetachEngineResponse(freed_blocks=freed.num_blocks)
 
     def attach(
