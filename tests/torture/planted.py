@@ -16,15 +16,16 @@ def plant(name: str) -> None:
         Pool._admit = admit_anybody  # type: ignore[method-assign,assignment]
     elif name == "early-answer":
         Committer.settled = settled_at_once  # type: ignore[method-assign,assignment]
-        Committer._begin_round = begin_late  # type: ignore[method-assign,assignment]
+        Committer.add = add_late  # type: ignore[method-assign,assignment]
 
 
 async def settled_at_once(_: Committer) -> None:
     """Instead of `Committer.settled`: nobody waits for the journal."""
 
 
-def begin_late(committer: Committer) -> None:
-    """Instead of `Committer._begin_round`: the journal is written some time later."""
-    loop = asyncio.get_running_loop()
-    committer._round = []
-    loop.call_later(LATE_WRITE_SECONDS, committer._write_round)
+def add_late(committer: Committer, record: bytes) -> None:
+    """Instead of `Committer.add`: the journal is written some time later."""
+    committer._pending.append(record)
+    if committer._round is None:
+        committer._round = []
+        asyncio.get_running_loop().call_later(LATE_WRITE_SECONDS, committer._write_round)
