@@ -15,6 +15,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -66,16 +67,15 @@ def converse(method: Method, requests: list[Message], linger: bool) -> dict[str,
     call = method.start(messages, timeout=TIMEOUT)
     answers: list[Message] = []
     try:
-        for request in requests:
-            outbox.put(request)
-            answers.append(next(call))
-        if not linger:
-            outbox.put(None)
-        answers += call
-    except grpc.RpcError:
-        pass  # The call tells its status below.
-    except StopIteration:
-        pass  # The server has ended the stream before it answered everything.
+        # An RpcError is told by the call's status, below; StopIteration: the server has ended the
+        # stream before it answered everything, and the status tells that, too.
+        with suppress(grpc.RpcError, StopIteration):
+            for request in requests:
+                outbox.put(request)
+                answers.append(next(call))
+            if not linger:
+                outbox.put(None)
+            answers += call
     finally:
         outbox.put(None)
     return outcome(answers, call)
