@@ -5,6 +5,7 @@ Rules:
   OpenTelemetry span also `trace_id` and `span_id`, in hexadecimal as traces show them.
 - What a caller passes as `extra` becomes keys of the event.
 - What nobody caught is one event too, with the traceback under `exception`.
+- What gRPC says of bytes that are no text is left out: it shows them, and they may be a secret.
 - Text is for people at a terminal, JSON for machines; `auto` tells by the stream.
 """
 
@@ -19,6 +20,8 @@ from typing import Any, TextIO
 import structlog
 from opentelemetry import trace
 from structlog.typing import Processor
+
+from kvblock_service.undecodable import UndecodableFilter
 
 _FIRST_KEYS = ("timestamp", "level", "event", "logger")
 _log = logging.getLogger("kvblock")
@@ -35,6 +38,7 @@ def configure(log_format: str, log_level: str, stream: TextIO | None = None) -> 
     as_text = log_format == "text" or (log_format == "auto" and on_terminal)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(as_text, colors=on_terminal and not os.environ.get("NO_COLOR")))
+    handler.addFilter(UndecodableFilter())
     logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught

@@ -66,18 +66,22 @@ def any_frame(random: Random, encoder: hpack.Encoder) -> bytes:
     return frame(kind, flags, stream, payload, random.choice(EXTREMES) if lies else None)
 
 
-def headers(random: Random) -> list[tuple[str, str]]:
+def headers(random: Random) -> list[tuple[bytes, bytes]]:
     """Headers of a call, some missing, twice, or not what they should be."""
-    method = random.choice(list(METHODS))
+    path = f"/{path_of(random.choice(list(METHODS)))}".encode()
     found = [
-        (":method", random.choice(("POST", "POST", "GET", ""))),
-        (":scheme", random.choice(("http", "https", "x"))),
-        (":path", random.choice((f"/{path_of(method)}", "/", "", "/" + "x" * 300))),
-        (":authority", random.choice(("localhost", "", "\x00"))),
-        ("content-type", random.choice(("application/grpc", "text/html", "application/grpc+x"))),
-        ("te", "trailers"),
-        ("grpc-timeout", random.choice(("1S", "0n", "99999999H", "-1S", "x"))),
-        ("grpc-encoding", random.choice(("identity", "gzip", "deflate", "x"))),
+        (b":method", random.choice((b"POST", b"POST", b"GET", b""))),
+        (b":scheme", random.choice((b"http", b"https", b"x"))),
+        (b":path", random.choice((path, path, path, b"/", b"", b"/" + b"x" * 300, b"/\xff"))),
+        (b":authority", random.choice((b"localhost", b"", b"\x00", b"\xff"))),
+        (
+            b"content-type",
+            random.choice((b"application/grpc", b"text/html", b"application/grpc+x")),
+        ),
+        (b"te", b"trailers"),
+        (b"grpc-timeout", random.choice((b"1S", b"0n", b"99999999H", b"-1S", b"x", b"\xff"))),
+        (b"grpc-encoding", random.choice((b"identity", b"gzip", b"deflate", b"x"))),
+        (b"authorization", random.choice((b"Bearer x", b"Bearer \xff", b""))),
     ]
     if random.random() < 0.3:
         random.shuffle(found)
@@ -95,26 +99,11 @@ def message(random: Random) -> bytes:
 
 def nearly_right_call(random: Random) -> bytes:
     """A call as a correct client opens it, with messages that are not correct."""
-    connection = h2.connection.H2Connection(
-        h2.config.H2Configuration(
-            client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
-        )
-    )
-    connection.initiate_connection()
+    connection = client()
     for _ in range(random.randint(1, 5)):
         stream = connection.get_next_available_stream_id()
-        path = f"/{path_of(random.choice([name for name in METHODS if name != 'Drain']))}"
-        connection.send_headers(
-            stream,
-            [
-                (":method", "POST"),
-                (":scheme", "http"),
-                (":path", path),
-                (":authority", "localhost"),
-                ("content-type", "application/grpc"),
-                ("te", "trailers"),
-            ],
-        )
+        method = random.choice([name for name in METHODS if name != "Drain"])
+        connection.send_headers(stream, call(f"/{path_of(method)}".encode()))
         for _ in range(random.randint(0, 3)):
             connection.send_data(stream, message(random), end_stream=False)
         ending = random.random()
@@ -123,3 +112,30 @@ def nearly_right_call(random: Random) -> bytes:
         elif ending < 0.7:
             connection.reset_stream(stream, random.choice((0, 2, 8)))
     return connection.data_to_send()
+
+
+def client() -> h2.connection.H2Connection:
+    """A correct client's side of a connection, which sends whatever headers it is given."""
+    connection = h2.connection.H2Connection(
+        h2.config.H2Configuration(
+            client_side=True,
+            validate_outbound_headers=False,
+            normalize_outbound_headers=False,
+            header_encoding=None,
+        )
+    )
+    connection.initiate_connection()
+    return connection
+
+
+def call(path: bytes, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers with which a correct client opens a call, and some more."""
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+        *more,
+    ]

@@ -1,9 +1,7 @@
 """Who was turned away: counted for the metrics, and logged, without what was shown.
 
 Rules:
-- Every failed login and every denied permission is counted. At most one line a second is logged
-  for each reason; it says how many there were since the last one, so that a flood of them does not
-  fill a disk.
+- Every failed login and every denied permission is counted, and logged as `tally` does.
 - A text that comes from a caller is told only once it has been found to be a name.
 """
 
@@ -11,11 +9,11 @@ import logging
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
+
+from kvblock_service.tally import Tally
 
 _log = logging.getLogger(__name__)
-
-_SECONDS_BETWEEN_LINES = 1.0
 
 
 class LoginFailure(Enum):
@@ -36,49 +34,26 @@ class Denial(Enum):
     ADMIN = "the method is for admins"
 
 
-_KindT = TypeVar("_KindT", bound=Enum)
-
-
-class _Tally(Generic[_KindT]):
-    """How many there were since the server started, by reason."""
-
-    def __init__(self, event: str, kinds: type[_KindT], clock: Callable[[], float]) -> None:
-        self.counts = dict.fromkeys(kinds, 0)
-        self._event = event
-        self._clock = clock
-        self._logged: dict[_KindT, tuple[float, int]] = {}
-
-    def _count(self, kind: _KindT, **told: str) -> None:
-        total = self.counts[kind] = self.counts[kind] + 1
-        now = self._clock()
-        at, before = self._logged.get(kind, (-_SECONDS_BETWEEN_LINES, 0))
-        if now - at >= _SECONDS_BETWEEN_LINES:
-            self._logged[kind] = (now, total)
-            _log.warning(
-                self._event, extra={"problem": kind.value, **told, "failures": total - before}
-            )
-
-
-class LoginFailures(_Tally[LoginFailure]):
+class LoginFailures(Tally[LoginFailure]):
     """Failed logins. `counts` is how many there were since the server started, by reason."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__("login failed", LoginFailure, clock)
+        super().__init__(_log, "login failed", LoginFailure, clock)
 
     def count(self, failure: LoginFailure, peer: str) -> None:
         """One more; `peer` is where the call came from."""
-        self._count(failure, peer=peer)
+        self.add(failure, peer=peer)
 
 
-class Denials(_Tally[Denial]):
+class Denials(Tally[Denial]):
     """Denied permissions. `counts` is how many there were since the server started, by reason."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__("permission denied", Denial, clock)
+        super().__init__(_log, "permission denied", Denial, clock)
 
     def count(self, denial: Denial, peer: str, identity: str, what: str) -> None:
         """One more; `identity` wanted to do `what`, in the words of the error that it got."""
-        self._count(denial, peer=peer, identity=identity, what=what)
+        self.add(denial, peer=peer, identity=identity, what=what)
 
 
 class TurnedAway(NamedTuple):

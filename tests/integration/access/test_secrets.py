@@ -1,11 +1,22 @@
 """No secret comes out: not in a log, in --check, in a span, in a message or in a process list."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+from h2.events import ResponseReceived, TrailersReceived
+from tests.conformance.bench import path_of
+from tests.fuzz.frames import call, client
 from tests.integration.access.certificates import Files
-from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, port_of, write
+from tests.integration.access.conftest import (
+    IDENTITIES,
+    LAST_RESORT,
+    TOKENS,
+    Guarded,
+    port_of,
+    write,
+)
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.docs.test_references import flags_by_command
 from tests.integration.processes import run
@@ -74,6 +85,35 @@ def test_nothing_that_a_server_says_or_sends_holds_a_secret(
     assert "must have at least 16 characters" in server.stderr
     assert "short" not in server.stderr
     clean(command, environment, server.stderr, spans)
+
+
+def test_what_is_no_text_is_not_shown_either(guarded: Guarded) -> None:
+    server = guarded("--log-level", "debug")
+    token = (b"authorization", f"Bearer {TOKENS['trainer']}".encode() + b"\xff")
+    stats = f"/{path_of('Stats')}".encode()
+    assert status_of(server, call(stats, token)) == b"16"
+    assert status_of(server, call(stats + token[1])) == b"2"
+    server.stop()
+    assert "a header or a method name is not UTF-8" in server.stderr
+    assert "Traceback" not in server.stderr
+    clean(server.stderr)
+
+
+def status_of(server: kvblock.EmbeddedServer, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The gRPC status of a call that is opened with these headers, by hand."""
+    connection = client()
+    connection.send_headers(1, headers)
+    connection.send_data(1, bytes(5), end_stream=True)
+    host, _, port = server.addresses[1].rpartition(":")
+    with socket.create_connection((host, int(port)), LAST_RESORT) as wire:
+        wire.sendall(connection.data_to_send())
+        while data := wire.recv(65_536):
+            for event in connection.receive_data(data):
+                if isinstance(event, ResponseReceived | TrailersReceived):
+                    status = dict(event.headers).get(b"grpc-status")
+                    if status is not None:
+                        return status
+    raise AssertionError("the connection ended before the call")
 
 
 def test_a_broken_access_file_refuses_the_start_and_stays_secret(access: Path) -> None:

@@ -98,6 +98,16 @@ fail()
         assert event["exception"].endswith("ValueError: first\nline")
 
 
+def test_a_defect_that_logs_like_bytes_from_outside_stays() -> None:
+    (event,) = events("""
+grpc = logging.getLogger("grpc._cython.cygrpc")
+try: b"\\xff".decode()
+except UnicodeDecodeError: grpc.exception("Unexpected [%s] raised by servicer method", "x")
+""")
+    assert event["event"] == "Unexpected [x] raised by servicer method"
+    assert "UnicodeDecodeError" in event["exception"]
+
+
 def test_text_has_no_colours_where_there_is_no_terminal() -> None:
     (line,) = logged('log.info("ready", extra={"port": 1})', "text").splitlines()
     assert "ready" in line
