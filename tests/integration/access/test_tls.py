@@ -33,7 +33,7 @@ def served(flavour: Flavour, address: str, **settings: Any) -> bool:
 
 
 def refused(address: str, **settings: Any) -> str:
-    with kvblock.connect(address, timeout=20.0, **settings) as kv:
+    with kvblock.connect(address, timeout=20.0, retries=False, **settings) as kv:
         with pytest.raises(kvblock.UnavailableError) as caught:
             kv.stats()
         return str(caught.value)
