@@ -1,5 +1,6 @@
 import json
 from array import array
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -40,6 +41,11 @@ def shown(runs: list[Run], *, terminal: bool = False) -> str:
 )
 def test_percentile_is_a_value_that_occurred(percent: int, value: int) -> None:
     assert percentile([10, 20, 30, 40, 50], percent) == value
+
+
+def test_the_setting_is_told_in_words() -> None:
+    assert PARAMETERS.setting == "2 engines, 30 blocks of 16 tokens"
+    assert replace(PARAMETERS, engines=1).setting == "1 engine, 30 blocks of 16 tokens"
 
 
 def test_percentile_of_nothing() -> None:

@@ -37,6 +37,12 @@ class Parameters:
     block_size: int
     modes: tuple[str, ...]
 
+    @property
+    def setting(self) -> str:
+        """Engines and pool, in words."""
+        engines = f"{self.engines:,} {'engine' if self.engines == 1 else 'engines'}"
+        return f"{engines}, {self.blocks:,} blocks of {self.block_size} tokens"
+
 
 @dataclass(frozen=True, slots=True)
 class Virtual:

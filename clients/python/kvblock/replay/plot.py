@@ -66,11 +66,7 @@ def draw(path: Path, parameters: Parameters, runs: Sequence[Run]) -> None:
         colour = _COLOURS[run.mode]
         axes.plot(times, share, color=colour, linewidth=1.4, label=label)
         axes.fill_between(times, share, color=colour, alpha=0.12, linewidth=0)
-    axes.set_title(
-        f"{parameters.trace}: {parameters.engines} engines, {parameters.blocks:,} blocks of "
-        f"{parameters.block_size} tokens",
-        loc="left",
-    )
+    axes.set_title(f"{parameters.trace}: {parameters.setting}", loc="left")
     axes.set_xlabel("virtual time in s")
     axes.set_ylabel("blocks in use in %")
     axes.set_ylim(0, 105)

@@ -74,8 +74,7 @@ _CLOCKED = (
 def show(console: Console, parameters: Parameters, runs: Sequence[Run]) -> None:
     """Print what was replayed, its table, and how to read it."""
     console.print(
-        f"{parameters.trace}: {parameters.requests:,} requests, {parameters.engines} engines, "
-        f"{parameters.blocks:,} blocks of {parameters.block_size} tokens",
+        f"{parameters.trace}: {parameters.requests:,} requests, {parameters.setting}",
         highlight=False,
         markup=False,
         style="bold",
