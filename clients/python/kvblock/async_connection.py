@@ -17,12 +17,13 @@ import grpc
 from grpc import aio
 
 from kvblock import fencing
-from kvblock.async_stream import Call, task_is_cancelled
+from kvblock.async_stream import AsyncStream
+from kvblock.cancelling import cancellations, task_is_cancelled, within
 from kvblock.ending import Ending
 from kvblock.errors import ClosedError, KVBlockError, UnavailableError
 from kvblock.failures import error_of, too_late
 from kvblock.fencing import Change
-from kvblock.frozen import LARGE_BYTES, OVERTIME
+from kvblock.frozen import OVERTIME, Outlet, took_too_long
 from kvblock.health import CHECK
 from kvblock.lease import Lease
 from kvblock.retry import Tries
@@ -53,6 +54,7 @@ class AsyncConnection:
         self._interceptors = tuple(interceptors)
         self._made: Stubs | None = None
         self._closed = Ending()
+        self._outlet = Outlet()
 
     @property
     def stubs(self) -> Stubs:
@@ -123,25 +125,37 @@ class AsyncConnection:
         size: int = 0,
     ) -> ResponseT:
         """Send a call a single time."""
+        before = cancellations()
+        may_be_stuck = self._outlet.begin(size)
+        late: bool | None = None
         error: KVBlockError
         try:
             call = method(request, timeout=timeout, metadata=self.settings.credentials.metadata)
-            if timeout is not None and size > LARGE_BYTES:
-                return await asyncio.wait_for(call, timeout + OVERTIME)
-            return await call
+            if timeout is None or not may_be_stuck:
+                answer = await call
+            else:
+                answer = await within(timeout + OVERTIME, call)
         except grpc.RpcError as failed:
             error = error_of(failed, self.settings.address)
+            late = took_too_long(error)
         except asyncio.TimeoutError:
             error = too_late(self.settings.address)
+            late = True
         except asyncio.CancelledError:
-            if task_is_cancelled(self._closed.is_set()):
+            if task_is_cancelled(before, self._closed.is_set()):
                 raise
             error = ClosedError(CLOSED)
+        else:
+            late = False
+            return answer
+        finally:
+            self._outlet.end(size, late)
         raise ClosedError(CLOSED) if self._closed.is_set() else error
 
-    def open_stream(self) -> Call:
+    def open_stream(self) -> AsyncStream:
         """Start a Session call."""
-        return self.stubs.service.Session(metadata=self.settings.credentials.metadata)
+        call = self.stubs.service.Session(metadata=self.settings.credentials.metadata)
+        return AsyncStream(call, self._outlet)
 
     async def close(self) -> None:
         """End what is running and close the channel."""

@@ -55,12 +55,13 @@ class AsyncEngineLease(EngineLeaseState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.lease_valid:
-            try:
+        try:
+            if self.lease_valid:
                 await self.detach()
-            except KVBlockError as failure:
-                _log.warning("engine %r could not detach: %s", self.engine, failure)
-        await self.close()
+        except KVBlockError as failure:
+            _log.warning("engine %r could not detach: %s", self.engine, failure)
+        finally:
+            await self.close()
 
     async def detach(self, *, timeout: float | None = None) -> int:
         """End the lease and free all of the engine's blocks; answers how many these were.

@@ -53,7 +53,7 @@ class Link:
 
     def _tell(self, error: LeaseLostError) -> None:
         """End what is running, then tell the user."""
-        self._end()
+        self.interrupt()
         if self._on_lost is not None:
             self._on_lost(error)
 
@@ -67,11 +67,12 @@ class Link:
 
     def close(self) -> None:
         """End at once."""
-        self._end()
+        self.interrupt()
         if self._renewal is not None:
             self._renewal.stop()
 
-    def _end(self) -> None:
+    def interrupt(self) -> None:
+        """End what is running; the lease is renewed all the same."""
         self.over.set()
         stream = self.stream
         if stream is not None:

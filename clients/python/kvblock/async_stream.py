@@ -3,9 +3,8 @@
 Rules:
 - A timeout is a timer that cancels the call. It costs two calls of the loop; waiting in a task of
   its own, as `asyncio.wait_for` does, costs more than the message.
-- gRPC raises CancelledError for a call that was cancelled, also when the task was not. What comes
-  out of `exchange` as CancelledError is a cancelled task; everything else is an RpcError, or
-  StreamEnded.
+- What comes out of `exchange` as CancelledError is a cancelled task; everything else is an
+  RpcError, or StreamEnded.
 - The status of a call that ended while the loop was blocked reaches nobody when the next thing done
   is a write: gRPC puts a fault of its own in its place. It is known then that the call is over, not
   why.
@@ -19,7 +18,8 @@ from typing import Protocol
 
 import grpc
 
-from kvblock.frozen import LARGE_BYTES
+from kvblock.cancelling import cancellations, task_is_cancelled, within
+from kvblock.frozen import Outlet
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -44,17 +44,16 @@ class Call(Protocol):
 
 
 class AsyncStream:
-    """One running Session call.
+    """One running Session call; `outlet` is that of its connection.
 
-    `timed_out` tells, after a failed exchange, that it took too long. `after_failure`: the stream
-    before it has failed, so that something may be stuck in the connection: no write is sure to end.
+    `timed_out` tells, after a failed exchange, that it took too long.
     """
 
-    def __init__(self, call: Call, *, after_failure: bool = False) -> None:
+    def __init__(self, call: Call, outlet: Outlet) -> None:
         self.timed_out = False
         self._closed = False
         self._call = call
-        self._large_bytes = 0 if after_failure else LARGE_BYTES
+        self._outlet = outlet
 
     async def exchange(
         self, request: pb.SessionRequest, timeout: float | None
@@ -66,34 +65,38 @@ class AsyncStream:
             StreamEnded: a timeout, a `close` or a broken connection has ended the call.
 
         """
+        before = cancellations()
+        size = request.ByteSize()
+        may_be_stuck = self._outlet.begin(size)
+        late: bool | None = None
         timer = self._start_timer(timeout)
         try:
-            await self._write(request, timeout)
+            await self._write(request, timeout if may_be_stuck else None)
             answer = await self._call.read()
+            if isinstance(answer, pb.SessionResponse):
+                late = False
+                return answer
         except asyncio.CancelledError:
-            if task_is_cancelled(self.timed_out or self._closed):
+            if task_is_cancelled(before, self.timed_out or self._closed):
                 raise
-            raise StreamEnded from None
         finally:
             if timer is not None:
                 timer.cancel()
-        if isinstance(answer, pb.SessionResponse):
-            return answer
+            self._outlet.end(size, self.timed_out or late)
         raise StreamEnded
 
     async def finish(self, timeout: float | None) -> None:
         """Read a call to its end that has nothing more to say."""
-        timer = self._start_timer(timeout)
+        before = cancellations()
         try:
-            with contextlib.suppress(grpc.RpcError):
-                await self._call.done_writing()
-                await self._call.read()
+            with contextlib.suppress(grpc.RpcError, asyncio.TimeoutError):
+                if timeout is None:
+                    await self._end()
+                else:
+                    await within(timeout, self._end())
         except asyncio.CancelledError:
-            if task_is_cancelled(self.timed_out or self._closed):
+            if task_is_cancelled(before, self._closed):
                 raise
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def close(self) -> None:
         """Cancel the call if it is still running."""
@@ -102,12 +105,16 @@ class AsyncStream:
         with contextlib.suppress(RuntimeError):
             self._call.cancel()
 
-    async def _write(self, request: pb.SessionRequest, timeout: float | None) -> None:
+    async def _end(self) -> None:
+        await self._call.done_writing()
+        await self._call.read()
+
+    async def _write(self, request: pb.SessionRequest, limit: float | None) -> None:
         try:
-            if timeout is None or request.ByteSize() <= self._large_bytes:
+            if limit is None:
                 await self._call.write(request)
             else:
-                await asyncio.wait_for(self._call.write(request), timeout)
+                await within(limit, self._call.write(request))
         except asyncio.InvalidStateError:
             # The call was over before; reading says why.
             return
@@ -128,12 +135,3 @@ class AsyncStream:
     def _expire(self) -> None:
         self.timed_out = True
         self._call.cancel()
-
-
-def task_is_cancelled(otherwise_explained: bool) -> bool:
-    """Whether a CancelledError was meant for the running task.
-
-    Before Python 3.11 a task does not say so; then it was unless there is another explanation.
-    """
-    cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return not otherwise_explained if cancelling is None else cancelling() > 0

@@ -47,12 +47,13 @@ class EngineLease(EngineLeaseState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.lease_valid:
-            try:
+        try:
+            if self.lease_valid:
                 self.detach()
-            except KVBlockError as failure:
-                _log.warning("engine %r could not detach: %s", self.engine, failure)
-        self.close()
+        except KVBlockError as failure:
+            _log.warning("engine %r could not detach: %s", self.engine, failure)
+        finally:
+            self.close()
 
     def detach(self, *, timeout: float | None = None) -> int:
         """End the lease and free all of the engine's blocks; answers how many these were.

@@ -57,10 +57,8 @@ def answered(lease: Lease | None, sent: float) -> None:
         LeaseLostError: the answer came too late to be used.
 
     """
-    if lease is not None:
-        if lease.confirmed_at < sent:
-            lease.confirmed_at = sent
-        lease.check()
+    if lease is not None and not lease.answered(sent):
+        raise lease.refusal()
 
 
 def failed(lease: Lease | None, error: KVBlockError) -> None:

@@ -4,8 +4,8 @@ Rules:
 - A lease is valid for one TTL from the moment at which the last call was sent that the server
   answered under its epoch. The server counts from when it carried the call out, which is later: so
   here it ends before the server can end it, and before any of its blocks can have another owner.
-- An answered call proves that the lease has not ended, whenever it was sent; so `confirmed_at` may
-  be stored without a lock. `ttl` is 0 once the lease is over, and then it stays over.
+- An answered call proves that the lease has not ended, whenever it was sent: `confirmed_at` never
+  goes back. `ttl` is 0 once the lease is over, and then it stays over.
 - A lease that was lost is told apart from one that was given up: only the former is told of.
 """
 
@@ -104,6 +104,15 @@ class Lease:
             if not self.over:
                 self.ttl = ttl
                 self.confirmed_at = max(sent, self.confirmed_at)
+
+    def answered(self, sent: float) -> bool:
+        """A call under it that was sent at that moment has been answered.
+
+        False: the lease has ended meanwhile, and what was answered cannot be used.
+        """
+        with self.changed:
+            self.confirmed_at = max(sent, self.confirmed_at)
+        return monotonic() - self.confirmed_at < self.ttl
 
     def lose(self, error: LeaseLostError) -> None:
         """It has ended without our doing."""

@@ -16,13 +16,15 @@ Rules of use, which hold for the synchronous class too:
 - Any other error that the server answers ends the session: the message had no effect. The lease is
   kept, and the blocks stay held, until the session is left, detached or closed.
 - `close` breaks the stream off and leaves the lease to run out; another session that is given its
-  epoch before that goes on with it.
-- A session serves one call at a time. One that is forgotten is closed when it is collected, at the
-  latest at interpreter exit. `on_lease_lost` keeps alive what it refers to.
+  epoch before that goes on with it. One that was not closed by then has lost its lease.
+- A session serves one call at a time; leaving it ends one that is still running. One that is
+  forgotten is closed when it is collected, at the latest at interpreter exit. `on_lease_lost` keeps
+  alive what it refers to.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
 from collections.abc import Iterable
@@ -34,13 +36,14 @@ import grpc
 
 from kvblock.async_connection import AsyncConnection
 from kvblock.async_link import Link
-from kvblock.async_stream import AsyncStream, StreamEnded
+from kvblock.async_stream import StreamEnded
 from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
+from kvblock.frozen import CLOSE_SECONDS
 from kvblock.lease import Terms
 from kvblock.renewal import Renewal
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Tries
-from kvblock.session_state import CLOSED, DETACHED, RENEW, SessionState
+from kvblock.session_state import CLOSED, DETACHED, LEFT, RENEW, SessionState
 from kvblock.settings import Settings
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -74,12 +77,14 @@ class AsyncSession(SessionState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.lease_valid:
-            try:
+        try:
+            if self.lease_valid:
+                await self._end_running_call()
                 await self.detach()
-            except KVBlockError as failure:
-                _log.warning("engine %r could not detach: %s", self.engine, failure)
-        await self.close()
+        except (KVBlockError, RuntimeError) as failure:
+            _log.warning("engine %r could not detach: %s", self.engine, failure)
+        finally:
+            await self.close()
 
     async def attach(self, *, timeout: float | None = None) -> None:
         """Open the session, as entering it does. One that failed may be tried again.
@@ -95,8 +100,8 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             request = self._make_attach()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
             while True:
@@ -108,8 +113,6 @@ class AsyncSession(SessionState):
                 await self._link.over.wait(pause)
             lease = self._take_attached(answer, sent)
             self._link.keep(Renewal(lease, self._settings, self.pool, self._link.lost))
-        finally:
-            self._busy.release()
 
     async def step(
         self,
@@ -138,8 +141,8 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             sent, lease = monotonic(), self._lease
             if (
                 sent - lease.confirmed_at >= lease.ttl
@@ -156,12 +159,9 @@ class AsyncSession(SessionState):
             except KVBlockError as failure:
                 self._judge(failure)
                 raise
-            lease.confirmed_at = sent
-            if monotonic() - sent >= lease.ttl:
+            if not lease.answered(sent):
                 raise self._refusal()
             return self._take_stepped(answer)
-        finally:
-            self._busy.release()
 
     async def recover(self, *, timeout: float | None = None) -> StepResult:
         """Answer the step that was not answered. It is sent again and takes effect once.
@@ -175,13 +175,11 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             request = self._step_in_flight()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
             return await self._insist(request, tries, None)
-        finally:
-            self._busy.release()
 
     async def detach(self, *, timeout: float | None = None) -> int:
         """End the session and free all of the engine's blocks; answers how many these were.
@@ -195,8 +193,8 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             request, deadline = self._make_detach(deadline)
             tries = Tries(monotonic(), deadline)
             await self._link.finish(tries.remaining())
@@ -207,14 +205,20 @@ class AsyncSession(SessionState):
                 self._over(str(failure))
                 raise
             self._over(DETACHED)
-        finally:
-            self._busy.release()
         return answer.freed_blocks
 
     async def close(self) -> None:
         """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
         self._over(CLOSED)
         self._link.close()
+
+    async def _end_running_call(self) -> None:
+        """Break off what another task is still in, and wait for it a moment."""
+        if self._busy.locked():
+            self._ended = self._ended or LEFT
+            self._link.interrupt()
+            if await asyncio.to_thread(self._busy.acquire, timeout=CLOSE_SECONDS):
+                self._busy.release()
 
     async def _insist(
         self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
@@ -234,8 +238,8 @@ class AsyncSession(SessionState):
                     resumed = True
                     sent = monotonic()
                     answer = await self._exchange(request, tries.remaining())
-                    self._lease.confirm(sent, self._lease.ttl)
-                    self._lease.check()
+                    if not self._lease.answered(sent):
+                        raise self._refusal()
                     return self._take_stepped(answer)
                 except UnavailableError as error:
                     failure = error
@@ -251,10 +255,10 @@ class AsyncSession(SessionState):
         An attach that was sent before may have been carried out then, and its repetition renews
         nothing: `confirm` renews.
         """
-        call = self._connection.open_stream()
-        self._link.replace(AsyncStream(call, after_failure=self.attached or confirm))
+        self._link.replace(self._connection.open_stream())
         sent = monotonic()
-        answer = await self._exchange(attach, tries.remaining())
+        with self._attach_under_way():
+            answer = await self._exchange(attach, tries.remaining())
         if not answer.HasField("attached"):
             raise self._out_of_turn()
         if confirm:

@@ -2,19 +2,22 @@
 
 Rules:
 - Messages are made in the order attach, steps, detach, each answered before the next is made; the
-  step_id goes on from the lease's last step and grows by one with each step that is made.
+  step_id goes on from the lease's last step and grows by one with each step that is answered.
 - A step that was sent and not answered is kept, and is the only one that may be sent until it is.
 - A session goes from new to attached to ended, never back. What ends it leaves a text that says
   why, and every later use raises ClosedError with that text; a lost lease raises LeaseLostError.
 - An ended session may still hold its lease: until it is detached, closed or lost.
 - One exchange at a time: a second one that is begun meanwhile is an error of the caller and does
-  not disturb the first.
+  not disturb the first. Only leaving the session ends one that is running.
+- An exception may come between any two statements, by a signal: each of them leaves a state from
+  which the step in flight can be sent again.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import SupportsIndex
 
 import grpc
@@ -41,6 +44,7 @@ from kvblock.v1 import kvblock_pb2 as pb
 DETACHED = "it has detached"
 DETACHING = "its detach was not answered; detach again to learn of its end"
 CLOSED = "it was closed"
+LEFT = "it was left"
 _PASSING = (ErrorReason.RATE_LIMITED, ErrorReason.SLOW_READER)
 """Why a stream may end that another one can go on for, as after UNAVAILABLE."""
 RENEW = pb.SessionRequest(renew=pb.SessionRenew())
@@ -65,11 +69,13 @@ class SessionState(LeaseHolder):
         self._terms = terms
         self._attach_id = new_request_id()
         self._attach_sent = False
+        # Attaches whose answer did not come: one that is late may yet end the stream after it.
+        self._stray_attaches = 0
         self._detach: pb.DetachEngineRequest | None = None
         self._busy = threading.Lock()
         self._ended: str | None = None
         self._let_go = False
-        self._step_id = 0
+        self._last_step_id = 0
         self._unanswered: pb.SessionRequest | None = None
 
     @property
@@ -104,11 +110,23 @@ class SessionState(LeaseHolder):
         before, self._attach_sent = self._attach_sent, True
         return before
 
+    @contextmanager
+    def _attach_under_way(self) -> Iterator[None]:
+        """For as long as an attach waits for its answer, of whatever kind."""
+        self._stray_attaches += 1
+        try:
+            yield
+        except KVBlockError as failure:
+            if failure.reason is not None:
+                self._stray_attaches -= 1
+            raise
+        self._stray_attaches -= 1
+
     def _take_attached(self, answer: pb.SessionResponse, sent: float) -> Lease:
         learned = answers.attachment(answer.attached)
         lease = Lease(learned.engine, learned.lease.epoch, learned.lease.ttl, sent)
         self._settings.leases.add(lease, learned.engine, self._settings.pool, learned.pool)
-        self._attachment, self._lease, self._step_id = learned, lease, learned.last_step_id
+        self._attachment, self._lease, self._last_step_id = learned, lease, learned.last_step_id
         return lease
 
     def _make_resume(self) -> pb.SessionRequest:
@@ -135,17 +153,17 @@ class SessionState(LeaseHolder):
         request = pb.SessionRequest()
         step = request.step
         requests.fill_step(step.step, free, allocate, num_blocks, policy)
-        self._step_id += 1
-        step.step_id = self._step_id
+        step.step_id = self._last_step_id + 1
         self._unanswered = request
         return request
 
     def _take_stepped(self, answer: pb.SessionResponse) -> StepResult:
         stepped = answer.stepped
-        if stepped.step_id != self._step_id:
+        if stepped.step_id != self._last_step_id + 1:
             raise self._out_of_turn()
         result = answers.step_result(stepped.result)
         self._unanswered = None
+        self._last_step_id = stepped.step_id
         return result
 
     def _step_in_flight(self) -> pb.SessionRequest:
@@ -179,9 +197,9 @@ class SessionState(LeaseHolder):
             self._let_go, self._ended = True, why
         self._settings.leases.forget(self._lease)
 
-    def _begin(self) -> None:
-        """Claim the stream for one exchange."""
-        if not self._busy.acquire(blocking=False):
+    def _refuse_second_call(self) -> None:
+        """To be asked before `_busy` is taken, which nobody waits for."""
+        if self._busy.locked():
             raise RuntimeError("a call of this session is still running; it serves one at a time")
 
     def _refusal(self) -> KVBlockError:
@@ -204,7 +222,11 @@ class SessionState(LeaseHolder):
         """
         if isinstance(failure, LeaseLostError):
             self._lease.lose(failure)
-        elif of_step and not isinstance(failure, (DeadlineExceededError, UnavailableError)):
+        elif (
+            of_step
+            and not failure.fate_unknown
+            and not isinstance(failure, (DeadlineExceededError, UnavailableError))
+        ):
             self._unanswered = None
             self._ended = self._ended or str(failure)
 
@@ -239,8 +261,9 @@ class SessionState(LeaseHolder):
 
     def _taken_away(self, failure: KVBlockError) -> KVBlockError:
         """What it means that somebody else is attached under our name."""
-        if failure.retry_after is None:
-            # The lease goes on in another stream: an attach of our own that was late, most likely.
+        if failure.retry_after is None and self._stray_attaches:
+            # The lease goes on in another stream, of an attach of our own that was late.
+            self._stray_attaches -= 1
             return UnavailableError(str(failure), code=failure.code)
         return LeaseLostError(
             str(failure), reason=failure.reason, code=failure.code, metadata=failure.metadata

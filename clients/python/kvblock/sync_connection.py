@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
@@ -20,14 +21,13 @@ from kvblock import fencing
 from kvblock.errors import ClosedError, KVBlockError, UnavailableError
 from kvblock.failures import error_of, too_late
 from kvblock.fencing import Change
-from kvblock.frozen import LARGE_BYTES, OVERTIME, close_in_time
+from kvblock.frozen import OVERTIME, Outlet, close_in_time, took_too_long
 from kvblock.health import CHECK
 from kvblock.lease import Lease
 from kvblock.retry import Tries
 from kvblock.settings import CLOSED, Settings, open_channel
-from kvblock.sync_stream import Call
+from kvblock.sync_stream import SyncStream
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
-from kvblock.v1 import kvblock_pb2 as pb
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -41,6 +41,7 @@ class SyncConnection:
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
         self.settings = settings
         self._closed = threading.Event()
+        self._outlet = Outlet()
         self._metadata = settings.credentials.metadata
         self._channel = open_channel(settings)
         channel = self._channel
@@ -106,18 +107,27 @@ class SyncConnection:
         size: int = 0,
     ) -> ResponseT:
         """Send a call a single time."""
-        if self._closed.is_set():
-            raise ClosedError(CLOSED)
+        may_be_stuck = self._outlet.begin(size)
+        late: bool | None = None
         error: KVBlockError
         try:
-            if timeout is not None and size > LARGE_BYTES:
-                future = method.future(request, timeout=timeout, metadata=self._metadata)
-                return future.result(timeout + OVERTIME)
-            return method(request, timeout=timeout, metadata=self._metadata)
+            with self._open():
+                if timeout is None or not may_be_stuck:
+                    answer = method(request, timeout=timeout, metadata=self._metadata)
+                else:
+                    future = method.future(request, timeout=timeout, metadata=self._metadata)
+                    answer = future.result(timeout + OVERTIME)
         except grpc.RpcError as failed:
             error = error_of(failed, self.settings.address)
+            late = took_too_long(error)
         except grpc.FutureTimeoutError:
             error = too_late(self.settings.address)
+            late = True
+        else:
+            late = False
+            return answer
+        finally:
+            self._outlet.end(size, late)
         raise ClosedError(CLOSED) if self._closed.is_set() else error
 
     def pause(self, over: threading.Event, seconds: float) -> bool:
@@ -128,23 +138,39 @@ class SyncConnection:
         """
         if self._closed.is_set():
             return over.wait(seconds)
-        self._channel.subscribe(_no_matter)
+        with self._open():
+            self._channel.subscribe(_no_matter)
         try:
             return over.wait(seconds)
         finally:
             self._channel.unsubscribe(_no_matter)
 
-    def open_stream(self, messages: Iterator[pb.SessionRequest]) -> Call:
+    def open_stream(self) -> SyncStream:
         """Start a Session call."""
-        if self._closed.is_set():
-            raise ClosedError(CLOSED)
-        return self.service.Session(messages, metadata=self._metadata)
+        with self._open():
+            return SyncStream(
+                lambda requests: self.service.Session(requests, metadata=self._metadata),
+                self._outlet,
+            )
 
     def close(self) -> None:
         """End what is running and close the channel."""
         if not self._closed.is_set():
             self._closed.set()
             close_in_time(self._channel.close)
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Raises ClosedError when the connection is closed, also if another thread does so now."""
+        if self._closed.is_set():
+            raise ClosedError(CLOSED)
+        try:
+            yield
+        except ValueError:
+            # What gRPC raises for a channel that is closed.
+            if self._closed.is_set():
+                raise ClosedError(CLOSED) from None
+            raise
 
 
 def _no_matter(_: grpc.ChannelConnectivity) -> None:

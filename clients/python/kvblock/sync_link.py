@@ -42,7 +42,7 @@ class Link:
 
     def lost(self, error: LeaseLostError) -> None:
         """The lease is lost: end what is running, then tell the user."""
-        self._end()
+        self.interrupt()
         if self._on_lost is not None:
             self._on_lost(error)
 
@@ -56,11 +56,12 @@ class Link:
 
     def close(self) -> None:
         """End at once."""
-        self._end()
+        self.interrupt()
         if self._renewal is not None:
             self._renewal.stop()
 
-    def _end(self) -> None:
+    def interrupt(self) -> None:
+        """End what is running; the lease is renewed all the same."""
         self.over.set()
         stream = self.stream
         if stream is not None:

@@ -15,15 +15,15 @@ from typing import SupportsIndex
 import grpc
 
 from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
+from kvblock.frozen import CLOSE_SECONDS
 from kvblock.lease import Terms
 from kvblock.renewal import Renewal
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Tries
-from kvblock.session_state import CLOSED, DETACHED, RENEW, SessionState
+from kvblock.session_state import CLOSED, DETACHED, LEFT, RENEW, SessionState
 from kvblock.settings import Settings
 from kvblock.sync_connection import SyncConnection
 from kvblock.sync_link import Link
-from kvblock.sync_stream import SyncStream
 from kvblock.v1 import kvblock_pb2 as pb
 
 _log = logging.getLogger(__name__)
@@ -56,12 +56,14 @@ class Session(SessionState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.lease_valid:
-            try:
+        try:
+            if self.lease_valid:
+                self._end_running_call()
                 self.detach()
-            except KVBlockError as failure:
-                _log.warning("engine %r could not detach: %s", self.engine, failure)
-        self.close()
+        except (KVBlockError, RuntimeError) as failure:
+            _log.warning("engine %r could not detach: %s", self.engine, failure)
+        finally:
+            self.close()
 
     def attach(self, *, timeout: float | None = None) -> None:
         """Open the session, as entering it does. One that failed may be tried again.
@@ -77,8 +79,8 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             request = self._make_attach()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
             while True:
@@ -90,8 +92,6 @@ class Session(SessionState):
                 self._connection.pause(self._link.over, pause)
             lease = self._take_attached(answer, sent)
             self._link.keep(Renewal(lease, self._settings, self.pool, self._link.lost))
-        finally:
-            self._busy.release()
 
     def step(
         self,
@@ -120,8 +120,8 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             sent, lease = monotonic(), self._lease
             if (
                 sent - lease.confirmed_at >= lease.ttl
@@ -138,12 +138,9 @@ class Session(SessionState):
             except KVBlockError as failure:
                 self._judge(failure)
                 raise
-            lease.confirmed_at = sent
-            if monotonic() - sent >= lease.ttl:
+            if not lease.answered(sent):
                 raise self._refusal()
             return self._take_stepped(answer)
-        finally:
-            self._busy.release()
 
     def recover(self, *, timeout: float | None = None) -> StepResult:
         """Answer the step that was not answered. It is sent again and takes effect once.
@@ -157,13 +154,11 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             request = self._step_in_flight()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
             return self._insist(request, tries, None)
-        finally:
-            self._busy.release()
 
     def detach(self, *, timeout: float | None = None) -> int:
         """End the session and free all of the engine's blocks; answers how many these were.
@@ -177,8 +172,8 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._begin()
-        try:
+        self._refuse_second_call()
+        with self._busy:
             request, deadline = self._make_detach(deadline)
             tries = Tries(monotonic(), deadline)
             self._link.finish(tries.remaining())
@@ -189,14 +184,20 @@ class Session(SessionState):
                 self._over(str(failure))
                 raise
             self._over(DETACHED)
-        finally:
-            self._busy.release()
         return freed
 
     def close(self) -> None:
         """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
         self._over(CLOSED)
         self._link.close()
+
+    def _end_running_call(self) -> None:
+        """Break off what another thread is still in, and wait for it a moment."""
+        if self._busy.locked():
+            self._ended = self._ended or LEFT
+            self._link.interrupt()
+            if self._busy.acquire(timeout=CLOSE_SECONDS):
+                self._busy.release()
 
     def _insist(
         self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
@@ -216,8 +217,8 @@ class Session(SessionState):
                     resumed = True
                     sent = monotonic()
                     answer = self._exchange(request, tries.remaining())
-                    self._lease.confirm(sent, self._lease.ttl)
-                    self._lease.check()
+                    if not self._lease.answered(sent):
+                        raise self._refusal()
                     return self._take_stepped(answer)
                 except UnavailableError as error:
                     failure = error
@@ -233,9 +234,10 @@ class Session(SessionState):
         An attach that was sent before may have been carried out then, and its repetition renews
         nothing: `confirm` renews.
         """
-        self._link.replace(SyncStream(self._connection.open_stream))
+        self._link.replace(self._connection.open_stream())
         sent = monotonic()
-        answer = self._exchange(attach, tries.remaining())
+        with self._attach_under_way():
+            answer = self._exchange(attach, tries.remaining())
         if not answer.HasField("attached"):
             raise self._out_of_turn()
         if confirm:
@@ -251,9 +253,9 @@ class Session(SessionState):
         try:
             return stream.exchange(request, timeout)
         except StopIteration:
-            failure = self._failure(None)
+            failure = self._too_late() if stream.timed_out else self._failure(None)
         except grpc.RpcError as error:
-            failure = self._too_late() if stream.timed_out else self._failure(error)
+            failure = self._failure(error)
         except BaseException:
             self._link.replace(None)
             raise

@@ -3,8 +3,11 @@
 Rules:
 - `exchange` is used by one thread at a time; `close` may come from any thread and ends a running
   exchange.
+- The answers are read by a thread of the stream's own. An exception that a signal raises, Ctrl-C
+  above all, may leave gRPC's locks held in the thread that it hits, which is the caller's: there it
+  finds only a queue, that it cannot harm.
 - The stream is cancelled explicitly, never left to the garbage collector: at interpreter exit that
-  deadlocks. So nothing that lives as long as the stream (gRPC's threads, the watchdog) may refer to
+  deadlocks. So nothing that lives as long as the stream (gRPC's threads, the reader) may refer to
   the session that owns it; its finalizer, which runs before exit, calls `close`.
 - After `close` nothing refers to the call, and no thread of it is left waiting.
 """
@@ -12,14 +15,13 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from typing import Protocol, TypeAlias
 
-import grpc
-
+from kvblock.frozen import Outlet
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock.watchdog import Watchdog
 
 
 class Call(Protocol):
@@ -32,46 +34,59 @@ class Call(Protocol):
         """End it."""
 
 
+_Answers: TypeAlias = "SimpleQueue[pb.SessionResponse | Exception]"
+
+
 class SyncStream:
-    """One running Session call.
+    """One running Session call; `outlet` is that of its connection.
 
     `timed_out` tells, after a failed exchange, that it took too long.
     """
 
-    def __init__(self, start: Callable[[Iterator[pb.SessionRequest]], Call]) -> None:
+    def __init__(
+        self, start: Callable[[Iterator[pb.SessionRequest]], Call], outlet: Outlet
+    ) -> None:
         self.timed_out = False
-        self._watchdog = Watchdog(self._expire)
+        self._outlet = outlet
         self._requests: SimpleQueue[pb.SessionRequest | None] = SimpleQueue()
+        self._answers: _Answers = SimpleQueue()
         self._call: Call | None = start(iter(self._requests.get, None))
+        threading.Thread(
+            target=_read, args=(self._call, self._answers), name="kvblock-answers", daemon=True
+        ).start()
 
     def exchange(self, request: pb.SessionRequest, timeout: float | None) -> pb.SessionResponse:
         """Send a message and answer the next one that comes.
 
         Raises:
-            grpc.RpcError: the call has ended with an error, a timeout or a `close`.
-            StopIteration: the server has ended the call.
+            grpc.RpcError: the call has ended with an error, or by a `close`.
+            StopIteration: the call is over, by a timeout, a `close` or the server's doing.
 
         """
-        call = self._call
-        if call is None:
+        if self._call is None:
             raise StopIteration
-        if timeout is not None:
-            self._watchdog.arm(timeout)
+        size = request.ByteSize()
+        self._outlet.begin(size)
+        late: bool | None = None
         try:
             self._requests.put(request)
-            return next(call)
+            answer = self._answers.get(timeout=timeout)
+            if isinstance(answer, pb.SessionResponse):
+                late = False
+                return answer
+        except Empty:
+            self.timed_out = late = True
+            raise StopIteration from None
         finally:
-            self._watchdog.disarm()
+            self._outlet.end(size, late)
+        raise answer
 
     def finish(self, timeout: float | None) -> None:
         """Read a call to its end that has nothing more to say."""
-        call = self._call
-        if call is not None:
-            if timeout is not None:
-                self._watchdog.arm(timeout)
+        if self._call is not None:
             self._requests.put(None)
-            with contextlib.suppress(StopIteration, grpc.RpcError):
-                next(call)
+            with contextlib.suppress(Empty):
+                self._answers.get(timeout=timeout)
         self.close()
 
     def close(self) -> None:
@@ -80,10 +95,12 @@ class SyncStream:
         if call is not None:
             call.cancel()
         self._requests.put(None)
-        self._watchdog.stop()
 
-    def _expire(self) -> None:
-        self.timed_out = True
-        call = self._call
-        if call is not None:
-            call.cancel()
+
+def _read(call: Call, answers: _Answers) -> None:
+    """Pass on what a call answers, and at last what it ends with."""
+    try:
+        while True:
+            answers.put(next(call))
+    except Exception as end:  # noqa: BLE001 - `exchange` raises it
+        answers.put(end)

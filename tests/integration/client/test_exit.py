@@ -180,6 +180,30 @@ def test_interrupted_step(shared_server: kvblock.EmbeddedServer) -> None:
     assert run(shared_server, program) == (0, "interrupted\n")
 
 
+def test_interrupted_at_any_moment(shared_server: kvblock.EmbeddedServer, seed: int) -> None:
+    """An exception out of a signal handler, wherever it meets a session: it goes on."""
+    program = (
+        PLAIN
+        + SESSION
+        + f"""
+import random
+random.seed({seed})
+def interrupt(*_): raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(300):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.003))
+        while True: session.step(free=[1], allocate=[1])
+    except KeyboardInterrupt:
+        pass
+    if session.unanswered: session.recover()
+    session.step(free=[1], allocate=[1])
+print(session.detach())
+"""
+    )
+    assert run(shared_server, program) == (0, "1\n")
+
+
 def run(server: kvblock.EmbeddedServer, program: str) -> tuple[int, str]:
     """The exit code of a program and everything that it printed."""
     arguments = [server.address, str(server.process.pid)]

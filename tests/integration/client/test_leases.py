@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -435,5 +436,26 @@ def test_a_busy_loop_is_told_when_it_is_free(
                         pass
                 assert losses.told == []
             assert await asyncio.to_thread(losses.event.wait, PATIENCE)
+
+    asyncio.run(scenario())
+
+
+def test_a_step_that_a_blocked_loop_reads_late_keeps_a_lease_that_was_renewed(
+    server_factory: ServerFactory,
+) -> None:
+    server = server_factory(("main:total=8",), ["--lease-ttl-min", "1"])
+
+    async def scenario() -> None:
+        async with (
+            kvblock.connect_async(server.address) as kv,
+            kv.session(engine="e", ttl=TTL) as session,
+        ):
+            step = asyncio.create_task(session.step(allocate=[1]))
+            await asyncio.sleep(0)
+            blocked_until = time.monotonic() + 1.5 * TTL
+            while time.monotonic() < blocked_until:
+                pass
+            assert (await step).block_numbers == [0]
+            assert session.lease_valid
 
     asyncio.run(scenario())

@@ -1,11 +1,12 @@
 """Servers that freeze, drain or die while clients use them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -100,6 +101,77 @@ def test_close_while_a_large_step_is_stuck(
             with pytest.raises(DeadlineExceededError):
                 flavour.do(session.step(allocate=LARGE, timeout=SOON))
             flavour.do(kv.close())
+
+
+def test_calls_behind_a_large_one_that_is_stuck(
+    flavour: Flavour, connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str
+) -> None:
+    kv = connect(shared_server, engine=engine, timeout=SOON)
+    assert flavour.do(kv.health(timeout=30.0))
+    with frozen(shared_server):
+        for call in (
+            lambda: kv.step(allocate=LARGE),
+            lambda: kv.step(allocate=[1]),
+            lambda: kv.free(1),
+            kv.stats,
+            kv.attach_engine,
+            kv.health,
+        ):
+            with pytest.raises(DeadlineExceededError):
+                flavour.do(call())
+    assert flavour.do(kv.health(timeout=30.0))
+
+
+def test_a_session_that_is_left_while_a_thread_makes_a_step(
+    server: kvblock.EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[Exception] = []
+
+    def step() -> None:
+        try:
+            session.step(allocate=[2], timeout=30.0)
+        except kvblock.KVBlockError as error:
+            ended.append(error)
+
+    def engine() -> None:
+        with session:
+            until_left.enter_context(frozen(server))
+            worker.start()
+            while not session._busy.locked():
+                pass
+            raise ValueError("the engine's own")
+
+    worker = threading.Thread(target=step)
+    with kvblock.connect(server.address) as kv, ExitStack() as until_left:
+        session = kv.session(engine="e", timeout=SOON)
+        with pytest.raises(ValueError, match="the engine's own"):
+            engine()
+    worker.join()
+    assert not session.lease_valid
+    assert "engine 'e' could not detach" in caplog.text
+    assert [(type(error), str(error)) for error in ended] == [
+        (ClosedError, "this session has ended: it was left")
+    ]
+
+
+def test_a_session_that_is_left_while_a_task_makes_a_step(
+    server: kvblock.EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        kv = kvblock.connect_async(server.address)
+        session = kv.session(engine="e", timeout=SOON)
+        await session.attach()
+        with frozen(server):
+            task = asyncio.create_task(session.step(allocate=[2], timeout=30.0))
+            await asyncio.sleep(0)
+            await session.__aexit__(None, None, None)
+            with pytest.raises(ClosedError, match="it was left"):
+                await task
+        assert not session.lease_valid
+        await kv.close()
+
+    asyncio.run(scenario())
+    assert "engine 'e' could not detach" in caplog.text
 
 
 def test_killed(flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer) -> None:
@@ -251,3 +323,27 @@ def test_client_of_another_loop(shared_server: kvblock.EmbeddedServer) -> None:
     asyncio.run(use())
     with pytest.raises(RuntimeError, match="another event loop"):
         asyncio.run(use())
+
+
+def test_a_step_times_out_in_a_task_that_was_cancelled_before(
+    shared_server: kvblock.EmbeddedServer, engine: str
+) -> None:
+    """A task that caught its cancellation and tidies up is told what happens then."""
+
+    async def tidy_up(session: kvblock.AsyncSession) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        with frozen(shared_server), pytest.raises(DeadlineExceededError):
+            await session.step(timeout=SOON)
+
+    async def scenario() -> None:
+        async with (
+            kvblock.connect_async(shared_server.address) as kv,
+            kv.session(engine=engine) as session,
+        ):
+            task = asyncio.create_task(tidy_up(session))
+            await asyncio.sleep(0)
+            task.cancel()
+            await task
+
+    asyncio.run(scenario())

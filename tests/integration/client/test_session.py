@@ -1,10 +1,13 @@
 """Sessions of both clients against a real server."""
 
+import asyncio
 import threading
 from array import array
+from random import Random
 from typing import Any
 
 import pytest
+from tests.conftest import ServerFactory
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour
 
@@ -19,6 +22,9 @@ from kvblock import (
     StepPolicy,
     StepResult,
 )
+
+LAST_RESORT = 60.0
+"""Seconds after which something that should have happened is given up."""
 
 
 def held(flavour: Flavour, kv: Any, engine: str) -> int:
@@ -166,10 +172,8 @@ def test_the_server_s_error_ends_it(flavour: Flavour, kv: Any) -> None:
 
 def test_one_call_at_a_time(flavour: Flavour, kv: Any) -> None:
     with flavour.entered(kv.session()) as session:
-        session._begin()
-        with pytest.raises(RuntimeError, match="one at a time"):
+        with session._busy, pytest.raises(RuntimeError, match="one at a time"):
             flavour.do(session.step())
-        session._busy.release()
         assert flavour.do(session.step(allocate=[1])).granted == 1
 
 
@@ -193,10 +197,56 @@ def test_threads_leave_nothing_behind(flavour: Flavour, kv: Any) -> None:
     before = set(threading.enumerate())
     with flavour.entered(kv.session()) as session:
         flavour.do(session.step())
-        dogs = threads("kvblock-watchdog") - before
-        assert len(dogs) == (flavour.name == "sync")
+        readers = threads("kvblock-answers") - before
+        assert len(readers) == (flavour.name == "sync")
         renewals = threads("kvblock-renewal") - before
         assert len(renewals) == 1
-    for one in dogs | renewals:
+    for one in readers | renewals:
         one.join(60.0)
         assert not one.is_alive()
+
+
+def test_a_session_that_is_resumed_elsewhere_is_over(
+    flavour: Flavour, connect: Connect, shared_server: kvblock.EmbeddedServer, engine: str
+) -> None:
+    first = connect(shared_server, engine=engine).session()
+    flavour.do(first.attach())
+    flavour.do(first.step(allocate=[1]))
+    second = connect(shared_server, engine=engine).session(epoch=first.epoch)
+    flavour.do(second.attach())
+    granted = flavour.do(second.step(allocate=[2])).block_numbers
+    # The same step, with the same id: its answer is the other one's.
+    with pytest.raises(kvblock.LeaseLostError, match="goes on in another stream"):
+        flavour.do(first.step(allocate=[2]))
+    assert not first.lease_valid
+    assert second.lease_valid
+    assert flavour.do(second.step(free=[2], allocate=[3])).block_numbers == granted
+    assert flavour.do(second.detach()) == 2
+
+
+@pytest.mark.parametrize("ids", [range(10), range(5_000)], ids=["small", "large"])
+@pytest.mark.parametrize("caller", ["client", "session"])
+def test_no_cancellation_is_lost(
+    caller: str, ids: range, server_factory: ServerFactory, seed: int
+) -> None:
+    random = Random(seed)
+    server = server_factory(("main:total=10000",))
+
+    async def scenario() -> None:
+        async with kvblock.connect_async(server.address) as kv, kv.session(engine="e") as session:
+            step = session.step if caller == "session" else kv.step
+
+            async def steps() -> None:
+                while True:
+                    await step(free=ids, allocate=ids)
+
+            for _ in range(100):
+                task = asyncio.create_task(steps())
+                await asyncio.sleep(random.uniform(0.0005, 0.01))
+                task.cancel()
+                await asyncio.wait([task], timeout=LAST_RESORT)
+                assert task.cancelled()
+                if session.unanswered:
+                    await session.recover()
+
+    asyncio.run(scenario())

@@ -21,6 +21,16 @@ def test_it_lasts_from_when_the_call_was_sent() -> None:
     assert lease.remaining > 7.0
 
 
+def test_an_answer_that_is_read_late_takes_nothing_from_it() -> None:
+    sent = monotonic() - 4.0
+    lease = Lease("e", 7, 2.0, sent)
+    lease.confirm(sent + 3.9, 2.0)
+    assert lease.answered(sent)
+    assert lease.remaining > 1.0
+    lease = Lease("e", 7, 2.0, sent)
+    assert not lease.answered(sent + 1.0)
+
+
 def test_one_whose_time_has_passed_is_lost_for_good() -> None:
     lease = Lease("e", 7, 1.0, monotonic() - 2.0)
     assert lease.remaining == 0
