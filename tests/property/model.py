@@ -160,6 +160,11 @@ class ModelPool:
     def engines(self) -> int:
         return len({*self.tables, *self.leases})
 
+    def changes(self) -> object:
+        """What a command has changed when it differs afterwards; the order of tables aside."""
+        epochs = [lease.epoch for lease in self.leases.values()]
+        return self.allocated, self.freed, self.reclaimed, self.expired, epochs, list(self.batches)
+
     def end(self, engine: str) -> None:
         """Whatever was answered to an engine without a lease is not its successor's."""
         self.over += [

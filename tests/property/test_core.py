@@ -3,6 +3,8 @@
 A failure prints the commands that lead to it, and a `@reproduce_failure` line that replays it.
 """
 
+from copy import deepcopy
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,24 +29,32 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 
-engines = st.sampled_from(["a", "b", "c", "d"])
-sequences = st.sampled_from([0, 1, 2, 3, 4, 2**64 - 1])
-columns = st.lists(sequences, unique=True, max_size=5)
+# Few names, and mostly small amounts: commands that are of one another's blocks, tables and leases
+# are the interesting ones, and they have to follow each other closely.
+engines = st.sampled_from(["a", "a", "b", "c"])
+sequences = st.sampled_from([0, 1, 2, 2**64 - 1])
+# A step frees less than it lets grow, or there would never be much in the tables.
+few = st.lists(sequences, unique=True, max_size=2)
+columns = few | st.permutations([0, 1, 2, 2**64 - 1])
 policies = st.sampled_from(StepPolicy)
-# Often fits, often does not, sometimes exceeds every pool below.
-amounts = st.integers(1, 5) | st.integers(1, 20)
+# Mostly what a decoding engine asks for; sometimes more than there is in any pool below.
+amounts = st.sampled_from([1, 1, 1, 1, 1, 1, 2, 2, 3, 3, 5, 20])
 # Few, so that they meet again; most calls have none.
-request_ids = st.sampled_from(["", "", "", "r1", "r2"])
-spans = st.sampled_from([0, 1, 10, 50])
+request_ids = st.sampled_from(["", "", "", "", "", "", "r1", "r2"])
+# Time passes in shorter spans than blocks wait, so that there is mostly something in quarantine.
+spans = st.sampled_from([0, 1, 5, 20, 100])
+waits = st.sampled_from([0, 7, 100, 100])
 # How far off the right epoch: mostly not at all.
-slips = st.sampled_from([0, 0, 0, 0, -1, 1])
+slips = st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, -1, 1])
 
 
 class PoolMachine(RuleBasedStateMachine):
     """Gives each command to the pool and to the model."""
 
     @initialize(
-        total=st.integers(1, 16), engines_max=st.integers(1, 4), sequences_max=st.integers(1, 5)
+        total=st.integers(8, 16) | st.integers(1, 16),
+        engines_max=st.sampled_from([3, 3, 3, 3, 2, 1]),
+        sequences_max=st.sampled_from([4, 4, 4, 4, 4, 3, 2, 1]),
     )
     def begin(self, total: int, engines_max: int, sequences_max: int) -> None:
         bounds = Bounds(engines_max, sequences_max, request_ids_max=10_000)
@@ -54,7 +64,9 @@ class PoolMachine(RuleBasedStateMachine):
     def both(self, command: Command) -> None:
         # The wall clock is for those who ask, and may say anything.
         stamp = Stamp(self.model.now, -self.model.now * 86_400_000, "")
+        revision, before = self.pool.revision, self.model.changes()
         assert self.pool.apply(command, stamp) == self.model.apply(command)
+        assert self.pool.revision - revision == (self.model.changes() != before)
 
     def epoch(self, engine: str, slip: int) -> int:
         return max(0, self.model.epoch(engine) + slip)
@@ -65,9 +77,26 @@ class PoolMachine(RuleBasedStateMachine):
     ) -> None:
         self.both(Allocate(engine, self.epoch(engine, slip), request_id, sequence_id, count))
 
+    @precondition(lambda self: self.model.tables)
     @rule(engine=engines, slip=slips, request_id=request_ids, sequence_id=sequences)
     def free(self, engine: str, slip: int, request_id: str, sequence_id: int) -> None:
         self.both(Free(engine, self.epoch(engine, slip), request_id, sequence_id))
+
+    @precondition(lambda self: self.model.tables)
+    @rule(data=st.data(), num_blocks=amounts)
+    def grow_what_is_there(self, data: st.DataObject, num_blocks: int) -> None:
+        engine, sequence_id = self.one_that_is_there(data)
+        self.both(Allocate(engine, self.epoch(engine, 0), "", sequence_id, num_blocks))
+
+    @precondition(lambda self: self.model.tables)
+    @rule(data=st.data())
+    def free_what_is_there(self, data: st.DataObject) -> None:
+        engine, sequence_id = self.one_that_is_there(data)
+        self.both(Free(engine, self.epoch(engine, 0), "", sequence_id))
+
+    def one_that_is_there(self, data: st.DataObject) -> tuple[str, int]:
+        engine = data.draw(st.sampled_from(sorted(self.model.tables)))
+        return engine, data.draw(st.sampled_from(sorted(self.model.tables[engine])))
 
     @rule(
         engine=engines,
@@ -75,7 +104,7 @@ class PoolMachine(RuleBasedStateMachine):
         request_id=request_ids,
         takeover=st.booleans(),
         ttl=st.sampled_from([5, 20]),
-        span=spans,
+        wait=waits,
         resume=st.booleans(),
     )
     def attach(
@@ -85,25 +114,42 @@ class PoolMachine(RuleBasedStateMachine):
         request_id: str,
         takeover: bool,
         ttl: int,
-        span: int,
+        wait: int,
         resume: bool,
     ) -> None:
         epoch = self.epoch(engine, slip) if resume else 0
-        self.both(Attach(engine, epoch, request_id, takeover, ttl, span))
+        self.both(Attach(engine, epoch, request_id, takeover, ttl, wait))
 
+    @precondition(lambda self: self.model.leases)
     @rule(engine=engines, slip=slips)
     def renew(self, engine: str, slip: int) -> None:
         self.both(Renew(engine, self.epoch(engine, slip)))
 
+    @precondition(lambda self: self.model.leases)
     @rule(engine=engines, slip=slips, request_id=request_ids)
     def detach(self, engine: str, slip: int, request_id: str) -> None:
         self.both(Detach(engine, self.epoch(engine, slip), request_id))
 
-    @rule(engine=engines, slip=slips, request_id=request_ids, span=spans, any_epoch=st.booleans())
-    def reclaim(self, engine: str, slip: int, request_id: str, span: int, any_epoch: bool) -> None:
+    @precondition(lambda self: self.model.engines())
+    @rule(engine=engines, slip=slips, request_id=request_ids, wait=waits, any_epoch=st.booleans())
+    def reclaim(self, engine: str, slip: int, request_id: str, wait: int, any_epoch: bool) -> None:
         epoch = 0 if any_epoch else self.epoch(engine, slip)
-        self.both(Reclaim(engine, epoch, request_id, span))
+        self.both(Reclaim(engine, epoch, request_id, wait))
 
+    @precondition(lambda self: self.model.leases)
+    @rule(engine=engines, slip=slips, wait=waits)
+    def expire(self, engine: str, slip: int, wait: int) -> None:
+        """As a reaper that is late may have found it due before the lease was another one."""
+        self.both(Expire(engine, self.epoch(engine, slip), wait))
+
+    @precondition(lambda self: self.model.answers)
+    @rule(data=st.data())
+    def send_again(self, data: st.DataObject) -> None:
+        """One of the last requests, as a client does that was not answered."""
+        latest = [command for command, _ in self.model.answers.values()][-3:]
+        self.both(data.draw(st.sampled_from(latest)))
+
+    @precondition(lambda self: self.model.leases or self.model.batches)
     @rule(span=spans, wait=st.sampled_from([0, 7]) | st.none())
     def let_time_pass(self, span: int, wait: int | None) -> None:
         """Whatever has ended by then is ended, in the order that the pool says."""
@@ -128,58 +174,54 @@ class PoolMachine(RuleBasedStateMachine):
         """As a restarted reaper may find it due between any two commands."""
         self.both(EndQuarantine(next(iter(self.model.batches))))
 
-    @rule(engine=engines, slip=slips, free_ids=columns, allocate_ids=columns, policy=policies)
-    def step_of_single_blocks(
-        self,
-        engine: str,
-        slip: int,
-        free_ids: list[int],
-        allocate_ids: list[int],
-        policy: StepPolicy,
-    ) -> None:
-        epoch = self.epoch(engine, slip)
-        self.both(Step(engine, epoch, "", 0, free_ids, allocate_ids, [], policy))
-
     @rule(
         engine=engines,
+        slip=slips,
         request_id=request_ids,
-        free_ids=columns,
+        free_ids=few,
         allocate_ids=columns,
+        runs=st.booleans(),
         policy=policies,
         data=st.data(),
     )
-    def step_of_runs(
+    def step(
         self,
         engine: str,
+        slip: int,
         request_id: str,
         free_ids: list[int],
         allocate_ids: list[int],
+        runs: bool,
         policy: StepPolicy,
         data: st.DataObject,
     ) -> None:
-        size = len(allocate_ids)
+        size = len(allocate_ids) if runs else 0
         counts = data.draw(st.lists(amounts, min_size=size, max_size=size))
-        epoch = self.epoch(engine, 0)
+        epoch = self.epoch(engine, slip)
         self.both(Step(engine, epoch, request_id, 0, free_ids, allocate_ids, counts, policy))
 
     @precondition(lambda self: self.model.leases)
-    @rule(data=st.data(), allocate_ids=columns, policy=policies, again=st.sampled_from([1, 0, 2]))
+    @rule(
+        data=st.data(),
+        free_ids=few,
+        allocate_ids=columns,
+        policy=policies,
+        again=st.sampled_from([1, 1, 0, 2]),
+    )
     def step_of_a_session(
-        self, data: st.DataObject, allocate_ids: list[int], policy: StepPolicy, again: int
+        self,
+        data: st.DataObject,
+        free_ids: list[int],
+        allocate_ids: list[int],
+        policy: StepPolicy,
+        again: int,
     ) -> None:
         engine = data.draw(st.sampled_from(sorted(self.model.leases)))
         lease = self.model.leases[engine]
         if not again and lease.steps:
             self.both(lease.steps[-1][0])
         step_id = max(1, len(lease.steps) + again)
-        self.both(Step(engine, lease.epoch, "", step_id, [1, 2], allocate_ids, [], policy))
-
-    @precondition(lambda self: self.model.tables)
-    @rule(data=st.data(), num_blocks=amounts)
-    def grow_what_is_there(self, data: st.DataObject, num_blocks: int) -> None:
-        engine = data.draw(st.sampled_from(sorted(self.model.tables)))
-        sequence_id = data.draw(st.sampled_from(sorted(self.model.tables[engine])))
-        self.both(Allocate(engine, self.epoch(engine, 0), "", sequence_id, num_blocks))
+        self.both(Step(engine, lease.epoch, "", step_id, free_ids, allocate_ids, [], policy))
 
     @invariant()
     def is_clean(self) -> None:
@@ -191,6 +233,14 @@ class PoolMachine(RuleBasedStateMachine):
         assert report.free_blocks + report.held_blocks + waiting == self.model.total
 
     @invariant()
+    def would_hand_out_the_same(self) -> None:
+        """Whatever is asked for next, not only what the next command happens to ask for."""
+        free = self.model.free
+        for count in {1, 2, len(free)}:
+            if count <= len(free):
+                assert deepcopy(self.pool.free_list).take(count) == free[:count]
+
+    @invariant()
     def is_the_same(self) -> None:
         pool, model = self.pool, self.model
         tables = {
@@ -199,9 +249,16 @@ class PoolMachine(RuleBasedStateMachine):
             if engine.tables
         }
         assert tables == model.tables
-        epochs = {name: engine.epoch for name, engine in pool.engines.items() if engine.epoch}
-        assert epochs == {name: lease.epoch for name, lease in model.leases.items()}
-        for name, sequence_id in [("a", 0), ("d", 2**64 - 1)]:
+        found = {
+            name: (engine.epoch, engine.deadline_ms, engine.last_step_id)
+            for name, engine in pool.engines.items()
+            if engine.epoch
+        }
+        assert found == {
+            name: (lease.epoch, lease.ends, len(lease.steps))
+            for name, lease in model.leases.items()
+        }
+        for name, sequence_id in [("a", 0), ("c", 2**64 - 1)]:
             assert pool.table(name, sequence_id) == model.tables.get(name, {}).get(sequence_id)
         assert (pool.allocated_total, pool.freed_total) == (model.allocated, model.freed)
         assert (pool.reclaimed_total, pool.expired_total) == (model.reclaimed, model.expired)
@@ -221,7 +278,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(
-    max_examples=250,
+    max_examples=500,
     stateful_step_count=40,
     deadline=None,
     print_blob=True,

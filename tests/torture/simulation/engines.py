@@ -32,7 +32,7 @@ from kvblock_service.core.commands import (
     StepPolicy,
 )
 
-SEQUENCES = 5
+SEQUENCES = 4
 POLICIES = tuple(StepPolicy)
 
 
@@ -40,7 +40,8 @@ class Engine:
     """One engine's life after life under one name.
 
     `tables` and `epoch` are what it was answered; `valid` needs the time. `ousted`: epochs of
-    leases that somebody else asked the server to end.
+    leases that somebody else asked the server to end. A life has habits: it works through a session
+    or not, makes `steps` that often, and wants at most `most` blocks at once.
     """
 
     def __init__(self, index: int, random: Random, quarantine_ms: int) -> None:
@@ -57,7 +58,9 @@ class Engine:
     def begin(self) -> None:
         """A new process that knows nothing."""
         self.life += 1
-        self.in_session = self.random.random() < 0.5
+        self.in_session = self.random.random() < 0.3
+        self.steps = 0.5 if self.random.random() < 0.5 else 0.0
+        self.most = self.random.choice((1, 1, 3))
         self.calling: Message | None = None
         self.sent_ms = 0
         self.forget()
@@ -149,16 +152,18 @@ class Engine:
 
     def _work(self, now_ms: int) -> Command | None:
         roll = self.random.random()
-        if roll < 0.12:
+        if roll < 0.08:
             return Renew(self.name, self.epoch)
-        if roll < 0.17:
+        if roll < 0.2:
             return None if self.landing else Detach(self.name, self.epoch, self._id())
-        sequence_id = self.random.randrange(SEQUENCES)
-        if self.in_session or roll < 0.4:
+        if self.in_session or self.random.random() < self.steps:
             return self._step()
-        if roll < 0.75:
-            count = self.random.randint(1, 3)
+        sequence_id = self.random.randrange(SEQUENCES)
+        if roll < 0.65:
+            count = self.random.randint(1, self.most)
             return Allocate(self.name, self.epoch, self._id(), sequence_id, count)
+        if self.tables:
+            sequence_id = self.random.choice(list(self.tables))
         if self._still_landing(sequence_id):
             return None
         return Free(self.name, self.epoch, self._id(), sequence_id)
@@ -169,7 +174,8 @@ class Engine:
         if any(self._still_landing(one) for one in free):
             return None
         allocate = self.random.sample(ids, self.random.randint(0, 2))
-        counts = [self.random.randint(1, 3) for _ in allocate] if self.random.random() < 0.5 else []
+        runs = allocate if self.random.random() < 0.5 else []
+        counts = [self.random.randint(1, self.most) for _ in runs]
         policy = POLICIES[self.random.random() < 0.5]
         if self.in_session:
             step_id = self.step_id + 1

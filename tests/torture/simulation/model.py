@@ -5,6 +5,8 @@ Rules:
 - A write that an engine began while its lease was valid lands at most LATE_MS later.
 - QUARANTINE_MS is more than TTL_MS + LATE_MS: an engine whose lease was taken over learns of it up
   to a TTL later, and its last write lands after that.
+- EXPIRED_MS is how long blocks wait whose lease ran out: their engine knows, and only its last
+  write may still be on its way.
 """
 
 from typing import NamedTuple
@@ -14,6 +16,7 @@ from kvblock_service.core.commands import Command, Outcome
 TTL_MS = 1000
 LATE_MS = 300
 QUARANTINE_MS = 1400
+EXPIRED_MS = LATE_MS + 20
 
 
 class Violation(AssertionError):

@@ -5,12 +5,14 @@ Rules:
 - Plants are switched on for a block of code, and are gone behind it.
 """
 
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from kvblock_service.core.commands import Stamp
 from kvblock_service.core.engine import Engine
+from kvblock_service.core.free_list import FreeList
 from kvblock_service.core.pool import Pool
 
 
@@ -19,13 +21,15 @@ class Plant(NamedTuple):
 
     `early_answer`: answers go out before their records are in the journal. `no_quarantine`: blocks
     of engines that vanished are free at once. `forgetful_snapshot`: a snapshot keeps no results of
-    requests. `no_epoch_check`: calls of any epoch are carried out.
+    requests. `no_epoch_check`: calls of any epoch are carried out. `stale_free_list`: blocks come
+    back from quarantine behind the back of the free list.
     """
 
     early_answer: bool = False
     no_quarantine: bool = False
     forgetful_snapshot: bool = False
     no_epoch_check: bool = False
+    stale_free_list: bool = False
 
 
 NONE = Plant()
@@ -34,24 +38,31 @@ PLANTS = {
     "no-quarantine": Plant(no_quarantine=True),
     "forgetful-snapshot": Plant(forgetful_snapshot=True),
     "no-epoch-check": Plant(no_epoch_check=True),
+    "stale-free-list": Plant(stale_free_list=True),
 }
 
 
 @contextmanager
 def planted(plant: Plant) -> Iterator[None]:
-    """Take the epoch check out of the core for the block, if the plant says so."""
-    if not plant.no_epoch_check:
-        yield
-        return
-    original = Pool._admit
-    Pool._admit = admit_anybody  # type: ignore[method-assign,assignment]
+    """Put into the core for the block what the plant says is wrong with it."""
+    admit, give_blocks = Pool._admit, FreeList.give_blocks
+    if plant.no_epoch_check:
+        Pool._admit = admit_anybody  # type: ignore[method-assign,assignment]
+    if plant.stale_free_list:
+        FreeList.give_blocks = give_blocks_behind  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        Pool._admit = original  # type: ignore[method-assign]
+        Pool._admit = admit  # type: ignore[method-assign]
+        FreeList.give_blocks = give_blocks  # type: ignore[method-assign]
 
 
 def admit_anybody(_: Pool, engine: Engine | None, __: int, stamp: Stamp) -> None:
     """Instead of `Pool._admit`: whoever calls is let in."""
     if engine is not None:
         engine.deadline_ms = stamp.now_ms + engine.ttl_ms
+
+
+def give_blocks_behind(free_list: FreeList, blocks: "array[int]") -> None:
+    """Instead of `FreeList.give_blocks`: it does not learn that other blocks are the newest."""
+    free_list.freed.extend(blocks)

@@ -11,12 +11,13 @@ from enum import Enum
 from random import Random
 from typing import NamedTuple
 
-from tests.torture.simulation.model import QUARANTINE_MS, Answer, Message, Violation
+from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
+from tests.unit.journal.kept import state_of
 
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Command, Expire, Outcome, Stamp
+from kvblock_service.core.commands import Command, Outcome, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
@@ -53,6 +54,7 @@ class Server:
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self.quarantine_ms = 0 if plant.no_quarantine else QUARANTINE_MS
+        self.expired_ms = 0 if plant.no_quarantine else EXPIRED_MS
         self.journal = MemoryJournal()
         self.journal.write([CREATED])
         self.running: Running | None = None
@@ -130,12 +132,7 @@ class Server:
 
     def due(self, now_ms: int) -> list[Command]:
         """What time has brought about."""
-        return [
-            command._replace(quarantine_ms=self.quarantine_ms)
-            if isinstance(command, Expire)
-            else command
-            for command in leases.due(self.pool, now_ms, self.quarantine_ms)
-        ]
+        return leases.due(self.pool, now_ms, self.expired_ms)
 
     def recovered(self) -> Pool:
         """The pool that the journal gives."""
@@ -151,13 +148,17 @@ class Server:
     def compare(self, now_ms: int) -> None:
         """What the journal gives is what lives, but for deadlines, which a restart sets anew."""
         self.write()
-        images = []
-        for pool in (self.recovered(), self.pool):
-            leases.begin_anew(pool, now_ms)
-            state = snapshot.State(1, pool.last_epoch, [snapshot.PoolEntry(pool, configured=True)])
-            images.append(snapshot.encode(state))
-        if images[0] != images[1] and not self.plant.forgetful_snapshot:
+        recovered, pool = self.recovered(), self.pool
+        for one in (recovered, pool):
+            leases.begin_anew(one, now_ms)
+        if self.plant.forgetful_snapshot:
+            return
+        if state_of(recovered) != state_of(pool):
             raise Violation("the journal gives another pool than the one that lives")
+        state = snapshot.State(1, pool.last_epoch, [snapshot.PoolEntry(pool, configured=True)])
+        (copy,) = snapshot.decode(snapshot.encode(state), BOUNDS).pools
+        if state_of(copy.pool) != state_of(pool):
+            raise Violation("a snapshot gives another pool than the one it was made of")
 
     @staticmethod
     def _not_running() -> Running:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.unit.journal.kept import BOUNDS, commands, new_pool, stamped, stamps, state_of
 
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Allocate, Command, Stamp
+from kvblock_service.core.commands import Allocate, Command, Fenced, Reclaim, Stamp
 from kvblock_service.core.pool import Pool
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.snapshot import PoolEntry, State, decode, encode
@@ -60,6 +60,14 @@ def test_a_smaller_memory_forgets_the_oldest() -> None:
     data = encode(State(1, 2, [PoolEntry(pool, True)]))
     copy = decode(data, BOUNDS._replace(request_ids_max=2)).pools[0].pool
     assert [copy.knows(command) for command in made] == [False, True, True]
+
+
+def test_what_an_engine_was_answered_before_it_ended_is_still_over() -> None:
+    pool = new_pool()
+    command = Allocate("a", 0, "r1", 1, 1)
+    pool.apply(command, Stamp(0, 0, ""))
+    pool.apply(Reclaim("a", 0, "", 0), Stamp(0, 0, ""))
+    assert again(pool).apply(command, Stamp(0, 0, "")) == Fenced(0)
 
 
 @given(st.lists(st.tuples(commands, stamps), max_size=5))
