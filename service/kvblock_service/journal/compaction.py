@@ -76,8 +76,8 @@ class Compactor:
         elif self._target is not None:
             if self._journal.sealed_position >= self._target:
                 self._spawn(self._target)
-        elif self._due() and time.monotonic() >= self._not_before and self._journal.rotate():
-            self._target = self._journal.position
+        elif self._due() and time.monotonic() >= self._not_before:
+            self._target = self._journal.rotate()
         return facts
 
     def stop(self) -> None:
