@@ -38,7 +38,8 @@ class FileJournal:
     """The one writer of a directory.
 
     `durable_on`: `process`, what was written outlives the process; `host`, the host too. `kind`
-    names the format of new segments. The directory is read first: `recover` leaves the journal at
+    names the format of new segments. `was_synced`: what is there was written under `host`; None: it
+    was if `durable_on` says so. The directory is read first: `recover` leaves the journal at
     its last position. `trouble`: what the keeper could not do, the newest last; whoever takes a
     text out logs it. `bug` is what ended the keeper, if anything has: nothing is kept in order any
     more. `bytes_written` is the length of all records since the start.
@@ -51,10 +52,13 @@ class FileJournal:
         durable_on: str = "process",
         kind: str = DEFAULT,
         segment_bytes: int = SEGMENT_BYTES,
+        *,
+        was_synced: bool | None = None,
     ) -> None:
         self.directory = directory
         self.synced = durable_on == "host"
-        self._reader = FileReader(directory, server_epoch)
+        read_as_synced = self.synced if was_synced is None else was_synced
+        self._reader = FileReader(directory, server_epoch, synced=read_as_synced)
         self._segment_bytes = segment_bytes
         self._keeper = Keeper(directory, FORMATS[kind], segment_bytes, synced=self.synced)
         self._segment: Segment | None = None
@@ -203,11 +207,6 @@ class FileJournal:
         # The keeper may be removing what would be read.
         self.settle()
         return self._reader.replay()
-
-    def cut(self, position: int) -> None:
-        """Forget the last record, before anything was written."""
-        assert self._position is None, "what was written cannot be cut"
-        self._reader.cut(position)
 
     def put_snapshot(self, position: int, data: bytes) -> None:
         """Keep a snapshot, written by the caller's thread.

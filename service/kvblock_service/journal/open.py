@@ -137,9 +137,6 @@ def _facts(
         facts.append(
             Fact("warning", "the journal ended in an unfinished write, which was cut", cut)
         )
-    if recovered.torn:
-        cut = {"problem": recovered.torn, "position": recovered.position}
-        facts.append(Fact("warning", "the journal's last record was torn, and was cut", cut))
     pools = [entry.pool for entry in recovered.state.pools]
     fields = {
         "state_dir": str(path),
