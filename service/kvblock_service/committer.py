@@ -12,7 +12,11 @@ Rules:
   not known any more; nor is it when a record cannot even be made. Nothing is acknowledged, carried
   out or written from then on: who waits or asks gets JournalBroken, and `watch` raises the bug.
 - A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
-  than the way to a thread and back.
+  than the way to a thread and back. There is one write at a time, and the next begins when it has
+  ended.
+
+Threads: everything here runs in the event loop's, but for the call of `write` in `_write_aside`.
+The journal is called by others meanwhile, and says itself which of its methods may be.
 """
 
 import asyncio
@@ -76,7 +80,7 @@ class Committer:
             raise JournalUnwritable(self.failure, RETRY_SECONDS)
 
     def break_down(self, bug: Exception) -> None:
-        """A command was carried out and there is no record of it: what is kept is wrong from here.
+        """What is kept is wrong from here, or nobody knows: a command has no record, for example.
 
         Those who wait are told JournalBroken, as everybody is from now on.
         """

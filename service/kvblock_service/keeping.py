@@ -3,6 +3,7 @@
 Rules:
 - Pools come from the journal where there is one; a configuration without one begins empty.
 - What the journal has to tell goes to the log; with a snapshot, for how long it held the server up.
+- A bug in what keeps the journal's files in order ends the writing, as one in a write does.
 - Nothing here decides what is kept: see `journal` and `committer`.
 """
 
@@ -80,9 +81,9 @@ class Keeping:
         )
 
     async def run(self) -> None:
-        """Have snapshots made when they are due, until cancelled."""
+        """Have snapshots made when they are due, until cancelled or a bug ends the writing."""
         longest_ms = 0.0
-        while self._compactor is not None:
+        while self._compactor is not None and not self._has_bug():
             await asyncio.sleep(_TICK_SECONDS)
             started = time.perf_counter()
             facts = self._compactor.tick()
@@ -92,6 +93,15 @@ class Keeping:
             _tell(facts)
             if self._compactor.idle:
                 longest_ms = 0.0
+
+    def _has_bug(self) -> bool:
+        """Whether the journal's keeper has run into one; the committer tells everybody."""
+        assert self._opened is not None
+        assert self.log is not None
+        bug = self._opened.journal.bug
+        if bug is not None:
+            self.log.committer.break_down(bug)
+        return bug is not None
 
     async def watch(self) -> None:
         """Raise the bug that a write to the journal has run into, once one has."""

@@ -6,7 +6,9 @@ Rules:
   follows; then each record behind its length. Numbers are little-endian.
 - A frame is written by one call of the system. When that fails, the file is cut where it began.
 - Bytes that are no sound frame are a torn tail when no sound frame of a later position follows
-  them, and damage otherwise.
+  them, and damage otherwise. What follows begins behind the frame that was begun there, if its head
+  and the lengths of its records agree: the records are an engine's, and may spell frames. It is the
+  tail of a process that died, `cut_short`, when the file ends before that frame does.
 - Nothing is reserved: to make a file longer takes less time than to write over what it has.
 """
 
@@ -95,9 +97,12 @@ class AppendFormat:
                 yield from _records(data, frame, after)
             end = frame.end
         if end < len(data):
-            if _has_later(data, end, last):
+            begun = _begun(data, end, last, after)
+            behind = end + 1 if begun is None else begun
+            if _has_later(data, behind, end, last, after):
                 raise JournalDamaged(f"{path} is damaged at byte {end}, and sound records follow")
-            tails.append(Tail(path, len(data) - end))
+            cut_short = begun is not None and begun > len(data)
+            tails.append(Tail(path, len(data) - end, cut_short))
 
     def shrink(self, path: Path, torn: int) -> None:
         """Cut the torn tail; nothing else is too much."""
@@ -172,10 +177,40 @@ def _records(data: bytes, frame: _Frame, after: int) -> Iterator[Entry]:
         at += size
 
 
-def _has_later(data: bytes, at: int, last: int) -> bool:
-    """Whether a sound frame behind the position `last` begins after a place that has none."""
+def _begun(data: bytes, at: int, last: int, after: int) -> int | None:
+    """Where the frame was to end that was begun there; None: those bytes are no beginning of one.
+
+    `last` is the position of the last record before it in its file, and 0 when it is the first
+    frame; then that of the last record anywhere is at least `after`.
+    """
+    if len(data) - at < _FRAME_MIN:
+        mark = data[at : at + len(_MARK)]
+        return at + _FRAME_MIN if _MARK.startswith(mark) else None
+    mark, first, count, size = _HEAD.unpack_from(data, at)
+    follows = first == last + 1 if last else 0 < first <= after + 1
+    if mark != _MARK or not follows or not count:
+        return None
+    record = at + _FRAME_MIN
+    end: int = record + size
+    for _ in range(count):
+        if record + _WORD.size > end:
+            return None
+        if record + _WORD.size > len(data):
+            return end
+        record += _WORD.size + _WORD.unpack_from(data, record)[0]
+    return end if record == end else None
+
+
+def _has_later(data: bytes, start: int, damaged: int, last: int, after: int) -> bool:
+    """Whether a sound frame of a later position begins at `start` or behind.
+
+    The sound ones before end at `damaged`; `last` and `after` are as in `_begun`. A position is
+    plausible if the records between find room between the two places.
+    """
+    at = start - 1
     while (at := data.find(_MARK, at + 1)) >= 0:
         frame = _read(data, at)
-        if frame is not None and frame.first > last:
+        highest = (last or after) + 1 + (at - damaged) // _WORD.size
+        if frame is not None and frame.last >= frame.first and last < frame.first <= highest:
             return True
     return False

@@ -42,7 +42,7 @@ def compact(
         JournalError: the snapshot cannot be written.
 
     """
-    reader = FileReader(directory, server_epoch)
+    reader = FileReader(directory, server_epoch, synced=synced)
     recovered = recover(reader, Bounds(1, 1, request_ids_max), up_to=position)
     reached = recovered.snapshot_position + recovered.records
     if reached < position:

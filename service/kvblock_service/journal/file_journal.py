@@ -7,8 +7,19 @@ Rules:
   that the failed write would have had, which makes void whatever is left of it.
 - Truncation removes whole files: it needs no space, and holds nobody up.
 - The format of new segments may differ from that of older ones: each tells its own.
+
+Threads:
+- `write` is called from one thread at a time, which need not be the owner's: a write that waits for
+  a disk has one of its own. All else is for the owner's thread, which never waits for a write until
+  it closes the journal.
+- `_segment` and `_position` belong to whoever holds `_writing`: a write for as long as it takes, so
+  that no segment is changed or sealed under it. Others may read `position`: it moves when a write
+  has succeeded.
+- `rotate` does not wait for `_writing`: when a write is on its way, that one rotates at its end.
+  `_asked` is set by the owner's thread alone, and what is in it by whoever holds `_writing`.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,9 +38,11 @@ class FileJournal:
     """The one writer of a directory.
 
     `durable_on`: `process`, what was written outlives the process; `host`, the host too. `kind`
-    names the format of new segments. The directory is read first: `recover` leaves the journal at
+    names the format of new segments. `was_synced`: what is there was written under `host`; None: it
+    was if `durable_on` says so. The directory is read first: `recover` leaves the journal at
     its last position. `trouble`: what the keeper could not do, the newest last; whoever takes a
-    text out logs it. `bytes_written` is the length of all records since the start.
+    text out logs it. `bug` is what ended the keeper, if anything has: nothing is kept in order any
+    more. `bytes_written` is the length of all records since the start.
     """
 
     def __init__(
@@ -39,15 +52,21 @@ class FileJournal:
         durable_on: str = "process",
         kind: str = DEFAULT,
         segment_bytes: int = SEGMENT_BYTES,
+        *,
+        was_synced: bool | None = None,
     ) -> None:
         self.directory = directory
         self.synced = durable_on == "host"
-        self._reader = FileReader(directory, server_epoch)
+        read_as_synced = self.synced if was_synced is None else was_synced
+        self._reader = FileReader(directory, server_epoch, synced=read_as_synced)
         self._segment_bytes = segment_bytes
         self._keeper = Keeper(directory, FORMATS[kind], segment_bytes, synced=self.synced)
         self._segment: Segment | None = None
         self._position: int | None = None
         self._failing = False
+        self._closed = False
+        self._writing = threading.Lock()
+        self._asked: _Rotation | None = None
         self.bytes_written = 0
 
     @property
@@ -76,6 +95,11 @@ class FileJournal:
         return self._keeper.trouble
 
     @property
+    def bug(self) -> Exception | None:
+        """What the keeper was not made for, and has ended of."""
+        return self._keeper.bug
+
+    @property
     def tails(self) -> list[Tail]:
         """What was torn at the end of a segment, after a replay."""
         return self._reader.tails
@@ -87,6 +111,8 @@ class FileJournal:
             JournalError: the directory cannot be written to.
 
         """
+        if self._closed:
+            raise JournalError(f"the journal in {self.directory} was closed")
         if self._position is None:
             self._position = self._reader.find_end()
             files.remove_partial(self.directory)
@@ -102,8 +128,11 @@ class FileJournal:
             JournalError: nothing was kept.
 
         """
-        if not records:
-            return
+        if records:
+            with self._writing:
+                self._write(records)
+
+    def _write(self, records: Sequence[bytes]) -> None:
         segment = self._segment
         if segment is None:
             self.begin()
@@ -120,14 +149,37 @@ class FileJournal:
         self._position = segment.last
         self._failing = False
         self.bytes_written += sum(map(len, records))
-        if segment.filled > self._segment_bytes:
-            self.rotate()
+        asked = self._asked
+        if asked is not None and asked.at is None:
+            self._rotate_as_asked(asked)
+        elif segment.filled > self._segment_bytes:
+            self._rotated()
 
-    def rotate(self) -> bool:
-        """Go on in a new segment; False when none is ready yet.
+    def rotate(self) -> int | None:
+        """Have the next segment begin; answers the last position before it, once it has begun.
 
-        What was written up to now is in `sealed_position` as soon as the keeper has closed it.
+        None: no segment is ready yet, or a write is on its way. It comes with the end of a write
+        then, and whoever asks again is told. `sealed_position` gets there as soon as the keeper has
+        closed what was written up to that position.
         """
+        asked = self._asked
+        if asked is None:
+            asked = self._asked = _Rotation()
+        if self._writing.acquire(blocking=False):
+            try:
+                self._rotate_as_asked(asked)
+            finally:
+                self._writing.release()
+        if asked.at is not None:
+            self._asked = None
+        return asked.at
+
+    def _rotate_as_asked(self, asked: "_Rotation") -> None:
+        if asked.at is None and self._rotated():
+            asked.at = self.position
+
+    def _rotated(self) -> bool:
+        """Go on in the next segment, if one is ready."""
         following = self._keeper.next_segment(wait=False)
         if following is None:
             return False
@@ -156,11 +208,6 @@ class FileJournal:
         self.settle()
         return self._reader.replay()
 
-    def cut(self, position: int) -> None:
-        """Forget the last record, before anything was written."""
-        assert self._position is None, "what was written cannot be cut"
-        self._reader.cut(position)
-
     def put_snapshot(self, position: int, data: bytes) -> None:
         """Keep a snapshot, written by the caller's thread.
 
@@ -180,8 +227,17 @@ class FileJournal:
         self._keeper.settle()
 
     def close(self) -> None:
-        """Close the segment, and wait for the keeper."""
-        if self._segment is not None:
-            self._keeper.seal(self._segment)
-            self._segment = None
+        """Close the segment, and wait for the keeper; a write that is on its way ends before."""
+        with self._writing:
+            self._closed = True
+            if self._segment is not None:
+                self._keeper.seal(self._segment)
+                self._segment = None
         self._keeper.close()
+
+
+class _Rotation:
+    """A rotation that was asked for; `at` is the last position before it, once it has come."""
+
+    def __init__(self) -> None:
+        self.at: int | None = None

@@ -112,15 +112,14 @@ def _reader(state_dir: Path) -> FileReader:
     identity = read_identity(state_dir)
     if identity is None:
         raise JournalError(f"{state_dir} is no state directory: it has no identity.json")
-    return FileReader(state_dir / str(identity.server_epoch), identity.server_epoch)
+    directory = state_dir / str(identity.server_epoch)
+    return FileReader(directory, identity.server_epoch, synced=identity.durability == "host")
 
 
 def _contents(state_dir: Path) -> Contents:
     reader = _reader(state_dir)
     recovered = recover(reader, _BOUNDS)
     remarks = [f"{tail.path} ends in an unfinished write" for tail in reader.tails]
-    if recovered.torn:
-        remarks.append(f"{recovered.torn}; as the last one it would be cut")
     pools = []
     problems = []
     for pool, configured, _ in recovered.state.pools:

@@ -4,7 +4,8 @@ Rules:
 - Records are numbered from 1 without a gap; the number is their position.
 - `write` is all or nothing: when it returns, its records survive; when it raises, the position is
   what it was and the next successful write takes the same positions. Only a process that dies
-  between the two may find the failed write kept: nobody was told what became of it.
+  between the two may find the failed write kept: nobody was told what became of it. What a process
+  that dies in a write leaves of it is no record: `replay` passes it over.
 - A snapshot at position N stands for all records up to N; `replay` begins behind it.
 - A journal has one owner, and is called from one thread, unless a method says otherwise.
 """
@@ -61,12 +62,6 @@ class Source(Protocol):
         Raises:
             JournalDamaged: a record is missing or cannot be read.
 
-        """
-
-    def cut(self, position: int) -> None:
-        """Forget the last record, at `position`: it was torn.
-
-        Only before the first `write`.
         """
 
 

@@ -2,10 +2,20 @@
 
 Rules:
 - One segment is always being made ready, so that the committing thread finds it.
+- Segments are used in the order of their numbers, since a later one makes void what an earlier one
+  has from its position on. So a number is given once, and only when no other segment is ready:
+  `_making` guards both.
 - A segment is sealed when it is closed.
 - Files are removed oldest first, and only sealed ones that a snapshot covers; a crash in between
   leaves what a restart can read.
 - What goes wrong is told in `trouble`, and is tried again when it is asked for again.
+- Anything else that ends a request is a bug: it is told in `bug`, and nothing more is done, but
+  nobody is left waiting. Who looks after the journal has to look there.
+
+Threads: `next_segment` and `seal` are for whoever holds the journal's `_writing`; `found`, `drop`,
+`settle` and `close` for the thread of the journal's owner; what begins with an underscore and is
+asked for through `_ask` runs in the keeper's own thread. A segment that was given out belongs to
+who has it until it is given to `seal`.
 """
 
 import queue
@@ -14,6 +24,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from kvblock_service.journal import files
 from kvblock_service.journal.formats import format_of
@@ -29,20 +40,25 @@ class Keeper:
     """The thread that serves one journal; it starts with the first request.
 
     New segments are made in `kind`, and get about `size` bytes before the next one follows.
-    `sealed_position`: records up to there are in files that nobody writes to any more.
+    `sealed_position`: records up to there are in files that nobody writes to any more. `trouble`:
+    what could not be done, the newest last. `bug`: what has ended the keeping.
     """
 
     def __init__(self, directory: Path, kind: Format, size: int, *, synced: bool) -> None:
         self.sealed_position = 0
         self.trouble: list[str] = []
+        self.bug: Exception | None = None
         self._directory = directory
         self._kind = kind
         self._size = size
         self._synced = synced
-        self._ready: queue.SimpleQueue[Segment] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[_Made] = queue.SimpleQueue()
         self._requests: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._making = threading.Lock()
+        self._number = 0
+        self._used = 0
         self._preparing = False
         self._not_before = 0.0
         self._closed: list[tuple[Path, int]] = []
@@ -56,18 +72,19 @@ class Keeper:
             JournalError: none can be made now.
 
         """
-        try:
-            segment = self._ready.get_nowait()
-        except queue.Empty:
-            if not wait:
-                self._prepare()
-                return None
-            try:
-                segment = self._made(self._size if reserve else 0)
-            except (OSError, JournalError) as error:
-                raise JournalError(f"{self._directory} cannot be written: {error}") from error
+        made = self._made_ready()
+        if made is None and wait:
+            with self._making:
+                # The keeper may have been making one, and that is to be used before any other.
+                made = self._made_ready()
+                if made is None:
+                    made = self._make_now(self._size if reserve else 0)
         self._prepare()
-        return segment
+        if made is None:
+            return None
+        assert made.number > self._used, "segments have to be used in the order of their numbers"
+        self._used = made.number
+        return made.segment
 
     def seal(self, segment: Segment) -> None:
         """Close a segment."""
@@ -94,10 +111,22 @@ class Keeper:
             self._requests.put(None)
             self._thread.join()
             self._thread = None
-        while not self._ready.empty():
-            segment = self._ready.get_nowait()
+        while (made := self._made_ready()) is not None:
+            segment = made.segment
             segment.abandon()
             format_of(segment.path).remove(segment.path)
+
+    def _made_ready(self) -> "_Made | None":
+        try:
+            return self._ready.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _make_now(self, size: int) -> "_Made":
+        try:
+            return self._make(size)
+        except (OSError, JournalError) as error:
+            raise JournalError(f"{self._directory} cannot be written: {error}") from error
 
     def _prepare(self) -> None:
         if not self._preparing and time.monotonic() >= self._not_before:
@@ -106,27 +135,32 @@ class Keeper:
 
     def _make_ready(self) -> None:
         try:
-            if self._ready.empty():
-                self._ready.put(self._made(self._size))
+            with self._making:
+                if self._ready.empty():
+                    self._ready.put(self._make(self._size))
         except (OSError, JournalError):
             self._not_before = time.monotonic() + RETRY_SECONDS
             raise
         finally:
             self._preparing = False
 
-    def _made(self, size: int) -> Segment:
-        with self._making:
-            existing = files.segments(self._directory)
-            number = existing[-1][0] + 1 if existing else 1
-            path = files.segment_path(self._directory, number, self._kind.suffix)
-            try:
-                segment = self._kind.make(path, size, synced=self._synced)
-                if self._synced:
-                    files.sync_directory(self._directory)
-            except (OSError, JournalError):
-                format_of(path).remove(path)
-                raise
-            return segment
+    def _make(self, size: int) -> "_Made":
+        """A segment with the next number; `_making` is held."""
+        existing = files.segments(self._directory)
+        number = max(self._number, existing[-1][0] if existing else 0) + 1
+        path = files.segment_path(self._directory, number, self._kind.suffix)
+        segment = None
+        try:
+            segment = self._kind.make(path, size, synced=self._synced)
+            if self._synced:
+                files.sync_directory(self._directory)
+        except (OSError, JournalError):
+            if segment is not None:
+                segment.abandon()
+            format_of(path).remove(path)
+            raise
+        self._number = number
+        return _Made(number, segment)
 
     def _seal(self, segment: Segment) -> None:
         try:
@@ -153,9 +187,11 @@ class Keeper:
             del self._closed[0]
 
     def _ask(self, request: Callable[[], None]) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._serve, name="journal-keeper", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                name = "journal-keeper"
+                self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                self._thread.start()
         self._requests.put(request)
 
     def _serve(self) -> None:
@@ -164,9 +200,19 @@ class Keeper:
             try:
                 if request is None:
                     return
-                request()
+                if self.bug is None:
+                    request()
             except (OSError, JournalError) as error:
                 if len(self.trouble) < TROUBLE_MAX:
                     self.trouble.append(str(error))
+            except Exception as bug:  # noqa: BLE001 - who looks after the journal raises it
+                self.bug = bug
             finally:
                 self._requests.task_done()
+
+
+class _Made(NamedTuple):
+    """A segment that nobody has used yet, and its number."""
+
+    number: int
+    segment: Segment

@@ -19,7 +19,8 @@ class MemoryJournal:
 
     Faults, asked for by attribute: `fail_with`: a text; every write raises JournalError with it
     until it is None again. `crash_after`: that many writes from now, the process dies right after
-    keeping one (0: after the next). `tear`: how many bytes the last record of that write loses.
+    keeping one (0: after the next). `tear`: it dies in the middle of that write, whose last record
+    is torn, and therefore none.
     """
 
     def __init__(self, server_epoch: int = 1) -> None:
@@ -31,7 +32,7 @@ class MemoryJournal:
         self.commits = 0
         self.fail_with: str | None = None
         self.crash_after: int | None = None
-        self.tear = 0
+        self.tear = False
 
     @property
     def server_epoch(self) -> int:
@@ -65,8 +66,8 @@ class MemoryJournal:
             return
         self.crash_after -= 1
         if self.crash_after < 0:
-            if self.tear and self._records:
-                self._records[-1] = self._records[-1][: -self.tear]
+            if self.tear and records:
+                self._records.pop()
             raise Crash
 
     def snapshot(self) -> bytes | None:
@@ -78,11 +79,6 @@ class MemoryJournal:
         after = self.snapshot_position
         for index in range(after - self._dropped, len(self._records)):
             yield Entry(self._dropped + index + 1, self._records[index])
-
-    def cut(self, position: int) -> None:
-        """Forget the last record."""
-        assert position == self.position, "only the last record can be cut"
-        self._records.pop()
 
     def put_snapshot(self, position: int, data: bytes) -> None:
         """Keep a snapshot.

@@ -22,7 +22,7 @@ from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.records import PoolCreated, PoolDeleted
 from kvblock_service.journal.recovery import Recovered, recover
 from kvblock_service.journal.snapshot import PoolEntry
-from kvblock_service.journal.state_dir import Identity, StateDir, read_identity
+from kvblock_service.journal.state_dir import Opened, StateDir, read_identity
 
 
 class GeometryChanged(Exception):
@@ -68,11 +68,12 @@ def open_journal(
     state_dir = StateDir(path, owner)
     journal = None
     try:
-        identity, previous = state_dir.open(durability)
-        directory = state_dir.journal_path(identity.server_epoch)
-        journal = FileJournal(directory, identity.server_epoch, durability, kind)
+        found = state_dir.open(durability)
+        epoch = found.identity.server_epoch
+        directory = state_dir.journal_path(epoch)
+        journal = FileJournal(directory, epoch, durability, kind, was_synced=found.was_synced)
         recovered = recover(journal, bounds)
-        facts = _facts(path, identity, previous, journal, recovered)
+        facts = _facts(path, found, journal, recovered)
         pools, records = _reconciled(path, configured, bounds, recovered, facts)
         journal.begin()
         if records:
@@ -115,14 +116,9 @@ def discard_pool(path: Path, name: str) -> None:
         state_dir.release()
 
 
-def _facts(
-    path: Path,
-    identity: Identity,
-    previous: Identity | None,
-    journal: FileJournal,
-    recovered: Recovered,
-) -> list[Fact]:
+def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered) -> list[Fact]:
     facts = []
+    identity, previous = found.identity, found.previous
     if previous is not None:
         event = "the host was rebooted, so the blocks of before are gone; all pools are empty"
         fields = {
@@ -132,14 +128,14 @@ def _facts(
             "previous_boot_id": previous.boot_id,
         }
         facts.append(Fact("warning", event, fields))
+    for removed in found.removed:
+        event = "the journal of a former server epoch was removed"
+        facts.append(Fact("info", event, {"directory": str(removed)}))
     for tail in journal.tails:
         cut = {"file": str(tail.path), "bytes": tail.size, "position": recovered.position}
         facts.append(
             Fact("warning", "the journal ended in an unfinished write, which was cut", cut)
         )
-    if recovered.torn:
-        cut = {"problem": recovered.torn, "position": recovered.position}
-        facts.append(Fact("warning", "the journal's last record was torn, and was cut", cut))
     pools = [entry.pool for entry in recovered.state.pools]
     fields = {
         "state_dir": str(path),

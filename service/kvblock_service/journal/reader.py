@@ -3,6 +3,14 @@
 Rules:
 - Records are read in order and without a gap: what a later segment makes void is passed over, what
   is missing is damage.
+- At the very end of all an append may be torn, and that is passed over: it was not acknowledged. A
+  process that died leaves the beginning of it, because the system writes a file from its beginning
+  on. Only a host that died may leave any part of it and anything in place of the rest, and what it
+  leaves is read again only if each append was synced: otherwise the pools begin empty. So where
+  appends were not synced, an append that has its full length and a wrong checksum is damage: it was
+  acknowledged, maybe, and changed later.
+- A record in an append that is sound was written as it is. If it cannot be understood, that is for
+  `recovery` to tell.
 - Nothing in the directory is changed, and a server may write to it meanwhile.
 """
 
@@ -18,16 +26,16 @@ from kvblock_service.journal.segment import Tail
 class FileReader:
     """The records and snapshots in a directory, read without changing anything.
 
-    `tails`: after a replay, what was torn at the end of a segment. Works beside a server that
-    writes: then it sees what was there when it came by.
+    `synced`: each append was; see above. `tails`: after a replay, what was torn at the end of a
+    segment. Works beside a server that writes: then it sees what was there when it came by.
     """
 
-    def __init__(self, directory: Path, server_epoch: int) -> None:
+    def __init__(self, directory: Path, server_epoch: int, *, synced: bool = False) -> None:
         self.directory = directory
+        self._synced = synced
         self.tails: list[Tail] = []
         self._server_epoch = server_epoch
         self._snapshots = files.snapshots(directory)
-        self._cut = 0
         self._position = 0
 
     @property
@@ -70,6 +78,7 @@ class FileReader:
         self.tails = []
         expected = self.snapshot_position + 1
         for path, end in self._ranges():
+            before = len(self.tails)
             for entry in format_of(path).rows(path, expected - 1, self.tails):
                 if end is not None and entry.position >= end:
                     break
@@ -80,11 +89,9 @@ class FileReader:
                 self._position = expected
                 expected += 1
                 yield entry
-
-    def cut(self, position: int) -> None:
-        """Forget the last record: the next segment will begin at its position."""
-        assert position == self.position, "only the last record can be cut"
-        self._position = position - 1
+            # Where a later segment begins, it says what there was before it.
+            if end is None and not self._synced:
+                self._refuse_changed(self.tails[before:], expected)
 
     def put_snapshot(self, position: int, data: bytes, *, synced: bool = False) -> None:
         """Keep a snapshot; `synced`: it survives the host.
@@ -115,6 +122,15 @@ class FileReader:
         """Every segment with the position of its last record that counts."""
         last = self.find_end()
         return [(path, last if end is None else end - 1) for path, end in self._ranges()]
+
+    def _refuse_changed(self, tails: list[Tail], position: int) -> None:
+        for tail in tails:
+            if not tail.cut_short:
+                raise JournalDamaged(
+                    f"{tail.path} is damaged in its last {tail.size} bytes, from record {position}"
+                    " on: they are not what a process leaves that dies while it writes. Restore the"
+                    f" file, or move {self.directory.parent} away and begin with empty pools"
+                )
 
     def _ranges(self) -> list[tuple[Path, int | None]]:
         """Each segment with the position from which on the next ones make it void."""

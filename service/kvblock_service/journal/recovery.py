@@ -4,8 +4,9 @@ Rules:
 - Records run through the same `Pool.apply` as live traffic, with their own stamps.
 - What was carried out then is carried out now: limits of the present do not stop commands of the
   past, and a command with a request_id that is on record was a new one, whatever is remembered.
-- Only the very last record may be torn; it was never answered, and is cut. Any other record that
-  cannot be read ends the recovery.
+- Every record that a journal gives was written whole, since its files have checksums of their own:
+  what is torn at the end is none any more, see `reader`. So a record that cannot be read ends the
+  recovery, the last one too: it is damaged, or of a version that this program does not know.
 """
 
 import gc
@@ -27,15 +28,14 @@ _UNLIMITED = 2**63
 class Recovered(NamedTuple):
     """What a journal gave.
 
-    `records` were carried out behind the snapshot at `snapshot_position`; `torn` says what was
-    wrong with the last record, when that was cut; `seconds` is how long it took.
+    `records` were carried out behind the snapshot at `snapshot_position`; `seconds` is how long it
+    took.
     """
 
     state: State
     position: int
     snapshot_position: int
     records: int
-    torn: str | None
     seconds: float
 
 
@@ -52,20 +52,10 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
     started = time.perf_counter()
     with _collector_off():
         replayed = _Replay(_begin(journal, bounds), bounds)
-        torn = None
-        for entry in journal.replay():
-            if up_to is not None and entry.position > up_to:
+        for position, record in decoded(journal.replay()):
+            if up_to is not None and position > up_to:
                 break
-            if torn:
-                raise JournalDamaged(torn)
-            try:
-                record = codec.decode(entry.record)
-            except CodecError as error:
-                torn = f"record {entry.position} cannot be read: {error}"
-                continue
-            replayed.take(entry.position, record)
-        if torn:
-            journal.cut(journal.position)
+            replayed.take(position, record)
     for entry_of_pool in replayed.pools.values():
         entry_of_pool.pool.bounds = bounds
     state = State(journal.server_epoch, replayed.last_epoch, list(replayed.pools.values()))
@@ -74,7 +64,6 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
         journal.position if up_to is None else up_to,
         journal.snapshot_position,
         replayed.count,
-        torn,
         time.perf_counter() - started,
     )
 
@@ -90,7 +79,10 @@ def decoded(entries: Iterator[Entry]) -> Iterator[tuple[int, Record]]:
         try:
             record = codec.decode(data)
         except CodecError as error:
-            raise JournalDamaged(f"record {position} cannot be read: {error}") from error
+            raise JournalDamaged(
+                f"record {position} cannot be read: {error}. If a newer version of kvblock has"
+                " written it, that one reads it"
+            ) from error
         yield position, record
 
 

@@ -6,7 +6,7 @@ Rules:
 - Its records are in order and without a gap. Those from a position on are void when a later segment
   begins at that position: they belong to a write that failed, or to a tail that was cut.
 - An append is all or nothing. What is left of one at the very end, because its process or its host
-  died, is a torn tail; anything else that cannot be read is damage.
+  died, is a torn tail; anything else that cannot be read is damage. `reader` says which is which.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,15 @@ from kvblock_service.journal.interface import Entry
 
 
 class Tail(NamedTuple):
-    """Bytes at the end of a segment that belong to no whole append."""
+    """Bytes at the end of a segment that belong to no whole append.
+
+    `cut_short`: they are the beginning of one, as far as can be told, and not one that has its full
+    length and was changed later.
+    """
 
     path: Path
     size: int
+    cut_short: bool = True
 
 
 class Segment(Protocol):

@@ -8,7 +8,10 @@ Rules:
 - When a segment is sealed all of its WAL comes into the database, and the WAL is cut to nothing: a
   copy of a WAL that was cut meanwhile lacks records, and is made anew.
 - A WAL has zeros behind what was written. Anything else behind its last whole commit is a torn
-  tail, unless more than one commit follows: then it is damaged.
+  tail, unless more than one commit follows: then it is damaged. It is the tail of a process that
+  died, `cut_short`, when the page that was to end the commit is not there or ends in zeros: the
+  head of a page is written before it, and all that from its beginning on. A page may end in zeros
+  of its own, that of a long record, so damage there can pass for a tail.
 - A sealed segment has no WAL. When it cannot be brought into the database, for lack of space, the
   WAL stays, and is read together with it.
 """
@@ -34,6 +37,9 @@ _TABLE = "CREATE TABLE records (lsn INTEGER PRIMARY KEY, record BLOB NOT NULL)"
 _INSERT = "INSERT INTO records VALUES (?, ?)"
 _MAX_FRAME_AT = 16
 _FRAME_HEAD_BYTES = 24
+# A process that dies in a write leaves whole pages of the system's, and frames begin and end at a
+# multiple of 8 bytes: so much at least is missing.
+_PAGE_END_BYTES = 8
 
 
 class SqliteSegment:
@@ -262,6 +268,7 @@ def _tail(path: Path, at: Path) -> Tail | None:
     whole = WAL_HEAD_BYTES + _frames(at) * FRAME_BYTES
     end = whole
     commits = 0
+    cut_short = True
     with wal.open("rb") as file:
         for start in range(whole, wal.stat().st_size, FRAME_BYTES):
             file.seek(start)
@@ -269,10 +276,13 @@ def _tail(path: Path, at: Path) -> Tail | None:
             if any(head):
                 end = start + FRAME_BYTES
                 # The frame that ends a commit says how many pages the database has then.
-                commits += any(head[4:8])
+                if any(head[4:8]):
+                    commits += 1
+                    page = file.read(PAGE_BYTES)
+                    cut_short = len(page) < PAGE_BYTES or not any(page[-_PAGE_END_BYTES:])
     if commits > 1:
         raise JournalDamaged(f"{path}-wal is damaged at byte {whole}, and {commits} commits follow")
-    return Tail(Path(f"{path}-wal"), end - whole) if end > whole else None
+    return Tail(Path(f"{path}-wal"), end - whole, cut_short) if end > whole else None
 
 
 def _frames(at: Path) -> int:

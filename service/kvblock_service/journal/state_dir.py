@@ -1,7 +1,7 @@
 """The directory that holds a server's state: whose it is, and of which life of the host.
 
     DIR/lock           held by the server that owns the directory; names it
-    DIR/identity.json  boot id, durability, and the epoch that counts
+    DIR/identity.json  boot id, durability, the epoch that counts, and those that are to be removed
     DIR/EPOCH/         the journal of that epoch
 
 Rules:
@@ -9,7 +9,10 @@ Rules:
 - Blocks die with the host, and so does a journal that did not promise to outlive it: under another
   boot id a new epoch begins, empty, with an epoch greater than any before.
 - A new identity is written whole and before anything of the old epoch is removed, so that a crash
-  leaves either the one or the other.
+  leaves either the one or the other. It names the old epoch until that is removed.
+- Nothing else is removed: what an identity does not name is somebody else's. A journal without an
+  identity is neither taken over, since nobody knows of which boot it is, nor begun anew beside.
+- What is to outlive the host has names that do: with that promise all directories above are synced.
 """
 
 import fcntl
@@ -19,6 +22,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -35,18 +40,28 @@ class StateDirTaken(Exception):
 
 
 class Identity(NamedTuple):
-    """Which life of the host a journal belongs to, and what it promised to outlive."""
+    """Which life of the host a journal belongs to, and what it promised to outlive.
+
+    `former`: epochs whose journals do not count any more, and are to be removed.
+    """
 
     boot_id: str
     server_epoch: int
     durability: str
+    former: tuple[int, ...] = ()
 
 
 class Opened(NamedTuple):
-    """A directory that was taken: its identity, and the boot id of the one it replaced, if any."""
+    """A directory that was taken.
+
+    `identity` is the one that counts, `previous` the one that it replaced, if any. `was_synced`:
+    what is there was to outlive the host. `removed`: the journals of former epochs, gone now.
+    """
 
     identity: Identity
     previous: Identity | None
+    was_synced: bool
+    removed: list[Path]
 
 
 def boot_id() -> str:
@@ -113,28 +128,37 @@ class StateDir:
         """The identity that counts from now on, a new one after a reboot of the host.
 
         Raises:
-            JournalDamaged: the identity cannot be read.
+            JournalDamaged: the identity cannot be read, or is gone.
             JournalError: it cannot be written.
 
         """
         now = boot_id()
         found = read_identity(self.path)
-        kept = found is not None and (found.boot_id == now or found.durability == "host")
-        epoch = time.time_ns() // 1_000_000
-        if found is not None:
-            epoch = found.server_epoch if kept else max(epoch, found.server_epoch + 1)
-        identity = Identity(now, epoch, durability)
+        was_synced = found is not None and found.durability == "host"
+        kept = found is not None and (found.boot_id == now or was_synced)
+        identity = Identity(now, time.time_ns() // 1_000_000, durability)
+        if found is None:
+            self._refuse_nameless()
+        elif kept:
+            identity = identity._replace(server_epoch=found.server_epoch, former=found.former)
+        else:
+            epoch = max(identity.server_epoch, found.server_epoch + 1)
+            former = (*found.former, found.server_epoch)
+            identity = identity._replace(server_epoch=epoch, former=former)
         try:
-            self.journal_path(epoch).mkdir(mode=0o700, exist_ok=True)
-            if durability == "host" and (found is None or found.durability != durability):
-                _sync_all(self.journal_path(epoch))
+            journal = self.journal_path(identity.server_epoch)
+            journal.mkdir(mode=0o700, exist_ok=True)
+            if durability == "host" and not was_synced:
+                _sync_all(journal)
             if identity != found:
-                text = json.dumps({"format": FORMAT, **identity._asdict()})
-                files.write_whole(self.path / "identity.json", text.encode(), synced=True)
-            self._remove_all_but(epoch)
+                self._write(identity)
+            removed = self._remove(identity.former)
+            if identity.former:
+                identity = identity._replace(former=())
+                self._write(identity)
         except OSError as error:
             raise _unusable(self.path, error) from error
-        return Opened(identity, None if kept else found)
+        return Opened(identity, None if kept else found, was_synced, removed)
 
     def current(self) -> Identity:
         """The identity of a directory in which a server has run.
@@ -157,10 +181,27 @@ class StateDir:
         """Let another process have it."""
         os.close(self._lock)
 
-    def _remove_all_but(self, epoch: int) -> None:
-        for path in self.path.iterdir():
-            if path.name.isdecimal() and path.name != str(epoch):
-                shutil.rmtree(path)
+    def _write(self, identity: Identity) -> None:
+        text = json.dumps({"format": FORMAT, **identity._asdict()})
+        files.write_whole(self.path / "identity.json", text.encode(), synced=True)
+
+    def _remove(self, epochs: Sequence[int]) -> list[Path]:
+        paths = [path for path in map(self.journal_path, epochs) if path.exists()]
+        for path in paths:
+            shutil.rmtree(path)
+        return paths
+
+    def _refuse_nameless(self) -> None:
+        try:
+            journals = sorted(str(path) for path in self.path.iterdir() if _is_journal(path))
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        if journals:
+            raise JournalDamaged(
+                f"{self.path} has no identity.json, so nobody can tell whether the blocks in"
+                f" {', '.join(journals)} are still there. Restore that file; or, to begin with"
+                " empty pools, move these directories away or remove them"
+            )
 
 
 def holder(path: Path) -> str:
@@ -187,10 +228,13 @@ def read_identity(path: Path) -> Identity | None:
             raise JournalDamaged(
                 f"{file} has format {found['format']}; this program reads format {FORMAT}"
             )
-        return Identity(str(found["boot_id"]), int(found["server_epoch"]), str(found["durability"]))
+        former = tuple(int(epoch) for epoch in found.get("former", ()))
+        return Identity(
+            str(found["boot_id"]), int(found["server_epoch"]), str(found["durability"]), former
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalDamaged(f"{file} cannot be read: {error}") from error
 
 
@@ -199,6 +243,17 @@ def _unusable(path: Path, error: OSError) -> JournalError:
         f"the state directory {path} cannot be used: {error.strerror}"
         f" ({error.filename or path}); --state-dir names another one, --ephemeral keeps no state"
     )
+
+
+def _is_journal(path: Path) -> bool:
+    """Whether a directory looks like the journal of an epoch."""
+    if not (path.name.isdecimal() and path.is_dir()):
+        return False
+    try:
+        return bool(files.segments(path) or files.snapshots(path))
+    except JournalError:
+        # What this process may not even list is not of its making.
+        return False
 
 
 def _sync_all(directory: Path) -> None:
@@ -210,4 +265,19 @@ def _sync_all(directory: Path) -> None:
         finally:
             os.close(number)
     files.sync_directory(directory)
-    files.sync_directory(directory.parent)
+    _sync_names(directory)
+
+
+def _sync_names(path: Path) -> None:
+    """Have the name of a directory, and of each above it, survive the host.
+
+    Which of them was made just now is not known: an earlier start may have died before it came
+    here. None was made beyond the file system, nor in a place that may not be looked into.
+    """
+    path = path.resolve()
+    device = path.stat().st_dev
+    for parent in path.parents:
+        if parent.stat().st_dev != device:
+            return
+        with suppress(PermissionError):
+            files.sync_directory(parent)

@@ -26,6 +26,37 @@ main()
 """
 
 
+KEEPER = """
+import os, sys
+from kvblock.cli import main
+from kvblock_service.journal.keeper import Keeper
+
+def drop(keeper, up_to):
+    raise ValueError("a bug")
+
+Keeper._drop = drop
+sys.argv[0] = "kvblock"
+del os.environ["KVBLOCK_EPHEMERAL"]
+main()
+"""
+
+
+def test_a_bug_beside_the_writes_is_told(tmp_path: Path) -> None:
+    listen = f"unix:{tmp_path / 'kvblock.sock'}"
+    arguments = ["serve", "--pool", "main:total=64,block_size=16", "--listen", listen]
+    arguments += ["--state-dir", str(tmp_path / "state"), "--snapshot-records", "1"]
+    with (
+        serving(sys.executable, "-c", KEEPER, *arguments),
+        kvblock.connect(listen, timeout=60.0) as kv,
+    ):
+        # The first snapshot makes the keeper drop what it stands for.
+        while kv.health():
+            kv.stats()
+        with pytest.raises(kvblock.KVBlockError) as caught:
+            kv.allocate(1, 2)
+        assert caught.value.code is grpc.StatusCode.INTERNAL
+
+
 @pytest.mark.parametrize("durability", ["process", "host"])
 def test_a_bug_in_a_write_is_told(durability: str, tmp_path: Path) -> None:
     listen = f"unix:{tmp_path / 'kvblock.sock'}"

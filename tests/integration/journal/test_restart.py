@@ -79,8 +79,10 @@ def test_server_that_keeps_nothing_begins_under_a_greater_epoch(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_snapshots_are_made_while_the_server_runs(tmp_path: Path) -> None:
-    with server(tmp_path, "--snapshot-records", "100") as first:
+@pytest.mark.parametrize("durability", ["process", "host"])
+def test_snapshots_are_made_while_the_server_runs(tmp_path: Path, durability: str) -> None:
+    arguments = ("--snapshot-records", "100", "--durability", durability)
+    with server(tmp_path, *arguments) as first:
         with kvblock.connect(first.address) as kv:
             one = 0
             while not list(tmp_path.glob("*/snapshot-*")):
@@ -88,7 +90,7 @@ def test_snapshots_are_made_while_the_server_runs(tmp_path: Path) -> None:
                 kv.step(free=[one - 1], allocate=[one])
             before = kv.stats()
         kill(first)
-    with server(tmp_path) as again, kvblock.connect(again.address) as kv:
+    with server(tmp_path, *arguments) as again, kvblock.connect(again.address) as kv:
         assert kv.stats() == before
         assert kv.get_block_table(one)
         assert kv.audit()

@@ -108,7 +108,7 @@ class Server:
         if point is CrashPoint.IN_WRITE and pending:
             count = random.randint(1, len(pending))
             self.journal.crash_after = 0
-            self.journal.tear = random.randint(0, len(pending[count - 1]))
+            self.journal.tear = random.randint(0, len(pending[count - 1])) > 0
             with suppress(Crash):
                 self.journal.write(pending[:count])
         elif point is CrashPoint.AFTER_WRITE:

@@ -192,15 +192,3 @@ def test_truncation_without_a_snapshot_drops_nothing(kind: Kind) -> None:
     kind.journal.truncate(2)
     kind.restart()
     assert list(kind.journal.replay()) == entries(1, b"one", b"two")
-
-
-def test_a_cut_record_is_gone_for_good(kind: Kind) -> None:
-    kind.journal.write([b"one", b"torn"])
-    kind.restart()
-    assert [entry.position for entry in kind.journal.replay()] == [1, 2]
-    kind.journal.cut(2)
-    assert kind.journal.position == 1
-    kind.journal.write([b"two"])
-    assert list(kind.journal.replay()) == entries(1, b"one", b"two")
-    kind.restart()
-    assert list(kind.journal.replay()) == entries(1, b"one", b"two")

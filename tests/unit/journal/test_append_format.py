@@ -18,8 +18,13 @@ EPOCH = 7
 HEAD = 24
 
 
-def read(directory: Path) -> FileReader:
-    return FileReader(directory, EPOCH)
+def read(directory: Path, *, synced: bool = False) -> FileReader:
+    return FileReader(directory, EPOCH, synced=synced)
+
+
+def frame(first: int, count: int, body: bytes) -> bytes:
+    head = b"KVBJ" + struct.pack("<QII", first, count, len(body))
+    return head + struct.pack("<I", crc32(head + body)) + body
 
 
 def written(directory: Path, *writes: list[bytes]) -> Path:
@@ -34,10 +39,7 @@ def written(directory: Path, *writes: list[bytes]) -> Path:
 
 def test_the_bytes_of_a_frame(tmp_path: Path) -> None:
     path = written(tmp_path, [b"one"], [b"two", b""])
-    body = b"\3\0\0\0two\0\0\0\0"
-    head = b"KVBJ" + struct.pack("<QII", 2, 2, len(body))
-    frame = head + struct.pack("<I", crc32(head + body)) + body
-    assert path.read_bytes()[HEAD + 7 :] == frame
+    assert path.read_bytes()[HEAD + 7 :] == frame(2, 2, b"\3\0\0\0two\0\0\0\0")
 
 
 def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
@@ -49,9 +51,11 @@ def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
         reader = read(tmp_path)
         assert list(reader.replay()) == [Entry(1, b"one")]
         assert reader.tails == ([Tail(path, size - last)] if size > last else [])
-        # Space that the file system gave and nothing was written to.
+        # Space that the file system gave and nothing was written to, as a host leaves that died.
         path.write_bytes(whole[:size] + bytes(5000))
-        assert list(read(tmp_path).replay()) == [Entry(1, b"one")]
+        assert list(read(tmp_path, synced=True).replay()) == [Entry(1, b"one")]
+        with pytest.raises(JournalDamaged, match=f"damaged in its last {size - last + 5000} bytes"):
+            list(read(tmp_path).replay())
 
 
 def test_a_torn_tail_is_cut_once(tmp_path: Path) -> None:
@@ -87,14 +91,64 @@ def test_every_damaged_byte_before_the_last_frame_stops_the_start(tmp_path: Path
             list(read(tmp_path).replay())
 
 
-def test_a_damaged_last_frame_is_a_torn_tail(tmp_path: Path) -> None:
-    path = written(tmp_path, [b"one"], [b"two"])
+@pytest.mark.parametrize("last", [[b"two"], [b"two", b"", b"three"]])
+def test_a_damaged_last_frame_is_a_torn_tail_only_where_the_host_may_have_died(
+    tmp_path: Path, last: list[bytes]
+) -> None:
+    path = written(tmp_path, [b"one"], last)
     whole = path.read_bytes()
     for at in range(HEAD + 7, len(whole)):
-        damaged = bytearray(whole)
-        damaged[at] ^= 0x10
-        path.write_bytes(damaged)
-        assert list(read(tmp_path).replay()) == [Entry(1, b"one")]
+        for bit in (0x01, 0x10, 0x80):
+            damaged = bytearray(whole)
+            damaged[at] ^= bit
+            path.write_bytes(damaged)
+            assert list(read(tmp_path, synced=True).replay()) == [Entry(1, b"one")]
+            with pytest.raises(JournalDamaged, match=r"from record 2 on.*begin with empty pools"):
+                list(read(tmp_path).replay())
+
+
+def test_every_damaged_byte_before_the_last_frame_stops_a_start_after_the_host_died(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, [b"one"], [b"two", b"three"], [b"four"])
+    whole = path.read_bytes()
+    for at in range(len(whole) - (HEAD + 8)):
+        for bit in (0x01, 0x10, 0x80):
+            damaged = bytearray(whole)
+            damaged[at] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(JournalDamaged, match=path.name):
+                list(read(tmp_path, synced=True).replay())
+
+
+def test_damage_that_the_next_segment_makes_void_is_passed_over(tmp_path: Path) -> None:
+    """A start that cut a tail may die before it is cut in the file."""
+    path = written(tmp_path, [b"one"], [b"torn"])
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    files.segment_path(tmp_path, 2, "log").write_bytes(frame(2, 1, b"\3\0\0\0two"))
+    assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [frame(2**40, 0, b""), frame(3, 0, b""), frame(3, 1, bytes(4)), frame(4, 1, bytes(4))],
+)
+@pytest.mark.parametrize("synced", [False, True])
+def test_a_torn_record_may_spell_a_frame(tmp_path: Path, planted: bytes, synced: bool) -> None:
+    path = written(tmp_path, [b"one"], [b"ids: " + planted + b" and more"])
+    os.truncate(path, path.stat().st_size - 3)
+    assert list(read(tmp_path, synced=synced).replay()) == [Entry(1, b"one")]
+
+
+@pytest.mark.parametrize("planted", [frame(2**40, 1, bytes(4)), frame(2, 0, b"")])
+def test_a_frame_that_cannot_be_there_is_none(tmp_path: Path, planted: bytes) -> None:
+    """The head of the torn frame is gone, so nothing says how long it was."""
+    path = written(tmp_path, [b"one"])
+    with path.open("ab") as file:
+        file.write(bytes(HEAD) + planted + bytes(9))
+    assert list(read(tmp_path, synced=True).replay()) == [Entry(1, b"one")]
 
 
 def test_a_segment_that_cannot_be_read_is_damage(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Snapshots beside a running server, and what a crash leaves at each moment."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +227,12 @@ def test_a_failed_snapshot_is_told_and_tried_again(server: Server, make: Make) -
     server.journal.close()
 
 
+def pid_of(compactor: Compactor) -> int:
+    """The process that starts its snapshots."""
+    assert compactor._helper is not None
+    return compactor._helper.pid
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process has started and that still run."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
@@ -232,7 +241,7 @@ def children(pid: int) -> list[int]:
 
 def test_a_killed_child_is_told(server: Server, make: Make) -> None:
     compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
-    helper = compactor._helper.pid
+    helper = pid_of(compactor)
     server.work(60)
     while not (found := children(helper)):
         assert compactor.tick() == []
@@ -249,7 +258,7 @@ def test_a_killed_child_is_told(server: Server, make: Make) -> None:
 
 def test_a_killed_helper_is_told_and_replaced(server: Server, make: Make) -> None:
     compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
-    os.killpg(compactor._helper.pid, signal.SIGKILL)
+    os.killpg(pid_of(compactor), signal.SIGKILL)
     server.work(60)
     fact = until(compactor, lambda fact: True)
     assert (fact.level, fact.fields["problem"]) == ("warning", "the helper process is gone")
@@ -259,9 +268,100 @@ def test_a_killed_helper_is_told_and_replaced(server: Server, make: Make) -> Non
     server.check()
 
 
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Nothing can be opened, as in a server that has too many connections."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_cannot_be_dropped_now_is_dropped_later(server: Server, make: Make) -> None:
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
+    server.work(60)
+    while not compactor._running:
+        compactor.tick()
+    server.work(60)
+    server.journal.settle()
+    with no_more_files():
+        facts = [until(compactor, lambda fact: True), *compactor.tick()]
+        facts.append(until(compactor, lambda fact: fact.level == "warning"))
+    assert facts[0].event == "snapshot"
+    assert facts[-1].event == "what a snapshot stands for could not be dropped"
+    assert "Too many open files" in str(facts[-1].fields["problem"])
+    assert server.journal.snapshot_position == 0
+    # The next one is made after that.
+    assert until(compactor, lambda fact: True).fields["position"] == server.journal.position
+    assert len(files.snapshots(server.directory)) <= 2
+    server.journal.settle()
+    assert [position for position, _ in files.snapshots(server.directory)] == [121]
+    server.check()
+    server.journal.close()
+
+
+def test_a_helper_that_cannot_be_started_now_is_started_later(server: Server, make: Make) -> None:
+    server.journal.settle()
+    with no_more_files():
+        compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
+        for _ in range(2):
+            (fact,) = compactor.tick()
+            assert (fact.level, fact.event) == ("warning", "no snapshot could be made")
+            assert "no process can be started" in str(fact.fields["problem"])
+    compactor.tick()
+    os.killpg(pid_of(compactor), signal.SIGKILL)
+    server.work(60)
+    while not compactor._running:
+        compactor.tick()
+    server.journal.settle()
+    with no_more_files():
+        fact = until(compactor, lambda fact: True)
+        assert fact.fields["problem"] == "the helper process is gone"
+        (fact,) = compactor.tick()
+        assert "no process can be started" in str(fact.fields["problem"])
+    assert until(compactor, lambda fact: True).event == "snapshot"
+    server.check()
+    server.journal.close()
+
+
+def test_a_snapshot_that_comes_due_in_a_write(server: Server, make: Make) -> None:
+    """A write that waits for a disk runs in a thread, beside the ticks."""
+    server.work(60)
+    server.journal.settle()
+    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
+    segment = server.journal._segment
+    assert segment is not None
+    append, begun, go = segment.append, threading.Event(), threading.Event()
+
+    def held(first: int, records: Sequence[bytes]) -> None:
+        begun.set()
+        assert go.wait(60)
+        append(first, records)
+
+    segment.append = held  # type: ignore[method-assign]
+    writing = threading.Thread(target=server.work, args=(1,), daemon=True)
+    writing.start()
+    assert begun.wait(60)
+    for _ in range(3):
+        assert compactor.tick() == []
+    server.journal.settle()
+    assert server.journal.sealed_position == 0
+    go.set()
+    writing.join()
+    server.work(5)
+    assert compactor.tick() == []
+    assert compactor._target == 62
+    assert until(compactor, lambda fact: True).fields["position"] == 62
+    server.check()
+    server.journal.close()
+    server.check()
+
+
 def test_a_stop_ends_the_helper_and_its_child(server: Server, make: Make) -> None:
     compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
-    helper = compactor._helper.pid
+    helper = pid_of(compactor)
     server.work(60)
     while not children(helper):
         compactor.tick()

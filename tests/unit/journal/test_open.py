@@ -1,6 +1,9 @@
 """A state directory: whose it is, of which boot, and with which pools."""
 
+import errno
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +14,7 @@ from tests.unit.journal.kept import BOUNDS, GEOMETRY
 
 from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Stamp
 from kvblock_service.core.pool import Geometry
-from kvblock_service.journal import codec, state_dir
+from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.open import (
     GeometryChanged,
@@ -210,6 +213,114 @@ def test_an_identity_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None
         (tmp_path / "identity.json").write_text(text)
         with pytest.raises(JournalDamaged, match=r"identity\.json"):
             opened(tmp_path)
+
+
+def test_a_journal_without_its_identity_stops_the_start(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    grant(found, Allocate("a", 0, "", 1, 3))
+    journal = found.journal.directory
+    closed(found)
+    identity = (tmp_path / "identity.json").read_bytes()
+    (tmp_path / "identity.json").unlink()
+    for _ in range(2):
+        with pytest.raises(JournalDamaged) as caught:
+            opened(tmp_path)
+        assert f"{tmp_path} has no identity.json" in str(caught.value)
+        assert f"blocks in {journal} are" in str(caught.value)
+        assert "Restore that file; or, to begin with empty pools, move" in str(caught.value)
+    (tmp_path / "identity.json").write_bytes(identity)
+    found = opened(tmp_path)
+    assert found.pools[0].pool.held == 3
+    closed(found)
+    (tmp_path / "identity.json").unlink()
+    journal.rename(tmp_path / "aside")
+    found = opened(tmp_path)
+    assert found.pools[0].pool.held == 0
+    closed(found)
+
+
+def test_nothing_is_removed_that_the_identity_does_not_name(tmp_path: Path) -> None:
+    precious = tmp_path / "2024" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("x")
+    # A start that died before it had an identity leaves this.
+    (tmp_path / "1700000000000").mkdir()
+    for _ in range(3):
+        closed(opened(tmp_path))
+        rebooted(tmp_path)
+    assert precious.read_text() == "x"
+    assert (tmp_path / "1700000000000").exists()
+
+
+def test_a_removal_that_failed_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = opened(tmp_path)
+    first = found.journal.directory
+    closed(found)
+    rebooted(tmp_path)
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fail)
+        for _ in range(2):
+            with pytest.raises(JournalError, match=r"cannot be used: Input/output error"):
+                opened(tmp_path)
+    assert first.exists()
+    found = opened(tmp_path)
+    removed = [fact.fields["directory"] for fact in found.facts if "removed" in fact.event]
+    assert removed == [str(first)]
+    assert not first.exists()
+    closed(found)
+    # What comes back later under that name is somebody's.
+    first.mkdir()
+    closed(opened(tmp_path))
+    assert first.exists()
+
+
+def test_names_of_new_directories_are_to_outlive_the_host_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = set(), os.fsync
+
+    def fsync(number: int) -> None:
+        synced.add(os.fstat(number).st_ino)
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    state = tmp_path / "a" / "b"
+    closed(opened(state))
+    assert tmp_path.stat().st_ino not in synced
+    synced.clear()
+    closed(opened(state, durability="host"))
+    for path in (state, *state.parents):
+        assert path.stat().st_ino in synced or path.stat().st_dev != state.stat().st_dev
+        if path == tmp_path:
+            break
+    else:
+        pytest.fail("it did not come that far")
+
+
+@pytest.mark.parametrize("then", ["process", "host"])
+def test_a_garbled_end_is_cut_if_it_was_to_outlive_the_host(tmp_path: Path, then: str) -> None:
+    for before in ("process", "host"):
+        state = tmp_path / before
+        found = opened(state, durability=before)
+        grant(found, Allocate("a", 0, "", 1, 3))
+        journal = found.journal.directory
+        closed(found)
+        (_, path), *_ = files.segments(journal)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        if before == "process":
+            with pytest.raises(JournalDamaged, match=f"move {state} away"):
+                opened(state, durability=then)
+            continue
+        found = opened(state, durability=then)
+        assert found.pools[0].pool.held == 0
+        assert "the journal ended in an unfinished write, which was cut" in events(found)
+        closed(found)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

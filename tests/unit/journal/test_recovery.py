@@ -1,5 +1,8 @@
 """A restart finds the pools as they were, or says why it cannot."""
 
+from collections.abc import Callable
+from zlib import crc32
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +22,7 @@ from kvblock_service.core.commands import (
     Attach,
     Command,
     Fenced,
+    Free,
     Granted,
     Renew,
     Stamp,
@@ -62,8 +66,8 @@ def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: S
 
 
 @settings(deadline=None)
-@given(stamped, st.integers(0, 40), st.integers(0, 9))
-def test_a_crash_loses_nothing_that_was_answered(done: Stamped, writes: int, tear: int) -> None:
+@given(stamped, st.integers(0, 40), st.booleans())
+def test_a_crash_loses_nothing_that_was_answered(done: Stamped, writes: int, tear: bool) -> None:
     journal = MemoryJournal(FLOOR)
     pool = begin(journal)
     answered = state_of(pool, deadlines=False)
@@ -131,26 +135,54 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     assert recovered.state.last_epoch == FLOOR + 3
 
 
-def test_a_torn_tail_is_cut_and_told() -> None:
+def test_a_torn_tail_is_no_record() -> None:
     journal = MemoryJournal(FLOOR)
     pool = begin(journal)
     carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
-    journal.crash_after, journal.tear = 0, 1
+    journal.crash_after, journal.tear = 0, True
     with pytest.raises(Crash):
         carry_out(journal, pool, Allocate("a", 0, "", 2, 1), NOW)
     found = journal.restarted()
     recovered = recover(found, BOUNDS)
-    assert recovered.torn == "record 3 cannot be read: its checksum is wrong"
     assert recovered.position == found.position == 2
     assert recovered.records == 2
     assert recovered.state.pools[0].pool.held == 1
 
 
-def test_damage_in_the_middle_is_no_torn_tail() -> None:
+def test_damage_in_the_middle_stops_the_start() -> None:
     journal = MemoryJournal(FLOOR)
     journal.write([b"not a record at all", codec.encode(PoolDeleted("x"))])
     with pytest.raises(JournalDamaged, match="record 1 cannot be read"):
         recover(journal, BOUNDS)
+
+
+def of_version_2(record: bytes) -> bytes:
+    return b"\2" + record[1:]
+
+
+def of_kind_200(record: bytes) -> bytes:
+    return record[:1] + bytes([200]) + record[2:]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (of_version_2, "has version 2; this program reads version 1"),
+        (of_kind_200, "is of kind 200, which this program does not know"),
+    ],
+)
+def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
+    change: Callable[[bytes], bytes], problem: str
+) -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
+    body = change(codec.encode(Applied("main", NOW, Free("a", 0, "", 1)))[:-4])
+    journal.write([body + crc32(body).to_bytes(4, "little")])
+    with pytest.raises(
+        JournalDamaged, match=f"record 3 cannot be read: .*{problem}.*newer version"
+    ):
+        recover(journal.restarted(), BOUNDS)
 
 
 @pytest.mark.parametrize(

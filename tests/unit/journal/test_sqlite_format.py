@@ -67,11 +67,25 @@ def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
 def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
     wal = crashed(tmp_path, b"one", b"two", b"three")
     whole = wal.read_bytes()[: end_of(wal)]
-    for cut in (1, 23, 24, 25, FRAME - 1, FRAME):
+    for cut in (1, 8, 23, 24, 25, FRAME - 24, FRAME - 1, FRAME):
         wal.write_bytes(whole[:-cut])
         assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
         wal.write_bytes(whole[:-cut] + bytes(cut + 100_000))
-        assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
+        reader = FileReader(tmp_path, EPOCH, synced=cut < 8)
+        assert [entry.record for entry in reader.replay()] == [b"one", b"two"]
+
+
+def test_a_damaged_last_commit_is_a_torn_tail_only_where_the_host_may_have_died(
+    tmp_path: Path,
+) -> None:
+    wal = crashed(tmp_path, b"one", b"two", b"three")
+    damaged = bytearray(wal.read_bytes())
+    damaged[end_of(wal) - 9] ^= 1
+    wal.write_bytes(damaged)
+    with pytest.raises(JournalDamaged, match=r"-wal is damaged in its last 4120 bytes"):
+        list(read(tmp_path).replay())
+    reader = FileReader(tmp_path, EPOCH, synced=True)
+    assert [entry.record for entry in reader.replay()] == [b"one", b"two"]
 
 
 def test_damage_in_the_middle_of_a_wal_is_no_torn_tail(tmp_path: Path) -> None:

@@ -1,0 +1,232 @@
+"""The threads of a journal: a write on its way, the one who asks for a rotation, the keeper."""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvblock_service.journal import files
+from kvblock_service.journal.file_journal import FileJournal
+from kvblock_service.journal.formats import FORMATS
+from kvblock_service.journal.interface import Entry, JournalError
+from kvblock_service.journal.keeper import Keeper
+from kvblock_service.journal.reader import FileReader
+from kvblock_service.journal.segment import Segment
+
+EPOCH = 7
+PATIENCE = 60
+
+
+@pytest.fixture(params=list(FORMATS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of each format of segments."""
+    return str(request.param)
+
+
+class Held:
+    """Holds a call up, from when it has begun until `go` is set."""
+
+    def __init__(self, really: Callable[..., Any]) -> None:
+        self.really = really
+        self.begun = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        self.begun.set()
+        assert self.go.wait(PATIENCE)
+        return self.really(*arguments, **named)
+
+
+class Watched:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waited_for = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.waited_for.set()
+            assert self.lock.acquire(timeout=PATIENCE)
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def aside(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread
+
+
+def ended(thread: threading.Thread) -> None:
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def held_write(journal: FileJournal, record: bytes) -> tuple[Held, threading.Thread]:
+    """A write in a thread that has come to the file, and waits there."""
+    segment = journal._segment
+    assert segment is not None
+    held = Held(segment.append)
+    segment.append = held  # type: ignore[method-assign]
+    thread = aside(lambda: journal.write([record]))
+    assert held.begun.wait(PATIENCE)
+    return held, thread
+
+
+def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path, kind: str) -> None:
+    journal = FileJournal(tmp_path, EPOCH, "host", kind)
+    journal.write([b"one"])
+    journal.settle()
+    held, writing = held_write(journal, b"two")
+    for _ in range(3):
+        assert journal.rotate() is None
+    journal.settle()
+    assert journal.sealed_position == 0
+    held.go.set()
+    ended(writing)
+    # The write went on in the next segment, and this rotation is told once.
+    journal.write([b"three"])
+    assert journal.rotate() == 2
+    journal.settle()
+    assert journal.sealed_position == 2
+    assert journal.rotate() == 3
+    journal.put_snapshot(2, b"both")
+    journal.truncate(2)
+    journal.close()
+    assert journal.trouble == []
+    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(3, b"three")]
+    assert len(files.segments(tmp_path)) == 1
+
+
+def test_a_rotation_that_comes_too_early_comes_with_a_later_write(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path, EPOCH, "host", kind)
+    held = Held(Keeper._make_ready)
+    monkeypatch.setattr(Keeper, "_make_ready", lambda keeper: held(keeper))
+    journal.write([b"one"])
+    assert journal.rotate() is None
+    journal.write([b"two"])
+    assert journal.rotate() is None
+    held.go.set()
+    journal.settle()
+    journal.write([b"three"])
+    journal.write([b"four"])
+    assert journal.rotate() == 3
+    journal.close()
+    assert journal.trouble == []
+
+
+def test_a_close_waits_for_the_write_that_is_on_its_way(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path, EPOCH, "host", kind)
+    journal.write([b"one"])
+    watched = Watched()
+    monkeypatch.setattr(journal, "_writing", watched)
+    held, writing = held_write(journal, b"two")
+    closing = aside(journal.close)
+    assert watched.waited_for.wait(PATIENCE)
+    held.go.set()
+    ended(writing)
+    ended(closing)
+    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    # Somebody else may have the directory now.
+    with pytest.raises(JournalError, match="was closed"):
+        journal.write([b"three"])
+    assert len(files.segments(tmp_path)) == 1
+
+
+def test_segments_are_used_in_the_order_of_their_numbers(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write fails while the keeper makes the next segment, and is tried again meanwhile."""
+    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+    journal.write([b"one"])
+    journal.settle()
+    keeper = journal._keeper
+    making = Watched()
+    monkeypatch.setattr(keeper, "_making", making)
+    make = Held(keeper._kind.make)
+    monkeypatch.setattr(keeper._kind, "make", make)
+    # The one that was ready is in use from here, and the keeper makes the one after it.
+    assert journal.rotate() == 1
+    assert make.begun.wait(PATIENCE)
+    failing(journal)
+    with pytest.raises(JournalError, match="full"):
+        journal.write([b"two"])
+    writing = aside(lambda: journal.write([b"two"]))
+    assert making.waited_for.wait(PATIENCE)
+    make.go.set()
+    ended(writing)
+    for number, record in enumerate((b"three", b"four", b"five"), start=2):
+        journal.settle()
+        assert journal.rotate() == number
+        journal.write([record])
+    found = FileReader(tmp_path, EPOCH)
+    expected = [b"one", b"two", b"three", b"four", b"five"]
+    assert [entry.record for entry in found.replay()] == expected
+    journal.close()
+    firsts = [FORMATS[kind].first_position(path) for _, path in files.segments(tmp_path)]
+    assert firsts == sorted(first for first in firsts if first)
+
+
+def failing(journal: FileJournal) -> None:
+    """Let the next write fail, as on a full disk."""
+
+    def fail(first: int, records: Sequence[bytes]) -> None:
+        del first, records
+        raise JournalError("the disk is full")
+
+    segment: Segment | None = journal._segment
+    assert segment is not None
+    segment.append = fail  # type: ignore[method-assign]
+
+
+def test_a_number_is_not_given_twice(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment in which nothing was kept is removed, and its number is not used again."""
+    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+    # As on a full disk: none is made ready.
+    monkeypatch.setattr(journal._keeper, "_not_before", math.inf)
+    journal.begin()
+    for _ in range(3):
+        failing(journal)
+        with pytest.raises(JournalError):
+            journal.write([b"one"])
+        journal.settle()
+        assert files.segments(tmp_path) == []
+        journal.begin()
+    journal.write([b"one"])
+    assert [number for number, _ in files.segments(tmp_path)] == [4]
+    journal.close()
+    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one")]
+
+
+def test_a_bug_of_the_keeper_is_told_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = FileJournal(tmp_path, EPOCH)
+    journal.write([b"one"])
+    journal.settle()
+    assert journal.bug is None
+    bug = ValueError("a bug")
+
+    def broken(*_: object) -> None:
+        raise bug
+
+    monkeypatch.setattr(Keeper, "_drop", broken)
+    journal.truncate(1)
+    journal.truncate(1)
+    ended(aside(journal.settle))
+    assert journal.bug is bug
+    assert journal.trouble == []
+    journal.write([b"two"])
+    ended(aside(journal.close))
+    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
