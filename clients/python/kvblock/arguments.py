@@ -8,9 +8,11 @@ Rules:
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
-from typing import SupportsIndex
+from collections.abc import Callable
+from typing import SupportsIndex, TypeVar
 
 from kvblock.errors import ErrorReason, FieldViolation, InvalidArgumentError
 
@@ -22,6 +24,8 @@ TIMEOUT_MAX = 31_536_000
 """The longest finite timeout: a year."""
 
 _SHOWN_MAX = 80
+
+CallbackT = TypeVar("CallbackT", bound=Callable[..., object])
 
 
 def invalid(field: str, value: object, problem: str) -> InvalidArgumentError:
@@ -76,6 +80,15 @@ def timeout(value: float | None) -> float | None:
             "timeout", value, f"must be seconds above 0, at most {TIMEOUT_MAX}, or math.inf"
         )
     return float(value)
+
+
+def callback(field: str, value: CallbackT | None) -> CallbackT | None:
+    """A function that is called and not awaited, or none."""
+    if value is not None and not callable(value):
+        raise invalid(field, value, "must be a function")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise invalid(field, value, "must not be a coroutine function: it is called, not awaited")
+    return value
 
 
 def _is_number(value: object) -> bool:

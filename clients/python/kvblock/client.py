@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import SupportsIndex
@@ -20,7 +19,9 @@ from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
 from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
 from kvblock.async_operator import AsyncOperatorCalls
 from kvblock.credentials import Tls
+from kvblock.errors import ClosedError
 from kvblock.health import is_serving
+from kvblock.holder import Holders
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
     BlockTable,
@@ -32,7 +33,7 @@ from kvblock.results import (
     StepResult,
 )
 from kvblock.session import AsyncSession
-from kvblock.settings import Configured, Settings
+from kvblock.settings import CLOSED, Configured, Settings
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -67,8 +68,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
             address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
         )
         self._connection = AsyncConnection(self._settings, interceptors)
-        self._sessions: weakref.WeakSet[AsyncSession] = weakref.WeakSet()
-        self._leases: weakref.WeakSet[AsyncEngineLease] = weakref.WeakSet()
+        self._holders: Holders[AsyncSession | AsyncEngineLease] = Holders()
         self._call = self._connection.call
         self._change = self._connection.change
 
@@ -85,10 +85,8 @@ class AsyncClient(AsyncOperatorCalls, Configured):
 
     async def close(self) -> None:
         """Close the connection; sessions are broken off, leases run out, running calls end."""
-        for session in list(self._sessions):
-            await session.close()
-        for lease in list(self._leases):
-            await lease.close()
+        for holder in self._holders.close():
+            await holder.close()
         await self._connection.close()
 
     async def allocate(
@@ -232,7 +230,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         """
         terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
         session = AsyncSession(self._connection, self._settings, terms, pool, engine, timeout)
-        self._sessions.add(session)
+        self._holders.add(session)
         return session
 
     async def attach_engine(
@@ -262,7 +260,9 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
         deadline = self._settings.deadline(timeout)
         lease = await attach_engine(self._connection, request, deadline, terms)
-        self._leases.add(lease)
+        if not self._holders.add(lease):
+            await lease.close()
+            raise ClosedError(CLOSED)
         return lease
 
     async def stats(

@@ -7,6 +7,7 @@ Rules:
 - It keeps no journal, unless its arguments name a state directory.
 - It is stopped with SIGTERM, and killed only when it does not end in time; at the latest at
   interpreter exit.
+- It belongs to the process that started it: a forked child can use it and cannot end it.
 - What it writes to stderr is kept, and is part of the error when it does not start.
 """
 
@@ -61,6 +62,7 @@ class EmbeddedServer:
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path()
+        self._owner = 0
         self._ready: list[tuple[str, str]] = []
         self._stderr: str | None = None
 
@@ -120,6 +122,7 @@ class EmbeddedServer:
         """
         if self._process is not None:
             raise KVBlockError("this server was started before; make a new one")
+        self._owner = os.getpid()
         self._directory = Path(tempfile.mkdtemp(prefix="kvblock-"))
         listen = ["--listen", f"unix:{self._directory / 'kvblock.sock'}"]
         command = [sys.executable, "-m", "kvblock", "serve"]
@@ -133,7 +136,9 @@ class EmbeddedServer:
                 # Ctrl-C reaches the whole foreground: whoever uses the server decides when it ends.
                 start_new_session=True,
             )
-        self._clean_up = weakref.finalize(self, _clean_up, self._process, self._directory)
+        self._clean_up = weakref.finalize(
+            self, _clean_up, self._owner, self._process, self._directory
+        )
         assert self._process.stdout is not None
         line = _first_line(self._process.stdout, self._start_timeout)
         if not line.startswith(READY):
@@ -146,8 +151,11 @@ class EmbeddedServer:
         self._ready = [(key, value) for key, _, value in pairs]
 
     def stop(self) -> int | None:
-        """Stop it, if it runs, and answer its exit code; None when it was never started."""
-        if self._process is None:
+        """Stop it, if it runs, and answer its exit code; None when it was never started.
+
+        In a forked child of the process that started it this does nothing, and answers None.
+        """
+        if self._process is None or self._owner != os.getpid():
             return None
         if self._stderr is None:
             _end(self._process)
@@ -181,6 +189,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def _clean_up(process: subprocess.Popen[bytes], directory: Path) -> None:
+def _clean_up(owner: int, process: subprocess.Popen[bytes], directory: Path) -> None:
+    if owner != os.getpid():
+        # A fork copies the finalizer; the original is the owner's to run.
+        return
     _end(process)
     shutil.rmtree(directory, ignore_errors=True)

@@ -3,8 +3,9 @@
 Rules:
 - Everything that this package raises on its own account is a KVBlockError; its class follows the
   gRPC status code, its `reason` the server's ErrorReason.
-- A call that ended in an error has changed nothing, unless its answer was lost: then its fate is
-  unknown. `fate_unknown` tells which it is. The same call with the same `request_id` finds out.
+- A call that the server refused for a reason has changed nothing. One whose answer was lost may
+  have been carried out: its fate is unknown, as it is when the server fails or somebody on the way
+  answers. `fate_unknown` tells which it is. The same call with the same `request_id` finds out.
 - Bad arguments found here and those found by the server raise the same class with the same facts.
 """
 
@@ -64,6 +65,20 @@ class ErrorReason(Enum):
     """The session's answers were not read, and the server has cut it off."""
 
 
+_SAID_AT_ANY_POINT = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""What gRPC, a proxy or a server that has a bug may answer without a reason, before the call was
+carried out or after it: RESOURCE_EXHAUSTED is also what becomes of an answer that is too long."""
+
+
 class FieldViolation(NamedTuple):
     """One field of a request that cannot be."""
 
@@ -111,7 +126,7 @@ class KVBlockError(Exception):
     @property
     def fate_unknown(self) -> bool:
         """Whether the call may have been carried out all the same."""
-        return False
+        return self.reason is None and self.code in _SAID_AT_ANY_POINT
 
 
 class InvalidArgumentError(KVBlockError, ValueError):
@@ -157,11 +172,8 @@ class PermissionDeniedError(KVBlockError):
 class RateLimitedError(KVBlockError):
     """More calls than the caller may make (reason RATE_LIMITED); nothing was changed.
 
-    `retry_after` is the number of seconds after which the next call is permitted, None when the
-    server did not say.
+    The next one is permitted in `retry_after` seconds.
     """
-
-    retry_after: float | None = None
 
 
 class DeadlineExceededError(KVBlockError):

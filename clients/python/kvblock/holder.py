@@ -3,15 +3,21 @@
 Rules:
 - What was learned stays readable when the lease is over; before the attach there is nothing to
   read.
+- A client knows what it has made for as long as somebody else does, and no longer.
 """
 
 from __future__ import annotations
+
+import weakref
+from typing import Generic, TypeVar
 
 from kvblock.errors import ClosedError
 from kvblock.lease import Lease
 from kvblock.results import Attachment
 
 NO_LEASE = Lease("", 0, 0.0, 0.0)
+
+HolderT = TypeVar("HolderT", bound="LeaseHolder")
 
 
 class LeaseHolder:
@@ -46,7 +52,7 @@ class LeaseHolder:
 
     @property
     def pool(self) -> str:
-        """The pool's name."""
+        """The pool's name, of an engine's lease as its attach named it; empty: the default pool."""
         return self._learned.pool
 
     @property
@@ -87,5 +93,28 @@ class LeaseHolder:
     @property
     def _learned(self) -> Attachment:
         if self._attachment is None:
-            raise ClosedError("this session is not attached yet; enter it first")
+            raise ClosedError("not attached yet; enter the session first")
         return self._attachment
+
+
+class Holders(Generic[HolderT]):
+    """The sessions and leases that a client has made, which it closes with itself.
+
+    Threads may share it: each of its changes is a single operation of a set. One that is added
+    while the others are closed is either among them or refused.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[weakref.ref[HolderT]] = set()
+        self._closed = False
+
+    def add(self, holder: HolderT) -> bool:
+        """Remember one; False when the client was closed meanwhile, and will not close it."""
+        self._known.add(weakref.ref(holder, self._known.discard))
+        return not self._closed
+
+    def close(self) -> list[HolderT]:
+        """Those to close: all that are still in use."""
+        self._closed = True
+        known = self._known.copy()
+        return [holder for holder in (one() for one in known) if holder is not None]

@@ -7,6 +7,7 @@ Rules:
 - An answered call proves that the lease has not ended, whenever it was sent: `confirmed_at` never
   goes back. `ttl` is 0 once the lease is over, and then it stays over.
 - A lease that was lost is told apart from one that was given up: only the former is told of.
+- Threads may share a table of leases, and a signal handler may give one up at any point.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ class Terms(NamedTuple):
             arguments.whole_number("epoch", epoch, arguments.UINT64_MAX),
             None if ttl is None else arguments.seconds("ttl", ttl),
             bool(takeover),
-            on_lost,
+            arguments.callback("on_lease_lost", on_lost),
         )
 
 
 class Lease:
-    """One lease; `changed` guards and announces its end."""
+    """One lease; `changed` guards and announces its end, `names` is kept by `Leases`."""
 
     def __init__(self, engine: str, epoch: int, ttl: float, sent: float) -> None:
         self.engine = engine
@@ -63,6 +64,7 @@ class Lease:
         self.ttl = ttl
         self.confirmed_at = sent
         self.changed = threading.Condition()
+        self.names: tuple[tuple[str, str], ...] = ()
         self.over = False
         self.lost: LeaseLostError | None = None
 
@@ -148,11 +150,16 @@ class Leases:
     def __init__(self, pool: str, engine: str, epoch: int) -> None:
         self._made_with = {(pool, engine or DEFAULT_ENGINE): epoch}
         self._leases: dict[tuple[str, str], Lease] = {}
+        # Guards changes: nothing may come between looking whose a name is and taking it away. It
+        # can be taken again by its holder, whom a signal handler may interrupt that closes things.
+        self._changing = threading.RLock()
 
     def add(self, lease: Lease, engine: str, *pools: str) -> None:
         """Make calls under a lease that name the engine and one of the pools (two names of one)."""
-        for pool in pools:
-            self._leases[pool, engine or DEFAULT_ENGINE] = lease
+        names = tuple((pool, engine or DEFAULT_ENGINE) for pool in pools)
+        with self._changing:
+            lease.names = names
+            self._leases.update(dict.fromkeys(names, lease))
 
     def under(self, pool: str, engine: str) -> Lease | None:
         """The lease that a call is made under. One that was lost stays until it is given up."""
@@ -166,6 +173,8 @@ class Leases:
         return self._made_with.get((pool, engine or DEFAULT_ENGINE), 0)
 
     def forget(self, lease: Lease) -> None:
-        """A lease was given up."""
-        for key in [key for key, value in self._leases.items() if value is lease]:
-            del self._leases[key]
+        """A lease was given up; its names may be those of a newer one by now. Safe to repeat."""
+        with self._changing:
+            for name in lease.names:
+                if self._leases.get(name) is lease:
+                    self._leases.pop(name, None)

@@ -8,12 +8,17 @@ Rules:
   collected, except what `on_lost` refers to.
 - It connects when it renews for the first time. A server that does not answer is tried again on a
   new connection; only a server that says so, or the local deadline, ends the lease.
+- Nothing that goes wrong in it ends the thread: it is logged and the renewal is tried again, until
+  the deadline ends the lease and the loss is told.
+- It needs no other thread, so that it goes on where none can be started for now. So a renewal under
+  way is not cancelled when the lease is given up: it ends with its answer or its own deadline.
 - It tells of a loss once. Nobody is told of a lease that was given up.
 - It is not there in a forked child: a child must not use its parent's sessions and clients.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from time import monotonic
@@ -46,22 +51,22 @@ class Renewal:
         self._request = pb.RenewLeaseRequest(pool=pool, engine=lease.engine, epoch=lease.epoch)
         self._on_lost = on_lost
         self._channel: grpc.Channel | None = None
-        self._call: grpc.Future[pb.RenewLeaseResponse] | None = None
         self._not_before = 0.0
         self._failures = 0
+        self._surprised = False
         thread = threading.Thread(target=self._run, name="kvblock-renewal", daemon=True)
         thread.start()
 
     def stop(self) -> None:
         """Give the lease up; from any thread, more than once if need be."""
         self._lease.give_up()
-        call = self._call
-        if call is not None:
-            call.cancel()
 
     def _run(self) -> None:
         while self._wait_until_due():
-            self._renew()
+            try:
+                self._renew()
+            except Exception:  # noqa: BLE001 - a lease must not end unseen, whatever it is
+                self._went_wrong()
         self._close_channel()
         if self._lease.lost is not None:
             try:
@@ -89,25 +94,20 @@ class Renewal:
     def _renew(self) -> None:
         lease = self._lease
         sent = monotonic()
+        # Half of what is left: there is time for another try on another connection.
+        timeout = max(lease.remaining / 2, CALL_SECONDS_MIN)
         try:
-            with lease.changed:
-                if lease.over:
-                    return
-                # Half of what is left: there is time for another try on another connection.
-                timeout = max(lease.remaining / 2, CALL_SECONDS_MIN)
-                self._call = self._stub().RenewLease.future(
-                    self._request, timeout=timeout, metadata=self._settings.credentials.metadata
-                )
-            answer = self._call.result()
-        except grpc.FutureCancelledError:
-            return
+            # Not `future`, which starts a thread per call. When that fails gRPC waits for ever: for
+            # the channel's next call, and when the channel is closed or collected.
+            answer = self._stub().RenewLease(
+                self._request, timeout=timeout, metadata=self._settings.credentials.metadata
+            )
         except grpc.RpcError as failed:
             self._failed(failed)
         else:
             self._failures = 0
+            self._surprised = False
             lease.confirm(sent, seconds(answer.ttl))
-        finally:
-            self._call = None
 
     def _failed(self, failed: grpc.RpcError) -> None:
         error = error_of(failed, self._settings.address)
@@ -116,13 +116,24 @@ class Renewal:
             return
         if not self._lease.over and not self._failures:
             _log.warning("the lease of %r cannot be renewed now: %s", self._lease.engine, error)
-        self._failures += 1
-        pause = min(backoff(self._failures), self._lease.remaining / 4)
-        self._not_before = monotonic() + pause
+        self._try_later()
         if isinstance(error, DeadlineExceededError) or error.reason is None:
             # Nobody waits in gRPC during the pause, so nothing would come of a connection that is
             # being made: see `SyncConnection.pause`.
             self._close_channel()
+
+    def _went_wrong(self) -> None:
+        """Something else than a call has failed: to be called where the exception is handled."""
+        if not self._lease.over and not self._surprised:
+            # Once in a row of failures: the tries are many, and their tracebacks alike.
+            _log.exception("the lease of %r cannot be renewed now", self._lease.engine)
+        self._surprised = True
+        self._try_later()
+
+    def _try_later(self) -> None:
+        self._failures += 1
+        pause = min(backoff(self._failures), self._lease.remaining / 4)
+        self._not_before = monotonic() + pause
 
     def _stub(self) -> kvblock_pb2_grpc.KVBlockServiceStub:
         if self._channel is None:
@@ -130,6 +141,8 @@ class Renewal:
         return kvblock_pb2_grpc.KVBlockServiceStub(self._channel)
 
     def _close_channel(self) -> None:
-        if self._channel is not None:
-            close_in_time(self._channel.close)
-            self._channel = None
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            # Where no thread can be started to close it in, it is closed by being dropped.
+            with contextlib.suppress(RuntimeError):
+                close_in_time(channel.close)

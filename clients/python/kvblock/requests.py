@@ -255,7 +255,7 @@ def _column(field: str, values: Iterable[SupportsIndex]) -> Any:
     to_list = getattr(values, "tolist", None)
     if to_list is not None:
         values = to_list()
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes, bytearray)) or not isinstance(values, Iterable):
         raise arguments.invalid(field, values, "must be a sequence of whole numbers")
     return values if isinstance(values, Sized) else list(values)
 

@@ -326,7 +326,7 @@ class Attachment:
     """What an attach answered."""
 
     pool: str
-    """The pool's name."""
+    """The pool's name; of a unary attach as the request had it, empty: the default pool."""
     engine: str
     """The engine's name."""
     total_blocks: int

@@ -101,11 +101,14 @@ class Settings(NamedTuple):
     def deadline(self, timeout: float | None, wait: float | None = None) -> float | None:
         """Seconds until a call is given up, None for never.
 
-        The client's own timeout is longer by the time that the call asks the server to wait.
+        The client's own timeout is longer by the time that the call asks the server to wait, up to
+        TIMEOUT_MAX: a wait that is too long is the server's to refuse.
         """
         if timeout is not None:
             return arguments.timeout(timeout)
-        return self.timeout if self.timeout is None else self.timeout + (wait or 0.0)
+        if self.timeout is None:
+            return None
+        return min(self.timeout + (wait or 0.0), arguments.TIMEOUT_MAX)
 
 
 def open_channel(settings: Settings) -> grpc.Channel:

@@ -5,13 +5,12 @@ Rules:
 - Its methods are those of `kvblock.client.AsyncClient`: same names, parameters, defaults and
   values.
 - What operators ask for is in `kvblock.sync_operator`.
-- A client that is forgotten is closed when it is collected; it never keeps the interpreter from
-  exiting.
+- The connection is that of the client and of the sessions and leases that it makes: forgotten, it
+  is closed when the last of them is collected. It never keeps the interpreter from exiting.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import SupportsIndex
@@ -19,7 +18,9 @@ from typing import SupportsIndex
 from kvblock import answers, fencing, requests
 from kvblock.credentials import Tls
 from kvblock.engine_lease import EngineLease, attach_engine
+from kvblock.errors import ClosedError
 from kvblock.health import is_serving
+from kvblock.holder import Holders
 from kvblock.lease import OnLeaseLost, Terms
 from kvblock.results import (
     BlockTable,
@@ -30,7 +31,7 @@ from kvblock.results import (
     StepPolicy,
     StepResult,
 )
-from kvblock.settings import Configured, Settings
+from kvblock.settings import CLOSED, Configured, Settings
 from kvblock.sync_connection import Interceptor, SyncConnection
 from kvblock.sync_operator import OperatorCalls
 from kvblock.sync_session import Session
@@ -68,10 +69,7 @@ class Client(OperatorCalls, Configured):
             address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
         )
         self._connection = SyncConnection(self._settings, interceptors)
-        forgotten = weakref.finalize(self, self._connection.close)
-        forgotten.atexit = False
-        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._leases: weakref.WeakSet[EngineLease] = weakref.WeakSet()
+        self._holders: Holders[Session | EngineLease] = Holders()
         self._call = self._connection.call
         self._change = self._connection.change
         self._service = self._connection.service
@@ -89,10 +87,8 @@ class Client(OperatorCalls, Configured):
 
     def close(self) -> None:
         """Close the connection; sessions are broken off, leases run out, running calls end."""
-        for session in list(self._sessions):
-            session.close()
-        for lease in list(self._leases):
-            lease.close()
+        for holder in self._holders.close():
+            holder.close()
         self._connection.close()
 
     def allocate(
@@ -233,7 +229,7 @@ class Client(OperatorCalls, Configured):
         """
         terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
         session = Session(self._connection, self._settings, terms, pool, engine, timeout)
-        self._sessions.add(session)
+        self._holders.add(session)
         return session
 
     def attach_engine(
@@ -263,7 +259,9 @@ class Client(OperatorCalls, Configured):
         request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
         deadline = self._settings.deadline(timeout)
         lease = attach_engine(self._connection, request, deadline, terms)
-        self._leases.add(lease)
+        if not self._holders.add(lease):
+            lease.close()
+            raise ClosedError(CLOSED)
         return lease
 
     def stats(

@@ -3,13 +3,14 @@
 Rules:
 - Threads may share it.
 - Every failure of a call comes out as a KVBlockError, after the tries that `kvblock.retry` permits.
-- Whoever owns it closes it when it is forgotten, but not at interpreter exit: a channel whose calls
-  have ended needs nothing then, and closing one whose calls have not would wait.
+- One that is forgotten closes its channel when it is collected, but not at interpreter exit: a
+  channel whose calls have ended needs nothing then, and closing one with running calls would wait.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
@@ -44,6 +45,8 @@ class SyncConnection:
         self._outlet = Outlet()
         self._metadata = settings.credentials.metadata
         self._channel = open_channel(settings)
+        self._forgotten = weakref.finalize(self, close_in_time, self._channel.close)
+        self._forgotten.atexit = False
         channel = self._channel
         if interceptors:
             channel = grpc.intercept_channel(channel, *interceptors)
@@ -155,8 +158,8 @@ class SyncConnection:
 
     def close(self) -> None:
         """End what is running and close the channel."""
-        if not self._closed.is_set():
-            self._closed.set()
+        self._closed.set()
+        if self._forgotten.detach() is not None:
             close_in_time(self._channel.close)
 
     @contextmanager

@@ -25,6 +25,7 @@ from kvblock import (
     StepPolicy,
     StepResult,
 )
+from kvblock.arguments import SECONDS_MAX
 
 POOLS = ("main:total=4,block_size=16,device=7", "side:total=3,block_size=8,device=1")
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED
@@ -186,6 +187,18 @@ def test_max_wait_is_added_to_the_client_s_timeout(
     with flavour.entered(flavour.client(server.address, timeout=1.0)) as kv:
         answer = flavour.do(kv.allocate(2, max_wait=1.2))
         assert isinstance(answer, Refused)
+
+
+@pytest.mark.parametrize("wait", [1e10, SECONDS_MAX])
+def test_a_wait_that_is_too_long_is_refused_by_the_server(
+    shared_server: kvblock.EmbeddedServer, flavour: Flavour, wait: float
+) -> None:
+    with (
+        flavour.entered(flavour.client(shared_server.address, timeout=30.0)) as kv,
+        pytest.raises(InvalidArgumentError) as caught,
+    ):
+        flavour.do(kv.allocate(1, max_wait=wait))
+    assert caught.value.reason is ErrorReason.REQUEST_LIMIT
 
 
 def test_a_wait_that_succeeds(server: kvblock.EmbeddedServer, flavour: Flavour) -> None:

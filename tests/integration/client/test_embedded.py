@@ -109,6 +109,39 @@ def test_forgotten_at_exit() -> None:
     assert done.stderr == ""
 
 
+FORKED = """
+import os, sys
+import kvblock
+
+def fork(end):
+    pid = os.fork()
+    if pid == 0:
+        end()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), end=" ")
+
+def stop():
+    print(server.stop(), flush=True)
+    os._exit(0)
+
+with kvblock.EmbeddedServer() as server:
+    fork(sys.exit)
+    fork(stop)
+    with kvblock.connect(server.address, timeout=60.0) as kv:
+        print(kv.health(), end=" ")
+print(server.process.returncode, os.path.exists(server.address.removeprefix("unix:")))
+"""
+
+
+def test_forked_child_leaves_it_alone() -> None:
+    """Whichever way it ends: the server is its parent's."""
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", FORKED], check=True, capture_output=True, text=True
+    )
+    # The child that leaves by an exception leaves the `with` block, too.
+    assert done.stdout == "0 None\n0 True 0 False\n"
+    assert done.stderr == ""
+
+
 def test_server_that_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvblock.embedded.STOP_SECONDS", 0.2)
     with kvblock.EmbeddedServer() as server:

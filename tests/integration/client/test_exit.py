@@ -71,6 +71,8 @@ seen.wait()
     "unread answer": SESSION + f"session._link.stream._requests.put({STEP})",
     "half a list": SESSION + "rows = kv.list_sequences(); next(rows)",
     "frozen server": SESSION + "freeze()",
+    "forgotten client": SESSION + "del kv\nsession.step(allocate=[2])",
+    "forgotten client of a lease": "lease = kv.attach_engine(); del kv",
     "lease": "lease = kv.attach_engine(); kv.allocate(1)",
     "lease in a cycle": """
 lease = kv.attach_engine(on_lease_lost=lambda error: print(lease))

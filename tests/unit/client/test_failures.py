@@ -105,6 +105,33 @@ def test_nobody_there() -> None:
     assert str(error) == "no server answers at host:1: connection refused"
 
 
+@pytest.mark.parametrize("code", list(grpc.StatusCode))
+def test_whether_the_fate_is_unknown_without_a_reason(code: grpc.StatusCode) -> None:
+    """True for what may be said after the call was carried out, by whomever."""
+    error = error_of_status(code, "text", (), "host:1")
+    assert error.fate_unknown == (
+        code.name
+        in {
+            "CANCELLED",
+            "UNKNOWN",
+            "DEADLINE_EXCEEDED",
+            "RESOURCE_EXHAUSTED",
+            "ABORTED",
+            "INTERNAL",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+        }
+    )
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_a_reason_says_that_nothing_was_changed(code: grpc.StatusCode, reason: ErrorReason) -> None:
+    error = error_of_status(code, "text", trailers(info(reason.name)), "host:1")
+    unwritable = reason is ErrorReason.JOURNAL_UNWRITABLE
+    assert error.fate_unknown == (unwritable and code is grpc.StatusCode.UNAVAILABLE)
+
+
 def test_reason_of_a_newer_server() -> None:
     error = error_of_status(
         grpc.StatusCode.FAILED_PRECONDITION, "text", trailers(info("LATER", a="b")), "host:1"

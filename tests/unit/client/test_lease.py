@@ -1,11 +1,17 @@
 """The state of a lease, and which lease a call is made under."""
 
+import gc
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from kvblock import fencing
 from kvblock.errors import ClosedError, InvalidArgumentError, LeaseLostError
+from kvblock.holder import Holders, LeaseHolder
 from kvblock.lease import Lease, Leases, Terms
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -95,8 +101,151 @@ def test_request_ids_differ_and_those_given_are_kept() -> None:
     assert fencing.identify("mine") == "mine"
 
 
-@pytest.mark.parametrize("bad", [{"epoch": -1}, {"ttl": -1.0}, {"ttl": "1"}, {"epoch": 2**64}])
+MANY = [str(number) for number in range(20_000)]
+"""Names enough for threads to meet while one goes through them."""
+
+
+async def awaited(_: LeaseLostError) -> None:
+    """Would never run."""
+
+
+class Awaited:
+    """Would never run either."""
+
+    async def __call__(self, _: LeaseLostError) -> None:
+        """Would never run."""
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"epoch": -1},
+        {"ttl": -1.0},
+        {"ttl": "1"},
+        {"epoch": 2**64},
+        {"on_lost": "text"},
+        {"on_lost": 1},
+        {"on_lost": awaited},
+        {"on_lost": Awaited()},
+    ],
+)
 def test_terms_that_can_never_be(bad: dict[str, object]) -> None:
     terms = {"epoch": 0, "ttl": None, "takeover": False, "on_lost": None, **bad}
     with pytest.raises(InvalidArgumentError):
         Terms.of(**terms)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("callback", [None, print, [].append, lambda _: None, ValueError])
+def test_what_may_be_told_of_a_loss(callback: Any) -> None:
+    assert Terms.of(0, None, False, callback).on_lost is callback
+
+
+@pytest.fixture
+def hasty() -> Iterator[Callable[..., None]]:
+    """Runs functions in threads that give way to each other nearly always; raises what they do."""
+
+    def run(*works: Callable[[], None]) -> None:
+        failures: list[BaseException] = []
+        start = threading.Barrier(len(works))
+
+        def do(work: Callable[[], None]) -> None:
+            start.wait()
+            try:
+                work()
+            except BaseException as failure:  # noqa: BLE001 - raised below
+                failures.append(failure)
+
+        threads = [threading.Thread(target=do, args=(work,)) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for failure in failures:
+            raise failure
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield run
+    sys.setswitchinterval(interval)
+
+
+def test_threads_share_a_table_of_leases(hasty: Callable[..., None]) -> None:
+    leases = Leases("", "", 0)
+    kept = Lease("kept", 1, 10.0, monotonic())
+    leases.add(kept, "kept", *MANY)
+
+    def come_and_go(name: str) -> None:
+        for number in range(50):
+            lease = Lease(f"{name}{number}", 1, 10.0, monotonic())
+            leases.add(lease, lease.engine, "", "main")
+            assert leases.under("main", lease.engine) is lease
+            leases.forget(lease)
+            assert leases.under("", lease.engine) is None
+
+    hasty(lambda: come_and_go("a"), lambda: come_and_go("b"))
+    assert all(leases.under(pool, "kept") is kept for pool in MANY)
+
+
+def test_a_lease_is_forgotten_twice_at_once(hasty: Callable[..., None]) -> None:
+    leases = Leases("", "", 0)
+    for _ in range(3):
+        lease = Lease("e", 1, 10.0, monotonic())
+        leases.add(lease, "e", *MANY)
+        hasty(*[lambda lease=lease: leases.forget(lease)] * 3)
+        assert not any(leases.under(pool, "e") for pool in MANY)
+
+
+def test_a_lease_that_is_forgotten_late_leaves_its_successor(hasty: Callable[..., None]) -> None:
+    leases = Leases("", "", 0)
+    before = Lease("e", 1, 10.0, monotonic())
+    leases.add(before, "e", *MANY)
+    for epoch in range(20):
+        after = Lease("e", epoch, 10.0, monotonic())
+        hasty(
+            lambda lease=before: leases.forget(lease),
+            lambda lease=after: leases.add(lease, "e", *MANY),
+        )
+        assert all(leases.under(pool, "e") is after for pool in MANY)
+        before = after
+
+
+class Held(LeaseHolder):
+    """What a client has made."""
+
+
+def test_a_client_closes_what_is_still_in_use() -> None:
+    holders: Holders[Held] = Holders()
+    kept, forgotten, in_a_cycle = Held(), Held(), Held()
+    in_a_cycle.__dict__["itself"] = in_a_cycle
+    assert all(holders.add(one) for one in (kept, forgotten, in_a_cycle))
+    del forgotten, in_a_cycle
+    gc.collect()
+    assert holders.close() == [kept]
+    late = Held()
+    assert not holders.add(late)
+
+
+def test_threads_share_what_a_client_has_made(hasty: Callable[..., None]) -> None:
+    holders: Holders[Held] = Holders()
+    made = [Held() for _ in MANY]
+    for one in made:
+        holders.add(one)
+    refused: list[Held] = []
+    closed: list[Held] = []
+    over = threading.Event()
+
+    def make() -> None:
+        while not over.is_set():
+            one = Held()
+            made.append(one)
+            if not holders.add(one):
+                refused.append(one)
+
+    def close() -> None:
+        try:
+            closed.extend(holders.close())
+        finally:
+            over.set()
+
+    hasty(make, make, close)
+    assert set(made) == {*closed, *refused}

@@ -46,11 +46,12 @@ def step_of(**columns: Any) -> pb.EngineStep:
         lambda *n: tuple(n),
         lambda *n: array("Q", n),
         lambda *n: memoryview(array("Q", n)),
+        lambda *n: memoryview(bytearray(array("Q", n))).cast("Q"),
         lambda *n: dict.fromkeys(n),
         generated,
         Tensor,
     ],
-    ids=["list", "tuple", "array", "memoryview", "keys", "generator", "tensor"],
+    ids=["list", "tuple", "array", "memoryview", "cast", "keys", "generator", "tensor"],
 )
 def test_columns_take_any_iterable_of_numbers(make: Callable[..., Iterable[int]]) -> None:
     step = step_of(
@@ -89,6 +90,9 @@ def test_packed_columns_are_what_protobuf_writes(length: int, seed: int) -> None
         ({"free": None}, "free"),
         ({"allocate": "12"}, "allocate"),
         ({"allocate": b"12"}, "allocate"),
+        ({"free": bytearray(b"12345678")}, "free"),
+        ({"allocate": bytearray(b"12345678")}, "allocate"),
+        ({"allocate": [1], "num_blocks": bytearray(b"1234")}, "num_blocks"),
         ({"policy": 1}, "policy"),
     ],
 )
@@ -153,6 +157,7 @@ def test_deadlines() -> None:
     assert SETTINGS.deadline(math.inf) is None
     assert SETTINGS.deadline(None, wait=30.0) == 35.0
     assert SETTINGS.deadline(2, wait=30.0) == 2.0
+    assert SETTINGS.deadline(None, wait=1e10) == arguments.TIMEOUT_MAX
     assert SETTINGS._replace(timeout=None).deadline(None, wait=30.0) is None
 
 
