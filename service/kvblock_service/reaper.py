@@ -63,6 +63,9 @@ class Reaper:
     def _reap(self, pool: PoolHost, now_ms: int) -> None:
         name = pool.geometry.name
         for command in pool.due(now_ms):
+            if not pool.writable:
+                # The command before could not be written; what is left is due at a later tick.
+                return
             freed = pool.apply(command)
             assert isinstance(freed, Freed)
             if isinstance(command, Expire):

@@ -1,11 +1,14 @@
 """A journal that cannot be written: nothing is carried out, reads go on, and it recovers."""
 
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.integration.sessions.wire import Wire
 
 import kvblock
+from kvblock.v1 import kvblock_pb2 as pb
 
 REASON = "JOURNAL_UNWRITABLE"
 
@@ -46,4 +49,26 @@ def test_full_disk(tmp_path: Path) -> None:
     ):
         assert kv.get_block_table(2).block_numbers == [2, 3, 4]
         assert kv.stats().pools[0].held_blocks == 3
+        assert kv.audit()
+
+
+def test_a_disk_that_is_full_when_leases_run_out_leaves_them_to_run_out_later(
+    tmp_path: Path,
+) -> None:
+    arguments = ["--state-dir", str(tmp_path), "--lease-ttl-min", "0.5"]
+    server = kvblock.EmbeddedServer(["main:total=64"], arguments)
+    with server, kvblock.connect(server.address) as kv:
+        wire = Wire(server.address)
+        for engine in "abcd":
+            wire.attach(engine, ttl_ms=500)
+        may_write(server, 0)
+
+        def until(condition: Callable[[pb.PoolStats], bool]) -> None:
+            while not condition(wire.pool()):
+                assert kv.health(), server.stderr
+
+        until(lambda pool: pool.expired_leases_total > 0)
+        may_write(server, resource.RLIM_INFINITY)
+        until(lambda pool: pool.expired_leases_total == 4)
+        wire.channel.close()
         assert kv.audit()

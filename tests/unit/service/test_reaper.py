@@ -110,3 +110,23 @@ async def journal_fails() -> None:
 
 def test_nothing_expires_while_the_journal_cannot_be_written() -> None:
     asyncio.run(journal_fails())
+
+
+async def disk_is_full_when_two_leases_run_out() -> None:
+    shelf = Shelf()
+    committer = Committer(shelf)
+    scene = Scene(log=Log(committer, encode))
+    scene.pool.apply(Attach("b", 0, "", False, 1000, 0))
+    shelf.problem = "No space left on device"
+    scene.pass_time(1000)
+    expired = scene.pool.state().expired_total
+    assert (expired, scene.pool.writable) == (1, False)
+    shelf.problem = ""
+    while not scene.pool.writable:
+        await asyncio.sleep(0.01)
+    scene.pass_time(1000)
+    assert scene.pool.state().expired_total == 2
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_tick_does_not_end_the_reaper() -> None:
+    asyncio.run(disk_is_full_when_two_leases_run_out())
