@@ -5,6 +5,8 @@ Rules:
   and the moment is taken inside it.
 - What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
   A renewal is not kept, and goes on while nothing can be written; but then it rejects nothing.
+- A table is told when what its engine was answered last is in the journal: the one of an engine
+  with nothing unwritten at once, also while nothing can be written.
 - `apply` is called from the event loop's thread only; other threads may read.
 - Waiting allocations are tried in the order in which they came, each time blocks come back. A
   waiting allocation holds nothing until the moment it is granted, so a cancelled one takes nothing.
@@ -119,6 +121,8 @@ class PoolHost:
         self._log = log
         self._wait_queue_max = wait_queue_max
         self._waiting: deque[asyncio.Event] = deque()
+        # Whose records may not be in the journal yet, by the records' numbers.
+        self._unwritten: deque[tuple[int, str]] = deque()
         self._closed = False
 
     def apply(self, command: Command, trace_id: str = "") -> Answer:
@@ -145,11 +149,7 @@ class PoolHost:
                 log.committer.refuse_when_failing()
             raise self._error(command, outcome)
         if log is not None and is_kept(command, outcome, pool.repeated):
-            try:
-                log.committer.add(log.encode(self.geometry.name, stamp, command))
-            except Exception as bug:
-                log.committer.break_down(bug)
-                raise
+            self._keep(log, stamp, command)
         if self._waiting and pool.revision != before and len(pool.free_list):
             self._waiting[0].set()
         return outcome
@@ -163,6 +163,18 @@ class PoolHost:
         """
         if self._log is not None:
             await self._log.committer.settled()
+
+    async def settled_of(self, engine: str) -> None:
+        """Return when everything of an engine that was carried out so far is in the journal.
+
+        Raises:
+            JournalUnwritable: there is something, and it cannot be written now.
+
+        """
+        if self._log is not None and self._unwritten:
+            self._forget_written(self._log.committer)
+            if any(name == engine for _, name in self._unwritten):
+                await self._log.committer.settled()
 
     @property
     def journaled(self) -> bool:
@@ -316,6 +328,24 @@ class PoolHost:
         """Recount the pool; commands wait meanwhile."""
         with self._lock:
             return audit(self._pool)
+
+    def _keep(self, log: Log, stamp: Stamp, command: Command) -> None:
+        """Have a command that was carried out written."""
+        committer = log.committer
+        try:
+            committer.add(log.encode(self.geometry.name, stamp, command))
+        except Exception as bug:
+            committer.break_down(bug)
+            raise
+        finally:
+            if committer.written != committer.added:
+                self._forget_written(committer)
+                self._unwritten.append((committer.added, command.engine))
+
+    def _forget_written(self, committer: Committer) -> None:
+        unwritten = self._unwritten
+        while unwritten and unwritten[0][0] <= committer.written:
+            unwritten.popleft()
 
     def _error(self, command: Command, rejection: Rejection) -> CallError:
         where = {"pool": self.geometry.name, "engine": command.engine}

@@ -3,7 +3,7 @@
 Rules:
 - A method converts, calls, converts back.
 - Each command is told to the observer, if there is one, after it was carried out.
-- What changes something is answered when it is in the journal.
+- What changes something is answered when it is in the journal, and so is a table.
 """
 
 import time
@@ -108,9 +108,10 @@ class KVBlockService:
         """A sequence's blocks."""
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
-        if request.epoch and request.epoch != pool.epoch(engine):
-            raise StaleEpoch(pool.geometry.name, engine, request.epoch, pool.epoch(engine))
-        table = pool.table(engine, request.sequence_id)
+        epoch, table = pool.epoch(engine), pool.table(engine, request.sequence_id)
+        await pool.settled_of(engine)
+        if request.epoch and request.epoch != epoch:
+            raise StaleEpoch(pool.geometry.name, engine, request.epoch, epoch)
         if table is None:
             raise SequenceNotFound(pool.geometry.name, engine, request.sequence_id)
         return pb.GetBlockTableResponse(

@@ -24,6 +24,7 @@ def test_full_disk(tmp_path: Path) -> None:
     server = kvblock.EmbeddedServer(["main:total=64"], arguments)
     with server, kvblock.connect(server.address, retries=False) as kv:
         assert kv.allocate(1, 2)
+        assert kv.allocate(1, 1, engine="calm")
         may_write(server, 0)
         with pytest.raises(kvblock.UnavailableError) as caught:
             kv.allocate(2, 3, request_id="r2")
@@ -33,13 +34,19 @@ def test_full_disk(tmp_path: Path) -> None:
         assert caught.value.fate_unknown
         with pytest.raises(kvblock.UnavailableError):
             kv.free(1)
-        # What changes nothing is answered.
-        assert kv.get_block_table(1).block_numbers == [0, 1]
+        # What changes nothing is answered, but for what is not written yet.
+        assert kv.get_block_table(1, engine="calm").block_numbers == [2]
+        with pytest.raises(kvblock.NotFoundError):
+            kv.get_block_table(2, engine="calm")
+        for sequence_id in (1, 2):
+            with pytest.raises(kvblock.UnavailableError) as caught:
+                kv.get_block_table(sequence_id)
+            assert caught.value.reason is kvblock.ErrorReason.JOURNAL_UNWRITABLE
         assert kv.audit()
         may_write(server, resource.RLIM_INFINITY)
         with kvblock.connect(server.address, timeout=30.0) as patient:
             again = patient.allocate(2, 3, request_id="r2")
-            assert again == kvblock.Granted([2, 3, 4], 16, 0, 3)
+            assert again == kvblock.Granted([3, 4, 5], 16, 0, 3)
             patient.free(1)
         server.process.kill()
         server.process.wait()
@@ -47,8 +54,8 @@ def test_full_disk(tmp_path: Path) -> None:
         kvblock.EmbeddedServer(["main:total=64"], arguments) as restarted,
         kvblock.connect(restarted.address) as kv,
     ):
-        assert kv.get_block_table(2).block_numbers == [2, 3, 4]
-        assert kv.stats().pools[0].held_blocks == 3
+        assert kv.get_block_table(2).block_numbers == [3, 4, 5]
+        assert kv.stats().pools[0].held_blocks == 4
         assert kv.audit()
 
 

@@ -121,9 +121,10 @@ async def disk_is_full_when_two_leases_run_out() -> None:
     scene.pass_time(1000)
     expired = scene.pool.state().expired_total
     assert (expired, scene.pool.writable) == (1, False)
+    written = asyncio.Event()
+    committer.when_written(written.set)
     shelf.problem = ""
-    while not scene.pool.writable:
-        await asyncio.sleep(0.01)
+    await written.wait()
     scene.pass_time(1000)
     assert scene.pool.state().expired_total == 2
 

@@ -70,8 +70,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_JOURNAL_UNWRITABLE: _ErrorReason.ValueType  # 13
     """UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
-    kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
-    it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
+    kept, and tells nothing that follows from what is not written yet; other calls that change
+    nothing are answered. Whether this call was carried out is unknown: send it again with the same
+    request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
     ERROR_REASON_POOL_EXISTS: _ErrorReason.ValueType  # 20
     """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
@@ -152,8 +153,9 @@ google.rpc.BadRequest names the field. Metadata: `pool`, `engine`, `field`.
 """
 ERROR_REASON_JOURNAL_UNWRITABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
-kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
-it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
+kept, and tells nothing that follows from what is not written yet; other calls that change
+nothing are answered. Whether this call was carried out is unknown: send it again with the same
+request_id or step_id. A google.rpc.RetryInfo says when to try again.
 """
 ERROR_REASON_POOL_EXISTS: ErrorReason.ValueType  # 20
 """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
