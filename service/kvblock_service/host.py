@@ -9,11 +9,14 @@ Rules:
   nothing but the commands and the order in which they came decides what is there.
 - At most one stream is attached under an engine's name in a pool: a resumed or taken-over lease
   ends the stream that was there before.
-- A stream whose lease has ended is ended.
+- A stream whose lease has ended is ended. What has ended its lease is in the journal then: a client
+  that is told so early would find the lease alive after a crash of the server. That does not depend
+  on the call that ended it, which may have failed or been cancelled meanwhile.
 - Once draining has begun it does not end.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from kvblock_service.committer import Committer
@@ -191,14 +194,16 @@ class Host:
             raise StateLimit("sessions_max", self._limits.sessions_max)
 
     def enter(self, session: LiveSession) -> None:
-        """Make a session the live one under its name; the one before is ended."""
+        """Make a session the live one under its name; the one before is ended when that is kept."""
         before = self.sessions.get(session.key)
         self.sessions[session.key] = session
         if before is not None:
-            if before.epoch == session.epoch:
-                before.end_with(EngineAttached.elsewhere(*session.key))
-            else:
-                before.end_with(StaleEpoch(*session.key, before.epoch, session.epoch))
+            error = (
+                EngineAttached.elsewhere(*session.key)
+                if before.epoch == session.epoch
+                else StaleEpoch(*session.key, before.epoch, session.epoch)
+            )
+            self._when_settled(partial(before.end_with, error.of_journal()))
 
     def leave(self, session: LiveSession) -> None:
         """The session's stream has ended; its lease stays as it is."""
@@ -206,16 +211,12 @@ class Host:
             del self.sessions[session.key]
 
     def end_session(self, pool: str, engine: str, epoch: int) -> None:
-        """A lease has ended: end its stream, if it has one."""
-        session = self.sessions.get((pool, engine))
-        if session is not None and session.epoch == epoch:
-            session.end_with(StaleEpoch(pool, engine, epoch, 0))
+        """A lease has ended: end its stream, if it has one, when that is kept."""
+        self._when_settled(partial(self._end, pool, engine, epoch + 1, 0))
 
-    def fence(self, pool: str, engine: str, current: int) -> None:
-        """A lease has begun under `current`: end the stream of an earlier one, if there is one."""
-        session = self.sessions.get((pool, engine))
-        if session is not None and session.epoch != current:
-            session.end_with(StaleEpoch(pool, engine, session.epoch, current))
+    def end_sessions_before(self, pool: str, engine: str, current: int) -> None:
+        """A lease has begun under `current`: end the stream of an earlier one when that is kept."""
+        self._when_settled(partial(self._end, pool, engine, current, current))
 
     def refuse_when_draining(self) -> None:
         """Raises Draining once the server is shutting down."""
@@ -229,6 +230,19 @@ class Host:
             interrupt()
         for pool in self.pools.values():
             pool.stop_waiting()
+
+    def _when_settled(self, follow: Callable[[], None]) -> None:
+        if self._committer is None:
+            follow()
+        else:
+            self._committer.when_written(follow)
+
+    def _end(self, pool: str, engine: str, before: int, current: int) -> None:
+        """End an engine's stream if its epoch is an earlier one than `before`."""
+        session = self.sessions.get((pool, engine))
+        if session is not None and session.epoch < before:
+            stale = StaleEpoch(pool, engine, session.epoch, current)
+            session.end_with(stale.of_journal())
 
     def _keep(self, record: PoolCreated | PoolDeleted) -> None:
         """Journal a change of the pools.

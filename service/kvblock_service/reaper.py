@@ -79,7 +79,6 @@ class Reaper:
                         "quarantine_ms": command.quarantine_ms,
                     },
                 )
-                if pool.writable:
-                    self._host.end_session(name, command.engine, command.epoch)
+                self._host.end_session(name, command.engine, command.epoch)
             elif isinstance(command, EndQuarantine):
                 _log.info("a quarantine is over", extra={"pool": name, "blocks": freed.num_blocks})

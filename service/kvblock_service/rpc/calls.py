@@ -4,6 +4,7 @@ Rules:
 - A request is parsed here and not by gRPC, so that a malformed or an over-long one gets the same
   kind of answer as any other bad request.
 - A draining server takes no new call.
+- An error that follows from what the server holds is told when that is in the journal.
 - An exception that is no CallError is a bug: it is logged with its traceback, and the client gets
   INTERNAL without any of it.
 """
@@ -23,6 +24,7 @@ from kvblock_service.host import Host
 from kvblock_service.rpc.errors import status_of
 
 RequestT = TypeVar("RequestT", bound=Message)
+ResultT = TypeVar("ResultT")
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Permit: TypeAlias = Callable[[Any], None]
 Admit: TypeAlias = Callable[[Context], Permit]
@@ -99,7 +101,7 @@ def unary(
                 request = parse(message_type, data, bytes_max)
                 if permit:
                     permit(request)
-                answer = await method(request)
+                answer = await settled(host, method(request))
                 return answer.SerializeToString()
             except CallError as error:
                 await refuse(context, error)
@@ -107,6 +109,21 @@ def unary(
                 await break_off(context, message_type.DESCRIPTOR.name)
 
     return grpc.unary_unary_rpc_method_handler(behaviour)
+
+
+async def settled(host: Host, call: Awaitable[ResultT]) -> ResultT:
+    """What a call gives, or its error when all that it may follow from is in the journal.
+
+    Raises:
+        JournalUnwritable: instead of the call's error, which follows from what cannot be written.
+
+    """
+    try:
+        return await call
+    except CallError as error:
+        if error.of_state:
+            await host.settled()
+        raise
 
 
 async def refuse(context: Context, error: CallError) -> NoReturn:

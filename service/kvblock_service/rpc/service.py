@@ -111,7 +111,7 @@ class KVBlockService:
         epoch, table = pool.epoch(engine), pool.table(engine, request.sequence_id)
         await pool.settled_of(engine)
         if request.epoch and request.epoch != epoch:
-            raise StaleEpoch(pool.geometry.name, engine, request.epoch, epoch)
+            raise StaleEpoch(pool.geometry.name, engine, request.epoch, epoch).of_journal()
         if table is None:
             raise SequenceNotFound(pool.geometry.name, engine, request.sequence_id)
         return pb.GetBlockTableResponse(
@@ -158,7 +158,7 @@ class KVBlockService:
         engine = validate.engine_name(request.engine)
         attached = self.attach(pool, engine, request)
         geometry = pool.geometry
-        self.host.fence(geometry.name, engine, attached.epoch)
+        self.host.end_sessions_before(geometry.name, engine, attached.epoch)
         await pool.settled()
         return pb.AttachEngineResponse(
             lease=convert.lease(attached),
@@ -183,14 +183,8 @@ class KVBlockService:
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
         command = Detach(engine, request.epoch, validate.request_id(request.request_id))
-        freed = pool.apply(command, self.trace_id())
-        assert isinstance(freed, Freed)
-        if self.observer:
-            where, wait = (pool.geometry.name, engine), pool.lock_wait_ns
-            count = freed.num_blocks
-            self.observer(Applied("DetachEngine", *where, started, wait, freed_blocks=count))
+        freed = self.run_detach(pool, command, "DetachEngine", started, self.trace_id())
         await pool.settled()
-        self.host.end_session(pool.geometry.name, engine, request.epoch)
         return pb.DetachEngineResponse(freed_blocks=freed.num_blocks)
 
     def attach(
@@ -230,6 +224,19 @@ class KVBlockService:
                 )
             )
         return outcome
+
+    def run_detach(
+        self, pool: PoolHost, command: Detach, operation: str, started: int, trace_id: str
+    ) -> Freed:
+        """Carry out a detach, after which the lease's stream ends."""
+        freed = pool.apply(command, trace_id)
+        assert isinstance(freed, Freed)
+        where, wait = (pool.geometry.name, command.engine), pool.lock_wait_ns
+        self.host.end_session(*where, command.epoch)
+        if self.observer:
+            count = freed.num_blocks
+            self.observer(Applied(operation, *where, started, wait, freed_blocks=count))
+        return freed
 
     def pool(self, name: str) -> PoolHost:
         """The pool that a request names."""

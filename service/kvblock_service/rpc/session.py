@@ -6,7 +6,8 @@ Rules:
 - The core keeps the last step of a lease: sent again, here or on another stream, it is answered by
   the same bytes and changes nothing.
 - A detach frees the engine's blocks; a stream that ends in any other way leaves the lease as it is.
-- A stream ends when its lease does, and when the lease goes on in another stream.
+- A stream ends when its lease does, and when the lease goes on in another stream; it is told when
+  what ended it is in the journal.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
 - A client that leaves its answers unread for too long is cut off; its lease is as it was.
@@ -19,13 +20,12 @@ import grpc
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import steps
-from kvblock_service.core.commands import Detach, Freed, Renew
+from kvblock_service.core.commands import Detach, Renew
 from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate, SessionPass
-from kvblock_service.rpc.observe import Applied
 from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders, Writes
 
@@ -189,12 +189,8 @@ class _Session:
 
     def _detach(self, pool: PoolHost, caller: convert.Caller) -> bytes:
         started = self._service.now()
-        freed = pool.apply(Detach(*caller), self._trace_id)
-        assert isinstance(freed, Freed)
-        observer = self._service.observer
-        if observer:
-            where, wait = self.key, pool.lock_wait_ns
-            observer(Applied("Session", *where, started, wait, freed_blocks=freed.num_blocks))
+        command = Detach(*caller)
+        freed = self._service.run_detach(pool, command, "Session", started, self._trace_id)
         detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
         return pb.SessionResponse(detached=detached).SerializeToString()
 
@@ -215,7 +211,7 @@ def handler(
         session = _Session(service, context, gate, slow)
         slow.watch(session.writes)
         try:
-            await session.run()
+            await calls.settled(service.host, session.run())
         except asyncio.CancelledError:
             if session.writes.is_cut_off:
                 raise SlowReader(slow.seconds) from None

@@ -21,8 +21,9 @@ def write(journal, records, really=FileJournal.write):
     really(journal, records)
 
 FileJournal.write = write
-sys.held = sys.argv[1]
-sys.argv[:2] = ["kvblock"]
+sys.held, log = sys.argv[1:3]
+sys.argv[:3] = ["kvblock"]
+os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
 del os.environ["KVBLOCK_EPHEMERAL"]
 main()
 """
@@ -33,8 +34,9 @@ ROUND_TRIPS = 20
 class SlowDisk:
     """A server with `--durability host`, the way to it, and the hold on its disk."""
 
-    def __init__(self, address: str, held: Path) -> None:
+    def __init__(self, address: str, held: Path, log: Path) -> None:
         self.wire = Wire(address)
+        self.log = log
         self._held = held
 
     def hold(self) -> None:
@@ -57,9 +59,9 @@ def slow_disk(folder: Path, *arguments: str) -> Iterator[SlowDisk]:
     listen = f"unix:{folder / 'kvblock.sock'}"
     options = ["serve", "--pool", "main:total=64", "--listen", listen, "--durability", "host"]
     options += ["--state-dir", str(folder / "state"), *arguments]
-    held = folder / "held"
-    with serving(sys.executable, "-c", _PROGRAM, str(held), *options):
-        disk = SlowDisk(listen, held)
+    held, log = folder / "held", folder / "log"
+    with serving(sys.executable, "-c", _PROGRAM, held, log, *options):
+        disk = SlowDisk(listen, held, log)
         try:
             yield disk
         finally:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.sessions.wire import Wire
+from tests.integration.sessions.wire import Wire, problem_of, stream
 
 import kvblock
+from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 
 REASON = "JOURNAL_UNWRITABLE"
@@ -79,3 +80,29 @@ def test_a_disk_that_is_full_when_leases_run_out_leaves_them_to_run_out_later(
         until(lambda pool: pool.expired_leases_total == 4)
         wire.channel.close()
         assert kv.audit()
+
+
+@pytest.mark.parametrize("by", ["reclaim", "expiry"])
+def test_a_lease_that_ends_on_a_full_disk_ends_its_stream_when_there_is_space_again(
+    tmp_path: Path, by: str
+) -> None:
+    arguments = ["--state-dir", str(tmp_path), "--lease-ttl-min", "0.5"]
+    with kvblock.EmbeddedServer(["main:total=64"], arguments) as server:
+        wire = Wire(server.address)
+        with stream(wire) as idle:
+            attach = pb.SessionAttach(engine="e")
+            attach.ttl.FromMilliseconds(500 if by == "expiry" else 60_000)
+            answer = pb.SessionResponse.FromString(idle.say(attach=attach))
+            may_write(server, 0)
+            if by == "reclaim":
+                request = admin_pb2.ReclaimEngineRequest(engine="e")
+                assert problem_of(lambda: wire.admin.ReclaimEngine(request)).reason == REASON
+            while wire.pool().engines:
+                pass
+            # Another one is not told either of what may never have been.
+            late = pb.RenewLeaseRequest(engine="e", epoch=answer.attached.lease.epoch)
+            assert problem_of(lambda: wire.kv.RenewLease(late)).reason == REASON
+            assert not idle.call.done()
+            may_write(server, resource.RLIM_INFINITY)
+            assert idle.end().reason == "STALE_EPOCH"
+        wire.channel.close()
