@@ -77,8 +77,9 @@ records = st.one_of(
         st.integers(0, 2**63),
         st.booleans(),
         st.none() | st.integers(0, 86_400_000),
+        request_ids,
     ),
-    st.builds(PoolDeleted, st.text(max_size=5)),
+    st.builds(PoolDeleted, st.text(max_size=5), request_ids),
 )
 stamped = st.lists(st.tuples(commands, stamps), max_size=40)
 
