@@ -201,6 +201,11 @@ class PoolHost:
         """What time has brought about, as commands to apply."""
         return leases.due(self._pool, now_ms, self.quarantine_ms)
 
+    def begin_anew(self, now_ms: int) -> None:
+        """Give every lease its full TTL from now, and every quarantine its full time."""
+        with self._lock:
+            leases.begin_anew(self._pool, now_ms)
+
     def full_ttl(self, now_ms: int) -> None:
         """Give every lease its full TTL from now."""
         with self._lock:

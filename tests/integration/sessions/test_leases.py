@@ -10,6 +10,7 @@ from tests.conftest import ServerFactory
 from tests.integration.sessions.wire import PATIENCE, Problem, Stream, Wire, problem_of, stream
 
 import kvblock
+from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 
 POOL = "main:total=64,block_size=16,device=3"
@@ -187,6 +188,8 @@ def test_request_id_of_another_request(wire: Wire, method: str) -> None:
 def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, wire: Wire) -> None:
     """Stopped for longer than every TTL: the engines, which could not be heard, keep theirs."""
     epochs = {f"e{n}": wire.attach(f"e{n}", ttl_ms=500 + 100 * n).lease.epoch for n in range(5)}
+    wire.allocate("gone", wire.attach("gone", ttl_ms=2400).lease.epoch, 1, 5)
+    wire.admin.ReclaimEngine(admin_pb2.ReclaimEngineRequest(engine="gone"))
     with stream(wire) as session:
         epochs["s"] = session.attach("s").lease.epoch
         for engine, epoch in epochs.items():
@@ -204,6 +207,9 @@ def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, 
     assert pool.expired_leases_total == 0
     assert {one.engine: one.epoch for one in pool.engines} == epochs
     assert "stood still" in server.stderr
+    # The quarantine would have been over in the meantime, and has its full time again.
+    rows = wire.admin.ListBlocks(admin_pb2.ListBlocksRequest()).blocks
+    assert [row.quarantine_ends_in.ToMilliseconds() > 0 for row in rows[:5]] == [True] * 5
 
 
 def test_renewal_that_came_while_the_server_stood_still_for_a_moment_counts(

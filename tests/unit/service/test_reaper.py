@@ -84,6 +84,18 @@ def test_after_a_stall_every_lease_has_its_full_time_again(stall_ms: int) -> Non
     assert scene.blocks == (2, 0, 2)
 
 
+def test_after_a_stall_every_quarantine_has_its_full_time_again() -> None:
+    scene = Scene(quarantine_ms=2000)
+    scene.pass_time(2900)
+    assert scene.blocks == (2, 0, 2)
+    scene.now_ms += 60_000
+    scene.reaper.look()
+    scene.pass_time(1900)
+    assert scene.blocks == (2, 0, 2)
+    scene.pass_time(100)
+    assert scene.blocks == (4, 0, 0)
+
+
 @pytest.mark.parametrize("renewed", [True, False])
 def test_a_late_tick_leaves_a_lease_until_its_renewal_can_have_been_read(renewed: bool) -> None:
     scene = Scene()
