@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -31,12 +32,25 @@ Admit: TypeAlias = Callable[[Context], Permit]
 """Lets a caller in by its context, and gives what permits its request; both raise CallErrors."""
 
 _context: ContextVar[Context] = ContextVar("kvblock.context")
+_permit: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.permit", default=None)
 _log = logging.getLogger(__name__)
 
 
 def peer() -> str:
     """Where the unary call comes from that runs in this task, as gRPC names it."""
     return _context.get().peer()
+
+
+def permit_again() -> None:
+    """Let the unary call that runs in this task go on, after it has waited.
+
+    Raises:
+        CallError: its caller may not do any more what it asked for.
+
+    """
+    permit = _permit.get()
+    if permit:
+        permit()
 
 
 def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT:
@@ -101,6 +115,7 @@ def unary(
                 request = parse(message_type, data, bytes_max)
                 if permit:
                     permit(request)
+                    _permit.set(partial(permit, request))
                 answer = await settled(host, method(request))
                 return answer.SerializeToString()
             except CallError as error:

@@ -28,7 +28,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolHost
-from kvblock_service.rpc import convert, validate
+from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.errors import duration_of
 from kvblock_service.rpc.observe import Applied, Observer
 
@@ -71,7 +71,8 @@ class KVBlockService:
         )
         if request.HasField("max_wait"):
             max_wait = validate.max_wait(request.max_wait, self.limits)
-            outcome = await pool.allocate(command, max_wait, self.trace_id())
+            permit = calls.permit_again
+            outcome = await pool.allocate(command, max_wait, self.trace_id(), permit)
         else:
             outcome = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Granted | Refused)

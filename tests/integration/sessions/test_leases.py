@@ -117,6 +117,25 @@ def test_lease_that_runs_out_ends_its_stream_and_frees_later(wire: Wire) -> None
     assert wire.allocate("f", 0, 1, 2) == [1, 0]
 
 
+@pytest.mark.parametrize("how", ["detach", "takeover", "expiry"])
+def test_an_allocation_that_waits_is_told_when_its_lease_ends(wire: Wire, how: str) -> None:
+    holder = wire.allocate("holder", 0, 1, 64)
+    epoch = wire.attach("e", ttl_ms=500 if how == "expiry" else None).lease.epoch
+    request = pb.AllocateRequest(engine="e", epoch=epoch, sequence_id=1)
+    request.max_wait.FromSeconds(60)
+    waiting = wire.kv.Allocate.future(request, timeout=PATIENCE)
+    while not wire.pool().waiting:
+        pass
+    current = 0
+    if how == "detach":
+        wire.kv.DetachEngine(pb.DetachEngineRequest(engine="e", epoch=epoch))
+    elif how == "takeover":
+        current = wire.attach("e", takeover=True).lease.epoch
+    assert problem_of(waiting.result) == stale("e", epoch, current)
+    # It did not wait for its deadline: none of the blocks came back.
+    assert wire.pool().held_blocks == len(holder)
+
+
 # What changes something, by engine and epoch. Allocations of sequence 1, which has a block.
 MUTATING: dict[str, Callable[[str, int, str], Message]] = {
     "Allocate": lambda e, n, i: pb.AllocateRequest(
