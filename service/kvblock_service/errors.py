@@ -265,7 +265,7 @@ class JournalUnwritable(CallError):
 
 
 class SessionState(CallError):
-    """A session message that does not belong here."""
+    """A session message that does not belong here, or that did not come in time."""
 
     reason = Reason.SESSION_STATE
 

@@ -10,7 +10,8 @@ Rules:
   what ended it is in the journal.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
-- A client that leaves its answers unread for too long is cut off; its lease is as it was.
+- A client that leaves its answers unread for too long is cut off; its lease is as it was. So is one
+  that does not attach for as long: `sessions_max` does not count it.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class _Session:
         self._host.streams[self] = self._interrupt
         if self._gate:
             self._pass = self._gate.session(self._context)
-        data = await self._read()
+        data = await self._first()
         if data is None:
             return
         pool = await self._attach(self._parse(data))
@@ -100,6 +101,16 @@ class _Session:
         """End the stream with an error, once the message that is being served is answered."""
         self._ended = error
         self._interrupt()
+
+    async def _first(self) -> bytes | None:
+        """The first message, which has to come in time."""
+        problem = f"it did not come within slow_reader_seconds = {self._slow.seconds:g}"
+        late = SessionState("attach", problem)
+        alarm = asyncio.get_running_loop().call_later(self._slow.seconds, self.end_with, late)
+        try:
+            return await self._read()
+        finally:
+            alarm.cancel()
 
     async def _read(self) -> bytes | None:
         """The next message, or None when the engine has closed its side."""

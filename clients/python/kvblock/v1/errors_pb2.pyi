@@ -48,8 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
     """
     ERROR_REASON_SESSION_STATE: _ErrorReason.ValueType  # 8
-    """FAILED_PRECONDITION: a session message came before its attach, or was a second attach.
-    Metadata: `message`.
+    """FAILED_PRECONDITION: a session message came before its attach, or was a second attach; or the
+    attach did not come within the server's `slow_reader_seconds`. Metadata: `message`.
     """
     ERROR_REASON_STEP_ID: _ErrorReason.ValueType  # 9
     """FAILED_PRECONDITION: a step_id is neither the next one nor a re-sent last one. Metadata:
@@ -131,8 +131,8 @@ ERROR_REASON_ENGINE_ATTACHED: ErrorReason.ValueType  # 7
 says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
 """
 ERROR_REASON_SESSION_STATE: ErrorReason.ValueType  # 8
-"""FAILED_PRECONDITION: a session message came before its attach, or was a second attach.
-Metadata: `message`.
+"""FAILED_PRECONDITION: a session message came before its attach, or was a second attach; or the
+attach did not come within the server's `slow_reader_seconds`. Metadata: `message`.
 """
 ERROR_REASON_STEP_ID: ErrorReason.ValueType  # 9
 """FAILED_PRECONDITION: a step_id is neither the next one nor a re-sent last one. Metadata:

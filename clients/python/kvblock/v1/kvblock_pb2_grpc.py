@@ -210,6 +210,7 @@ class KVBlockServiceServicer(object):
         message is answered by one message, in order, and renews the lease. A detach frees all of the
         engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
         the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+        So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -88,6 +88,7 @@ class KVBlockServiceStub:
     message is answered by one message, in order, and renews the lease. A detach frees all of the
     engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
     the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+    So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
     """
     AttachEngine: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]
     """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
@@ -158,6 +159,7 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     message is answered by one message, in order, and renews the lease. A detach frees all of the
     engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
     the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+    So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
     """
     AttachEngine: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]  # type: ignore[assignment]
     """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
@@ -273,6 +275,7 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         message is answered by one message, in order, and renews the lease. A detach frees all of the
         engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
         the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+        So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
         """
 
     @_abc_1.abstractmethod
