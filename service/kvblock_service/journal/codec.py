@@ -198,7 +198,7 @@ _MAKERS: dict[int, Callable[[str, int, str, int, int], Command]] = {
     _KINDS[Attach]: lambda engine, epoch, request_id, a, b: Attach(
         engine, epoch, request_id, bool(a & 1), a >> 1, b
     ),
-    _KINDS[Renew]: lambda engine, epoch, request_id, *_: Renew(engine, epoch, request_id),
+    _KINDS[Renew]: lambda engine, epoch, *_: Renew(engine, epoch),
     _KINDS[Detach]: lambda engine, epoch, request_id, *_: Detach(engine, epoch, request_id),
     _KINDS[Expire]: lambda engine, epoch, request_id, a, _: Expire(engine, epoch, a, request_id),
     _KINDS[Reclaim]: lambda engine, epoch, request_id, a, _: Reclaim(engine, epoch, request_id, a),

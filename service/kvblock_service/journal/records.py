@@ -64,9 +64,6 @@ def remember(changes: dict[str, PoolChange], change: PoolChange) -> None:
 def is_kept(command: Command, outcome: Outcome, repeated: bool) -> bool:
     """Whether a command with this outcome belongs into the journal.
 
-    `repeated` is `Pool.repeated` right after `apply`. A renewal with a request_id is kept, because
-    its place among the remembered results decides which ones are forgotten.
+    `repeated` is `Pool.repeated` right after `apply`.
     """
-    if repeated or isinstance(outcome, REJECTIONS):
-        return False
-    return type(command) is not Renew or bool(command.request_id)
+    return type(command) is not Renew and not repeated and not isinstance(outcome, REJECTIONS)

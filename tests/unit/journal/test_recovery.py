@@ -21,6 +21,7 @@ from kvblock_service.core.commands import (
     Fenced,
     Granted,
     Renew,
+    Renewed,
     Stamp,
 )
 from kvblock_service.core.pool import Bounds, Pool
@@ -121,7 +122,7 @@ def test_what_is_kept() -> None:
     assert is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=False)
     assert not is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=True)
     assert not is_kept(Allocate("a", 1, "", 1, 1), Fenced(0), repeated=False)
-    assert not is_kept(Renew("a", 1), Fenced(0), repeated=False)
+    assert not is_kept(Renew("a", 1), Renewed(5), repeated=False)
 
 
 def test_pools_come_and_go_and_epochs_never_come_back() -> None:
