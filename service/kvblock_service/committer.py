@@ -11,6 +11,7 @@ Rules:
 - A write that ends in anything but a JournalError has run into a bug, and what is in the journal is
   not known any more; nor is it when a record cannot even be made. Nothing is acknowledged, carried
   out or written from then on: who waits or asks gets JournalBroken, and `watch` raises the bug.
+- What has to follow a record's being in the journal, and not its caller, is left to `when_written`.
 - A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
   than the way to a thread and back. There is one write at a time, and the next begins when it has
   ended.
@@ -22,6 +23,7 @@ The journal is called by others meanwhile, and says itself which of its methods 
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Protocol, TypeAlias
@@ -58,6 +60,8 @@ class Committer:
     """Writes records to a journal; all calls come from the event loop's thread.
 
     `now_ns`: a clock in nanoseconds. `failure` says why nothing can be written now; None: it can.
+    Records are numbered from 1 as they come: `added` is the number of the last one, `written` that
+    of the last one in the journal.
     """
 
     def __init__(self, journal: Writable, now_ns: Callable[[], int] = perf_counter_ns) -> None:
@@ -70,6 +74,10 @@ class Committer:
         self._writing: asyncio.Task[None] | None = None
         self._bug: Exception | None = None
         self._broken = asyncio.Event()
+        # What waits for the record of a number, in the order of the numbers.
+        self._followers: deque[tuple[int, Callable[[], None]]] = deque()
+        self.added = 0
+        self.written = 0
         self.failure: str | None = None
 
     def refuse_when_failing(self) -> None:
@@ -82,8 +90,10 @@ class Committer:
     def break_down(self, bug: Exception) -> None:
         """What is kept is wrong from here, or nobody knows: a command has no record, for example.
 
-        Those who wait are told JournalBroken, as everybody is from now on.
+        Those who wait are told JournalBroken, as everybody is from now on. The command has a
+        number, which is never written.
         """
+        self.added += 1
         self._break([], bug)
 
     async def watch(self) -> None:
@@ -94,6 +104,7 @@ class Committer:
 
     def add(self, record: bytes) -> None:
         """Take a record; it is written at once, or with those that are added soon."""
+        self.added += 1
         self._pending.append(record)
         if self._round is not None or self._writing is not None:
             return
@@ -101,6 +112,16 @@ class Committer:
             self._begin_round()
         else:
             self._write_round()
+
+    def when_written(self, follow: Callable[[], None]) -> None:
+        """Call `follow` once all that was added so far is in the journal: now, if it is.
+
+        It is called in the order of the calls of this method, and never if that is never written.
+        """
+        if self.written == self.added:
+            follow()
+        else:
+            self._followers.append((self.added, follow))
 
     async def settled(self) -> None:
         """Return when all that was added is in the journal.
@@ -150,7 +171,7 @@ class Committer:
             return
         ended = self._now_ns()
         self._busy_until = ended + BUSY * (ended - began)
-        self._succeeded(waiters)
+        self._succeeded(waiters, len(taken))
 
     async def _write_aside(self, taken: list[bytes], waiters: _Waiters) -> None:
         try:
@@ -164,7 +185,7 @@ class Committer:
             self._break(waiters, error)
             return
         self._writing = None
-        self._succeeded(waiters)
+        self._succeeded(waiters, len(taken))
         if self._bug is not None:
             return
         if self._pending:
@@ -175,15 +196,18 @@ class Committer:
         elif self._round is not None:
             # Who waits had added nothing, and all that was added before is written now.
             waiters, self._round = self._round, None
-            self._succeeded(waiters)
+            self._succeeded(waiters, 0)
 
-    def _succeeded(self, waiters: _Waiters) -> None:
+    def _succeeded(self, waiters: _Waiters, count: int) -> None:
+        self.written += count
         if self.failure is not None and self._bug is None:
             self.failure = None
             _log.info("the journal can be written again")
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        while self._followers and self._followers[0][0] <= self.written:
+            self._followers.popleft()[1]()
 
     def _failed(self, taken: list[bytes], waiters: _Waiters, error: JournalError) -> None:
         self._pending = taken + self._pending

@@ -8,7 +8,9 @@ Rules:
 """
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+_ErrorT = TypeVar("_ErrorT", bound="CallError")
 
 
 class Reason(Enum):
@@ -40,17 +42,24 @@ class CallError(Exception):
     """A call that cannot be carried out.
 
     `metadata` goes into the answer's ErrorInfo; `field` names the field of a BadRequest;
-    `retry_after` (seconds) goes into a RetryInfo.
+    `retry_after` (seconds) goes into a RetryInfo. `of_state`: it follows from what the server
+    holds, so it is told when that is in the journal.
     """
 
     reason: ClassVar[Reason]
     field: str | None = None
     retry_after: float | None = None
+    of_state: bool = False
 
     def __init__(self, message: str, /, **metadata: object) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = {key: str(value) for key, value in metadata.items()}
+
+    def of_journal(self: _ErrorT) -> _ErrorT:
+        """The same error, where all that it follows from is in the journal already."""
+        self.of_state = False
+        return self
 
 
 class InvalidField(CallError):
@@ -95,6 +104,7 @@ class PoolNotFound(CallError):
     """The server hosts no pool of that name."""
 
     reason = Reason.POOL_NOT_FOUND
+    of_state = True
 
     def __init__(self, pool: str, known: list[str]) -> None:
         names = ", ".join(known[:20]) or "none"
@@ -105,6 +115,7 @@ class PoolExists(CallError):
     """The server hosts a pool of that name."""
 
     reason = Reason.POOL_EXISTS
+    of_state = True
 
     def __init__(self, pool: str) -> None:
         super().__init__(
@@ -117,6 +128,7 @@ class PoolHeld(CallError):
     """A pool that is in use cannot be deleted."""
 
     reason = Reason.POOL_HELD
+    of_state = True
 
     def __init__(self, pool: str, held: int, quarantined: int, leases: int, waiting: int) -> None:
         super().__init__(
@@ -135,6 +147,7 @@ class EngineNotFound(CallError):
     """The engine has neither a sequence nor a lease in the pool."""
 
     reason = Reason.ENGINE_NOT_FOUND
+    of_state = True
 
     def __init__(self, pool: str, engine: str) -> None:
         super().__init__(
@@ -162,6 +175,7 @@ class StateLimit(CallError):
     """The server holds as many things of a kind as the limit of that name permits."""
 
     reason = Reason.STATE_LIMIT
+    of_state = True
 
     def __init__(self, limit: str, maximum: int, **where: object) -> None:
         super().__init__(
@@ -177,6 +191,7 @@ class EngineAttached(CallError):
     """Another client has a lease under this engine name; `expires_in` is in seconds."""
 
     reason = Reason.ENGINE_ATTACHED
+    of_state = True
 
     def __init__(self, pool: str, engine: str, expires_in: float) -> None:
         super().__init__(
@@ -200,6 +215,7 @@ class StaleEpoch(CallError):
     """The call's epoch is not that of the engine's lease; `current` is, 0 without a lease."""
 
     reason = Reason.STALE_EPOCH
+    of_state = True
 
     def __init__(self, pool: str, engine: str, epoch: int, current: int) -> None:
         if not epoch and not current:
@@ -223,6 +239,7 @@ class IdentityReused(CallError):
     """A request_id or step_id came before with other content."""
 
     reason = Reason.ID_REUSED
+    of_state = True
 
     def __init__(self, field: str, pool: str, engine: str) -> None:
         super().__init__(
@@ -248,7 +265,7 @@ class JournalUnwritable(CallError):
 
 
 class SessionState(CallError):
-    """A session message that does not belong here."""
+    """A session message that does not belong here, or that did not come in time."""
 
     reason = Reason.SESSION_STATE
 
@@ -260,6 +277,7 @@ class StepId(CallError):
     """A step_id that is neither the next one nor a re-sent last one."""
 
     reason = Reason.STEP_ID
+    of_state = True
 
     def __init__(self, step_id: int, expected: int) -> None:
         super().__init__(

@@ -6,14 +6,18 @@ Rules:
 - Which pool is the default one is settled at the start. While no pool has its name, requests that
   name none find none.
 - Pools are made and deleted by commands, so that a journal can keep them and carry them out again:
-  nothing but the commands and the order in which they came decides what is there.
+  nothing but the commands and the order in which they came decides what is there. A command with a
+  request_id takes effect once, also over a restart.
 - At most one stream is attached under an engine's name in a pool: a resumed or taken-over lease
   ends the stream that was there before.
-- A stream whose lease has ended is ended.
+- A stream whose lease has ended is ended. What has ended its lease is in the journal then: a client
+  that is told so early would find the lease alive after a crash of the server. That does not depend
+  on the call that ended it, which may have failed or been cancelled meanwhile.
 - Once draining has begun it does not end.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from kvblock_service.committer import Committer
@@ -30,11 +34,8 @@ from kvblock_service.errors import (
     StateLimit,
 )
 from kvblock_service.journal.codec import encode
-from kvblock_service.journal.records import PoolCreated, PoolDeleted
+from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted, remember
 from kvblock_service.pool_host import PoolHost
-
-LIFECYCLE_IDS_MAX = 1024
-"""Commands on pools that are remembered by their request_id."""
 
 
 class CreatePool(NamedTuple):
@@ -95,6 +96,7 @@ class Host:
         new_pool: NewPool | None = None,
         committer: Committer | None = None,
         epoch_floor: int = 0,
+        changes: Sequence[PoolChange] = (),
     ) -> None:
         self.pools = {pool.geometry.name: pool for pool in pools}
         self.pools = dict(sorted(self.pools.items()))
@@ -109,7 +111,7 @@ class Host:
         self._new_pool = new_pool
         self._committer = committer
         self._epoch_floor = max(server_epoch, epoch_floor)
-        self._carried_out: dict[str, Lifecycle] = {}
+        self._changes = {change.request_id: change for change in changes}
 
     def pool(self, name: str) -> PoolHost:
         """The pool of that name; the default pool for an empty name.
@@ -144,10 +146,11 @@ class Host:
         if len(self.pools) >= self._limits.pools_max:
             raise StateLimit("pools_max", self._limits.pools_max, pool=name)
         assert self._new_pool is not None, "this host was not told how pools are made"
-        self._keep(PoolCreated(command.geometry, self._epoch_floor, False, command.quarantine_ms))
-        pool = self._new_pool(command.geometry, command.quarantine_ms, self._epoch_floor)
+        floor = self._epoch_floor
+        geometry, quarantine_ms, request_id = command
+        self._keep(PoolCreated(geometry, floor, False, quarantine_ms, request_id))
+        pool = self._new_pool(geometry, quarantine_ms, floor)
         self.pools = dict(sorted({**self.pools, name: pool}.items()))
-        self._remember(command)
         return True
 
     def delete_pool(self, command: DeletePool) -> bool:
@@ -163,11 +166,10 @@ class Host:
             return False
         pool = self.pool(command.pool)
         pool.refuse_when_held()
-        self._keep(PoolDeleted(pool.geometry.name))
+        self._keep(PoolDeleted(pool.geometry.name, command.request_id))
         # A later pool of the same name must not hand out an epoch that a late client still has.
         self._epoch_floor = max(self._epoch_floor, pool.last_epoch)
         self.pools = {name: one for name, one in self.pools.items() if one is not pool}
-        self._remember(command)
         return True
 
     async def settled(self) -> None:
@@ -191,14 +193,16 @@ class Host:
             raise StateLimit("sessions_max", self._limits.sessions_max)
 
     def enter(self, session: LiveSession) -> None:
-        """Make a session the live one under its name; the one before is ended."""
+        """Make a session the live one under its name; the one before is ended when that is kept."""
         before = self.sessions.get(session.key)
         self.sessions[session.key] = session
         if before is not None:
-            if before.epoch == session.epoch:
-                before.end_with(EngineAttached.elsewhere(*session.key))
-            else:
-                before.end_with(StaleEpoch(*session.key, before.epoch, session.epoch))
+            error = (
+                EngineAttached.elsewhere(*session.key)
+                if before.epoch == session.epoch
+                else StaleEpoch(*session.key, before.epoch, session.epoch)
+            )
+            self._when_settled(partial(before.end_with, error.of_journal()))
 
     def leave(self, session: LiveSession) -> None:
         """The session's stream has ended; its lease stays as it is."""
@@ -206,16 +210,12 @@ class Host:
             del self.sessions[session.key]
 
     def end_session(self, pool: str, engine: str, epoch: int) -> None:
-        """A lease has ended: end its stream, if it has one."""
-        session = self.sessions.get((pool, engine))
-        if session is not None and session.epoch == epoch:
-            session.end_with(StaleEpoch(pool, engine, epoch, 0))
+        """A lease has ended: end its stream, if it has one, when that is kept."""
+        self._when_settled(partial(self._end, pool, engine, epoch + 1, 0))
 
-    def fence(self, pool: str, engine: str, current: int) -> None:
-        """A lease has begun under `current`: end the stream of an earlier one, if there is one."""
-        session = self.sessions.get((pool, engine))
-        if session is not None and session.epoch != current:
-            session.end_with(StaleEpoch(pool, engine, session.epoch, current))
+    def end_sessions_before(self, pool: str, engine: str, current: int) -> None:
+        """A lease has begun under `current`: end the stream of an earlier one when that is kept."""
+        self._when_settled(partial(self._end, pool, engine, current, current))
 
     def refuse_when_draining(self) -> None:
         """Raises Draining once the server is shutting down."""
@@ -230,8 +230,21 @@ class Host:
         for pool in self.pools.values():
             pool.stop_waiting()
 
-    def _keep(self, record: PoolCreated | PoolDeleted) -> None:
-        """Journal a change of the pools.
+    def _when_settled(self, follow: Callable[[], None]) -> None:
+        if self._committer is None:
+            follow()
+        else:
+            self._committer.when_written(follow)
+
+    def _end(self, pool: str, engine: str, before: int, current: int) -> None:
+        """End an engine's stream if its epoch is an earlier one than `before`."""
+        session = self.sessions.get((pool, engine))
+        if session is not None and session.epoch < before:
+            stale = StaleEpoch(pool, engine, session.epoch, current)
+            session.end_with(stale.of_journal())
+
+    def _keep(self, change: PoolChange) -> None:
+        """Journal a change of the pools, and remember it.
 
         Raises:
             JournalUnwritable: that cannot be done now.
@@ -239,16 +252,17 @@ class Host:
         """
         if self._committer is not None:
             self._committer.refuse_when_failing()
-            self._committer.add(encode(record))
+            self._committer.add(encode(change))
+        remember(self._changes, change)
 
     def _is_repeated(self, command: Lifecycle, pool: str) -> bool:
-        known = self._carried_out.get(command.request_id) if command.request_id else None
-        if known is not None and known != command:
+        known = self._changes.get(command.request_id)
+        if known is not None and _command_of(known) != command:
             raise IdentityReused("request_id", pool, "")
         return known is not None
 
-    def _remember(self, command: Lifecycle) -> None:
-        if command.request_id:
-            self._carried_out[command.request_id] = command
-            if len(self._carried_out) > LIFECYCLE_IDS_MAX:
-                del self._carried_out[next(iter(self._carried_out))]
+
+def _command_of(change: PoolChange) -> Lifecycle:
+    if isinstance(change, PoolCreated):
+        return CreatePool(change.geometry, change.quarantine_ms, change.request_id)
+    return DeletePool(*change)

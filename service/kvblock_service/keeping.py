@@ -22,7 +22,7 @@ from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import Applied, PoolChange
 from kvblock_service.journal.snapshot import PoolEntry
 from kvblock_service.journal.state_dir import StateDirTaken
 from kvblock_service.pool_host import Log
@@ -39,7 +39,8 @@ class Keeping:
     """Pools as they begin, and what keeps them.
 
     `server_epoch` grows with every start that begins with empty pools; `epoch_floor` is at least
-    every epoch that was ever handed out; `log` is None for a server that keeps nothing.
+    every epoch that was ever handed out; `changes` are those of the pools that are remembered by
+    their request_id; `log` is None for a server that keeps nothing.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -51,6 +52,7 @@ class Keeping:
         ]
         self.bounds = bounds
         self.log: Log | None = None
+        self.changes: Sequence[PoolChange] = ()
         self._opened: OpenedJournal | None = None
         self._compactor: Compactor | None = None
         if config.ephemeral:
@@ -71,6 +73,7 @@ class Keeping:
         _tell(opened.facts)
         self._opened = opened
         self.pools = opened.pools
+        self.changes = opened.changes
         self.server_epoch = opened.journal.server_epoch
         self.epoch_floor = max(self.server_epoch, opened.last_epoch)
         self.log = Log(Committer(opened.journal), _record)

@@ -133,6 +133,7 @@ def build_host(config: ServerConfig, keeping: Keeping) -> Host:
         new_pool,
         keeping.log.committer if keeping.log else None,
         keeping.epoch_floor,
+        keeping.changes,
     )
 
 

@@ -5,9 +5,12 @@ Rules:
   and the moment is taken inside it.
 - What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
   A renewal is not kept, and goes on while nothing can be written; but then it rejects nothing.
+- A table is told when what its engine was answered last is in the journal: the one of an engine
+  with nothing unwritten at once, also while nothing can be written.
 - `apply` is called from the event loop's thread only; other threads may read.
 - Waiting allocations are tried in the order in which they came, each time blocks come back. A
   waiting allocation holds nothing until the moment it is granted, so a cancelled one takes nothing.
+  One whose engine's lease ends has nothing to wait for, and is told at once.
 """
 
 import asyncio
@@ -24,8 +27,11 @@ from kvblock_service.core.commands import (
     REJECTIONS,
     Allocate,
     Answer,
+    Attach,
     Command,
+    Detach,
     EngineHeld,
+    Expire,
     Fenced,
     Freed,
     IdReused,
@@ -50,6 +56,8 @@ from kvblock_service.errors import (
     StepId,
 )
 from kvblock_service.journal.records import is_kept
+
+_LEASE_CHANGES = (Attach, Detach, Expire, Reclaim)
 
 Encode: TypeAlias = Callable[[str, Stamp, Command], bytes]
 """Makes a journal record of a pool's name, a stamp and a command."""
@@ -94,6 +102,13 @@ class PoolState(NamedTuple):
     engines: list[EngineState]
 
 
+class _Waiter(NamedTuple):
+    """An allocation that waits: what wakes it, and whose it is."""
+
+    turn: asyncio.Event
+    engine: str
+
+
 class PoolHost:
     """A pool, its lock, its wait queue, and the log that it is restored from.
 
@@ -118,11 +133,13 @@ class PoolHost:
         self._now_ms = now_ms
         self._log = log
         self._wait_queue_max = wait_queue_max
-        self._waiting: deque[asyncio.Event] = deque()
+        self._waiting: deque[_Waiter] = deque()
+        # Whose records may not be in the journal yet, by the records' numbers.
+        self._unwritten: deque[tuple[int, str]] = deque()
         self._closed = False
 
     def apply(self, command: Command, trace_id: str = "") -> Answer:
-        """Carry out one command, and wake the first who waits when blocks came back.
+        """Carry out one command, and wake who waits for what it has changed.
 
         Raises:
             CallError: the command was rejected, or nothing can be journaled; nothing was changed.
@@ -145,13 +162,9 @@ class PoolHost:
                 log.committer.refuse_when_failing()
             raise self._error(command, outcome)
         if log is not None and is_kept(command, outcome, pool.repeated):
-            try:
-                log.committer.add(log.encode(self.geometry.name, stamp, command))
-            except Exception as bug:
-                log.committer.break_down(bug)
-                raise
-        if self._waiting and pool.revision != before and len(pool.free_list):
-            self._waiting[0].set()
+            self._keep(log, stamp, command)
+        if self._waiting and pool.revision != before:
+            self._wake(command)
         return outcome
 
     async def settled(self) -> None:
@@ -163,6 +176,18 @@ class PoolHost:
         """
         if self._log is not None:
             await self._log.committer.settled()
+
+    async def settled_of(self, engine: str) -> None:
+        """Return when everything of an engine that was carried out so far is in the journal.
+
+        Raises:
+            JournalUnwritable: there is something, and it cannot be written now.
+
+        """
+        if self._log is not None and self._unwritten:
+            self._forget_written(self._log.committer)
+            if any(name == engine for _, name in self._unwritten):
+                await self._log.committer.settled()
 
     @property
     def journaled(self) -> bool:
@@ -189,16 +214,29 @@ class PoolHost:
         """What time has brought about, as commands to apply."""
         return leases.due(self._pool, now_ms, self.quarantine_ms)
 
+    def begin_anew(self, now_ms: int) -> None:
+        """Give every lease its full TTL from now, and every quarantine its full time."""
+        with self._lock:
+            leases.begin_anew(self._pool, now_ms)
+
     def full_ttl(self, now_ms: int) -> None:
         """Give every lease its full TTL from now."""
         with self._lock:
             leases.full_ttl(self._pool, now_ms)
 
-    async def allocate(self, command: Allocate, max_wait: float, trace_id: str = "") -> Answer:
+    async def allocate(
+        self,
+        command: Allocate,
+        max_wait: float,
+        trace_id: str = "",
+        permit: Callable[[], None] = lambda: None,
+    ) -> Answer:
         """Allocate, waiting up to `max_wait` seconds for blocks that are not free now.
 
+        `permit` is asked when it has waited: it may raise what forbids it by then.
+
         Raises:
-            CallError: as `apply`, or the wait queue is full.
+            CallError: as `apply` or `permit`, or the wait queue is full.
 
         """
         exceeds = command.num_blocks > self.geometry.total_blocks
@@ -208,24 +246,26 @@ class PoolHost:
         if len(self._waiting) >= self._wait_queue_max:
             raise StateLimit("wait_queue_max", self._wait_queue_max, pool=self.geometry.name)
         deadline = time.monotonic() + max_wait
-        turn = asyncio.Event()
-        self._waiting.append(turn)
+        waiter = _Waiter(asyncio.Event(), command.engine)
+        self._waiting.append(waiter)
         try:
-            while await self._woken(turn, deadline):
-                if self._fits(command) or self._answered(command):
+            while await self._woken(waiter.turn, deadline):
+                is_first = self._waiting[0] is waiter
+                if (is_first and self._fits(command)) or self._answered(command):
                     break
-                turn.clear()
+                waiter.turn.clear()
+            permit()
             return self.apply(command, trace_id)
         finally:
-            self._waiting.remove(turn)
+            self._waiting.remove(waiter)
             if self._waiting and len(self._pool.free_list):
-                self._waiting[0].set()
+                self._waiting[0].turn.set()
 
     def stop_waiting(self) -> None:
         """Answer all who wait, now and from now on, by what is free at this moment."""
         self._closed = True
-        for turn in self._waiting:
-            turn.set()
+        for waiter in self._waiting:
+            waiter.turn.set()
 
     def free_blocks(self) -> int:
         """Blocks that nobody holds."""
@@ -317,6 +357,24 @@ class PoolHost:
         with self._lock:
             return audit(self._pool)
 
+    def _keep(self, log: Log, stamp: Stamp, command: Command) -> None:
+        """Have a command that was carried out written."""
+        committer = log.committer
+        try:
+            committer.add(log.encode(self.geometry.name, stamp, command))
+        except Exception as bug:
+            committer.break_down(bug)
+            raise
+        finally:
+            if committer.written != committer.added:
+                self._forget_written(committer)
+                self._unwritten.append((committer.added, command.engine))
+
+    def _forget_written(self, committer: Committer) -> None:
+        unwritten = self._unwritten
+        while unwritten and unwritten[0][0] <= committer.written:
+            unwritten.popleft()
+
     def _error(self, command: Command, rejection: Rejection) -> CallError:
         where = {"pool": self.geometry.name, "engine": command.engine}
         if isinstance(rejection, LimitReached):
@@ -336,6 +394,14 @@ class PoolHost:
             started = time.perf_counter_ns()
             self._lock.acquire()
             self.lock_wait_ns = time.perf_counter_ns() - started
+
+    def _wake(self, command: Command) -> None:
+        if len(self._pool.free_list):
+            self._waiting[0].turn.set()
+        if isinstance(command, _LEASE_CHANGES):
+            for waiter in self._waiting:
+                if waiter.engine == command.engine:
+                    waiter.turn.set()
 
     def _answered(self, command: Allocate) -> bool:
         """Whether the answer depends on no block: it was given before, or the epoch is stale."""

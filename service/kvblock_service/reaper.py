@@ -2,9 +2,9 @@
 
 Rules:
 - A lease runs out only while the server could have heard of a renewal. After a stall of the process
-  (stopped, swapped out, busy) every lease gets its full TTL again before anything expires. A tick
-  that is only late is judged by the moment when it was due: the renewals that came meanwhile are
-  read before the next one.
+  (stopped, swapped out, busy) every lease gets its full TTL again before anything expires, and
+  every quarantine its full time, as after a restart. A tick that is only late is judged by the
+  moment when it was due: the renewals that came meanwhile are read before the next one.
 - The clock is the host's monotonic one: the wall clock may jump as it likes.
 - While the journal cannot be written nothing expires.
 - The reaper ends with an error or with the server, never silently: `run` raises.
@@ -47,11 +47,11 @@ class Reaper:
         pools = list(self._host.pools.values())
         if stalled_ms > STALL_MS:
             _log.warning(
-                "the server stood still; every lease gets its full time again",
+                "the server stood still; every lease and quarantine gets its full time again",
                 extra={"stalled_ms": stalled_ms},
             )
             for pool in pools:
-                pool.full_ttl(now_ms)
+                pool.begin_anew(now_ms)
             return
         for pool in pools:
             if not pool.writable:
@@ -63,6 +63,9 @@ class Reaper:
     def _reap(self, pool: PoolHost, now_ms: int) -> None:
         name = pool.geometry.name
         for command in pool.due(now_ms):
+            if not pool.writable:
+                # The command before could not be written; what is left is due at a later tick.
+                return
             freed = pool.apply(command)
             assert isinstance(freed, Freed)
             if isinstance(command, Expire):
@@ -76,7 +79,6 @@ class Reaper:
                         "quarantine_ms": command.quarantine_ms,
                     },
                 )
-                if pool.writable:
-                    self._host.end_session(name, command.engine, command.epoch)
+                self._host.end_session(name, command.engine, command.epoch)
             elif isinstance(command, EndQuarantine):
                 _log.info("a quarantine is over", extra={"pool": name, "blocks": freed.num_blocks})

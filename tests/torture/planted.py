@@ -25,6 +25,7 @@ async def settled_at_once(_: Committer) -> None:
 
 def add_late(committer: Committer, record: bytes) -> None:
     """Instead of `Committer.add`: the journal is written some time later."""
+    committer.added += 1
     committer._pending.append(record)
     if committer._round is None:
         committer._round = []

@@ -152,7 +152,7 @@ class Settings(BaseModel):
     that a lease lasts without renewal unless its engine asks for another time, from `lease_ttl_min`
     to `lease_ttl_max`.
     `keepalive_seconds`: how long a connection may be silent, and then a ping unanswered.
-    `slow_reader_seconds`: how long a session's client may leave an answer unread.
+    `slow_reader_seconds`: how long a session's client may leave an answer unread, or not attach.
     `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
     outlives, the server's process or the host too; `journal_format`: of what it writes from now on.
     `snapshot_records`, `snapshot_bytes`: what may

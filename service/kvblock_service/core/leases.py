@@ -138,7 +138,9 @@ def due(pool: Pool, now_ms: int, quarantine_ms: int | None) -> list[Command]:
 def begin_anew(pool: Pool, now_ms: int) -> None:
     """Give every lease its full TTL from now, and every batch its full time.
 
-    For a pool whose server was not there: restarted, so that its clock is another one.
+    For a pool whose server was not there: restarted, so that its clock is another one, or stopped,
+    as perhaps the whole host was, with writes on their way. No record needs this: that a batch's
+    time is over is a command of its own, and a restart begins anew by itself.
     """
     full_ttl(pool, now_ms)
     for number, batch in list(pool.quarantine.items()):

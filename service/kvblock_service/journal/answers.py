@@ -2,6 +2,7 @@
 
 Rules:
 - An answer is a list of numbers whose first tells its kind; a kind's meaning never changes.
+- That of a renewal is remembered nowhere.
 """
 
 from kvblock_service.core.commands import (
@@ -11,12 +12,11 @@ from kvblock_service.core.commands import (
     Granted,
     RefusalReason,
     Refused,
-    Renewed,
     Stepped,
 )
 from kvblock_service.journal.interface import CodecError
 
-_GRANTED, _REFUSED, _FREED, _STEPPED, _ATTACHED, _RENEWED = range(1, 7)
+_GRANTED, _REFUSED, _FREED, _STEPPED, _ATTACHED = range(1, 6)
 _STEPPED_HEAD = 7
 
 
@@ -33,9 +33,8 @@ def numbers_of(answer: Answer) -> list[int]:
         return [_REFUSED, answer.reason.value, answer.free_blocks, answer.needed]
     if isinstance(answer, Freed):
         return [_FREED, answer.num_blocks]
-    if isinstance(answer, Attached):
-        return [_ATTACHED, *answer]
-    return [_RENEWED, answer.ttl_ms]
+    assert isinstance(answer, Attached)
+    return [_ATTACHED, *answer]
 
 
 def answer_of(numbers: list[int]) -> Answer:
@@ -66,8 +65,6 @@ def answer_of(numbers: list[int]) -> Answer:
         if kind == _ATTACHED:
             epoch, ttl_ms, held, sequences, last_step_id, resumed = rest
             return Attached(epoch, ttl_ms, held, sequences, last_step_id, bool(resumed))
-        if kind == _RENEWED:
-            return Renewed(*rest)
     except (ValueError, TypeError, IndexError) as error:
         raise CodecError(f"an answer cannot be taken apart: {error}") from error
     raise CodecError(f"an answer of kind {kind}, which this program does not know")

@@ -6,8 +6,9 @@ Rules:
 - Lengths stand in the header and have to add up to the record's length exactly.
 - `decode(encode(record)) == record`; bytes that were changed or cut raise CodecError, and never
   give another record.
-- The meaning of a kind or a field never changes: a change is a new version, and old versions stay
-  readable.
+- The meaning of a kind or a field never changes: a change is a new kind, or a new version when it
+  is one of all kinds, and what was written before stays readable.
+- A change of the pools that has a request_id is of another kind than one without.
 """
 
 import struct
@@ -48,6 +49,7 @@ _KINDS: dict[type, int] = {
     Reclaim: 10,
     EndQuarantine: 11,
 }
+_CREATED_BY_ID, _DELETED_BY_ID = 12, 13
 # Version, kind, now_ms, wall_ms, epoch, two numbers of the kind, and the lengths of pool, trace_id,
 # engine and request_id.
 _COMMAND = struct.Struct("<BBQQQQQ4H")
@@ -55,6 +57,9 @@ _COMMAND = struct.Struct("<BBQQQQQ4H")
 _STEP_HEAD = struct.Struct("<BBQQQQB4H3I")
 _CREATED_HEAD = struct.Struct("<BBQQQQQBH")
 _DELETED_HEAD = struct.Struct("<BBH")
+# The same with the length of request_id.
+_CREATED_BY_ID_HEAD = struct.Struct("<BBQQQQQB2H")
+_DELETED_BY_ID_HEAD = struct.Struct("<BB2H")
 _CRC = struct.Struct("<I")
 _BIG_ENDIAN = sys.byteorder == "big"
 _RECORD_MIN = _DELETED_HEAD.size + _CRC.size
@@ -77,8 +82,7 @@ def encode(record: Record) -> bytes:
             body = _encoded_created(record)
         else:
             assert type(record) is PoolDeleted
-            name = record.pool.encode()
-            body = _DELETED_HEAD.pack(VERSION, _DELETED, len(name)) + name
+            body = _encoded_deleted(record)
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise CodecError(f"does not fit into a record: {error}") from error
     return body + _CRC.pack(crc32(body))
@@ -141,11 +145,11 @@ def decode(data: bytes) -> Record:
     try:
         if kind == _STEP:
             return _decoded_step(body)
-        if kind == _CREATED:
-            return _decoded_created(body)
-        if kind == _DELETED:
-            (length,) = _DELETED_HEAD.unpack_from(body)[2:]
-            return PoolDeleted(*_texts(body, _DELETED_HEAD.size, (length,)))
+        if kind in (_CREATED, _CREATED_BY_ID):
+            return _decoded_created(kind, body)
+        if kind in (_DELETED, _DELETED_BY_ID):
+            head = _DELETED_HEAD if kind == _DELETED else _DELETED_BY_ID_HEAD
+            return PoolDeleted(*_texts(body, head.size, head.unpack_from(body)[2:]))
         return _decoded_command(kind, body)
     except (struct.error, ValueError) as error:
         raise CodecError(f"cannot be taken apart: {error}") from error
@@ -194,7 +198,7 @@ _MAKERS: dict[int, Callable[[str, int, str, int, int], Command]] = {
     _KINDS[Attach]: lambda engine, epoch, request_id, a, b: Attach(
         engine, epoch, request_id, bool(a & 1), a >> 1, b
     ),
-    _KINDS[Renew]: lambda engine, epoch, request_id, *_: Renew(engine, epoch, request_id),
+    _KINDS[Renew]: lambda engine, epoch, *_: Renew(engine, epoch),
     _KINDS[Detach]: lambda engine, epoch, request_id, *_: Detach(engine, epoch, request_id),
     _KINDS[Expire]: lambda engine, epoch, request_id, a, _: Expire(engine, epoch, a, request_id),
     _KINDS[Reclaim]: lambda engine, epoch, request_id, a, _: Reclaim(engine, epoch, request_id, a),
@@ -243,27 +247,45 @@ def _decoded_step(body: memoryview) -> Applied:
 
 def _encoded_created(record: PoolCreated) -> bytes:
     name, total_blocks, block_size, device_id = record.geometry
-    encoded = name.encode()
-    head = _CREATED_HEAD.pack(
+    texts = _named(name, record.request_id)
+    head, kind = (
+        (_CREATED_BY_ID_HEAD, _CREATED_BY_ID) if record.request_id else (_CREATED_HEAD, _CREATED)
+    )
+    packed = head.pack(
         VERSION,
-        _CREATED,
+        kind,
         total_blocks,
         block_size,
         device_id,
         record.epoch_floor,
         0 if record.quarantine_ms is None else record.quarantine_ms + 1,
         record.configured,
-        len(encoded),
+        *_lengths(*texts),
     )
-    return head + encoded
+    return packed + "".join(texts).encode()
 
 
-def _decoded_created(body: memoryview) -> PoolCreated:
-    fields = _CREATED_HEAD.unpack_from(body)
-    _, _, total_blocks, block_size, device_id, epoch_floor, wait, configured, length = fields
-    (name,) = _texts(body, _CREATED_HEAD.size, (length,))
+def _decoded_created(kind: int, body: memoryview) -> PoolCreated:
+    head = _CREATED_HEAD if kind == _CREATED else _CREATED_BY_ID_HEAD
+    fields = head.unpack_from(body)
+    _, _, total_blocks, block_size, device_id, epoch_floor, wait, configured, *lengths = fields
+    name, *request_id = _texts(body, head.size, lengths)
     geometry = Geometry(name, total_blocks, block_size, device_id)
-    return PoolCreated(geometry, epoch_floor, bool(configured), wait - 1 if wait else None)
+    quarantine_ms = wait - 1 if wait else None
+    return PoolCreated(geometry, epoch_floor, bool(configured), quarantine_ms, *request_id)
+
+
+def _encoded_deleted(record: PoolDeleted) -> bytes:
+    texts = _named(record.pool, record.request_id)
+    head, kind = (
+        (_DELETED_BY_ID_HEAD, _DELETED_BY_ID) if record.request_id else (_DELETED_HEAD, _DELETED)
+    )
+    return head.pack(VERSION, kind, *_lengths(*texts)) + "".join(texts).encode()
+
+
+def _named(pool: str, request_id: str) -> tuple[str, ...]:
+    """The texts of a change of the pools."""
+    return (pool, request_id) if request_id else (pool,)
 
 
 def _texts(body: memoryview, start: int, lengths: Any) -> list[str]:

@@ -163,6 +163,7 @@ def _fields(record: Record) -> dict[str, Any]:
             "device_id": device_id,
             "epoch_floor": record.epoch_floor,
             "configured": record.configured,
+            "request_id": record.request_id,
         }
     if not isinstance(record, Applied):
         return record._asdict()

@@ -19,7 +19,7 @@ from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.interface import JournalError
-from kvblock_service.journal.records import PoolCreated, PoolDeleted
+from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted
 from kvblock_service.journal.recovery import Recovered, recover
 from kvblock_service.journal.snapshot import PoolEntry
 from kvblock_service.journal.state_dir import Opened, StateDir, read_identity
@@ -33,7 +33,8 @@ class OpenedJournal(NamedTuple):
     """A journal and its pools.
 
     `last_epoch` is greater than or equal to every epoch of every pool that ever was; a pool that is
-    made at run time begins above it. Close the journal, then release `state_dir`.
+    made at run time begins above it. `changes`: see State. Close the journal, then release
+    `state_dir`.
     """
 
     journal: FileJournal
@@ -41,6 +42,7 @@ class OpenedJournal(NamedTuple):
     pools: list[PoolEntry]
     last_epoch: int
     facts: list[Fact]
+    changes: tuple[PoolChange, ...]
 
 
 def open_journal(
@@ -86,7 +88,8 @@ def open_journal(
     now_ms = time.monotonic_ns() // 1_000_000 if now_ms is None else now_ms
     for entry in pools:
         leases.begin_anew(entry.pool, now_ms)
-    return OpenedJournal(journal, state_dir, pools, recovered.state.last_epoch, facts)
+    state = recovered.state
+    return OpenedJournal(journal, state_dir, pools, state.last_epoch, facts, state.changes)
 
 
 def discard_pool(path: Path, name: str) -> None:

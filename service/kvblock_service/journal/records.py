@@ -4,13 +4,17 @@ Rules:
 - A command is kept when the pool carried it out: not when it was rejected, not when it was answered
   from memory, and not for a renewal, since a restart gives every lease its full TTL anyway.
 - Refusals are kept: they are counted, and remembered by their request_id.
-- A pool's life is kept, too: pools can be made and deleted while a server runs.
+- A pool's life is kept, too: pools can be made and deleted while a server runs. Such a change is
+  remembered by its request_id, the last CHANGES_MAX of them.
 """
 
 from typing import NamedTuple, TypeAlias
 
 from kvblock_service.core.commands import REJECTIONS, Command, Outcome, Renew, Stamp
 from kvblock_service.core.pool import Geometry
+
+CHANGES_MAX = 1024
+"""Changes of the pools that are remembered by their request_id."""
 
 
 class Applied(NamedTuple):
@@ -26,30 +30,40 @@ class PoolCreated(NamedTuple):
 
     Its epochs are greater than `epoch_floor`. `configured`: it was in the configuration of the
     server, not made at run time. `quarantine_ms` is that of a pool that was made at run time: how
-    long the blocks of a vanished engine wait, None: for its TTL.
+    long the blocks of a vanished engine wait, None: for its TTL. `request_id` is that of the call
+    that asked for it, empty when it had none.
     """
 
     geometry: Geometry
     epoch_floor: int
     configured: bool
     quarantine_ms: int | None = None
+    request_id: str = ""
 
 
 class PoolDeleted(NamedTuple):
-    """The pool of that name is gone."""
+    """The pool of that name is gone. `request_id`: see PoolCreated."""
 
     pool: str
+    request_id: str = ""
 
 
-Record: TypeAlias = Applied | PoolCreated | PoolDeleted
+PoolChange: TypeAlias = PoolCreated | PoolDeleted
+Record: TypeAlias = Applied | PoolChange
+
+
+def remember(changes: dict[str, PoolChange], change: PoolChange) -> None:
+    """Put a change behind those that are remembered; the oldest goes when they are too many."""
+    if change.request_id:
+        changes.pop(change.request_id, None)
+        changes[change.request_id] = change
+        if len(changes) > CHANGES_MAX:
+            del changes[next(iter(changes))]
 
 
 def is_kept(command: Command, outcome: Outcome, repeated: bool) -> bool:
     """Whether a command with this outcome belongs into the journal.
 
-    `repeated` is `Pool.repeated` right after `apply`. A renewal with a request_id is kept, because
-    its place among the remembered results decides which ones are forgotten.
+    `repeated` is `Pool.repeated` right after `apply`.
     """
-    if repeated or isinstance(outcome, REJECTIONS):
-        return False
-    return type(command) is not Renew or bool(command.request_id)
+    return type(command) is not Renew and not repeated and not isinstance(outcome, REJECTIONS)

@@ -19,7 +19,7 @@ from kvblock_service.core.commands import REJECTIONS
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import CodecError, Entry, JournalDamaged, Source
-from kvblock_service.journal.records import Applied, PoolCreated, Record
+from kvblock_service.journal.records import Applied, PoolChange, PoolCreated, Record, remember
 from kvblock_service.journal.snapshot import PoolEntry, State
 
 _UNLIMITED = 2**63
@@ -58,7 +58,12 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
             replayed.take(position, record)
     for entry_of_pool in replayed.pools.values():
         entry_of_pool.pool.bounds = bounds
-    state = State(journal.server_epoch, replayed.last_epoch, list(replayed.pools.values()))
+    state = State(
+        journal.server_epoch,
+        replayed.last_epoch,
+        list(replayed.pools.values()),
+        tuple(replayed.changes.values()),
+    )
     return Recovered(
         state,
         journal.position if up_to is None else up_to,
@@ -108,6 +113,7 @@ class _Replay:
     def __init__(self, state: State, bounds: Bounds) -> None:
         self.bounds = Bounds(_UNLIMITED, _UNLIMITED, bounds.request_ids_max)
         self.pools = {entry.pool.geometry.name: entry for entry in state.pools}
+        self.changes: dict[str, PoolChange] = {one.request_id: one for one in state.changes}
         self.deleted_epoch = state.last_epoch
         self.count = 0
         for entry in self.pools.values():
@@ -125,6 +131,7 @@ class _Replay:
                 raise JournalDamaged(f"record {position} makes pool {name}, which is there already")
             pool = Pool(record.geometry, self.bounds, record.epoch_floor)
             self.pools[name] = PoolEntry(pool, record.configured, record.quarantine_ms)
+            remember(self.changes, record)
             return
         entry = self.pools.get(record.pool)
         if entry is None:
@@ -134,6 +141,7 @@ class _Replay:
         else:
             self.deleted_epoch = max(self.deleted_epoch, entry.pool.last_epoch)
             del self.pools[record.pool]
+            remember(self.changes, record)
 
 
 def _apply(pool: Pool, position: int, record: Applied) -> None:

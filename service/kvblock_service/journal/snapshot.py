@@ -1,7 +1,8 @@
 """Pools as bytes: all that a pool does later depends on what stands here, and nothing else.
 
 Rules:
-- A snapshot is: magic, version, pieces, and a CRC-32 of all that.
+- A snapshot is: magic, version, pieces, and a CRC-32 of all that. Version 1, which has no changes
+  of the pools, stays readable.
 - A decoded pool answers every later command as the encoded one would have; so the order of engines,
   tables, batches and remembered results is kept, too.
 - Numbers go in bulk: a snapshot of a million blocks is read in a fraction of a second.
@@ -23,10 +24,10 @@ from kvblock_service.journal import codec
 from kvblock_service.journal.answers import answer_of, numbers_of
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.pieces import Reader, Writer
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import Applied, PoolChange
 
 MAGIC = b"KVBS"
-VERSION = 1
+VERSION = 2
 _CRC = struct.Struct("<I")
 _HEAD = len(MAGIC) + 1
 _NO_STAMP = Stamp(0, 0, "")
@@ -44,11 +45,15 @@ class PoolEntry(NamedTuple):
 
 
 class State(NamedTuple):
-    """All pools of a server; `last_epoch` is the greatest epoch of any pool, deleted ones too."""
+    """All pools of a server; `last_epoch` is the greatest epoch of any pool, deleted ones too.
+
+    `changes` are those of the pools that are remembered by their request_id, the oldest first.
+    """
 
     server_epoch: int
     last_epoch: int
     pools: list[PoolEntry]
+    changes: tuple[PoolChange, ...] = ()
 
 
 def encode(state: State) -> bytes:
@@ -57,6 +62,7 @@ def encode(state: State) -> bytes:
     out.numbers([state.server_epoch, state.last_epoch, len(state.pools)])
     for entry in state.pools:
         _put_pool(out, entry)
+    out.blobs([codec.encode(change) for change in state.changes])
     body = MAGIC + bytes([VERSION]) + out.finish()
     return body + _CRC.pack(crc32(body))
 
@@ -73,16 +79,28 @@ def decode(data: bytes, bounds: Bounds) -> State:
         raise CodecError("is no snapshot")
     if crc32(body) != _CRC.unpack_from(data, len(body))[0]:
         raise CodecError("its checksum is wrong")
-    if body[len(MAGIC)] != VERSION:
-        raise CodecError(f"has version {body[len(MAGIC)]}; this program reads version {VERSION}")
+    version = body[len(MAGIC)]
+    if not 1 <= version <= VERSION:
+        raise CodecError(f"has version {version}; this program reads versions 1 to {VERSION}")
     source = Reader(body[_HEAD:])
     try:
         server_epoch, last_epoch, count = source.numbers()
         pools = [_take_pool(source, bounds) for _ in range(count)]
+        changes = _take_changes(source) if version > 1 else ()
     except (ValueError, IndexError) as error:
         raise CodecError(f"cannot be taken apart: {error}") from error
     source.end()
-    return State(server_epoch, last_epoch, pools)
+    return State(server_epoch, last_epoch, pools, changes)
+
+
+def _take_changes(source: Reader) -> tuple[PoolChange, ...]:
+    changes = []
+    for blob in source.blobs():
+        change = codec.decode(blob)
+        if isinstance(change, Applied):
+            raise CodecError("a remembered change of the pools is a command of one")
+        changes.append(change)
+    return tuple(changes)
 
 
 def _put_pool(out: Writer, entry: PoolEntry) -> None:

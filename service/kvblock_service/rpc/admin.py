@@ -102,9 +102,7 @@ class KVBlockAdmin:
         command = Reclaim(engine, request.epoch, request_id, quarantine_ms)
         revision = pool.state().revision
         freed = pool.reclaim(command, self._trace_id())
-        changed = pool.state().revision != revision
-        await pool.settled()
-        if changed:
+        if pool.state().revision != revision:
             self._host.end_session(pool.geometry.name, engine, epoch)
             _log.info(
                 "an operator reclaimed an engine",
@@ -117,6 +115,7 @@ class KVBlockAdmin:
                     "quarantine_ms": quarantine_ms,
                 },
             )
+        await pool.settled()
         return pb.ReclaimEngineResponse(reclaimed_blocks=freed.num_blocks)
 
     async def list_blocks(self, request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:

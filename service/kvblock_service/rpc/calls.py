@@ -4,6 +4,7 @@ Rules:
 - A request is parsed here and not by gRPC, so that a malformed or an over-long one gets the same
   kind of answer as any other bad request.
 - A draining server takes no new call.
+- An error that follows from what the server holds is told when that is in the journal.
 - An exception that is no CallError is a bug: it is logged with its traceback, and the client gets
   INTERNAL without any of it.
 """
@@ -12,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -23,18 +25,32 @@ from kvblock_service.host import Host
 from kvblock_service.rpc.errors import status_of
 
 RequestT = TypeVar("RequestT", bound=Message)
+ResultT = TypeVar("ResultT")
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Permit: TypeAlias = Callable[[Any], None]
 Admit: TypeAlias = Callable[[Context], Permit]
 """Lets a caller in by its context, and gives what permits its request; both raise CallErrors."""
 
 _context: ContextVar[Context] = ContextVar("kvblock.context")
+_permit: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.permit", default=None)
 _log = logging.getLogger(__name__)
 
 
 def peer() -> str:
     """Where the unary call comes from that runs in this task, as gRPC names it."""
     return _context.get().peer()
+
+
+def permit_again() -> None:
+    """Let the unary call that runs in this task go on, after it has waited.
+
+    Raises:
+        CallError: its caller may not do any more what it asked for.
+
+    """
+    permit = _permit.get()
+    if permit:
+        permit()
 
 
 def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT:
@@ -99,7 +115,8 @@ def unary(
                 request = parse(message_type, data, bytes_max)
                 if permit:
                     permit(request)
-                answer = await method(request)
+                    _permit.set(partial(permit, request))
+                answer = await settled(host, method(request))
                 return answer.SerializeToString()
             except CallError as error:
                 await refuse(context, error)
@@ -107,6 +124,21 @@ def unary(
                 await break_off(context, message_type.DESCRIPTOR.name)
 
     return grpc.unary_unary_rpc_method_handler(behaviour)
+
+
+async def settled(host: Host, call: Awaitable[ResultT]) -> ResultT:
+    """What a call gives, or its error when all that it may follow from is in the journal.
+
+    Raises:
+        JournalUnwritable: instead of the call's error, which follows from what cannot be written.
+
+    """
+    try:
+        return await call
+    except CallError as error:
+        if error.of_state:
+            await host.settled()
+        raise
 
 
 async def refuse(context: Context, error: CallError) -> NoReturn:

@@ -6,6 +6,7 @@ Rules:
 - METHODS says for each method what it takes; a method that is not there takes an admin.
 - A session's caller is settled at the attach. Later only a change of the access file matters: a
   session whose caller is not known any more, or may not be this engine any more, ends.
+- So does a call that has waited, for blocks, when it is about to go on.
 - Calls beyond an identity's rate are refused; steps of a session beyond it are held back, because
   an error would end the session.
 - Failed logins and denied permissions are counted before they are answered.
@@ -94,16 +95,19 @@ class Gate:
     def admit(self, method: str) -> Admit:
         """What lets callers of a unary method in.
 
-        It is called with the context and gives what has to be called with the request. Both raise
-        Unauthenticated, PermissionDenied, InvalidField or RateLimited.
+        It is called with the context and gives what has to be called with the request, and again
+        when the call has waited. Both raise Unauthenticated, PermissionDenied, InvalidField or
+        RateLimited.
         """
         takes = METHODS.get(method, Takes.ADMIN)
 
         def enter(context: Context) -> Permit:
-            caller = self.caller(context)
-            self._count(caller.identity)
+            shown = shown_by(context, self._turned_away.logins)
+            first, known = self._identified(shown), self.identities
+            self._count(first.identity)
 
             def permit(request: Any) -> None:
+                caller = first if self.identities is known else self.still(shown)
                 if takes is Takes.ADMIN:
                     self.need_admin(caller, method)
                 elif takes is Takes.VIEW:
@@ -135,6 +139,18 @@ class Gate:
 
         """
         return self._identified(shown_by(context, self._turned_away.logins))
+
+    def still(self, shown: Shown) -> Caller:
+        """Who has shown this, by the identities that are in force by now.
+
+        Raises:
+            Unauthenticated: nobody any more.
+
+        """
+        identity = shown.identity(self.identities)
+        if identity is None:
+            raise self.failed(LoginFailure.WITHDRAWN, shown.peer)
+        return Caller(identity, shown.peer)
 
     def failed(self, failure: LoginFailure, peer: str) -> Unauthenticated:
         """A failed login: it is counted, and the caller learns why."""
@@ -247,9 +263,7 @@ class SessionPass:
 
     def _renew(self) -> None:
         known = self._gate.identities
-        identity = self._shown.identity(known)
-        if identity is None:
-            raise self._gate.failed(LoginFailure.WITHDRAWN, self._shown.peer)
-        self._gate.need(Caller(identity, self._shown.peer), self._pool, self._engine)
-        self._rate = self._gate.rate(identity)
+        caller = self._gate.still(self._shown)
+        self._gate.need(caller, self._pool, self._engine)
+        self._rate = self._gate.rate(caller.identity)
         self._known = known

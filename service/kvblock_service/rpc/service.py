@@ -3,7 +3,7 @@
 Rules:
 - A method converts, calls, converts back.
 - Each command is told to the observer, if there is one, after it was carried out.
-- What changes something is answered when it is in the journal.
+- What changes something is answered when it is in the journal, and so is a table.
 """
 
 import time
@@ -28,7 +28,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolHost
-from kvblock_service.rpc import convert, validate
+from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.errors import duration_of
 from kvblock_service.rpc.observe import Applied, Observer
 
@@ -71,7 +71,8 @@ class KVBlockService:
         )
         if request.HasField("max_wait"):
             max_wait = validate.max_wait(request.max_wait, self.limits)
-            outcome = await pool.allocate(command, max_wait, self.trace_id())
+            permit = calls.permit_again
+            outcome = await pool.allocate(command, max_wait, self.trace_id(), permit)
         else:
             outcome = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Granted | Refused)
@@ -108,9 +109,10 @@ class KVBlockService:
         """A sequence's blocks."""
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
-        if request.epoch and request.epoch != pool.epoch(engine):
-            raise StaleEpoch(pool.geometry.name, engine, request.epoch, pool.epoch(engine))
-        table = pool.table(engine, request.sequence_id)
+        epoch, table = pool.epoch(engine), pool.table(engine, request.sequence_id)
+        await pool.settled_of(engine)
+        if request.epoch and request.epoch != epoch:
+            raise StaleEpoch(pool.geometry.name, engine, request.epoch, epoch).of_journal()
         if table is None:
             raise SequenceNotFound(pool.geometry.name, engine, request.sequence_id)
         return pb.GetBlockTableResponse(
@@ -157,7 +159,7 @@ class KVBlockService:
         engine = validate.engine_name(request.engine)
         attached = self.attach(pool, engine, request)
         geometry = pool.geometry
-        self.host.fence(geometry.name, engine, attached.epoch)
+        self.host.end_sessions_before(geometry.name, engine, attached.epoch)
         await pool.settled()
         return pb.AttachEngineResponse(
             lease=convert.lease(attached),
@@ -182,14 +184,8 @@ class KVBlockService:
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
         command = Detach(engine, request.epoch, validate.request_id(request.request_id))
-        freed = pool.apply(command, self.trace_id())
-        assert isinstance(freed, Freed)
-        if self.observer:
-            where, wait = (pool.geometry.name, engine), pool.lock_wait_ns
-            count = freed.num_blocks
-            self.observer(Applied("DetachEngine", *where, started, wait, freed_blocks=count))
+        freed = self.run_detach(pool, command, "DetachEngine", started, self.trace_id())
         await pool.settled()
-        self.host.end_session(pool.geometry.name, engine, request.epoch)
         return pb.DetachEngineResponse(freed_blocks=freed.num_blocks)
 
     def attach(
@@ -229,6 +225,19 @@ class KVBlockService:
                 )
             )
         return outcome
+
+    def run_detach(
+        self, pool: PoolHost, command: Detach, operation: str, started: int, trace_id: str
+    ) -> Freed:
+        """Carry out a detach, after which the lease's stream ends."""
+        freed = pool.apply(command, trace_id)
+        assert isinstance(freed, Freed)
+        where, wait = (pool.geometry.name, command.engine), pool.lock_wait_ns
+        self.host.end_session(*where, command.epoch)
+        if self.observer:
+            count = freed.num_blocks
+            self.observer(Applied(operation, *where, started, wait, freed_blocks=count))
+        return freed
 
     def pool(self, name: str) -> PoolHost:
         """The pool that a request names."""

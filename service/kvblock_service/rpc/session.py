@@ -6,10 +6,12 @@ Rules:
 - The core keeps the last step of a lease: sent again, here or on another stream, it is answered by
   the same bytes and changes nothing.
 - A detach frees the engine's blocks; a stream that ends in any other way leaves the lease as it is.
-- A stream ends when its lease does, and when the lease goes on in another stream.
+- A stream ends when its lease does, and when the lease goes on in another stream; it is told when
+  what ended it is in the journal.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
-- A client that leaves its answers unread for too long is cut off; its lease is as it was.
+- A client that leaves its answers unread for too long is cut off; its lease is as it was. So is one
+  that does not attach for as long: `sessions_max` does not count it.
 """
 
 import asyncio
@@ -19,13 +21,12 @@ import grpc
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import steps
-from kvblock_service.core.commands import Detach, Freed, Renew
+from kvblock_service.core.commands import Detach, Renew
 from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate, SessionPass
-from kvblock_service.rpc.observe import Applied
 from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders, Writes
 
@@ -57,7 +58,7 @@ class _Session:
         self._host.streams[self] = self._interrupt
         if self._gate:
             self._pass = self._gate.session(self._context)
-        data = await self._read()
+        data = await self._first()
         if data is None:
             return
         pool = await self._attach(self._parse(data))
@@ -100,6 +101,16 @@ class _Session:
         """End the stream with an error, once the message that is being served is answered."""
         self._ended = error
         self._interrupt()
+
+    async def _first(self) -> bytes | None:
+        """The first message, which has to come in time."""
+        problem = f"it did not come within slow_reader_seconds = {self._slow.seconds:g}"
+        late = SessionState("attach", problem)
+        alarm = asyncio.get_running_loop().call_later(self._slow.seconds, self.end_with, late)
+        try:
+            return await self._read()
+        finally:
+            alarm.cancel()
 
     async def _read(self) -> bytes | None:
         """The next message, or None when the engine has closed its side."""
@@ -189,12 +200,8 @@ class _Session:
 
     def _detach(self, pool: PoolHost, caller: convert.Caller) -> bytes:
         started = self._service.now()
-        freed = pool.apply(Detach(*caller), self._trace_id)
-        assert isinstance(freed, Freed)
-        observer = self._service.observer
-        if observer:
-            where, wait = self.key, pool.lock_wait_ns
-            observer(Applied("Session", *where, started, wait, freed_blocks=freed.num_blocks))
+        command = Detach(*caller)
+        freed = self._service.run_detach(pool, command, "Session", started, self._trace_id)
         detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
         return pb.SessionResponse(detached=detached).SerializeToString()
 
@@ -215,7 +222,7 @@ def handler(
         session = _Session(service, context, gate, slow)
         slow.watch(session.writes)
         try:
-            await session.run()
+            await calls.settled(service.host, session.run())
         except asyncio.CancelledError:
             if session.writes.is_cut_off:
                 raise SlowReader(slow.seconds) from None

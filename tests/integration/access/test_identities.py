@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,31 @@ def test_a_session_whose_caller_is_withdrawn_ends_at_its_next_step(
     with kvblock.connect(server.address) as kv:
         held = {one.engine: one.held_blocks for one in kv.stats(pool="gpu0").pools[0].engines}
         assert held == {"default": 1, "vllm-1": 2}
+
+
+def test_an_allocation_whose_caller_is_withdrawn_while_it_waits_is_not_granted(
+    guarded: Guarded, access: Path
+) -> None:
+    server = guarded()
+    trainers = [connect(server, "trainer", engine=f"vllm-{number}") for number in range(2)]
+    with trainers[0] as withdrawn, trainers[1] as denied, connect(server, "operator") as operator:
+        operator.allocate(1, 64)
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(withdrawn.allocate, 1, 2, max_wait=60.0)
+            happens(lambda: operator.stats(pool="gpu0").pools[0].waiting == 1)
+            write(access, IDENTITIES.replace(TOKENS["trainer"], "another-token-5f0c9a1e"))
+            operator.free(1)
+            with pytest.raises(kvblock.UnauthenticatedError):
+                first.result()
+            write(access, IDENTITIES)
+            operator.allocate(1, 64)
+            second = threads.submit(denied.allocate, 1, 2, max_wait=60.0)
+            happens(lambda: operator.stats(pool="gpu0").pools[0].waiting == 1)
+            write(access, IDENTITIES.replace('"vllm-*"', '"vllm-0"'))
+            operator.free(1)
+            with pytest.raises(kvblock.PermissionDeniedError):
+                second.result()
+        assert operator.stats(pool="gpu0").pools[0].held_blocks == 0
 
 
 def test_certificates_of_a_live_server_are_renewed(guarded: Guarded, files: Files) -> None:

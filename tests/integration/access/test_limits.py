@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.conftest import ServerFactory
 from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, happens, port_of, write
 from tests.integration.client.flavours import Flavour
+from tests.integration.sessions.wire import Problem, Stream, Wire, stream
 
 import kvblock
 from kvblock.v1 import kvblock_pb2 as pb
@@ -168,6 +169,26 @@ def test_a_session_that_does_not_read_is_cut_off(server_factory: ServerFactory) 
         assert dict(info.metadata) == {"limit": "slow_reader_seconds", "max": "0.4"}
     finally:
         unread.end()
+
+
+def test_sessions_that_do_not_attach_end(server_factory: ServerFactory) -> None:
+    server = server_factory(WIDE, ["--slow-reader-seconds", "0.4"])
+    wire = Wire(server.address)
+    streams = [Stream(wire) for _ in range(8)]
+    try:
+        for one in streams:
+            metadata = {"message": "attach"}
+            assert one.end() == Problem("FAILED_PRECONDITION", "SESSION_STATE", metadata)
+        # One that has attached may be silent for as long as its lease lasts.
+        with stream(wire) as attached:
+            attached.attach("e")
+            with stream(wire) as late:
+                assert late.end().reason == "SESSION_STATE"
+            assert attached.step(1, 7)
+    finally:
+        for one in streams:
+            one.close()
+        wire.channel.close()
 
 
 def test_a_drain_does_not_wait_for_a_session_that_was_cut_off(

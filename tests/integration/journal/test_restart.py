@@ -52,6 +52,35 @@ def test_request_that_is_sent_again_after_a_restart_changes_nothing(tmp_path: Pa
         assert caught.value.reason is kvblock.ErrorReason.ID_REUSED
 
 
+@pytest.mark.parametrize("records", ["50000", "100"])
+def test_pools_are_made_and_deleted_once_also_over_restarts(tmp_path: Path, records: str) -> None:
+    """From the records, or from the snapshot that was made of them."""
+    arguments = ("--snapshot-records", records)
+    with server(tmp_path, *arguments) as first:
+        with kvblock.connect(first.address) as kv:
+            kv.create_pool("side", 8, quarantine=1.5, request_id="c1")
+            kv.create_pool("gone", 8)
+            kv.delete_pool("gone", request_id="d1")
+            kv.create_pool("gone", 16)
+            one = 0
+            while records == "100" and not list(tmp_path.glob("*/snapshot-*")):
+                one += 1
+                kv.step(free=[one - 1], allocate=[one])
+        kill(first)
+    for _ in range(2):
+        with server(tmp_path, *arguments) as again:
+            with kvblock.connect(again.address) as kv:
+                before = kv.list_pools()
+                assert [pool.total_blocks for pool in before] == [16, 64, 8]
+                kv.create_pool("side", 8, quarantine=1.5, request_id="c1")
+                kv.delete_pool("gone", request_id="d1")
+                assert kv.list_pools() == before
+                with pytest.raises(kvblock.InvalidArgumentError) as caught:
+                    kv.create_pool("side", 9, request_id="c1")
+                assert caught.value.reason is kvblock.ErrorReason.ID_REUSED
+            kill(again)
+
+
 def test_second_server_on_the_same_state_is_refused(tmp_path: Path) -> None:
     with server(tmp_path) as first:
         with pytest.raises(kvblock.ServerStartError) as caught:

@@ -10,6 +10,7 @@ from tests.conftest import ServerFactory
 from tests.integration.sessions.wire import PATIENCE, Problem, Stream, Wire, problem_of, stream
 
 import kvblock
+from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 
 POOL = "main:total=64,block_size=16,device=3"
@@ -116,6 +117,25 @@ def test_lease_that_runs_out_ends_its_stream_and_frees_later(wire: Wire) -> None
     assert wire.allocate("f", 0, 1, 2) == [1, 0]
 
 
+@pytest.mark.parametrize("how", ["detach", "takeover", "expiry"])
+def test_an_allocation_that_waits_is_told_when_its_lease_ends(wire: Wire, how: str) -> None:
+    holder = wire.allocate("holder", 0, 1, 64)
+    epoch = wire.attach("e", ttl_ms=500 if how == "expiry" else None).lease.epoch
+    request = pb.AllocateRequest(engine="e", epoch=epoch, sequence_id=1)
+    request.max_wait.FromSeconds(60)
+    waiting = wire.kv.Allocate.future(request, timeout=PATIENCE)
+    while not wire.pool().waiting:
+        pass
+    current = 0
+    if how == "detach":
+        wire.kv.DetachEngine(pb.DetachEngineRequest(engine="e", epoch=epoch))
+    elif how == "takeover":
+        current = wire.attach("e", takeover=True).lease.epoch
+    assert problem_of(waiting.result) == stale("e", epoch, current)
+    # It did not wait for its deadline: none of the blocks came back.
+    assert wire.pool().held_blocks == len(holder)
+
+
 # What changes something, by engine and epoch. Allocations of sequence 1, which has a block.
 MUTATING: dict[str, Callable[[str, int, str], Message]] = {
     "Allocate": lambda e, n, i: pb.AllocateRequest(
@@ -187,6 +207,8 @@ def test_request_id_of_another_request(wire: Wire, method: str) -> None:
 def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, wire: Wire) -> None:
     """Stopped for longer than every TTL: the engines, which could not be heard, keep theirs."""
     epochs = {f"e{n}": wire.attach(f"e{n}", ttl_ms=500 + 100 * n).lease.epoch for n in range(5)}
+    wire.allocate("gone", wire.attach("gone", ttl_ms=2400).lease.epoch, 1, 5)
+    wire.admin.ReclaimEngine(admin_pb2.ReclaimEngineRequest(engine="gone"))
     with stream(wire) as session:
         epochs["s"] = session.attach("s").lease.epoch
         for engine, epoch in epochs.items():
@@ -204,6 +226,9 @@ def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, 
     assert pool.expired_leases_total == 0
     assert {one.engine: one.epoch for one in pool.engines} == epochs
     assert "stood still" in server.stderr
+    # The quarantine would have been over in the meantime, and has its full time again.
+    rows = wire.admin.ListBlocks(admin_pb2.ListBlocksRequest()).blocks
+    assert [row.quarantine_ends_in.ToMilliseconds() > 0 for row in rows[:5]] == [True] * 5
 
 
 def test_renewal_that_came_while_the_server_stood_still_for_a_moment_counts(

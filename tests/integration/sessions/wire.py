@@ -81,11 +81,15 @@ class Stream:
 
     def say(self, **message: Message) -> bytes:
         """Send a message and answer the bytes of its answer."""
-        request = pb.SessionRequest(**message)  # type: ignore[arg-type]
-        self._outbox.put(request.SerializeToString())
+        self.send(**message)
         answer = next(self.call)
         assert isinstance(answer, bytes)
         return answer
+
+    def send(self, **message: Message) -> None:
+        """Send a message whose answer is read later."""
+        request = pb.SessionRequest(**message)  # type: ignore[arg-type]
+        self._outbox.put(request.SerializeToString())
 
     def attach(self, engine: str, epoch: int = 0, takeover: bool = False) -> pb.SessionAttached:
         message = pb.SessionAttach(engine=engine, epoch=epoch, takeover=takeover)

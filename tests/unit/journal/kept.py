@@ -57,7 +57,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Allocate, engines, epochs, request_ids, sequences, amounts),
     st.builds(Free, engines, epochs, request_ids, sequences),
     st.builds(Attach, engines, epochs, request_ids, st.booleans(), st.integers(1, 99), periods),
-    st.builds(Renew, engines, epochs, request_ids),
+    st.builds(Renew, engines, epochs),
     st.builds(Detach, engines, epochs, request_ids),
     st.builds(Expire, engines, epochs, periods, request_ids),
     st.builds(Reclaim, engines, epochs, request_ids, periods),
@@ -77,8 +77,9 @@ records = st.one_of(
         st.integers(0, 2**63),
         st.booleans(),
         st.none() | st.integers(0, 86_400_000),
+        request_ids,
     ),
-    st.builds(PoolDeleted, st.text(max_size=5)),
+    st.builds(PoolDeleted, st.text(max_size=5), request_ids),
 )
 stamped = st.lists(st.tuples(commands, stamps), max_size=40)
 

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from tests.unit.journal.kept import commands, records
 
 from kvblock_service.core.commands import Free, Stamp, Step, StepPolicy
+from kvblock_service.core.pool import Geometry
 from kvblock_service.journal.codec import VERSION, decode, encode
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import Applied, PoolDeleted, Record
+from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, Record
 
 STEP = Applied(
     "main",
@@ -65,6 +66,22 @@ def test_the_bytes_of_version_1_stay_readable() -> None:
     )
     assert encode(STEP)[:-4] == kept
     assert decode(encode(STEP)) == STEP
+
+
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        (
+            PoolCreated(Geometry("main", 64, 16, 7), 9, True, 5),
+            "0102400000000000000010000000000000000700000000000000090000000000000006000000000000000104"
+            "006d61696e",
+        ),
+        (PoolDeleted("main"), "010304006d61696e"),
+    ],
+)
+def test_changes_of_pools_without_a_request_id_stay_as_they_were(record: Record, kept: str) -> None:
+    assert encode(record)[:-4] == bytes.fromhex(kept)
+    assert decode(encode(record)) == record
 
 
 def test_another_version_is_named() -> None:

@@ -25,13 +25,21 @@ from kvblock_service.core.commands import (
     Free,
     Granted,
     Renew,
+    Renewed,
     Stamp,
 )
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
+from kvblock_service.journal.records import (
+    CHANGES_MAX,
+    Applied,
+    PoolChange,
+    PoolCreated,
+    PoolDeleted,
+    is_kept,
+)
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot import PoolEntry, State
 
@@ -118,7 +126,7 @@ def test_what_is_kept() -> None:
     assert is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=False)
     assert not is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=True)
     assert not is_kept(Allocate("a", 1, "", 1, 1), Fenced(0), repeated=False)
-    assert not is_kept(Renew("a", 1), Fenced(0), repeated=False)
+    assert not is_kept(Renew("a", 1), Renewed(5), repeated=False)
 
 
 def test_pools_come_and_go_and_epochs_never_come_back() -> None:
@@ -133,6 +141,22 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     assert [entry.configured for entry in recovered.state.pools] == [False]
     assert recovered.state.pools[0].pool.last_epoch == 5
     assert recovered.state.last_epoch == FLOOR + 3
+
+
+def test_changes_of_the_pools_are_remembered_as_many_as_a_server_does() -> None:
+    journal = MemoryJournal(FLOOR)
+    first = PoolCreated(GEOMETRY._replace(name="side"), 5, False, None, "first")
+    made: list[PoolChange] = [first]
+    for number in range(CHANGES_MAX // 2):
+        made += [PoolDeleted("side", f"d{number}"), first._replace(request_id=f"c{number}")]
+    journal.write([codec.encode(change) for change in made[:9]])
+    data = snapshot.encode(recover(journal.restarted(), BOUNDS).state)
+    journal.put_snapshot(journal.position, data)
+    journal.truncate(journal.position)
+    journal.write([codec.encode(change) for change in [*made[9:], PoolDeleted("side")]])
+    found = recover(journal.restarted(), BOUNDS).state
+    assert found.changes == tuple(made[1:])
+    assert found.pools == []
 
 
 def test_a_torn_tail_is_no_record() -> None:

@@ -1,15 +1,18 @@
 """Pools as bytes: what comes back goes on as if nothing had been."""
 
+from zlib import crc32
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.journal.kept import BOUNDS, commands, new_pool, stamped, stamps, state_of
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Allocate, Command, Fenced, Reclaim, Stamp
 from kvblock_service.core.pool import Pool
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.snapshot import PoolEntry, State, decode, encode
+from kvblock_service.journal.records import PoolCreated, PoolDeleted
+from kvblock_service.journal.snapshot import MAGIC, VERSION, PoolEntry, State, decode, encode
 
 Stamped = list[tuple[Command, Stamp]]
 
@@ -68,6 +71,24 @@ def test_what_an_engine_was_answered_before_it_ended_is_still_over() -> None:
     pool.apply(command, Stamp(0, 0, ""))
     pool.apply(Reclaim("a", 0, "", 0), Stamp(0, 0, ""))
     assert again(pool).apply(command, Stamp(0, 0, "")) == Fenced(0)
+
+
+def test_changes_of_the_pools_are_kept_and_version_1_has_none() -> None:
+    created = PoolCreated(GEOMETRY, 7, False, None, "c")
+    changes = (created, PoolDeleted("main", "d"))
+    assert decode(encode(State(5, 6, [], changes)), BOUNDS) == State(5, 6, [], changes)
+    # The last piece is an empty list of them: its count.
+    body = encode(State(5, 6, []))[: -4 - 8]
+    body = body[:4] + b"\1" + body[5:]
+    old = body + crc32(body).to_bytes(4, "little")
+    assert decode(old, BOUNDS) == State(5, 6, [])
+
+
+def test_another_version_is_named() -> None:
+    for version in (0, VERSION + 1):
+        body = MAGIC + bytes([version])
+        with pytest.raises(CodecError, match=f"has version {version}"):
+            decode(body + crc32(body).to_bytes(4, "little"), BOUNDS)
 
 
 @given(st.lists(st.tuples(commands, stamps), max_size=5))

@@ -122,6 +122,50 @@ def test_a_record_that_cannot_be_written_at_once_is_kept() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_follows_a_record_is_called_when_it_is_written(waits: bool) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        committer = Committer(shelf)
+        told: list[tuple[str, int]] = []
+
+        def follow(name: str) -> None:
+            committer.when_written(lambda: told.append((name, len(shelf.records))))
+
+        follow("nothing")
+        assert told == [("nothing", 0)]
+        shelf.problem = "No space left on device"
+        committer.add(b"1")
+        follow("first")
+        with pytest.raises(JournalUnwritable):
+            await committer.settled()
+        follow("first, later")
+        committer.add(b"2")
+        follow("second")
+        assert len(told) == 1
+        written = asyncio.Event()
+        committer.when_written(written.set)
+        shelf.problem = ""
+        await written.wait()
+        assert told[1:] == [("first", 2), ("first, later", 2), ("second", 2)]
+        assert (committer.added, committer.written) == (2, 2)
+
+    run(scenario())
+
+
+def test_nothing_follows_what_is_never_written() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        committer = Committer(shelf)
+        told: list[str] = []
+        committer.break_down(ValueError("a bug"))
+        committer.when_written(lambda: told.append("follows"))
+        await committer.close()
+        assert not told
+
+    run(scenario())
+
+
 def test_nothing_to_wait_for() -> None:
     async def scenario() -> None:
         await Committer(Shelf()).settled()
@@ -180,8 +224,12 @@ def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
             host.apply(free("a", 1))
         assert host.table("a", 1) == [0, 1]
         assert host.free_blocks() == 2
+        await host.settled_of("b")
+        with pytest.raises(JournalUnwritable):
+            await host.settled_of("a")
         shelf.problem = ""
         await written(host)
+        await host.settled_of("a")
         assert shelf.records == [b"main Allocate 1"]
         assert host.apply(free("a", 1)) == Freed(2)
         await host.settled()

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from tests.commands import allocate
+from tests.unit.service.test_committer import Shelf
 
+from kvblock_service.committer import Committer
 from kvblock_service.core.commands import Refused
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import (
@@ -125,6 +127,50 @@ def test_lease_that_has_ended_ends_its_stream_only() -> None:
     host.end_session("main", "a", 2)
     assert isinstance(stream.ended, StaleEpoch)
     assert stream.ended.metadata["current"] == "0"
+
+
+def test_a_stream_of_a_later_lease_is_left_alone() -> None:
+    host = host_of("main")
+    stream = Stream(epoch=3)
+    host.enter(stream)
+    host.end_sessions_before("main", "a", 2)
+    host.end_sessions_before("main", "a", 3)
+    host.end_session("main", "a", 2)
+    assert stream.ended is None
+    host.end_sessions_before("main", "a", 4)
+    assert isinstance(stream.ended, StaleEpoch)
+    assert stream.ended.metadata["current"] == "4"
+
+
+def test_streams_end_when_what_ended_their_lease_is_written() -> None:
+    async def scenario() -> None:
+        shelf = Shelf()
+        committer = Committer(shelf)
+        pool = new_pool(Geometry("main", 2, 16, 0), None, 0)
+        host = Host([pool], "", HostLimits(1, 0.5), 1, new_pool, committer)
+        displaced, live, newer = Stream(epoch=1), Stream(epoch=1), Stream(epoch=2)
+        host.enter(displaced)
+        shelf.problem = "No space left on device"
+        committer.add(b"resumed")
+        host.enter(live)
+        assert host.sessions == {("main", "a"): live}
+        host.refuse_more_sessions(live.key)
+        committer.add(b"ran out")
+        host.end_session("main", "a", 1)
+        assert (displaced.ended, live.ended) == (None, None)
+        committer.add(b"began anew")
+        host.enter(newer)
+        written = asyncio.Event()
+        committer.when_written(written.set)
+        shelf.problem = ""
+        await written.wait()
+        assert isinstance(displaced.ended, EngineAttached)
+        assert isinstance(live.ended, StaleEpoch)
+        assert live.ended.metadata["current"] == "2"
+        assert newer.ended is None
+        assert not displaced.ended.of_state
+
+    run(scenario())
 
 
 def test_sessions_max_counts_all_pools_and_lets_a_stream_be_replaced() -> None:

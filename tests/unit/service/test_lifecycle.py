@@ -15,7 +15,8 @@ from kvblock_service.errors import (
     StaleEpoch,
     StateLimit,
 )
-from kvblock_service.host import LIFECYCLE_IDS_MAX, CreatePool, DeletePool, Host, HostLimits
+from kvblock_service.host import CreatePool, DeletePool, Host, HostLimits
+from kvblock_service.journal.records import CHANGES_MAX
 from kvblock_service.pool_host import PoolHost
 
 SIDE = Geometry("side", 4, 32, 1)
@@ -83,7 +84,7 @@ def test_what_failed_is_not_remembered_and_the_oldest_ids_are_forgotten() -> Non
     with pytest.raises(PoolNotFound):
         host.delete_pool(DeletePool("side", "x"))
     assert host.create_pool(CreatePool(SIDE, None, "x"))
-    for number in range(LIFECYCLE_IDS_MAX // 2):
+    for number in range(CHANGES_MAX // 2):
         host.delete_pool(DeletePool("side", f"d{number}"))
         host.create_pool(CreatePool(SIDE, None, f"c{number}"))
     with pytest.raises(PoolExists):

@@ -84,6 +84,18 @@ def test_after_a_stall_every_lease_has_its_full_time_again(stall_ms: int) -> Non
     assert scene.blocks == (2, 0, 2)
 
 
+def test_after_a_stall_every_quarantine_has_its_full_time_again() -> None:
+    scene = Scene(quarantine_ms=2000)
+    scene.pass_time(2900)
+    assert scene.blocks == (2, 0, 2)
+    scene.now_ms += 60_000
+    scene.reaper.look()
+    scene.pass_time(1900)
+    assert scene.blocks == (2, 0, 2)
+    scene.pass_time(100)
+    assert scene.blocks == (4, 0, 0)
+
+
 @pytest.mark.parametrize("renewed", [True, False])
 def test_a_late_tick_leaves_a_lease_until_its_renewal_can_have_been_read(renewed: bool) -> None:
     scene = Scene()
@@ -110,3 +122,24 @@ async def journal_fails() -> None:
 
 def test_nothing_expires_while_the_journal_cannot_be_written() -> None:
     asyncio.run(journal_fails())
+
+
+async def disk_is_full_when_two_leases_run_out() -> None:
+    shelf = Shelf()
+    committer = Committer(shelf)
+    scene = Scene(log=Log(committer, encode))
+    scene.pool.apply(Attach("b", 0, "", False, 1000, 0))
+    shelf.problem = "No space left on device"
+    scene.pass_time(1000)
+    expired = scene.pool.state().expired_total
+    assert (expired, scene.pool.writable) == (1, False)
+    written = asyncio.Event()
+    committer.when_written(written.set)
+    shelf.problem = ""
+    await written.wait()
+    scene.pass_time(1000)
+    assert scene.pool.state().expired_total == 2
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_tick_does_not_end_the_reaper() -> None:
+    asyncio.run(disk_is_full_when_two_leases_run_out())

@@ -18,15 +18,23 @@ from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Attached,
+    Command,
     Detach,
     EndQuarantine,
+    Expire,
     Free,
     Granted,
     Reclaim,
     Step,
     StepPolicy,
 )
-from kvblock_service.errors import EngineAttached, IdentityReused, StaleEpoch, StepId
+from kvblock_service.errors import (
+    EngineAttached,
+    IdentityReused,
+    PermissionDenied,
+    StaleEpoch,
+    StepId,
+)
 from kvblock_service.pool_host import PoolHost
 
 TTL = 60_000
@@ -61,6 +69,78 @@ def test_a_lease_that_ends_while_its_allocation_waits() -> None:
         assert isinstance(waiting.exception(), StaleEpoch)
         assert host.free_blocks() == 1
         assert is_sound(host)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["detach", "expiry", "reclaim", "takeover", "attach"])
+def test_a_lease_that_ends_wakes_the_allocations_that_wait_under_it(how: str) -> None:
+    """Also behind others, which it does not let pass."""
+
+    async def scenario() -> None:
+        host = filled()
+        epoch = attached(host) if how != "attach" else 0
+        first = asyncio.create_task(host.allocate(Allocate("b", 0, "", 99, 2), LONG))
+        await settle()
+        late = asyncio.create_task(host.allocate(Allocate("a", epoch, "", 1, 1), LONG))
+        await settle()
+        free(host, 0)
+        await settle()
+        ends: dict[str, Command] = {
+            "detach": Detach("a", epoch, ""),
+            "expiry": Expire("a", epoch, TTL),
+            "reclaim": Reclaim("a", epoch, "", TTL),
+            "takeover": Attach("a", 0, "", True, TTL, TTL),
+            "attach": Attach("a", 0, "", False, TTL, TTL),
+        }
+        host.apply(ends[how])
+        await settle()
+        assert isinstance(late.exception(), StaleEpoch)
+        assert not first.done()
+        free(host, 1)
+        await settle()
+        assert first.result() == Granted([1, 0], 2)
+        assert is_sound(host)
+
+    run(scenario())
+
+
+def test_an_engine_without_a_lease_is_woken_in_vain_and_passes_nobody() -> None:
+    async def scenario() -> None:
+        host = filled()
+        free(host, 0)
+        host.apply(Allocate("a", 0, "", 1, 1))
+        first = asyncio.create_task(host.allocate(Allocate("b", 0, "", 99, 2), LONG))
+        await settle()
+        second = asyncio.create_task(host.allocate(Allocate("a", 0, "", 2, 1), LONG))
+        await settle()
+        host.apply(Reclaim("a", 0, "", 0))
+        await settle()
+        assert (host.free_blocks(), first.done(), second.done()) == (1, False, False)
+        free(host, 1)
+        free(host, 2)
+        await settle()
+        assert (first.result(), second.result()) == (Granted([2, 1], 2), Granted([0], 1))
+        assert is_sound(host)
+
+    run(scenario())
+
+
+def test_what_has_waited_is_permitted_once_more() -> None:
+    async def scenario() -> None:
+        host = filled()
+
+        def permit() -> None:
+            raise PermissionDenied("a", "be engine 'a'")
+
+        command = Allocate("a", 0, "", 1, 1)
+        waiting = asyncio.create_task(host.allocate(command, LONG, permit=permit))
+        await settle()
+        free(host, 0)
+        await settle()
+        assert isinstance(waiting.exception(), PermissionDenied)
+        # What does not wait was permitted just before.
+        assert await host.allocate(command, LONG, permit=permit) == Granted([0], 1)
 
     run(scenario())
 

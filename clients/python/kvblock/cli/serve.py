@@ -157,7 +157,7 @@ SlowReaderSeconds = Annotated[
     str | None,
     _flag(
         "SECONDS",
-        "How long a session's client may leave an answer unread. [dim]\\[default: 30][/]",
+        "How long a session may leave an answer unread, or not attach. [dim]\\[default: 30][/]",
         _BEHAVIOUR,
     ),
 ]

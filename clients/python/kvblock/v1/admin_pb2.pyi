@@ -163,8 +163,8 @@ class CreatePoolRequest(_message.Message):
     device_id: _builtins.int
     """The device whose memory the blocks number."""
     request_id: _builtins.str
-    """Makes the call safe to repeat, as in KVBlockService. The server remembers the last 1,024 calls
-    that made or deleted pools.
+    """Makes the call safe to repeat, as in KVBlockService, also after a restart of the server. It
+    remembers the last 1,024 calls that made or deleted pools.
     """
     @_builtins.property
     def quarantine(self) -> _duration_pb2.Duration:

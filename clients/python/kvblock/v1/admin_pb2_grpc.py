@@ -28,6 +28,8 @@ if _version_not_supported:
 class KVBlockAdminStub(object):
     """For the operators of a host: sees every pool and every engine.
 
+    Listings and Audit are of the moment and may be ahead of the journal, as KVBlockService.Stats is.
+
     buf:lint:ignore SERVICE_SUFFIX
     """
 
@@ -86,6 +88,8 @@ class KVBlockAdminStub(object):
 
 class KVBlockAdminServicer(object):
     """For the operators of a host: sees every pool and every engine.
+
+    Listings and Audit are of the moment and may be ahead of the journal, as KVBlockService.Stats is.
 
     buf:lint:ignore SERVICE_SUFFIX
     """
@@ -221,6 +225,8 @@ def add_KVBlockAdminServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class KVBlockAdmin(object):
     """For the operators of a host: sees every pool and every engine.
+
+    Listings and Audit are of the moment and may be ahead of the journal, as KVBlockService.Stats is.
 
     buf:lint:ignore SERVICE_SUFFIX
     """

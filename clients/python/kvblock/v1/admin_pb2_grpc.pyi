@@ -29,6 +29,8 @@ GRPC_VERSION: str
 class KVBlockAdminStub:
     """For the operators of a host: sees every pool and every engine.
 
+    Listings and Audit are of the moment and may be ahead of the journal, as KVBlockService.Stats is.
+
     buf:lint:ignore SERVICE_SUFFIX
     """
 
@@ -75,6 +77,8 @@ class KVBlockAdminStub:
 class KVBlockAdminAsyncStub(KVBlockAdminStub):
     """For the operators of a host: sees every pool and every engine.
 
+    Listings and Audit are of the moment and may be ahead of the journal, as KVBlockService.Stats is.
+
     buf:lint:ignore SERVICE_SUFFIX
     """
 
@@ -116,6 +120,8 @@ class KVBlockAdminAsyncStub(KVBlockAdminStub):
 
 class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
     """For the operators of a host: sees every pool and every engine.
+
+    Listings and Audit are of the moment and may be ahead of the journal, as KVBlockService.Stats is.
 
     buf:lint:ignore SERVICE_SUFFIX
     """

@@ -48,8 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
     """
     ERROR_REASON_SESSION_STATE: _ErrorReason.ValueType  # 8
-    """FAILED_PRECONDITION: a session message came before its attach, or was a second attach.
-    Metadata: `message`.
+    """FAILED_PRECONDITION: a session message came before its attach, or was a second attach; or the
+    attach did not come within the server's `slow_reader_seconds`. Metadata: `message`.
     """
     ERROR_REASON_STEP_ID: _ErrorReason.ValueType  # 9
     """FAILED_PRECONDITION: a step_id is neither the next one nor a re-sent last one. Metadata:
@@ -70,8 +70,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_JOURNAL_UNWRITABLE: _ErrorReason.ValueType  # 13
     """UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
-    kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
-    it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
+    kept, and tells nothing that follows from what is not written yet; other calls that change
+    nothing are answered. Whether this call was carried out is unknown: send it again with the same
+    request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
     ERROR_REASON_POOL_EXISTS: _ErrorReason.ValueType  # 20
     """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
@@ -130,8 +131,8 @@ ERROR_REASON_ENGINE_ATTACHED: ErrorReason.ValueType  # 7
 says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
 """
 ERROR_REASON_SESSION_STATE: ErrorReason.ValueType  # 8
-"""FAILED_PRECONDITION: a session message came before its attach, or was a second attach.
-Metadata: `message`.
+"""FAILED_PRECONDITION: a session message came before its attach, or was a second attach; or the
+attach did not come within the server's `slow_reader_seconds`. Metadata: `message`.
 """
 ERROR_REASON_STEP_ID: ErrorReason.ValueType  # 9
 """FAILED_PRECONDITION: a step_id is neither the next one nor a re-sent last one. Metadata:
@@ -152,8 +153,9 @@ google.rpc.BadRequest names the field. Metadata: `pool`, `engine`, `field`.
 """
 ERROR_REASON_JOURNAL_UNWRITABLE: ErrorReason.ValueType  # 13
 """UNAVAILABLE: the server cannot write its journal, so it carries out nothing that would have to be
-kept; calls that change nothing are answered. Whether this call was carried out is unknown: send
-it again with the same request_id or step_id. A google.rpc.RetryInfo says when to try again.
+kept, and tells nothing that follows from what is not written yet; other calls that change
+nothing are answered. Whether this call was carried out is unknown: send it again with the same
+request_id or step_id. A google.rpc.RetryInfo says when to try again.
 """
 ERROR_REASON_POOL_EXISTS: ErrorReason.ValueType  # 20
 """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""

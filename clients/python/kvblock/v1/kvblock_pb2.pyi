@@ -134,6 +134,7 @@ class AllocateRequest(_message.Message):
         """How long to wait for blocks that are not free now, before the refusal. Unset or zero: not at
         all. At most the server's `max_wait_max`. Waiting calls are served first come, first served,
         as blocks come back; a call that does not wait may pass them. A cancelled wait takes nothing.
+        One whose engine's lease ends meanwhile ends at once, with STALE_EPOCH.
         """
 
     def __init__(

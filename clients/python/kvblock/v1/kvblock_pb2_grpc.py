@@ -174,21 +174,25 @@ class KVBlockServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetBlockTable(self, request, context):
-        """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND.
+        """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND. Told when what made the
+        table so is in the journal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CanAllocate(self, request, context):
-        """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing.
+        """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing. May
+        be ahead of the journal, as Stats is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Stats(self, request, context):
-        """The state and the counters of pools, and of the engines that use them.
+        """The state and the counters of pools, and of the engines that use them. They are those of the
+        moment, and may be ahead of the journal: of what is answered to nobody yet, and would be gone if
+        the server were killed now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -206,6 +210,7 @@ class KVBlockServiceServicer(object):
         message is answered by one message, in order, and renews the lease. A detach frees all of the
         engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
         the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+        So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

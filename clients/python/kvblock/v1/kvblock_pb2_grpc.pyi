@@ -69,11 +69,18 @@ class KVBlockServiceStub:
     FreeReturningCount: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.FreeReturningCountRequest, _kvblock_pb2.FreeReturningCountResponse]
     """Free, answering how many blocks went back: 0 for an unknown sequence and for a second call."""
     GetBlockTable: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.GetBlockTableRequest, _kvblock_pb2.GetBlockTableResponse]
-    """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND."""
+    """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND. Told when what made the
+    table so is in the journal.
+    """
     CanAllocate: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.CanAllocateRequest, _kvblock_pb2.CanAllocateResponse]
-    """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing."""
+    """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing. May
+    be ahead of the journal, as Stats is.
+    """
     Stats: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.StatsRequest, _kvblock_pb2.StatsResponse]
-    """The state and the counters of pools, and of the engines that use them."""
+    """The state and the counters of pools, and of the engines that use them. They are those of the
+    moment, and may be ahead of the journal: of what is answered to nobody yet, and would be gone if
+    the server were killed now.
+    """
     Step: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.StepRequest, _kvblock_pb2.StepResponse]
     """One engine iteration in one call: many frees, then many allocations."""
     Session: _grpc.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]
@@ -81,6 +88,7 @@ class KVBlockServiceStub:
     message is answered by one message, in order, and renews the lease. A detach frees all of the
     engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
     the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+    So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
     """
     AttachEngine: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]
     """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
@@ -132,11 +140,18 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     FreeReturningCount: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.FreeReturningCountRequest, _kvblock_pb2.FreeReturningCountResponse]  # type: ignore[assignment]
     """Free, answering how many blocks went back: 0 for an unknown sequence and for a second call."""
     GetBlockTable: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.GetBlockTableRequest, _kvblock_pb2.GetBlockTableResponse]  # type: ignore[assignment]
-    """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND."""
+    """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND. Told when what made the
+    table so is in the journal.
+    """
     CanAllocate: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.CanAllocateRequest, _kvblock_pb2.CanAllocateResponse]  # type: ignore[assignment]
-    """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing."""
+    """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing. May
+    be ahead of the journal, as Stats is.
+    """
     Stats: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.StatsRequest, _kvblock_pb2.StatsResponse]  # type: ignore[assignment]
-    """The state and the counters of pools, and of the engines that use them."""
+    """The state and the counters of pools, and of the engines that use them. They are those of the
+    moment, and may be ahead of the journal: of what is answered to nobody yet, and would be gone if
+    the server were killed now.
+    """
     Step: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.StepRequest, _kvblock_pb2.StepResponse]  # type: ignore[assignment]
     """One engine iteration in one call: many frees, then many allocations."""
     Session: _aio.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]  # type: ignore[assignment]
@@ -144,6 +159,7 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     message is answered by one message, in order, and renews the lease. A detach frees all of the
     engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
     the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+    So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
     """
     AttachEngine: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]  # type: ignore[assignment]
     """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
@@ -216,7 +232,9 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kvblock_pb2.GetBlockTableRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kvblock_pb2.GetBlockTableResponse, _abc.Awaitable[_kvblock_pb2.GetBlockTableResponse]]:
-        """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND."""
+        """The blocks of a sequence in table order. Unknown or freed: NOT_FOUND. Told when what made the
+        table so is in the journal.
+        """
 
     @_abc_1.abstractmethod
     def CanAllocate(
@@ -224,7 +242,9 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kvblock_pb2.CanAllocateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kvblock_pb2.CanAllocateResponse, _abc.Awaitable[_kvblock_pb2.CanAllocateResponse]]:
-        """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing."""
+        """Whether an Allocate of this many blocks would be granted at this moment. Reserves nothing. May
+        be ahead of the journal, as Stats is.
+        """
 
     @_abc_1.abstractmethod
     def Stats(
@@ -232,7 +252,10 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kvblock_pb2.StatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kvblock_pb2.StatsResponse, _abc.Awaitable[_kvblock_pb2.StatsResponse]]:
-        """The state and the counters of pools, and of the engines that use them."""
+        """The state and the counters of pools, and of the engines that use them. They are those of the
+        moment, and may be ahead of the journal: of what is answered to nobody yet, and would be gone if
+        the server were killed now.
+        """
 
     @_abc_1.abstractmethod
     def Step(
@@ -252,6 +275,7 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         message is answered by one message, in order, and renews the lease. A detach frees all of the
         engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
         the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
+        So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
         """
 
     @_abc_1.abstractmethod
