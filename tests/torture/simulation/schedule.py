@@ -29,7 +29,7 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Attach, Detach, Expire, Reclaim
 
 ENGINES = (1, 2, 2, 3)
-EVENTS = 45
+EVENTS = 36
 CALLS = 50
 RARE = {
     "crash": 6,
