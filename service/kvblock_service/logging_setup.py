@@ -5,7 +5,8 @@ Rules:
   OpenTelemetry span also `trace_id` and `span_id`, in hexadecimal as traces show them.
 - What a caller passes as `extra` becomes keys of the event.
 - What nobody caught is one event too, with the traceback under `exception`.
-- What gRPC says of bytes that are no text is left out: it shows them, and they may be a secret.
+- What a library prints of an exception is an event like any other.
+- What gRPC says of callers that send no text or are gone is left to `grpc_noise`.
 - Text is for people at a terminal, JSON for machines; `auto` tells by the stream.
 """
 
@@ -13,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, TextIO
@@ -21,7 +23,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import Processor
 
-from kvblock_service.undecodable import UndecodableFilter
+from kvblock_service.grpc_noise import GrpcNoiseFilter
 
 _FIRST_KEYS = ("timestamp", "level", "event", "logger")
 _log = logging.getLogger("kvblock")
@@ -38,11 +40,12 @@ def configure(log_format: str, log_level: str, stream: TextIO | None = None) -> 
     as_text = log_format == "text" or (log_format == "auto" and on_terminal)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(as_text, colors=on_terminal and not os.environ.get("NO_COLOR")))
-    handler.addFilter(UndecodableFilter())
+    handler.addFilter(GrpcNoiseFilter())
     logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+    traceback.print_exc = _log_printed
 
 
 def _formatter(as_text: bool, *, colors: bool) -> logging.Formatter:
@@ -79,12 +82,12 @@ def _first_keys_first(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutab
 
 
 def _log_uncaught(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, traceback)
+        sys.__excepthook__(kind, error, trace)
         return
-    _log.critical("uncaught exception", exc_info=(kind, error, traceback))
+    _log.critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
@@ -95,3 +98,9 @@ def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
             exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
             extra={"thread_name": thread},
         )
+
+
+def _log_printed(limit: int | None = None, file: object = None, chain: bool = True) -> None:
+    """In place of `traceback.print_exc`."""
+    del limit, file, chain
+    _log.error("a library has printed an exception", exc_info=True)

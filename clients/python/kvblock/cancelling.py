@@ -42,6 +42,8 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
 
     """
     task = asyncio.ensure_future(work)
+    # Whoever is cancelled meanwhile does not ask how it ended.
+    task.add_done_callback(_retrieve)
     try:
         await asyncio.wait({task}, timeout=seconds)
         if task.done():
@@ -49,11 +51,10 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
     finally:
         if not task.done():
             task.cancel()
-            task.add_done_callback(_forget)
     raise asyncio.TimeoutError
 
 
-def _forget(task: asyncio.Future[_T]) -> None:
-    """Nobody is left who wants to know how it ended."""
+def _retrieve(task: asyncio.Future[_T]) -> None:
+    """Let asyncio take an exception for seen: it logs those that nobody asks for."""
     if not task.cancelled():
         task.exception()

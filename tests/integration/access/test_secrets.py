@@ -99,13 +99,27 @@ def test_what_is_no_text_is_not_shown_either(guarded: Guarded) -> None:
     clean(server.stderr)
 
 
+def test_callers_that_send_no_text_and_are_gone_are_one_line(guarded: Guarded) -> None:
+    server = guarded()
+    for _ in range(20):
+        connection = client()
+        for stream in range(1, 40, 2):
+            connection.send_headers(stream, call(b"/\xff"), end_stream=True)
+            connection.reset_stream(stream)
+        with connected(server) as wire:
+            wire.sendall(connection.data_to_send())
+            wire.recv(1)
+    server.stop()
+    assert "the caller was gone before its error was sent" in server.stderr
+    assert "Traceback" not in server.stderr
+
+
 def status_of(server: kvblock.EmbeddedServer, headers: list[tuple[bytes, bytes]]) -> bytes:
     """The gRPC status of a call that is opened with these headers, by hand."""
     connection = client()
     connection.send_headers(1, headers)
     connection.send_data(1, bytes(5), end_stream=True)
-    host, _, port = server.addresses[1].rpartition(":")
-    with socket.create_connection((host, int(port)), LAST_RESORT) as wire:
+    with connected(server) as wire:
         wire.sendall(connection.data_to_send())
         while data := wire.recv(65_536):
             for event in connection.receive_data(data):
@@ -114,6 +128,12 @@ def status_of(server: kvblock.EmbeddedServer, headers: list[tuple[bytes, bytes]]
                     if status is not None:
                         return status
     raise AssertionError("the connection ended before the call")
+
+
+def connected(server: kvblock.EmbeddedServer) -> socket.socket:
+    """A connection to the server's port."""
+    host, _, port = server.addresses[1].rpartition(":")
+    return socket.create_connection((host, int(port)), LAST_RESORT)
 
 
 def test_a_broken_access_file_refuses_the_start_and_stays_secret(access: Path) -> None:

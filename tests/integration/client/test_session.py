@@ -1,6 +1,7 @@
 """Sessions of both clients against a real server."""
 
 import asyncio
+import gc
 import threading
 from array import array
 from random import Random
@@ -22,6 +23,7 @@ from kvblock import (
     StepPolicy,
     StepResult,
 )
+from kvblock.cancelling import within
 
 LAST_RESORT = 60.0
 """Seconds after which something that should have happened is given up."""
@@ -250,3 +252,21 @@ def test_no_cancellation_is_lost(
                     await session.recover()
 
     asyncio.run(scenario())
+
+
+def test_a_cancelled_call_that_fails_is_nobodys_unseen_exception(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        failed = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(within(LAST_RESORT, failed))
+        await asyncio.sleep(0)
+        failed.set_exception(ValueError("seen by nobody"))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        del failed, waiting
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert caplog.text == ""

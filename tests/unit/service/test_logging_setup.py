@@ -98,6 +98,16 @@ fail()
         assert event["exception"].endswith("ValueError: first\nline")
 
 
+def test_what_a_library_prints_of_an_exception_is_an_event() -> None:
+    (event,) = events("""
+import traceback
+try: 1 / 0
+except ZeroDivisionError: traceback.print_exc()
+""")
+    assert (event["level"], event["event"]) == ("error", "a library has printed an exception")
+    assert event["exception"].endswith("ZeroDivisionError: division by zero")
+
+
 def test_a_defect_that_logs_like_bytes_from_outside_stays() -> None:
     (event,) = events("""
 grpc = logging.getLogger("grpc._cython.cygrpc")
