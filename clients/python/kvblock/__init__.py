@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnansweredError,
         UnauthenticatedError,
         UnavailableError,
+        UsageError,
     )
     from kvblock.results import (
         AuditReport,
@@ -84,6 +85,7 @@ _MODULES = {
         "RateLimitedError",
         "UnauthenticatedError",
         "UnavailableError",
+        "UsageError",
     ),
     "kvblock.results": (
         "AuditReport",
@@ -167,6 +169,7 @@ __all__ = [
     "UnansweredError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UsageError",
     "__version__",
     "connect",
     "connect_async",
