@@ -9,8 +9,9 @@ Rules:
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from kvblock.version import VERSION
 
 if TYPE_CHECKING:
     from kvblock.async_engine_lease import AsyncEngineLease
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from kvblock.sync import Client as connect
     from kvblock.sync_session import Session
 
-__version__ = version("kvblock")
+__version__ = VERSION
 
 _MODULES = {
     "kvblock.async_engine_lease": ("AsyncEngineLease",),

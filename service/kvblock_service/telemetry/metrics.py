@@ -14,13 +14,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from importlib.metadata import version
 
 import grpc
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
+from kvblock.version import VERSION
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolState
@@ -106,7 +106,7 @@ class Durations:
 
 def meter_of(provider: MeterProvider) -> Meter:
     """The meter of this package."""
-    return provider.get_meter(names.SCOPE, version("kvblock"))
+    return provider.get_meter(names.SCOPE, VERSION)
 
 
 def show_pools(meter: Meter, host: Host, durations: Durations) -> None:
