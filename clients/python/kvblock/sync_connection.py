@@ -170,6 +170,7 @@ class SyncConnection:
     def _open(self) -> Iterator[None]:
         """Raises ClosedError when the connection is closed, also if another thread does so now."""
         self.settings.owner.check()
+        check_threads()
         if self._closed.is_set():
             raise ClosedError(CLOSED)
         try:
