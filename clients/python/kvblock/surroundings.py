@@ -25,13 +25,13 @@ def check_threads() -> None:
     """
     if _gevent_has_patched() and not _grpc_knows_gevent():
         raise UsageError(
-            "gevent has patched threads, with which gRPC hangs unless it is told: call"
+            "gevent has patched threads, and gRPC hangs with them unless it is told: call"
             " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()"
         )
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):
         raise UsageError(
-            "eventlet has patched threads, with which gRPC hangs: call"
+            "eventlet has patched threads, and gRPC hangs with them: call"
             " eventlet.monkey_patch(thread=False), or use threads, gevent or asyncio"
         )
 
@@ -63,7 +63,7 @@ def check_loop() -> None:
         raise _trio_error()
     if _gevent_has_patched():
         raise UsageError(
-            "gevent has patched threads, with which gRPC for asyncio hangs; use kvblock.Client"
+            "gevent has patched threads, and gRPC for asyncio hangs with them; use kvblock.Client"
         )
     check_threads()
 
@@ -80,7 +80,9 @@ def _in_trio() -> bool:
 
 def _gevent_has_patched() -> bool:
     monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
+    return monkey is not None and any(
+        monkey.is_module_patched(module) for module in ("threading", "queue")
+    )
 
 
 def _grpc_knows_gevent() -> bool:

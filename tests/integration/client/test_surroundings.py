@@ -48,7 +48,7 @@ ASKS = "the asyncio client needs a running event loop of asyncio"
 PROGRAMS = {
     "gevent": (
         GEVENT + CAUGHT.format("kvblock.connect(sys.argv[1]).health()"),
-        "gevent has patched threads, with which gRPC hangs unless it is told: call"
+        "gevent has patched threads, and gRPC hangs with them unless it is told: call"
         " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()\n",
     ),
     "gevent, told": (GEVENT + TOLD + CALLS, "1\n1\n"),
@@ -56,13 +56,16 @@ PROGRAMS = {
         "import sys, kvblock\nkv = kvblock.connect(sys.argv[1])\n"
         + GEVENT
         + CAUGHT.format("kv.session().attach()"),
-        "gevent has patched threads, with which gRPC hangs unless it is told: call"
+        "gevent has patched threads, and gRPC hangs with them unless it is told: call"
         " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()\n",
     ),
-    "gevent, threads left alone": (GEVENT.replace("()", "(thread=False)") + CALLS, "1\n1\n"),
+    "gevent, threads and queues left alone": (
+        GEVENT.replace("()", "(thread=False, queue=False)") + CALLS,
+        "1\n1\n",
+    ),
     "gevent, asyncio": (
         GEVENT + TOLD + AWAITED + "import asyncio\n" + CAUGHT.format("asyncio.run(main())"),
-        "gevent has patched threads, with which gRPC for asyncio hangs; use kvblock.Client\n",
+        "gevent has patched threads, and gRPC for asyncio hangs with them; use kvblock.Client\n",
     ),
     # What eventlet says of itself when it is asked; it is not developed any more.
     "eventlet": (
@@ -70,7 +73,7 @@ PROGRAMS = {
         "patcher = sys.modules['eventlet.patcher'] = types.ModuleType('eventlet.patcher')\n"
         "patcher.is_monkey_patched = lambda module: module == 'thread'\n"
         + CAUGHT.format("kvblock.connect(sys.argv[1]).health()"),
-        "eventlet has patched threads, with which gRPC hangs: call"
+        "eventlet has patched threads, and gRPC hangs with them: call"
         " eventlet.monkey_patch(thread=False), or use threads, gevent or asyncio\n",
     ),
     "trio": (
