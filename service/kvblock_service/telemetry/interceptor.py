@@ -5,7 +5,8 @@ Rules:
 - Handlers are wrapped once, at their first call.
 - What a call answers and raises goes through unchanged, for all four kinds of methods.
 - A call is measured from its start to its end; a stream, which may last as long as its engine, is
-  only counted.
+  only counted. One whose client goes away while it is being read ends like one that is closed:
+  gRPC tells its handler nothing else.
 """
 
 import asyncio
