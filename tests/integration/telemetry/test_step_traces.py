@@ -104,11 +104,12 @@ def test_a_step_is_a_child_of_the_engines_span_and_its_blocks_show_that_trace(
 
 
 def test_a_step_of_an_iteration_that_is_not_sampled_is_not_sampled(receiver: Receiver) -> None:
+    ids: list[Ids] = []
     with kvblock.EmbeddedServer((POOL,), env=receiver.env | TRACES_ONLY) as server:
         with (
             kvblock.connect(server.address, interceptors=client_interceptors()) as kv,
             kv.session() as session,
-            iteration(Application(ALWAYS_OFF), ids := []),
+            iteration(Application(ALWAYS_OFF), ids),
         ):
             session.step(allocate=[1])
             assert traces_of(server.address) == [ids[0][0]]

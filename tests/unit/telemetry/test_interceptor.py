@@ -66,11 +66,11 @@ async def repeat_by_context(_: object, context: Any) -> None:
 
 
 STREAMS: "dict[str, grpc.RpcMethodHandler[bytes, bytes]]" = {
-    "Count": grpc.unary_stream_rpc_method_handler(count),  # type: ignore[arg-type]
-    "Write": grpc.unary_stream_rpc_method_handler(write),  # type: ignore[arg-type]
-    "Join": grpc.stream_unary_rpc_method_handler(join),  # type: ignore[arg-type]
-    "Repeat": grpc.stream_stream_rpc_method_handler(repeat),  # type: ignore[arg-type]
-    "Relay": grpc.stream_stream_rpc_method_handler(repeat_by_context),  # type: ignore[arg-type]
+    "Count": grpc.unary_stream_rpc_method_handler(count),
+    "Write": grpc.unary_stream_rpc_method_handler(write),
+    "Join": grpc.stream_unary_rpc_method_handler(join),
+    "Repeat": grpc.stream_stream_rpc_method_handler(repeat),
+    "Relay": grpc.stream_stream_rpc_method_handler(repeat_by_context),
 }
 
 
