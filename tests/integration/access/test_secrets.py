@@ -12,9 +12,12 @@ from tests.integration.access.certificates import Files
 from tests.integration.access.conftest import (
     IDENTITIES,
     LAST_RESORT,
+    REFUSED,
     TOKENS,
     Guarded,
+    follows,
     port_of,
+    rewrite,
     write,
 )
 from tests.integration.cli.console import KVBLOCK, Console
@@ -74,10 +77,11 @@ def test_nothing_that_a_server_says_or_sends_holds_a_secret(
                         call()
                     except kvblock.KVBlockError as error:
                         clean(str(error), repr(error), str(error.metadata))
-        write(access, IDENTITIES.replace(TOKENS["trainer"], "short"))
+        with follows(server, REFUSED):
+            write(access, IDENTITIES.replace(TOKENS["trainer"], "short"))
         with kvblock.connect(port_of(server), token=TOKENS["trainer"], tls=files.trust()) as kv:
             assert kv.can_allocate()
-        write(access, IDENTITIES)
+        rewrite(server, access, IDENTITIES)
         server.stop()
         spans = str(receiver.spans)
     assert "CanAllocate" in spans
