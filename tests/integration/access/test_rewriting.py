@@ -93,7 +93,7 @@ def cut_to(text: str) -> Callable[[Path], object]:
 
 def replaced_by_fifo(path: Path) -> None:
     path.unlink()
-    os.mkfifo(path)
+    os.mkfifo(path, 0o600)
 
 
 def replaced_by_directory(path: Path) -> None:

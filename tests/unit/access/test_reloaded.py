@@ -103,7 +103,7 @@ def give_away(path: Path) -> None:
 
 def replace_by_fifo(path: Path) -> None:
     path.unlink()
-    os.mkfifo(path)
+    os.mkfifo(path, 0o600)
 
 
 def grow(path: Path) -> None:
