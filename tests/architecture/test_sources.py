@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 60
+TOPS = ("service", "clients", "tests", "scripts")
 
 
 def sources() -> list[Path]:
@@ -23,7 +24,7 @@ def sources() -> list[Path]:
 
 def everything() -> list[Path]:
     stubs = ROOT / "clients/python/kvblock/v1"
-    found = [path for top in ("service", "clients", "tests") for path in (ROOT / top).rglob("*.py")]
+    found = [path for top in TOPS for path in (ROOT / top).rglob("*.py")]
     return sorted(path for path in found if path.parent != stubs)
 
 
