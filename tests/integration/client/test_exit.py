@@ -151,7 +151,9 @@ FULL_DISK = "import resource; resource.prlimit(int(sys.argv[2]), resource.RLIMIT
 NOBODY = "kv.close(); kv = kvblock.connect('unix:/nonexistent.sock', engine=engine, timeout=0.5)\n"
 UNCAUGHT = {
     "call": "kv.allocate(2, timeout=0.5)",
-    "read": "kv.get_block_table(1, timeout=0.5)",
+    "read of what is not written": "try: kv.free(1, timeout=0.5)\n"
+    "except kvblock.UnavailableError: pass\n"
+    "kv.get_block_table(1, timeout=0.5)",
     "lease": "kv.attach_engine(engine='other', timeout=0.5)",
     "session": "session = kv.session(engine='other', timeout=0.5); session.attach()",
     "left session": "with kv.session(engine='other', timeout=0.5): pass",
