@@ -113,9 +113,9 @@ def number_parser(
             raise typer.BadParameter(f"must be {word}, {typed!r} is none")
         number = kind(typed)
         if low is not None and not number >= low:
-            raise typer.BadParameter(f"{number} must be at least {low:,}")
+            raise typer.BadParameter(f"{number} must be at least {low}")
         if high is not None and not number <= high:
-            raise typer.BadParameter(f"{number} must be at most {high:,}")
+            raise typer.BadParameter(f"{number} must be at most {high}")
         return number
 
     return read
