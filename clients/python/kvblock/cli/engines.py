@@ -101,7 +101,7 @@ def reclaim(
         except FailedPreconditionError as error:
             if error.reason is not ErrorReason.ENGINE_ATTACHED:
                 raise
-            raise _alive(error.message) from None
+            raise _alive(printable(error.message)) from None
     if as_json:
         print_json({"reclaimed_blocks": reclaimed})
     else:
@@ -122,7 +122,7 @@ def _refuse_when_alive(found: EngineInfo, *, force: bool) -> None:
 
 def _alive(text: str) -> CommandError:
     hint = "--force takes the blocks of an engine whose lease has not run out"
-    return CommandError(REFUSED, printable(text), hint, reason="ENGINE_ATTACHED")
+    return CommandError(REFUSED, text, hint, reason="ENGINE_ATTACHED")
 
 
 def _question(found: EngineInfo) -> str:

@@ -26,9 +26,16 @@ if TYPE_CHECKING:
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
-_INDEX = re.compile(r"^(\w+)\[\d+\]:? ")
-_TYPED = {"block_numbers": "block", "states": "state"}
-"""What users call the entries of a repeated field."""
+_INDEX = re.compile(r"\[\d+\]$")
+_TYPED = {
+    "block_numbers": "block",
+    "tls": "--tls",
+    "tls.ca": "--tls-ca",
+    "tls.cert": "--tls-cert",
+    "tls.key": "--tls-key",
+    "token": "the token",
+}
+"""What users call a field that is not named like its option."""
 
 # The base of typer's own errors, which has had more than one name.
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -79,7 +86,7 @@ def _exit_code_of(command: Callable[[], object]) -> int:
     try:
         code = command()
     except CommandError as error:
-        return _tell(error.exit_code, str(error), error.hint, error.reason)
+        return _tell(error.exit_code, str(error), error.hint, error.reason, keep="\n")
     except _TyperError as error:
         return _tell_usage(error)
     except _client_error() as error:
@@ -106,10 +113,22 @@ def _tell_failed_call(error: KVBlockError) -> int:
             hint = "is `kvblock serve` running? --address or KVBLOCK_ADDRESS name the server"
     elif isinstance(error, DeadlineExceededError):
         code, hint = UNREACHABLE, "--timeout sets how long to wait for an answer"
-    text = _INDEX.sub(lambda found: f"{_TYPED.get(found[1], found[1])} ", str(error))
+    text = _as_typed(error)
     reason = error.reason or error.code
-    # What a server says is one line, also if it says more.
-    return _tell(code, printable(text), hint, reason.name if reason else None)
+    return _tell(code, text, hint, reason.name if reason else None)
+
+
+def _as_typed(error: KVBlockError) -> str:
+    """An error's text, about what the user typed."""
+    field = error.violations[0].field if error.violations else ""
+    begin = f"{field}: {error.metadata.get('value', '')} "
+    typed = _TYPED.get(_INDEX.sub("", field))
+    if typed is None or not str(error).startswith(begin):
+        return str(error)
+    # Of TLS as a whole, of a token and of what is missing there is no value to show.
+    shown = "" if field in ("tls", "token") else error.metadata["value"]
+    told = f"{'' if shown in ('', 'None') else f'{shown} '}{str(error)[len(begin) :]}"
+    return f"{typed} {told}".replace("(tls=...)", "(--tls)")
 
 
 def _tell_usage(error: Any) -> int:
@@ -120,7 +139,10 @@ def _tell_usage(error: Any) -> int:
     return _tell(USAGE, text, f"see `{context.command_path} --help`" if context else "")
 
 
-def _tell(code: int, text: str, hint: str = "", reason: str | None = None) -> int:
+def _tell(
+    code: int, text: str, hint: str = "", reason: str | None = None, *, keep: str = ""
+) -> int:
+    """Tell an error; `keep`: what is not escaped in it, as it is no text of a server's."""
     if json_wanted():
         print_json_error(
             {"reason": reason, "message": text, "hint": hint or None, "exit_code": code}
@@ -128,7 +150,7 @@ def _tell(code: int, text: str, hint: str = "", reason: str | None = None) -> in
         return code
     console = error_console()
     console.print("[bold red]error:[/] ", end="")
-    console.print(printable(text, keep="\n"), markup=False, soft_wrap=True)
+    console.print(printable(text, keep), markup=False, soft_wrap=True)
     if hint:
         console.print("[bold]hint:[/] ", end="")
         console.print(printable(hint), markup=False, soft_wrap=True)

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
@@ -155,7 +155,16 @@ def print_json_error(error: Mapping[str, object]) -> None:
 
 
 class _Table(Table):
-    """A table whose cells, where they are mere text, are shown as they are."""
+    """A table whose cells, where they are mere text, are shown as they are.
+
+    Where it is wider than the terminal its columns stand closer, before anything is cut.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(width=_UNBOUNDED)
+        if self.__rich_measure__(console, unbounded).maximum > options.max_width:
+            self.padding = (0, 1, 0, 0)
+        return super().__rich_console__(console, options)
 
     def add_row(
         self,
