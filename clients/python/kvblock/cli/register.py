@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from typer.models import ParameterInfo
+from typer.models import OptionInfo, ParameterInfo
 
 from kvblock.cli.options import Credentials, Server, credentials_of, server_of
 
@@ -88,7 +88,8 @@ def _strict(annotation: Any) -> Any:
         return annotation
     info = copy.copy(next(one for one in rest if isinstance(one, ParameterInfo)))
     info.parser = number_parser(number, info.min, info.max)
-    info.metavar = info.metavar or "N"
+    if isinstance(info, OptionInfo):
+        info.metavar = info.metavar or "N"
     info.min = info.max = None
     return Annotated[kind, info]
 
