@@ -12,6 +12,7 @@ import pytest
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.cli.test_overviews import names, rows
 
+import kvblock
 from kvblock.v1 import admin_pb2
 
 WHEN = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -229,3 +230,34 @@ def test_a_file_that_says_nothing(
 def test_a_file_that_is_not_there(console: Console, tmp_path: Path) -> None:
     told = console.error("audit", "--from", tmp_path / "none.json", expect=2)
     assert told == f"error: --from {tmp_path}/none.json: No such file or directory\n"
+
+
+LONG_NAME = "production-inference-engine-with-a-long-name-0001"
+
+
+def test_tables_on_a_terminal_of_80_columns(console: Console) -> None:
+    epoch = 0
+    console.out("pool", "create", "a-pool-of-a-large-accelerator-0", 2**31 - 1)
+    with kvblock.connect(console.address, engine=LONG_NAME) as kv, kv.attach_engine() as lease:
+        epoch = lease.epoch
+        kv.allocate(2**64 - 1, 2)
+        for command, numbers in (
+            ("stats", ["2,147,483,647", "64", "62", str(epoch)]),
+            ("engines", ["2", "1", str(epoch)]),
+            ("blocks", ["0", "1", str(2**64 - 1)]),
+            ("sequences", ["2", str(2**64 - 1)]),
+            ("pools", ["2,147,483,647", "64", "16"]),
+            ("audit", ["2,147,483,647", "62", "2"]),
+        ):
+            shown = console.on_terminal(command, COLUMNS="80", NO_COLOR="1")
+            lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.split("\r\n")]
+            assert max(map(len, lines)) <= 80, shown
+            words = {word for line in lines for word in line.split()}
+            assert set(numbers) <= words, (command, shown)
+            rows_of_engine = [line for line in lines if "production" in line]
+            expected = {"stats": 1, "engines": 1, "blocks": 2, "sequences": 1}.get(command, 0)
+            assert len(rows_of_engine) == expected, shown
+            assert all("…" in line for line in rows_of_engine)
+    wide = console.on_terminal("blocks", COLUMNS="200", NO_COLOR="1")
+    assert LONG_NAME in wide
+    assert "TRACE" in wide

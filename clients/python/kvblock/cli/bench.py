@@ -42,6 +42,40 @@ _REFRESH = 0.01
 """Smallest progress that is shown; drawing costs time that the measurement would see."""
 
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="ADDRESS",
+        help="A running server: unix:PATH or HOST:PORT; only what can be asked of any server is"
+        " measured then. Without it servers of its own.",
+        show_default=False,
+    ),
+]
+Pool = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="With --address: the pool. Default: the default pool."),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write everything as JSON, too.", show_default=False
+    ),
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Less than a minute; the figures are coarser.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Only this part, repeatable: {', '.join(_SECTIONS)}.",
+        show_default=False,
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
     add_command(
@@ -55,43 +89,12 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     credentials: Credentials,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            "-a",
-            metavar="ADDRESS",
-            help="A running server: unix:PATH or HOST:PORT; only what can be asked of any server"
-            " is measured then. Without it servers of its own.",
-            show_default=False,
-        ),
-    ] = None,
-    pool: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="With --address: the pool. Default: the default pool."),
-    ] = "",
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write everything as JSON, too.",
-            show_default=False,
-        ),
-    ] = None,
+    address: Address = None,
+    pool: Pool = "",
+    json_file: JsonFile = None,
     as_json: Json = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Less than a minute; the figures are coarser.")
-    ] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Only this part, repeatable: {', '.join(_SECTIONS)}.",
-            show_default=False,
-        ),
-    ] = None,
+    quick: Quick = False,
+    only: Only = None,
 ) -> None:
     """Measure a server beside a bare gRPC echo and beside Redis.
 
