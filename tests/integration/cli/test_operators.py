@@ -171,7 +171,7 @@ def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> 
     console.out("allocate", 11, 2, "--engine", "a")
     console.out("allocate", 12, 2, "--engine", "a")
     tables = {"10": [0, 3, 70, 9, 9], "11": [5, 4], "13": [6]}
-    path = believe(tmp_path, {"pool": "main", "engine": "a", "epoch": 3, "tables": tables})
+    path = believe(tmp_path, {"pool": "main", "engine": "a", "epoch": "3", "tables": tables})
     (comparison,) = answer_of(console, "audit", "--from", path, expect=1)["comparisons"]
     found = {
         (one["kind"], one["sequence_id"], one["block_number"]) for one in comparison["differences"]
@@ -207,6 +207,8 @@ def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> 
     ("text", "problem"),
     [
         ("{", "no valid JSON"),
+        ("[" * 100_000, "its brackets are nested too deep"),
+        ('{"tables": {}, "epoch": "1_0"}', "[0].epoch: '1_0' must be from 0 to"),
         ("[1]", "[0]: must be an object"),
         ("{}", "[0].tables: must be an object"),
         ('{"tables": {}, "tabels": {}}', "[0]: has the unknown key 'tabels'"),
