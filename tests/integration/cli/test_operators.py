@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import ServerFactory
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.cli.test_overviews import names, rows
 
@@ -132,8 +133,10 @@ def test_a_reclaim_asks_on_a_terminal(console: Console, typed: str, code: int, l
     assert main["held_blocks"] == left
 
 
-def test_a_drain(console: Console) -> None:
-    assert console.out("drain", "--yes") == "the server is draining\n"
+def test_a_drain(server_factory: ServerFactory) -> None:
+    server = server_factory()
+    assert Console(server.address).out("drain", "--yes") == "the server is draining\n"
+    assert server.process.wait(timeout=60) == 0
 
 
 def test_sequences_with_their_blocks(console: Console) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.conftest import ServerFactory
 from tests.integration.cli.console import KVBLOCK, Console
 
 import kvblock
@@ -53,7 +54,9 @@ def test_without_a_terminal_yes_is_demanded(console: Console, tmp_path: Path, co
 
 
 @pytest.mark.parametrize("command", ["pool delete", "drain"])
-def test_on_a_terminal_somebody_is_asked(console: Console, command: str) -> None:
+def test_on_a_terminal_somebody_is_asked(server_factory: ServerFactory, command: str) -> None:
+    server = server_factory(["main:total=64", "small:total=3"])
+    console = Console(server.address)
     done = typed(console, "n", *TAKING[command])
     assert done.stderr.endswith("? [y/N] ")
     assert (done.returncode, done.stdout) == (1, "nothing was changed\n")
@@ -62,6 +65,14 @@ def test_on_a_terminal_somebody_is_asked(console: Console, command: str) -> None
     done = typed(console, "y", *TAKING[command])
     assert done.returncode == 0
     assert "nothing was changed" not in done.stdout
+    if command == "drain":
+        assert server.process.wait(timeout=60) == 0
+
+
+def test_nobody_is_asked_about_an_engine_that_is_not_there(console: Console) -> None:
+    done = typed(console, "y", "reclaim", "nobody")
+    told = "error: engine 'nobody' has neither a sequence nor a lease in pool 'main'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
 def test_a_living_engine_is_reclaimed_by_force_only(console: Console) -> None:

@@ -91,8 +91,10 @@ def reclaim(
 
     asks = confirm.must_ask("takes all blocks of an engine", yes=yes)
     with server.connect(pool) as kv:
-        found = _find(kv, pool, engine) if asks else None
-        if found is not None:
+        # Without a default pool the server says so, and takes nothing.
+        name = (pool or default_pool(kv)) if asks else ""
+        if name:
+            found = _find(kv, name, engine)
             _refuse_when_alive(found, force=force)
             confirm.ask(_question(found))
             epoch = epoch or found.epoch
@@ -108,10 +110,13 @@ def reclaim(
         say(f"reclaimed {counted(reclaimed)} of engine {engine}")
 
 
-def _find(kv: Client, pool: str, engine: str) -> EngineInfo | None:
-    name = pool or default_pool(kv)
-    rows = kv.list_engines(pool=name) if name else iter(())
-    return next((one for one in rows if one.engine == engine), None)
+def _find(kv: Client, pool: str, engine: str) -> EngineInfo:
+    """What is there to ask about: one that comes later is not taken unasked."""
+    for one in kv.list_engines(pool=pool):
+        if one.engine == engine:
+            return one
+    text = f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
+    raise CommandError(REFUSED, text, reason="ENGINE_NOT_FOUND")
 
 
 def _refuse_when_alive(found: EngineInfo, *, force: bool) -> None:
