@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 import grpc
 from grpc import aio
 
+from kvblock.extras import install_hint
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.version import VERSION
 
@@ -32,7 +33,7 @@ try:
     from opentelemetry import propagate, trace
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 except ImportError as error:
-    raise ImportError("kvblock.otel needs OpenTelemetry: pip install 'kvblock[otel]'") from error
+    raise ImportError(f"kvblock.otel needs OpenTelemetry: {install_hint('otel')}") from error
 
 _OWN_SERVICES = "/kvblock.v1."
 _REASON_PREFIX = "REFUSAL_REASON_"

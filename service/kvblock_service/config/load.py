@@ -23,7 +23,7 @@ from kvblock_service.config.addresses import default_listen
 from kvblock_service.config.model import Limits, ServerConfig, Settings
 from kvblock_service.config.problems import ConfigError, Origin, sentences
 from kvblock_service.config.toml_text import toml_table
-from kvblock_service.config.values import items
+from kvblock_service.config.values import default_state_dir, directory, items
 
 PREFIX = "KVBLOCK_"
 FILE_VARIABLE = "KVBLOCK_CONFIG"
@@ -97,6 +97,24 @@ def load_with_sources(flags: Mapping[str, object], config_file: Path | None = No
         name: origins[name].label if name in origins else "default" for name in config.flat()
     }
     return LoadedConfig(config, sources)
+
+
+def load_state_dir() -> str:
+    """The state directory of a server that is configured by the environment alone.
+
+    Raises:
+        ConfigError: the file that KVBLOCK_CONFIG names cannot be read, or what is said there or in
+            KVBLOCK_STATE_DIR is no directory's path.
+
+    """
+    unused: list[str] = []
+    found = (_from_file(None, unused) | _from_environment(unused)).get("state_dir")
+    if found is None:
+        return default_state_dir()
+    try:
+        return directory(found.value)
+    except ValueError as error:
+        raise ConfigError([f"{found.label}: {found.value!r} {error}"]) from None
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, Origin]:
