@@ -85,9 +85,7 @@ async def _serve(config: ServerConfig, log: LogStream) -> float:
         await keeping.close()
 
 
-async def _serve_kept(
-    config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream
-) -> float:
+async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream) -> float:
     host = build_host(config, keeping)
     watch = telemetry.start(host, config.metrics_listen, edge.turned_away, log)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)

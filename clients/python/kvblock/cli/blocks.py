@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvblock.cli.failures import REFUSED
+from kvblock.cli.failures import REFUSED, note_change
 from kvblock.cli.options import (
     Address,
     Engine,
@@ -68,6 +68,8 @@ def allocate(
     with connect(address, timeout, pool, engine) as kv:
         answer = kv.allocate(sequence_id, num_blocks, max_wait=max_wait)
     granted = isinstance(answer, Granted)
+    if granted:
+        note_change()
     if as_json:
         print_json({"granted" if granted else "refused": plain(answer)})
     else:
@@ -91,6 +93,7 @@ def free(
     """
     with connect(address, timeout, pool, engine) as kv:
         freed = kv.free_returning_count(sequence_id)
+        note_change()
     if as_json:
         print_json({"freed_blocks": freed})
     else:

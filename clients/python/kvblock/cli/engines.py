@@ -14,7 +14,7 @@ import typer
 
 from kvblock.cli.belief import default_pool
 from kvblock.cli.blocks import counted
-from kvblock.cli.failures import REFUSED
+from kvblock.cli.failures import REFUSED, note_change
 from kvblock.cli.options import Address, AnyPool, Json, Pool, Timeout, connect
 from kvblock.cli.output import console, number, print_json, print_json_rows, table
 
@@ -94,6 +94,7 @@ def reclaim(
                     raise typer.Exit(REFUSED)
                 epoch = epoch or found.epoch
         reclaimed = kv.reclaim_engine(engine, epoch=epoch)
+        note_change()
     if as_json:
         print_json({"reclaimed_blocks": reclaimed})
     else:

@@ -3,28 +3,36 @@
 Rules:
 - A command that cannot go on raises CommandError, or lets the client's errors pass: `exit_code_of`
   tells what is shown and which code follows.
+- Output that cannot be written ends a command with a code of its own, and the text says whether the
+  command had changed something before.
 - Only errors that a user can meet are caught; a fault of this program keeps its traceback.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kvblock.cli.output import error_console
+from kvblock.cli.standard_streams import OutputError, discard_output
 
 if TYPE_CHECKING:
     from kvblock.errors import KVBlockError
 
-DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+DONE, REFUSED, USAGE, UNREACHABLE, UNWRITABLE = 0, 1, 2, 3, 4
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
 # The base of typer's own errors, which has had more than one name.
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+_changed = ContextVar("_changed", default=False)
+"""Of the command that runs: whether it has changed something."""
 
 
 class CommandError(Exception):
@@ -34,6 +42,16 @@ class CommandError(Exception):
         super().__init__(text)
         self.exit_code = exit_code
         self.hint = hint
+
+
+def note_change() -> None:
+    """Remember that the command has done what it was asked; what is left is to tell its answer."""
+    _changed.set(True)
+
+
+def cannot_write(path: Path, error: OSError) -> CommandError:
+    """How a command ends that cannot write a file that it was asked for."""
+    return CommandError(UNWRITABLE, f"{path}: {error.strerror or error}")
 
 
 def not_installed(error: ModuleNotFoundError, who: str, hint: str) -> CommandError:
@@ -55,10 +73,9 @@ def exit_code_of(command: Callable[[], object]) -> int:
         sys.stdout.flush()
     except typer.Abort:
         return INTERRUPTED
-    except BrokenPipeError:
-        # What is still in the buffer would be tried again, and complained about, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+    except OutputError as error:
+        discard_output()
+        return PIPE_CLOSED if error.reader_is_gone else _tell_unwritable(error)
     return code
 
 
@@ -92,6 +109,11 @@ def _tell_failed_call(error: KVBlockError) -> int:
     if isinstance(error, DeadlineExceededError):
         return _tell(UNREACHABLE, str(error), "--timeout sets how long to wait for an answer")
     return _tell(REFUSED, str(error))
+
+
+def _tell_unwritable(error: OutputError) -> int:
+    fate = "; the call was carried out" if _changed.get() else ""
+    return _tell(UNWRITABLE, f"the output cannot be written to stdout: {error}{fate}")
 
 
 def _tell_usage(error: Any) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvblock.cli.failures import REFUSED, CommandError, not_installed
+from kvblock.cli.failures import REFUSED, CommandError, not_installed, note_change
 from kvblock.cli.output import console, number, print_json, table
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def discard(
         from kvblock_service.journal.open import discard_pool
 
         discard_pool(_state_dir(directory), pool)
+        note_change()
     console().print(f"pool {pool} is dropped", markup=False)
 
 

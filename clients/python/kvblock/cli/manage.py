@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kvblock.cli.blocks import counted
+from kvblock.cli.failures import note_change
 from kvblock.cli.options import Address, Json, Timeout, connect
 from kvblock.cli.output import console, number, plain, print_json
 
@@ -62,6 +63,7 @@ def create(
         made = kv.create_pool(
             name, total_blocks, block_size=block_size, device_id=device, quarantine=quarantine
         )
+        note_change()
     if as_json:
         print_json({"pool": plain(made)})
         return
@@ -80,6 +82,7 @@ def delete(
     """
     with connect(address, timeout) as kv:
         kv.delete_pool(name)
+        note_change()
     if as_json:
         print_json({})
     else:
@@ -95,6 +98,7 @@ def drain(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
     """
     with connect(address, timeout) as kv:
         kv.drain()
+        note_change()
     if as_json:
         print_json({})
     else:
