@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import typer
-from tests.integration.cli.console import KVBLOCK, Console
+from tests.integration.cli.console import KVBLOCK
 from tests.integration.processes import plain_environment, serving
+from tests.integration.spawned import LAST_RESORT
 
 import kvblock
 from kvblock.cli.app import make_app
@@ -43,8 +44,8 @@ CHANGE = (
     "pool create side 4",
     "pool delete side",
     "reclaim holding --yes",
-    "drain",
 )
+DRAIN = "drain"
 ALONE = (
     "--version",
     "--help",
@@ -99,6 +100,12 @@ def test_an_answer_that_cannot_be_written(address: str) -> None:
         check(command, FULL, CHANGED, KVBLOCK_ADDRESS=address)
 
 
+def test_a_drain_that_cannot_be_told() -> None:
+    with kvblock.EmbeddedServer() as server:
+        check(DRAIN, FULL, CHANGED, KVBLOCK_ADDRESS=server.address)
+        assert server.process.wait(timeout=LAST_RESORT) == 0
+
+
 def test_an_answer_to_a_stdout_that_is_closed(address: str) -> None:
     check("stats", CLOSED, "", KVBLOCK_ADDRESS=address)
     check("blocks --json", CLOSED, "", KVBLOCK_ADDRESS=address)
@@ -123,7 +130,7 @@ def test_a_journal_that_cannot_be_written_out(tmp_path: Path) -> None:
 
 
 def test_every_command_is_tried_here() -> None:
-    tried = " ".join((*ASK, *CHANGE, *ALONE, *OF_A_JOURNAL, "journal discard"))
+    tried = " ".join((*ASK, *CHANGE, DRAIN, *ALONE, *OF_A_JOURNAL, "journal discard"))
     for name in leaves(typer.main.get_command(make_app())):
         assert name in LONG or name in tried, name
 
