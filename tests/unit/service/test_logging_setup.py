@@ -58,7 +58,8 @@ def test_an_event_is_one_line_of_json_where_there_is_no_terminal() -> None:
 
 def test_other_libraries_and_warnings_go_the_same_way() -> None:
     first, second = events(
-        'import warnings; logging.getLogger("grpc").error("lost"); warnings.warn("careful")'
+        'import warnings; logging.getLogger("grpc").error("lost");'
+        'warnings.simplefilter("default"); warnings.warn("careful")'
     )
     assert (first["logger"], first["event"]) == ("grpc", "lost")
     assert (second["logger"], second["level"]) == ("py.warnings", "warning")
