@@ -8,6 +8,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.integration.spawned import LAST_RESORT
 from tests.pipes import small_pipe
 
 SET_UP = """
@@ -145,7 +146,9 @@ def test_a_full_stderr_neither_delays_the_end_nor_changes_the_exit_code() -> Non
     program = SET_UP.format("json", "info") + 'log.error("lost"); sys.exit(7)'
     with small_pipe() as pipe:
         pipe.fill()
-        done = subprocess.run([sys.executable, "-c", program], stderr=pipe.writes, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program], stderr=pipe.writes, timeout=LAST_RESORT, check=False
+        )
     assert done.returncode == 7
 
 
