@@ -79,7 +79,8 @@ import kvblock
 with kvblock.EmbeddedServer() as server, kvblock.connect(server.address, timeout=30.0) as kv:
     kv.allocate(1)
     code = server.stop()
-open({str(tmp_path / "told")!r}, "w").write(f"{{code}} {{'stopped' in server.stderr}}")
+with open({str(tmp_path / "told")!r}, "w") as told:
+    told.write(f"{{code}} {{'stopped' in server.stderr}}")
 """
     subprocess.run([sys.executable, "-c", program], env=plain_environment(), check=False)
     assert (tmp_path / "told").read_text() == "0 True"
