@@ -9,6 +9,8 @@ Rules:
 - Who logs, or writes to `sys.stderr`, never waits for the reader: see `log_stream`. Only code that
   is not Python's may write to the descriptor itself; gRPC's core does where its variable
   GRPC_VERBOSITY asks for it.
+- Of libraries nothing below `info` is shown, whatever the level: gRPC's and asyncio's debug lines
+  are about themselves, and would bury the server's.
 - What gRPC says of callers that send no text or are gone is left to `grpc_noise`.
 - Text is for people at a terminal, JSON for machines; `auto` tells by the stream.
 """
@@ -35,6 +37,7 @@ END_SECONDS_MAX = 1.0
 
 _STDERR = 2
 _FIRST_KEYS = ("timestamp", "level", "event", "logger")
+_OWN_LOGGERS = ("kvblock", "kvblock_service")
 _log = logging.getLogger("kvblock")
 
 
@@ -53,7 +56,10 @@ def configure(log_format: str, log_level: str) -> LogStream:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     handler.addFilter(GrpcNoiseFilter())
-    logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
+    level = log_level.upper()
+    logging.basicConfig(handlers=[handler], level="INFO" if level == "DEBUG" else level, force=True)
+    for name in _OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     sys.unraisablehook = _log_unraisable

@@ -40,6 +40,8 @@ from kvblock_service.telemetry import OFF, Telemetry
 _LOG_END_SECONDS_MIN = 0.25
 """Shortest time that the reader of the log is given at the end, also after the grace time."""
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 _log = logging.getLogger("kvblock")
 
 
@@ -65,6 +67,9 @@ def run(config: ServerConfig) -> int:
         code = _refused(1, "cannot serve from the state directory", error)
     except ReadyLineError as error:
         code = _refused(4, "cannot write the ready line to stdout", error)
+    # A second signal must not change the code of an end that is in order.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     left = logging_setup.END_SECONDS_MAX if deadline is None else deadline - time.monotonic()
     log.end(max(_LOG_END_SECONDS_MIN, min(left, logging_setup.END_SECONDS_MAX)))
     return code
@@ -87,7 +92,8 @@ async def _serve(config: ServerConfig, log: LogStream) -> float:
 
 async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream) -> float:
     host = build_host(config, keeping)
-    watch = telemetry.start(host, config.metrics_listen, edge.turned_away, log)
+    sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures)
+    watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     upkeep: list[asyncio.Task[None]] = []
     deadline = 0.0
@@ -197,7 +203,9 @@ def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOpti
         page_size_max=limits.page_size_max,
     )
     terms = LeaseTerms(config.lease_ttl, config.lease_ttl_min, config.lease_ttl_max)
-    return ServiceOptions(request_limits, terms, config.retry_after, watch.observer, watch.trace_id)
+    return ServiceOptions(
+        request_limits, terms, config.retry_after, watch.observer, watch.trace_id, watch.waited
+    )
 
 
 async def _looked_after(
@@ -219,7 +227,7 @@ def _stop_asked(host: Host) -> "asyncio.Future[str]":
         if not stop.done():
             stop.set_result(name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, ask, signal.Signals(number).name)
     host.ask_to_stop = ask
     return stop
