@@ -228,7 +228,6 @@ def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, 
     # The quarantine would have been over in the meantime, and has its full time again.
     rows = wire.admin.ListBlocks(admin_pb2.ListBlocksRequest()).blocks
     assert [row.quarantine_ends_in.ToMilliseconds() > 0 for row in rows[:5]] == [True] * 5
-    assert server.stop() == 0
     assert "stood still" in server.stderr
 
 
