@@ -3,6 +3,7 @@
 Rules:
 - A server that a test was given has to end well: its pools' Audit clean, exit code 0, no traceback
   in its log. A test that ends its server by itself is spared the first.
+- Warnings are errors, in the tests and in what they start; none may be in the log of any server.
 - Randomness comes from `seed`; `TEST_SEED=N` gives every test that seed.
 - Ctrl-C works in what tests start, also when a shell runs them in the background, where it has
   SIGINT ignored and programs inherit that.
@@ -16,6 +17,7 @@ from contextlib import ExitStack
 from typing import TypeAlias
 
 import pytest
+from tests.logs import no_faults, no_warnings
 
 import kvblock
 
@@ -25,7 +27,8 @@ ServerFactory: TypeAlias = Callable[..., kvblock.EmbeddedServer]
 
 
 def pytest_configure() -> None:
-    """Give Ctrl-C its meaning back."""
+    """Give Ctrl-C its meaning back, and let what tests start take warnings for errors, too."""
+    os.environ["PYTHONWARNINGS"] = "error"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,6 +44,23 @@ def seed() -> int:
     number = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"TEST_SEED={number}")
     return number
+
+
+@pytest.fixture(autouse=True)
+def no_server_warns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Look at the logs of all EmbeddedServers that end in a test, whoever has started them."""
+    logs: list[str] = []
+    stop = kvblock.EmbeddedServer.stop
+
+    def recording(self: kvblock.EmbeddedServer) -> int | None:
+        code = stop(self)
+        logs.append(self.stderr)
+        return code
+
+    monkeypatch.setattr(kvblock.EmbeddedServer, "stop", recording)
+    yield
+    for log in logs:
+        no_warnings(log)
 
 
 @pytest.fixture
@@ -85,4 +105,4 @@ def check_ended_well(server: kvblock.EmbeddedServer) -> None:
             for report in kv.audit():
                 assert report.clean, report
     assert server.stop() == 0, server.stderr
-    assert "Traceback" not in server.stderr, server.stderr
+    no_faults(server.stderr)

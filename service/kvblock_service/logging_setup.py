@@ -4,14 +4,18 @@ Rules:
 - Every event has `timestamp` (UTC, ISO 8601), `level`, `event` and `logger`; inside an
   OpenTelemetry span also `trace_id` and `span_id`, in hexadecimal as traces show them.
 - What a caller passes as `extra` becomes keys of the event.
-- What nobody caught is one event too, with the traceback under `exception`.
-- What a library prints of an exception is an event like any other.
+- What nobody caught is one event too, with the traceback under `exception`; so is what Python
+  cannot raise, and what a library prints of an exception.
+- Who logs, or writes to `sys.stderr`, never waits for the reader: see `log_stream`. Only code that
+  is not Python's may write to the descriptor itself; gRPC's core does where its variable
+  GRPC_VERBOSITY asks for it.
 - Of libraries nothing below `info` is shown, whatever the level: gRPC's and asyncio's debug lines
   are about themselves, and would bury the server's.
 - What gRPC says of callers that send no text or are gone is left to `grpc_noise`.
 - Text is for people at a terminal, JSON for machines; `auto` tells by the stream.
 """
 
+import atexit
 import logging
 import os
 import sys
@@ -19,30 +23,38 @@ import threading
 import traceback
 from collections.abc import MutableMapping
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 from opentelemetry import trace
 from structlog.typing import Processor
 
 from kvblock_service.grpc_noise import GrpcNoiseFilter
+from kvblock_service.log_stream import LogStream
 
+END_SECONDS_MAX = 1.0
+"""Longest time that the end of a process waits for the reader of its log."""
+
+_STDERR = 2
 _FIRST_KEYS = ("timestamp", "level", "event", "logger")
 _OWN_LOGGERS = ("kvblock", "kvblock_service")
 _log = logging.getLogger("kvblock")
 
 
-def configure(log_format: str, log_level: str, stream: TextIO | None = None) -> None:
-    """Send all logs to a stream (stderr by default), in place of where they went before.
+def configure(log_format: str, log_level: str) -> LogStream:
+    """Send all logs to stderr, in place of where they went before; answers the stream for its end.
 
     `log_format`: `text`, `json`, or `auto` (text on a terminal, JSON otherwise).
     `log_level`: the least level that is shown: `debug`, `info`, `warning` or `error`.
     """
-    stream = sys.stderr if stream is None else stream
-    on_terminal = stream.isatty()
+    on_terminal = os.isatty(_STDERR)
     as_text = log_format == "text" or (log_format == "auto" and on_terminal)
+    formatter = _formatter(as_text, colors=on_terminal and not os.environ.get("NO_COLOR"))
+    stream = LogStream(_STDERR, lambda dropped: _dropped_line(formatter, dropped))
+    sys.stderr = stream
+    atexit.register(stream.end, END_SECONDS_MAX)
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(as_text, colors=on_terminal and not os.environ.get("NO_COLOR")))
+    handler.setFormatter(formatter)
     handler.addFilter(GrpcNoiseFilter())
     level = log_level.upper()
     logging.basicConfig(handlers=[handler], level="INFO" if level == "DEBUG" else level, force=True)
@@ -50,8 +62,17 @@ def configure(log_format: str, log_level: str, stream: TextIO | None = None) -> 
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
+    sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_uncaught_in_thread
     traceback.print_exc = _log_printed
+    return stream
+
+
+def _dropped_line(formatter: logging.Formatter, dropped: int) -> str:
+    fields = {"problem": "nobody read stderr, or it could not be written to", "lines": dropped}
+    event = "lines of the log were dropped"
+    record = _log.makeRecord(_log.name, logging.WARNING, __file__, 0, event, (), None, extra=fields)
+    return f"{formatter.format(record)}\n"
 
 
 def _formatter(as_text: bool, *, colors: bool) -> logging.Formatter:
@@ -104,6 +125,17 @@ def _log_uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
             exc_info=(found.exc_type, found.exc_value, found.exc_traceback),
             extra={"thread_name": thread},
         )
+
+
+def _log_unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """What is raised where nobody can catch it: by a finalizer, or in a callback of C code."""
+    kind = type(found.object)
+    name = getattr(found.object, "__qualname__", f"{kind.__module__}.{kind.__qualname__}")
+    _log.error(
+        "an exception that cannot be raised",
+        exc_info=(found.exc_type, found.exc_value or found.exc_type(), found.exc_traceback),
+        extra={"in": name, "problem": found.err_msg or "Exception ignored in"},
+    )
 
 
 def _log_printed(limit: int | None = None, file: object = None, chain: bool = True) -> None:

@@ -2,7 +2,9 @@
 
 Rules:
 - Everything that can be refused is refused before the ready line is printed.
-- The ready line is the only thing on stdout; everything else goes to the log.
+- The ready line is the only thing on stdout; everything else goes to the log. Whoever does not read
+  them delays nothing, and the end only within its grace time.
+- No coroutine is made before it can be awaited.
 - SIGTERM, SIGINT and the Drain call begin a drain; the exit code is 0 when it ends within the grace
   time.
 """
@@ -11,9 +13,8 @@ import asyncio
 import logging
 import signal
 import stat
-import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -25,7 +26,9 @@ from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.keeping import CANNOT_START, Keeping
+from kvblock_service.log_stream import LogStream
 from kvblock_service.pool_host import PoolHost
+from kvblock_service.ready import ReadyLineError, print_ready
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.edge import Edge, SocketFile
 from kvblock_service.rpc.listeners import ListenError
@@ -33,6 +36,11 @@ from kvblock_service.rpc.server import KVBlockServer
 from kvblock_service.rpc.service import ServiceOptions
 from kvblock_service.rpc.validate import LeaseTerms, RequestLimits
 from kvblock_service.telemetry import OFF, Telemetry
+
+_LOG_END_SECONDS_MIN = 0.25
+"""Shortest time that the reader of the log is given at the end, also after the grace time."""
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger("kvblock")
 
@@ -42,67 +50,86 @@ def run(config: ServerConfig) -> int:
 
     0: drained. 1: an address could not be bound, or the state directory cannot be served from. 2:
     the telemetry that the `OTEL_*` variables ask for cannot be set up, or a file of certificates or
-    identities cannot be used. The log says which and why.
+    identities cannot be used. 4: the ready line cannot be written. The log says which and why.
     """
-    logging_setup.configure(config.log_format, config.log_level)
+    log = logging_setup.configure(config.log_format, config.log_level)
+    deadline = None
+    code = 0
     try:
-        return uvloop.run(_serve(config))
+        deadline = uvloop.run(_serve(config, log))
     except AccessError as error:
-        _log.error("cannot use a file", extra={"problem": str(error)})
-        return 2
+        code = _refused(2, "cannot use a file", error)
     except ListenError as error:
-        _log.error("cannot listen", extra={"problem": str(error)})
-        return 1
+        code = _refused(1, "cannot listen", error)
     except telemetry.TelemetryError as error:
-        _log.error("cannot set up telemetry", extra={"problem": str(error)})
-        return 2
+        code = _refused(2, "cannot set up telemetry", error)
     except CANNOT_START as error:
-        _log.error("cannot serve from the state directory", extra={"problem": str(error)})
-        return 1
+        code = _refused(1, "cannot serve from the state directory", error)
+    except ReadyLineError as error:
+        code = _refused(4, "cannot write the ready line to stdout", error)
+    # A second signal must not change the code of an end that is in order.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    left = logging_setup.END_SECONDS_MAX if deadline is None else deadline - time.monotonic()
+    log.end(max(_LOG_END_SECONDS_MIN, min(left, logging_setup.END_SECONDS_MAX)))
+    return code
 
 
-async def _serve(config: ServerConfig) -> int:
+def _refused(code: int, event: str, error: Exception) -> int:
+    _log.error(event, extra={"problem": str(error)})
+    return code
+
+
+async def _serve(config: ServerConfig, log: LogStream) -> float:
+    """Serve until the end; answers when, by the monotonic clock, the grace time is over."""
     edge = build_edge(config)
     keeping = Keeping(config)
     try:
-        return await _serve_kept(config, edge, keeping)
+        return await _serve_kept(config, edge, keeping, log)
     finally:
         await keeping.close()
 
 
-async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int:
+async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream) -> float:
     host = build_host(config, keeping)
-    sources = telemetry.Sources(host, edge.turned_away, keeping.figures)
+    sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures)
     watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
-    left = 0.0
-    loop = asyncio.get_running_loop()
-    upkeep = [
-        loop.create_task(_looked_after(server, work, broken))
-        for work, broken in (
-            (Reaper(host).run(), "leases are no longer looked after"),
-            (keeping.run(), "the journal is no longer looked after"),
-            (keeping.watch(), "the journal is no longer written"),
-        )
-    ]
+    upkeep: list[asyncio.Task[None]] = []
+    deadline = 0.0
     try:
         for address in config.listen:
             server.bind(address)
         await server.start()
+        upkeep += _begin_upkeep(server, Reaper(host), keeping)
         stop = _stop_asked(host)
-        _announce(config, server.bound, watch.metrics_address)
+        _tell_start(config, server.bound)
+        printed = _print_ready(server.bound, watch.metrics_address, host)
         asked_by = await stop
         _log.info("draining", extra={"asked_by": asked_by, "grace_seconds": config.grace})
         deadline = time.monotonic() + config.grace
         await server.drain(config.grace)
-        left = deadline - time.monotonic()
     finally:
         for task in upkeep:
             task.cancel()
         server.release()
-        await watch.stop(left)
+        await watch.stop(deadline - time.monotonic())
+    if printed.done():
+        printed.result()
     _log.info("stopped")
-    return 0
+    return deadline
+
+
+def _begin_upkeep(
+    server: KVBlockServer, reaper: Reaper, keeping: Keeping
+) -> "list[asyncio.Task[None]]":
+    loop = asyncio.get_running_loop()
+    works = (
+        (reaper.run, "leases are no longer looked after"),
+        (keeping.run, "the journal is no longer looked after"),
+        (keeping.watch, "the journal is no longer written"),
+    )
+    return [loop.create_task(_looked_after(server, work, broken)) for work, broken in works]
 
 
 def build_host(config: ServerConfig, keeping: Keeping) -> Host:
@@ -181,10 +208,12 @@ def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOpti
     )
 
 
-async def _looked_after(server: KVBlockServer, work: Awaitable[None], broken: str) -> None:
+async def _looked_after(
+    server: KVBlockServer, work: Callable[[], Awaitable[None]], broken: str
+) -> None:
     """Let the health go to NOT_SERVING when something fails that has to go on."""
     try:
-        await work
+        await work()
     except Exception:  # noqa: BLE001 - it is logged, and the health says so
         _log.critical(broken, exc_info=True)
         server.break_down(broken)
@@ -198,13 +227,13 @@ def _stop_asked(host: Host) -> "asyncio.Future[str]":
         if not stop.done():
             stop.set_result(name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, ask, signal.Signals(number).name)
     host.ask_to_stop = ask
     return stop
 
 
-def _announce(config: ServerConfig, bound: list[str], metrics: str | None) -> None:
+def _tell_start(config: ServerConfig, bound: list[str]) -> None:
     for pool in config.pools:
         _log.info(
             "pool",
@@ -227,8 +256,15 @@ def _announce(config: ServerConfig, bound: list[str], metrics: str | None) -> No
         for address in bound:
             if address.startswith("unix:"):
                 _log.warning("every user of this machine may open this", extra={"address": address})
-    words = [f"listen={address}" for address in bound]
-    if metrics is not None:
-        words.append(f"metrics={metrics}")
-    sys.stdout.write(" ".join(["kvblock ready", *words]) + "\n")
-    sys.stdout.flush()
+
+
+def _print_ready(bound: list[str], metrics: str | None, host: Host) -> "asyncio.Future[None]":
+    """Print the ready line; that it cannot be printed ends the server."""
+
+    def end_without(printed: "asyncio.Future[None]") -> None:
+        if printed.exception() is not None:
+            host.ask_to_stop("ready line")
+
+    printed = print_ready(bound, metrics)
+    printed.add_done_callback(end_without)
+    return printed

@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from tests.logs import no_warnings
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,7 +28,7 @@ def run(
 def serving(*command: str | Path) -> Iterator[list[str]]:
     """Runs a server for the block; gives the addresses that its ready line names.
 
-    SIGTERM ends it, and it has to exit with 0.
+    SIGTERM ends it, and it has to exit with 0 and without a warning.
     """
     with (
         TemporaryFile("w+") as log,
@@ -42,6 +44,7 @@ def serving(*command: str | Path) -> Iterator[list[str]]:
             yield [value for key, _, value in facts if key == "listen"]
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0, written(log)
+            no_warnings(written(log))
         finally:
             process.kill()
 
@@ -54,6 +57,7 @@ def written(log: IO[str]) -> str:
 def plain_environment() -> dict[str, str]:
     """The environment without what would configure kvblock or lead Python elsewhere.
 
+    Warnings are errors.
     Servers keep nothing, unless a test says otherwise: a journal has one server at a time.
     """
     kept = {
@@ -61,4 +65,4 @@ def plain_environment() -> dict[str, str]:
         for key, value in os.environ.items()
         if not key.startswith(("KVBLOCK_", "OTEL_", "PYTHON", "VIRTUAL_ENV"))
     }
-    return kept | {"KVBLOCK_EPHEMERAL": "true"}
+    return kept | {"KVBLOCK_EPHEMERAL": "true", "PYTHONWARNINGS": "error"}

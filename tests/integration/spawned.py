@@ -10,6 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from tests.logs import no_warnings
+
 POOL = "main:total=8,block_size=16,device=0"
 LAST_RESORT = 60.0
 """Seconds after which a server that should have ended is taken for stuck."""
@@ -52,7 +54,10 @@ class Spawned:
 
 @contextmanager
 def spawned(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Spawned]:
-    """Start a server that keeps no journal; it is killed at the end if it still runs."""
+    """Start a server that keeps no journal; it is killed at the end if it still runs.
+
+    No warning may be in its log.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith("KVBLOCK_")}
     env["KVBLOCK_EPHEMERAL"] = "true"
     command = [sys.executable, "-m", "kvblock", "serve", "--pool", POOL, *arguments]
@@ -62,7 +67,10 @@ def spawned(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Spawned
             command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as process,
     ):
+        server = Spawned(process, stderr)
         try:
-            yield Spawned(process, stderr)
+            yield server
         finally:
             process.kill()
+        process.wait()
+        no_warnings(server.log())

@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from kvblock.version import VERSION
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
+from kvblock_service.log_stream import LogStream
 from kvblock_service.pool_host import PoolState
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import Durations
@@ -120,6 +121,16 @@ def show_turned_away(meter: Meter, turned_away: TurnedAway) -> None:
         [lambda _: by_reason(turned_away.denials.counts.items())],
         "{call}",
         "Denied permissions, by reason.",
+    )
+
+
+def show_log(meter: Meter, log: LogStream) -> None:
+    """Let the meter's readers read how much of the log is missing."""
+    meter.create_observable_counter(
+        "kvblock.log.lines.dropped",
+        [lambda _: [Observation(log.dropped)]],
+        "{line}",
+        "Lines of the log that could not be written.",
     )
 
 

@@ -120,6 +120,7 @@ def _measured(
     durations = Durations(meter)
     metrics.show_pools(meter, sources.host, pools, durations)
     metrics.show_turned_away(meter, sources.turned_away)
+    metrics.show_log(meter, sources.log)
     if sources.journal is not None:
         metrics.show_journal(meter, sources.journal)
         sources.journal.tell_commits(durations.commit)

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
+from kvblock_service.log_stream import LogStream
 
 
 class JournalFigures(Protocol):
@@ -31,4 +32,5 @@ class Sources(NamedTuple):
 
     host: Host
     turned_away: TurnedAway
+    log: LogStream
     journal: JournalFigures | None = None

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from tests.integration.processes import plain_environment
+from tests.logs import no_faults
 
 KVBLOCK = [sys.executable, "-m", "kvblock"]
 
@@ -30,7 +31,7 @@ class Console:
             check=False,
         )
         assert done.returncode == expect, f"{arguments}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
+        no_faults(done.stderr)
         return done
 
     def out(self, *arguments: object, expect: int = 0) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.integration.processes import plain_environment
+from tests.logs import no_warnings
 
 HERE = Path(__file__).parent
 TIMEOUT_SECONDS = 120
@@ -85,7 +86,9 @@ class Terminal:
         if self._server is not None:
             self._server.send_signal(signal.SIGTERM)
             self._server.communicate(timeout=TIMEOUT_SECONDS)
-            assert self._server.returncode == 0, self._log.read_text()
+            log = self._log.read_text()
+            assert self._server.returncode == 0, log
+            no_warnings(log)
             self._server = None
 
     def _run(self, script: str) -> str:

@@ -308,4 +308,4 @@ def test_generated_trace_is_the_bundled_one_by_default(tmp_path: Path) -> None:
     other = kvblock_command("trace", "generate", "--seed", "9", "--requests", "5", "-o", "-")
     assert other.stdout.count("\n") == 6
     assert kvblock_command("trace", "generate", "--rate", "41", "-o", "-", expect=2).stdout == ""
-    kvblock_command("trace", "generate", "-o", tmp_path, expect=1)
+    kvblock_command("trace", "generate", "-o", tmp_path, expect=4)

@@ -95,7 +95,7 @@ def test_server_without_its_reaper_does_not_say_that_it_serves(tmp_path: Path) -
                 health: Any = health_pb2_grpc.HealthStub(channel)
                 watch = health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-                await main._looked_after(server, Reaper(host, clock).run(), "leases are")
+                await main._looked_after(server, Reaper(host, clock).run, "leases are")
                 assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
                 checked = await health.Check(health_pb2.HealthCheckRequest())
                 assert checked.status == health_pb2.HealthCheckResponse.NOT_SERVING

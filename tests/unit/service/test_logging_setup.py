@@ -8,6 +8,9 @@ import sys
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.integration.spawned import LAST_RESORT
+from tests.pipes import small_pipe
+
 SET_UP = """
 import logging, sys
 from kvblock_service import logging_setup
@@ -56,7 +59,8 @@ def test_an_event_is_one_line_of_json_where_there_is_no_terminal() -> None:
 
 def test_other_libraries_and_warnings_go_the_same_way() -> None:
     first, second = events(
-        'import warnings; logging.getLogger("grpc").error("lost"); warnings.warn("careful")'
+        'import warnings; logging.getLogger("grpc").error("lost");'
+        'warnings.simplefilter("default"); warnings.warn("careful")'
     )
     assert (first["logger"], first["event"]) == ("grpc", "lost")
     assert (second["logger"], second["level"]) == ("py.warnings", "warning")
@@ -106,6 +110,46 @@ except ZeroDivisionError: traceback.print_exc()
 """)
     assert (event["level"], event["event"]) == ("error", "a library has printed an exception")
     assert event["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+def test_what_cannot_be_raised_is_an_event() -> None:
+    (event,) = events("""
+class Fails:
+    def __del__(self): raise ValueError("too late")
+Fails()
+""")
+    assert (event["level"], event["event"]) == ("error", "an exception that cannot be raised")
+    assert event["in"] == "Fails.__del__"
+    assert event["exception"].endswith("ValueError: too late")
+
+
+def test_what_is_written_to_stderr_keeps_its_place_among_the_events() -> None:
+    written = logged('log.info("a"); print("b", file=sys.stderr); log.info("c")')
+    first, second, third = written.splitlines()
+    assert (json.loads(first)["event"], second, json.loads(third)["event"]) == ("a", "b", "c")
+
+
+def test_events_of_the_interpreter_s_end_are_written() -> None:
+    ended, late = events("""
+import atexit
+class Fails:
+    def __del__(self): raise ValueError("too late")
+kept = Fails()
+kept.itself = kept
+atexit.register(log.info, "at exit")
+""")
+    assert ended["event"] == "at exit"
+    assert late["event"] == "an exception that cannot be raised"
+
+
+def test_a_full_stderr_neither_delays_the_end_nor_changes_the_exit_code() -> None:
+    program = SET_UP.format("json", "info") + 'log.error("lost"); sys.exit(7)'
+    with small_pipe() as pipe:
+        pipe.fill()
+        done = subprocess.run(
+            [sys.executable, "-c", program], stderr=pipe.writes, timeout=LAST_RESORT, check=False
+        )
+    assert done.returncode == 7
 
 
 def test_a_defect_that_logs_like_bytes_from_outside_stays() -> None:

@@ -2,11 +2,13 @@
 
 Rules:
 - Exit code 0: done. 1: refused, or something is unhealthy. 2: wrong usage. 3: server unreachable.
-  130 and 141: ended by Ctrl-C, or because nobody reads the output any more; both without a word.
+  4: the output cannot be written. 130 and 141: ended by Ctrl-C, or because nobody reads the output
+  any more; both without a word.
 - Answers go to stdout; errors go to stderr as `error: ...` and a hint, without a traceback.
 - `--json` prints one object with the field names of the proto, errors too: docs/json.md has the
   shapes. It is a flag everywhere; files are named by `--output`.
 - This module loads in the plain install, which has no typer and no rich.
+- The standard streams are set up before anything else is loaded: see `standard_streams`.
 - gRPC is set up before it is loaded, by variables that whoever starts the program may set himself.
 """
 
@@ -14,6 +16,7 @@ import json
 import os
 import sys
 
+from kvblock.cli import standard_streams
 from kvblock.extras import install_hint
 
 _GRPC = {
@@ -27,6 +30,7 @@ _GRPC = {
 
 def main() -> None:
     """Run the command that the program's arguments name, and exit with its code."""
+    standard_streams.set_up()
     for name, value in _GRPC.items():
         os.environ.setdefault(name, value)
     try:

@@ -29,7 +29,7 @@ from kvblock.version import VERSION
 _EXIT_CODES = (
     "[bold]Exit codes:[/] 0 done; 1 refused, or unhealthy (an allocation that does not fit, an"
     " unknown sequence, an audit that finds anything); 2 wrong usage or configuration; 3 server"
-    " unreachable."
+    " unreachable; 4 output that cannot be written."
 )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kvblock.cli.failures import REFUSED, USAGE, CommandError
+from kvblock.cli.failures import REFUSED, USAGE, CommandError, cannot_write
 from kvblock.cli.options import Credentials, Json
 from kvblock.cli.output import console, error_console, print_json
 from kvblock.cli.register import add_command
@@ -193,4 +193,4 @@ def _write(path: Path, document: dict[str, object]) -> None:
     try:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CommandError(REFUSED, f"--output {path}: {error.strerror or error}") from error
+        raise cannot_write(path, error) from error

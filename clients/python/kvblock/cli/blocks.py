@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvblock.cli.failures import REFUSED
+from kvblock.cli.failures import REFUSED, note_change
 from kvblock.cli.options import Engine, Json, Pool, SequenceId, Server
 from kvblock.cli.output import console, number, print_json, say
 from kvblock.cli.register import add_command
@@ -60,6 +60,8 @@ def allocate(
     with server.connect(pool, engine) as kv:
         answer = kv.allocate(sequence_id, num_blocks, max_wait=max_wait)
     granted = isinstance(answer, Granted)
+    if granted:
+        note_change()
     if as_json:
         print_json({"granted" if granted else "refused": answer})
     else:
@@ -81,6 +83,7 @@ def free(
     """
     with server.connect(pool, engine) as kv:
         freed = kv.free_returning_count(sequence_id)
+        note_change()
     if as_json:
         print_json({"freed_blocks": freed})
     else:

@@ -15,7 +15,7 @@ from kvblock.cli import confirm
 from kvblock.cli.belief import default_pool
 from kvblock.cli.blocks import counted
 from kvblock.cli.confirm import Yes
-from kvblock.cli.failures import REFUSED, CommandError
+from kvblock.cli.failures import REFUSED, CommandError, note_change
 from kvblock.cli.options import AnyPool, Json, Pool, Server
 from kvblock.cli.output import console, number, print_json, print_json_rows, printable, say, table
 from kvblock.cli.register import add_command
@@ -104,6 +104,7 @@ def reclaim(
             if error.reason is not ErrorReason.ENGINE_ATTACHED:
                 raise
             raise _alive(printable(error.message)) from None
+        note_change()
     if as_json:
         print_json({"reclaimed_blocks": reclaimed})
     else:

@@ -3,6 +3,8 @@
 Rules:
 - A command that cannot go on raises CommandError, or lets the client's errors pass: `exit_code_of`
   tells what is shown and which code follows.
+- Output that cannot be written ends a command with a code of its own, and the text says whether the
+  command had changed something before.
 - Only errors that a user can meet are caught; a fault of this program keeps its traceback.
 - With --json an error is an object on stdout, and nothing goes to stderr.
 - An error names what the user typed: not the field of a request that it went into, by its index.
@@ -10,20 +12,22 @@ Rules:
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kvblock.cli.output import error_console, json_wanted, print_json_error, printable
+from kvblock.cli.standard_streams import OutputError, discard_output
 
 if TYPE_CHECKING:
     from kvblock.errors import KVBlockError
 
-DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
+DONE, REFUSED, USAGE, UNREACHABLE, UNWRITABLE = 0, 1, 2, 3, 4
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
 _INDEX = re.compile(r"\[\d+\]$")
@@ -41,6 +45,10 @@ _TYPED = {
 _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
+_changed = ContextVar("_changed", default=False)
+"""Of the command that runs: whether it has changed something."""
+
+
 class CommandError(Exception):
     """Ends a command with an exit code; each further line of the text is a detail.
 
@@ -54,6 +62,16 @@ class CommandError(Exception):
         self.exit_code = exit_code
         self.hint = hint
         self.reason = reason
+
+
+def note_change() -> None:
+    """Remember that the command has done what it was asked; what is left is to tell its answer."""
+    _changed.set(True)
+
+
+def cannot_write(path: Path, error: OSError) -> CommandError:
+    """How a command ends that cannot write a file that it was asked for."""
+    return CommandError(UNWRITABLE, f"{path}: {error.strerror or error}")
 
 
 def not_installed(error: ModuleNotFoundError, who: str, hint: str) -> CommandError:
@@ -75,10 +93,9 @@ def exit_code_of(command: Callable[[], object]) -> int:
         sys.stdout.flush()
     except typer.Abort:
         return INTERRUPTED
-    except BrokenPipeError:
-        # What is still in the buffer would be tried again, and complained about, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+    except OutputError as error:
+        discard_output()
+        return PIPE_CLOSED if error.reader_is_gone else _tell_unwritable(error)
     return code
 
 
@@ -131,6 +148,13 @@ def _as_typed(error: KVBlockError) -> str:
     return f"{typed} {told}".replace("(tls=...)", "(--tls)")
 
 
+def _tell_unwritable(error: OutputError) -> int:
+    fate = "; the call was carried out" if _changed.get() else ""
+    # Nobody would see an object on stdout.
+    _tell_on_stderr(f"the output cannot be written to stdout: {error}{fate}")
+    return UNWRITABLE
+
+
 def _tell_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         return USAGE
@@ -147,11 +171,15 @@ def _tell(
         print_json_error(
             {"reason": reason, "message": text, "hint": hint or None, "exit_code": code}
         )
-        return code
+    else:
+        _tell_on_stderr(text, hint, keep=keep)
+    return code
+
+
+def _tell_on_stderr(text: str, hint: str = "", *, keep: str = "") -> None:
     console = error_console()
     console.print("[bold red]error:[/] ", end="")
     console.print(printable(text, keep), markup=False, soft_wrap=True)
     if hint:
         console.print("[bold]hint:[/] ", end="")
         console.print(printable(hint), markup=False, soft_wrap=True)
-    return code

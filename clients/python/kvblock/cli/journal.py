@@ -22,7 +22,7 @@ import typer
 
 from kvblock.cli import confirm
 from kvblock.cli.confirm import Yes
-from kvblock.cli.failures import REFUSED, USAGE, CommandError, not_installed
+from kvblock.cli.failures import REFUSED, USAGE, CommandError, not_installed, note_change
 from kvblock.cli.options import Json
 from kvblock.cli.output import console, json_text, number, print_json, say, table
 from kvblock.cli.register import add_command
@@ -121,6 +121,7 @@ def discard(
         if asks:
             confirm.ask(f"all that engines hold in pool {pool} of {state_dir} is lost. Drop it?")
         discard_pool(state_dir, pool)
+        note_change()
     if as_json:
         print_json({})
     else:

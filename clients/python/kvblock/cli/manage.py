@@ -13,6 +13,7 @@ import typer
 from kvblock.cli import confirm
 from kvblock.cli.blocks import counted
 from kvblock.cli.confirm import Yes
+from kvblock.cli.failures import note_change
 from kvblock.cli.options import Json, Server
 from kvblock.cli.output import number, print_json, say
 from kvblock.cli.register import add_command
@@ -68,6 +69,7 @@ def create(
         made = kv.create_pool(
             name, total_blocks, block_size=block_size, device_id=device, quarantine=quarantine
         )
+        note_change()
     if as_json:
         print_json({"pool": made})
         return
@@ -86,6 +88,7 @@ def delete(server: Server, name: Name, yes: Yes = False, as_json: Json = False) 
         confirm.ask(f"pool {name} will be gone. Delete it?")
     with server.connect() as kv:
         kv.delete_pool(name)
+        note_change()
     if as_json:
         print_json({})
     else:
@@ -103,6 +106,7 @@ def drain(server: Server, yes: Yes = False, as_json: Json = False) -> None:
         confirm.ask("The server will take no new work, and end. Drain it?")
     with server.connect() as kv:
         kv.drain()
+        note_change()
     if as_json:
         print_json({})
     else:

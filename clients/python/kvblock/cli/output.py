@@ -31,21 +31,16 @@ _WIDE_IN_JOURNALS = frozenset(
 """Fields of 64 bits that only a journal has."""
 
 
-class _Output(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def console() -> Console:
     """Where answers go."""
     if sys.stdout.isatty():
-        return _Output(highlight=False, emoji=False)
-    return _Output(highlight=False, emoji=False, soft_wrap=True, width=_UNBOUNDED)
+        return Console(highlight=False, emoji=False)
+    return Console(highlight=False, emoji=False, soft_wrap=True, width=_UNBOUNDED)
 
 
 def error_console() -> Console:
     """Where errors go."""
-    return _Output(stderr=True, highlight=False, emoji=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def printable(text: str, keep: str = "") -> str:

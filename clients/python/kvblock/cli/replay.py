@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from kvblock.cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError
+from kvblock.cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write
 from kvblock.cli.options import Credentials, Json
 from kvblock.cli.output import console, error_console, print_json
 from kvblock.cli.register import add_command
@@ -282,7 +282,7 @@ def _report(parameters: Parameters, runs: list[Run], written: _Files, *, as_json
         try:
             draw(plot_file, parameters, runs)
         except OSError as error:
-            raise _cannot_write(plot_file, error) from error
+            raise cannot_write(plot_file, error) from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -292,8 +292,4 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> CommandError:
-    return CommandError(REFUSED, f"{path}: {error.strerror or error}")
+        raise cannot_write(path, error) from error
