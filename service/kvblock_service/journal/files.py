@@ -4,6 +4,7 @@ Rules:
 - `journal-N.SUFFIX` are segments, in the order of N; the suffix tells the format. Only the one with
   the greatest N is written to.
 - `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
+- A name only says where to look: what a file is stands in it, and has to agree with its name.
 """
 
 import os
@@ -19,6 +20,11 @@ _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 def segment_path(directory: Path, number: int, suffix: str) -> Path:
     """Where the segment of that number and format is."""
     return directory / f"journal-{number:010}.{suffix}"
+
+
+def segment_number(path: Path) -> int:
+    """The number in the name of a segment."""
+    return int(path.name[len("journal-") :].partition(".")[0])
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
