@@ -87,7 +87,7 @@ def open_journal(
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
         journal.cut_tails()
         aside = state_dir.put_in_force(found)
-        facts[:0] = _facts_of_former(path, aside, former_seconds)
+        facts += _facts_of_former(path, aside, former_seconds)
         journal.begin()
         if records:
             journal.write(records)
