@@ -82,6 +82,7 @@ async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int
             (Reaper(host).run(), "leases are no longer looked after"),
             (keeping.run(), "the journal is no longer looked after"),
             (keeping.watch(), "the journal is no longer written"),
+            (keeping.remove_former(), "what was set aside is no longer removed"),
         )
     ]
     try:

@@ -76,6 +76,8 @@ class EndFile:
         """Close it."""
         with suppress(OSError):
             os.close(self._file)
+        # Another file may get that number.
+        self._file = -1
 
     def _slot(self, position: int, chain: bytes) -> bytes:
         body = _SLOT.pack(_MAGIC, _VERSION, self._epoch, position, chain)

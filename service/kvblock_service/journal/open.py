@@ -87,7 +87,7 @@ def open_journal(
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
         journal.cut_tails()
         aside = state_dir.put_in_force(found)
-        facts += _facts_of_former(path, aside, former_seconds)
+        facts += _facts_of_former(aside, former_seconds) + facts_of_removal(path, former_seconds)
         journal.begin()
         if records:
             journal.write(records)
@@ -127,19 +127,21 @@ def refuse_lost_records(found: Opened, journal: FileJournal) -> None:
         raise JournalDamaged(f"{journal.directory} is to have a journal, and has no record")
 
 
-def _facts_of_former(path: Path, aside: list[Path], former_seconds: float) -> list[Fact]:
-    event = "the journal of a former server epoch was set aside"
-    facts = [
-        Fact("info", event, {"directory": str(one), "kept_seconds": former_seconds})
-        for one in aside
-    ]
+def facts_of_removal(path: Path, former_seconds: float) -> list[Fact]:
+    """Remove what was set aside longer ago, and tell what became of it."""
     try:
         removed = remove_former(path, former_seconds)
     except JournalError as error:
         event = "what was set aside could not be removed"
-        return [*facts, Fact("warning", event, {"problem": str(error)})]
+        return [Fact("warning", event, {"problem": str(error)})]
     event = "what was set aside long ago was removed"
-    return [*facts, *(Fact("info", event, {"path": str(one)}) for one in removed)]
+    return [Fact("info", event, {"path": str(one)}) for one in removed]
+
+
+def _facts_of_former(aside: list[Path], former_seconds: float) -> list[Fact]:
+    event = "the journal of a former server epoch was set aside"
+    fields = {"former_state_seconds": former_seconds}
+    return [Fact("info", event, {"directory": str(one), **fields}) for one in aside]
 
 
 def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered) -> list[Fact]:

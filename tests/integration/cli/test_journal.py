@@ -129,7 +129,6 @@ def test_discard_needs_a_stopped_server(kept: OpenedJournal, directory: Path) ->
     assert "has no pool other" in told
     assert SHELL.out("journal", "discard", directory, "--pool", "main") == "pool main is dropped\n"
     assert json.loads(SHELL.out("journal", "export", directory))["pools"] == []
-    kept.state_dir._lock = os.open(directory / "lock", os.O_RDWR)
 
 
 def test_damage_is_told_with_its_place(kept: OpenedJournal, directory: Path) -> None:

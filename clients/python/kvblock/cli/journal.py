@@ -2,7 +2,8 @@
 
 Rules:
 - verify, dump and export change nothing, and work beside a running server: they read what was there
-  when they came by. discard changes the journal, and only of a server that is not running.
+  when they came by. discard and set-aside change something, and only of a server that is not
+  running.
 - A journal that cannot be read exits with 1, and the text says where the damage is.
 - The service is loaded when a command runs.
 """
@@ -42,6 +43,9 @@ def register(app: typer.Typer) -> None:
     group.command(epilog="Example: [bold]kvblock journal dump --from 100 --limit 5[/]")(dump)
     group.command(epilog="Example: [bold]kvblock journal export | jq '.pools'[/]")(export)
     group.command(epilog="Example: [bold]kvblock journal discard --pool main[/]")(discard)
+    group.command(
+        "set-aside", epilog="Example: [bold]kvblock journal set-aside /var/lib/kvblock[/]"
+    )(set_aside)
     app.add_typer(
         group,
         name="journal",
@@ -101,10 +105,24 @@ def discard(
 ) -> None:
     """Drop a pool, and all that its engines hold in it, from the journal of a stopped server."""
     with _readable():
-        from kvblock_service.journal.open import discard_pool
+        from kvblock_service.journal.mend import discard_pool
 
         discard_pool(_state_dir(directory), pool)
     console().print(f"pool {pool} is dropped", markup=False)
+
+
+def set_aside(directory: Dir = None) -> None:
+    """Rename what a stopped server has kept, so that the next start begins with empty pools.
+
+    For a journal that is damaged. Nothing is removed before former_state_seconds are over: rename
+    it back, with no server running, to have it again.
+    """
+    with _readable():
+        from kvblock_service.journal.mend import set_aside as set_state_aside
+
+        moved = set_state_aside(_state_dir(directory))
+    for path in moved:
+        console().print(f"set aside as {path}", markup=False, soft_wrap=True)
 
 
 def _state_dir(directory: Path | None) -> Path:

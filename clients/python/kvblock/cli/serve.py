@@ -209,6 +209,15 @@ SnapshotBytes = Annotated[
         _STATE,
     ),
 ]
+FormerStateSeconds = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long a journal that does not count any more stays, under another name."
+        " [dim]\\[default: 604800][/]",
+        _STATE,
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -282,6 +291,7 @@ def serve(
     ephemeral: Ephemeral = None,
     snapshot_records: SnapshotRecords = None,
     snapshot_bytes: SnapshotBytes = None,
+    former_state_seconds: FormerStateSeconds = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,
