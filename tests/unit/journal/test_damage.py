@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -214,6 +216,22 @@ def replaced(path: Path, what: str) -> None:
             made.bind(str(path))
 
 
+@contextmanager
+def alarm() -> Iterator[None]:
+    """End what waits for ever."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("what", ["directory", "link", "FIFO", "socket"])
 @pytest.mark.parametrize("name", ["identity.json", "lock", "segment", "snapshot", "end"])
 def test_what_is_no_regular_file_is_refused_at_once(
@@ -232,21 +250,9 @@ def test_what_is_no_regular_file_is_refused_at_once(
         "end": journal_of(state) / "end",
     }.get(name, state / name)
     replaced(place, what)
-    # In a process of its own, which an alarm ends that waits.
-    script = (
-        "import signal, sys\nfrom pathlib import Path\n"
-        "from tests.unit.journal.test_damage import REFUSED, opened\n"
-        "signal.alarm(30)\n"
-        "try: opened(Path(sys.argv[1]))\n"
-        "except REFUSED as error: print(error)\n"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", script, str(state)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
-    ).stdout
+    with alarm(), pytest.raises(REFUSED) as caught:
+        opened(state)
+    told = str(caught.value)
     kinds = {"link": "a symbolic link"}
     assert f"it is {kinds.get(what, f'a {what}')}, not a regular file" in told
     assert str(place) in told
