@@ -27,12 +27,12 @@ from tests.torture.damage.judge import (
     EXACT,
     GOOD,
     REFUSED,
-    Start,
     Verdict,
     expectation,
     judged,
     judged_while_held,
 )
+from tests.torture.damage.starting import Start, Starter
 from tests.torture.damage.tree import Tree
 
 from kvblock_service.core.pool import Geometry
@@ -94,9 +94,9 @@ class Job(NamedTuple):
 def run(job: Job) -> list[Verdict]:
     """Judge cases one after the other."""
     judge = judged_while_held if job.held else judged
-    with tempfile.TemporaryDirectory(prefix="kvb", dir=_place()) as place:
+    with tempfile.TemporaryDirectory(prefix="kvb", dir=_place()) as place, Starter() as starter:
         tree, start = job.directory.tree, job.directory.start
-        return [judge(case, tree, start, Path(place)) for case in job.cases]
+        return [judge(case, tree, start, Path(place), starter) for case in job.cases]
 
 
 def jobs_of(directory: Directory, sample: int | None, seed: int) -> list[Job]:
