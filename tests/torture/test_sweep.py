@@ -51,7 +51,9 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     shutil.rmtree(state)
     place = tmp_path / "place"
     place.mkdir()
-    return tree, judge.expectation(tree, Start(POOLS, "process", "append"), place), place
+    with Starter() as starter:
+        start = judge.expectation(tree, Start(POOLS, "process", "append"), place, starter)
+    return tree, start, place
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import traceback
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 from tests.unit.journal.kept import state_of
 
@@ -52,6 +52,13 @@ class Outcome(NamedTuple):
     facts: tuple[str, ...] = ()
 
 
+class Starting(Protocol):
+    """Starts servers from directories."""
+
+    def attempt(self, root: Path, start: Start, *, read: bool = True) -> Outcome:
+        """Start one, and tell how that went; `read`: look at it beforehand as a reader does."""
+
+
 class Starter:
     """A child that starts servers, one after the other: another one takes over when it ends.
 
@@ -68,11 +75,11 @@ class Starter:
         if self._child:
             self._wait()
 
-    def attempt(self, root: Path, start: Start) -> Outcome:
-        """Read the directory as `kvblock journal` does, then start from it."""
+    def attempt(self, root: Path, start: Start, *, read: bool = True) -> Outcome:
+        """Start from the directory, having read it as `kvblock journal` does; see `Starting`."""
         if not self._child:
             self._fork()
-        request = [str(root), start.pools, start.durability, start.kind]
+        request = [str(root), start.pools, start.durability, start.kind, read]
         self._requests.write(json.dumps(request) + "\n")
         self._requests.flush()
         answer = self._answers.readline()
@@ -110,11 +117,11 @@ class Starter:
 def _serve(requests: TextIO, answers: TextIO) -> None:
     _limit()
     for line in requests:
-        root, pools, durability, kind = json.loads(line)
+        root, pools, durability, kind, read = json.loads(line)
         start = Start(tuple(Geometry(*pool) for pool in pools), durability, kind)
         signal.alarm(HANG_SECONDS)
         try:
-            outcome = _started(Path(root), start)
+            outcome = _started(Path(root), start, read=read)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is judged
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}, in {last.name}"
@@ -160,9 +167,10 @@ class Holding:
         os.waitpid(self._child, 0)
 
 
-def _started(root: Path, start: Start) -> Outcome:
-    with suppress(JournalDamaged, JournalError):
-        read_contents(root)
+def _started(root: Path, start: Start, *, read: bool) -> Outcome:
+    if read:
+        with suppress(JournalDamaged, JournalError):
+            read_contents(root)
     try:
         opened = _open(root, start)
     except CANNOT_START as error:
