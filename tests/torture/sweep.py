@@ -180,6 +180,7 @@ def show(title: str, verdicts: list[Verdict]) -> None:
         ways = _grouped(found, lambda one: f"{one.case.kind} {Path(one.case.path).name}")
         for way, same in sorted(ways.items(), key=lambda item: -len(item[1])):
             print(f"  {way}: {len(same):,} times; {same[0].case}: {same[0].text}")
+    sys.stdout.flush()
 
 
 def _grouped(verdicts: list[Verdict], key: Callable[[Verdict], str]) -> dict[str, list[Verdict]]:

@@ -1,5 +1,6 @@
 """A sample of the sweep in the suite, and the proof that the sweep finds what it looks for."""
 
+import fcntl
 import json
 import shutil
 import signal
@@ -135,12 +136,7 @@ def test_two_servers_on_one_state_are_found(
     swept: tuple[Tree, Start, Path], starter: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree, start, place = swept
-
-    def opens(root: Path, *arguments: object, **options: object) -> OpenedJournal:
-        (root / "lock").unlink(missing_ok=True)
-        return open_journal(root, *arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(starting, "open_journal", opens)
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     verdict = judge.judged_while_held(Case("delete", "extra"), tree, start, place, starter)
     assert verdict.kind == "two servers on one state"
 

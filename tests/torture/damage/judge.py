@@ -43,7 +43,9 @@ def expectation(tree: Tree, start: Start, place: Path, starter: Starting) -> Sta
     if outcome.how != "opened":
         raise ValueError(f"the undamaged directory: {outcome.how}: {outcome.text}")
     after = Tree.read(root)
-    changed = tuple(name for name, content in tree.files.items() if after.files[name] != content)
+    changed = tuple(
+        name for name, content in tree.files.items() if after.files.get(name) != content
+    )
     return start._replace(state=outcome.text, rewritten=changed)
 
 
