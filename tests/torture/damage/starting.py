@@ -163,6 +163,8 @@ class Holding:
         assert opened, "the undamaged directory could not be opened"
 
     def __exit__(self, *_: object) -> None:
+        # Its end alone would not do: other children may have inherited it.
+        os.write(self._go, b"x")
         os.close(self._go)
         os.waitpid(self._child, 0)
 
