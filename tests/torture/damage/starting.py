@@ -164,7 +164,8 @@ class Holding:
 
     def __exit__(self, *_: object) -> None:
         # Its end alone would not do: other children may have inherited it.
-        os.write(self._go, b"x")
+        with suppress(BrokenPipeError):
+            os.write(self._go, b"x")
         os.close(self._go)
         os.waitpid(self._child, 0)
 
