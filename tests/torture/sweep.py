@@ -27,12 +27,12 @@ from tests.torture.damage.judge import (
     EXACT,
     GOOD,
     REFUSED,
-    Start,
     Verdict,
     expectation,
     judged,
     judged_while_held,
 )
+from tests.torture.damage.starting import Start, Starter
 from tests.torture.damage.tree import Tree
 
 from kvblock_service.core.pool import Geometry
@@ -80,7 +80,8 @@ class Directory(NamedTuple):
         tree = Tree.read(state)
         shutil.rmtree(state)
         start = Start(POOLS, variant.durability, variant.kind)
-        return cls(variant, tree, expectation(tree, start, place))
+        with Starter() as starter:
+            return cls(variant, tree, expectation(tree, start, place, starter))
 
 
 class Job(NamedTuple):
@@ -94,9 +95,9 @@ class Job(NamedTuple):
 def run(job: Job) -> list[Verdict]:
     """Judge cases one after the other."""
     judge = judged_while_held if job.held else judged
-    with tempfile.TemporaryDirectory(prefix="kvb", dir=_place()) as place:
+    with tempfile.TemporaryDirectory(prefix="kvb", dir=_place()) as place, Starter() as starter:
         tree, start = job.directory.tree, job.directory.start
-        return [judge(case, tree, start, Path(place)) for case in job.cases]
+        return [judge(case, tree, start, Path(place), starter) for case in job.cases]
 
 
 def jobs_of(directory: Directory, sample: int | None, seed: int) -> list[Job]:
@@ -144,14 +145,31 @@ def sweep(directory: Directory, sample: int | None, seed: int, processes: int) -
     return verdicts
 
 
+def serve(directory: Directory, seed: int, place: Path) -> list[Verdict]:
+    """Judge one case of each kind with real servers."""
+    # Not before the processes of the sweep were forked: it starts threads.
+    from tests.torture.damage.serving import ServerStarter
+
+    tree, starter = directory.tree, ServerStarter()
+    start = expectation(tree, directory.start, place, starter)
+    cases = cases_of(tree, directory.variant.places_max)
+    kinds = {case.kind for case in cases}
+    verdicts = [
+        judged(case, tree, start, place, starter)
+        for case in _drawn(cases, len(kinds), random.Random(f"{seed}/served"))
+    ]
+    held = _drawn(list(held_cases(tree)), 3, random.Random(f"{seed}/served while held"))
+    return verdicts + [judged_while_held(case, tree, start, place, starter) for case in held]
+
+
 def violations_of(verdicts: list[Verdict]) -> list[Verdict]:
     """Those that ended neither exactly nor refused."""
     return [verdict for verdict in verdicts if verdict.kind not in GOOD]
 
 
-def show(directory: Directory, verdicts: list[Verdict]) -> None:
+def show(title: str, verdicts: list[Verdict]) -> None:
     """Print a table of what was damaged and what came of it, and the violations by kind."""
-    print(f"\n{directory.variant}: {len(directory.tree.files)} files")
+    print(f"\n{title}")
     print(f"  {'damage':<12}{'cases':>10}{'exact':>10}{'refused':>10}{'violations':>12}")
     for kind, same in _grouped(verdicts, lambda verdict: verdict.case.kind).items():
         counts = Counter(verdict.kind for verdict in same)
@@ -162,6 +180,7 @@ def show(directory: Directory, verdicts: list[Verdict]) -> None:
         ways = _grouped(found, lambda one: f"{one.case.kind} {Path(one.case.path).name}")
         for way, same in sorted(ways.items(), key=lambda item: -len(item[1])):
             print(f"  {way}: {len(same):,} times; {same[0].case}: {same[0].text}")
+    sys.stdout.flush()
 
 
 def _grouped(verdicts: list[Verdict], key: Callable[[Verdict], str]) -> dict[str, list[Verdict]]:
@@ -186,18 +205,23 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     started = time.monotonic()
-    violations = cases = 0
-    chosen = VARIANTS if given.only is None else VARIANTS[given.only : given.only + 1]
-    for variant in chosen:
+    found: list[Verdict] = []
+    directories = []
+    for variant in VARIANTS if given.only is None else VARIANTS[given.only : given.only + 1]:
         with tempfile.TemporaryDirectory(prefix="kvb", dir=_place()) as place:
             directory = Directory.written(variant, Path(place))
+        directories.append(directory)
         verdicts = sweep(directory, given.sample, given.seed, given.processes)
-        show(directory, verdicts)
-        cases += len(verdicts)
-        violations += len(violations_of(verdicts))
-    seconds = time.monotonic() - started
-    print(f"\n{cases:,} cases in {seconds:.0f} s, {violations:,} violations, seed {given.seed}")
-    return int(violations > 0)
+        show(f"{variant}: {len(directory.tree.files)} files", verdicts)
+        found += verdicts
+    for directory in directories if given.sample is None else []:
+        with tempfile.TemporaryDirectory(prefix="kvb", dir=_place()) as place:
+            verdicts = serve(directory, given.seed, Path(place))
+        show(f"{directory.variant}: real servers", verdicts)
+        found += verdicts
+    seconds, bad = time.monotonic() - started, len(violations_of(found))
+    print(f"\n{len(found):,} cases in {seconds:.0f} s, {bad:,} violations, seed {given.seed}")
+    return int(bad > 0)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.torture.damage import judge
+from tests.torture.damage import judge, starting
 from tests.torture.damage.cases import Case, cases_of, held_cases
-from tests.torture.damage.judge import BOUNDS, EXACT, REFUSED, Start
+from tests.torture.damage.judge import EXACT, REFUSED
+from tests.torture.damage.starting import BOUNDS, Start, Starter
 from tests.torture.damage.tree import Content, Tree
 from tests.torture.sweep import VARIANTS
 
@@ -51,16 +52,26 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     shutil.rmtree(state)
     place = tmp_path / "place"
     place.mkdir()
-    return tree, judge.expectation(tree, Start(POOLS, "process", "append"), place), place
+    with Starter() as starter:
+        start = judge.expectation(tree, Start(POOLS, "process", "append"), place, starter)
+    return tree, start, place
 
 
-def test_what_is_not_damaged_is_exact_or_refused(swept: tuple[Tree, Start, Path]) -> None:
+@pytest.fixture
+def starter() -> Iterator[Starter]:
+    with Starter() as made:
+        yield made
+
+
+def test_what_is_not_damaged_is_exact_or_refused(
+    swept: tuple[Tree, Start, Path], starter: Starter
+) -> None:
     tree, start, place = swept
-    assert judge.judged(NOTHING, tree, start, place).kind == EXACT
+    assert judge.judged(NOTHING, tree, start, place, starter).kind == EXACT
     emptied = Case("truncate", "identity.json", (0,))
-    assert judge.judged(emptied, tree, start, place).kind == REFUSED
+    assert judge.judged(emptied, tree, start, place, starter).kind == REFUSED
     moved = Case("rename", "extra", ("elsewhere",))
-    assert judge.judged_while_held(moved, tree, start, place).kind == REFUSED
+    assert judge.judged_while_held(moved, tree, start, place, starter).kind == REFUSED
 
 
 def emptied_first(root: Path) -> None:
@@ -106,6 +117,7 @@ def dies(root: Path) -> None:
 )
 def test_a_planted_bug_is_found(
     swept: tuple[Tree, Start, Path],
+    starter: Starter,
     monkeypatch: pytest.MonkeyPatch,
     bug: Callable[[Path], None],
     kind: str,
@@ -115,18 +127,17 @@ def test_a_planted_bug_is_found(
         return open_journal(root, *arguments, **options)  # type: ignore[arg-type]
 
     tree, start, place = swept
-    monkeypatch.setattr(judge, "open_journal", opens)
-    monkeypatch.setattr(judge, "HANG_SECONDS", 1)
-    assert judge.judged(NOTHING, tree, start, place).kind == kind
+    monkeypatch.setattr(starting, "open_journal", opens)
+    monkeypatch.setattr(starting, "HANG_SECONDS", 1)
+    assert judge.judged(NOTHING, tree, start, place, starter).kind == kind
 
 
 def test_two_servers_on_one_state_are_found(
-    swept: tuple[Tree, Start, Path], monkeypatch: pytest.MonkeyPatch
+    swept: tuple[Tree, Start, Path], starter: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree, start, place = swept
-
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    verdict = judge.judged_while_held(Case("delete", "extra"), tree, start, place)
+    verdict = judge.judged_while_held(Case("delete", "extra"), tree, start, place, starter)
     assert verdict.kind == "two servers on one state"
 
 
