@@ -18,7 +18,7 @@ class Crash(BaseException):
 class MemoryJournal:
     """A journal that lives as long as its object.
 
-    Faults, asked for by attribute: `fail_with`: a text; every write raises JournalError with it
+    `acknowledged`: the last position of a write that has returned. Faults, asked for by attribute: `fail_with`: a text; every write raises JournalError with it
     until it is None again. `crash_after`: that many writes from now, the process dies right after
     keeping one (0: after the next). `tear`: it dies in the middle of that write, whose last record
     is torn, and therefore none.
@@ -28,7 +28,7 @@ class MemoryJournal:
         self._server_epoch = server_epoch
         self._records: list[bytes] = []
         self._dropped = 0
-        self._acknowledged = 0
+        self.acknowledged = 0
         self._snapshot: tuple[int, bytes] | None = None
         self.closed = False
         self.commits = 0
@@ -70,7 +70,7 @@ class MemoryJournal:
                 if self.tear and records:
                     self._records.pop()
                 raise Crash
-        self._acknowledged = self.position
+        self.acknowledged = self.position
 
     def snapshot(self) -> bytes | None:
         """The newest snapshot."""
@@ -87,9 +87,9 @@ class MemoryJournal:
         last = self.position if up_to is None else min(up_to, self.position)
         for index in range(after - self._dropped, last - self._dropped):
             yield Entry(self._dropped + index + 1, self._records[index])
-        if up_to is None and self.position < self._acknowledged:
+        if up_to is None and self.position < self.acknowledged:
             raise JournalDamaged(
-                f"the journal ends with record {self.position}, but record {self._acknowledged} was"
+                f"the journal ends with record {self.position}, but record {self.acknowledged} was"
                 " acknowledged"
             )
 
@@ -126,6 +126,6 @@ class MemoryJournal:
         found = MemoryJournal(self._server_epoch)
         found._records = list(self._records)
         found._dropped = self._dropped
-        found._acknowledged = self._acknowledged
+        found.acknowledged = self.acknowledged
         found._snapshot = self._snapshot
         return found

@@ -11,6 +11,7 @@ Rules:
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
