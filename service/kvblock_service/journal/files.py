@@ -14,6 +14,7 @@ from pathlib import Path
 from kvblock_service.journal.interface import JournalError
 
 _SEGMENT = re.compile(r"journal-(\d{10})\.[a-z]+")
+_BESIDE = re.compile(r"(journal-\d{10}\.[a-z]+)-[a-z]+")
 _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
 
@@ -37,6 +38,22 @@ def segments(directory: Path) -> list[tuple[int, Path]]:
     return _numbered(directory, _SEGMENT)
 
 
+def orphan(directory: Path) -> Path | None:
+    """A file that belongs to a segment, as a WAL does, and whose segment is not there.
+
+    It is made after its segment, and removed before.
+
+    Raises:
+        JournalError: the directory cannot be listed.
+
+    """
+    for path in _listed(directory):
+        found = _BESIDE.fullmatch(path.name)
+        if found and not os.path.lexists(path.with_name(found[1])) and os.path.lexists(path):
+            return path
+    return None
+
+
 def snapshots(directory: Path) -> list[tuple[int, Path]]:
     """The positions and paths of all snapshots, in order.
 
@@ -53,12 +70,15 @@ def snapshot_path(directory: Path, position: int) -> Path:
 
 
 def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Path]]:
+    found = ((pattern.fullmatch(path.name), path) for path in _listed(directory))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _listed(directory: Path) -> list[Path]:
     try:
-        paths = list(directory.iterdir())
+        return list(directory.iterdir())
     except OSError as error:
         raise JournalError(f"{directory} cannot be read: {error.strerror}") from error
-    found = ((pattern.fullmatch(path.name), path) for path in paths)
-    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def partial_path(path: Path) -> Path:

@@ -18,10 +18,11 @@ class Crash(BaseException):
 class MemoryJournal:
     """A journal that lives as long as its object.
 
-    `acknowledged`: the last position of a write that has returned. Faults, asked for by attribute: `fail_with`: a text; every write raises JournalError with it
-    until it is None again. `crash_after`: that many writes from now, the process dies right after
-    keeping one (0: after the next). `tear`: it dies in the middle of that write, whose last record
-    is torn, and therefore none.
+    `acknowledged`: the last position of a write that has returned. Faults, asked for by attribute:
+    `fail_with`: a text; every write raises JournalError with it until it is None again.
+    `crash_after`: that many writes from now, the process dies right after keeping one (0: after the
+    next). `tear`: it dies in the middle of that write, whose last record is torn, and therefore
+    none.
     """
 
     def __init__(self, server_epoch: int = 1) -> None:

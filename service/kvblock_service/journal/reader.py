@@ -99,6 +99,11 @@ class FileReader:
 
         """
         self.tails = []
+        orphan = files.orphan(self.directory)
+        if orphan is not None:
+            raise JournalDamaged(
+                f"{orphan} is there without its segment: that is gone, or this has a wrong name"
+            )
         # Before the segments: a server that writes to them meanwhile is only ever ahead of this.
         end = self._read_end()
         if self._base is None or self._base.position != self.snapshot_position:

@@ -152,6 +152,11 @@ def rename_snapshot(path: Path) -> None:
     one.rename(files.snapshot_path(directory, position + 1))
 
 
+def rename_a_wal(path: Path) -> None:
+    directory = journal_of(path)
+    (directory / "journal-0000000099.db-wal").write_bytes(b"of a segment that is not there")
+
+
 def remove_what_was_behind_the_snapshot(path: Path) -> None:
     for _, one in files.segments(journal_of(path)):
         one.unlink()
@@ -165,6 +170,7 @@ def remove_what_was_behind_the_snapshot(path: Path) -> None:
         copy_old_as_newest,
         swap_segments,
         rename_snapshot,
+        rename_a_wal,
         remove_what_was_behind_the_snapshot,
     ],
 )

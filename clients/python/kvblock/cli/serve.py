@@ -316,7 +316,10 @@ def serve(
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")
-    loaded = _load(context.params, config_file)
+    _serve(_load(context.params, config_file), check=check, as_json=as_json)
+
+
+def _serve(loaded: LoadedConfig, *, check: bool, as_json: bool) -> None:
     if check:
         _show(loaded, as_json=as_json)
         return
