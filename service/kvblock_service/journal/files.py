@@ -7,6 +7,7 @@ Rules:
 - A name only says where to look: what a file is stands in it, and has to agree with its name.
 """
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from kvblock_service.journal.interface import JournalError
 
 _SEGMENT = re.compile(r"journal-(\d{10})\.[a-z]+")
 _BESIDE = re.compile(r"(journal-\d{10}\.[a-z]+)-[a-z]+")
+_BLOCK_BYTES = 512  # what st_blocks counts
 _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
 
@@ -79,6 +81,19 @@ def _listed(directory: Path) -> list[Path]:
         return list(directory.iterdir())
     except OSError as error:
         raise JournalError(f"{directory} cannot be read: {error.strerror}") from error
+
+
+def space_taken(directory: Path) -> int:
+    """Bytes that the files of a directory take on their device; 0 when it cannot be listed.
+
+    Files may come and go meanwhile.
+    """
+    taken = 0
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                taken += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+    return taken
 
 
 def partial_path(path: Path) -> Path:

@@ -7,16 +7,20 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.unit.journal.kept import BOUNDS, GEOMETRY
+from tests.fixtures.unpack import NAMES, unpack
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity
 
 from kvblock_service.core.commands import Allocate, Stamp
+from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, snapshot
 from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.mend import set_aside
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied
 from kvblock_service.journal.snapshot import State
@@ -24,6 +28,7 @@ from kvblock_service.journal.state_dir import StateDirTaken
 
 NOW = Stamp(1, 2, "")
 HELD = 6
+POOLS = (Geometry("main", 24, 16, 3), Geometry("tiny", 1, 8, 0))
 REFUSED = (JournalDamaged, JournalError)
 
 
@@ -36,8 +41,8 @@ def closed(found: OpenedJournal) -> None:
     found.state_dir.release()
 
 
-def grant(found: OpenedJournal, sequence: int) -> None:
-    command = Allocate("a", 0, "", sequence, 1)
+def grant(found: OpenedJournal, sequence: int, engine: str = "a") -> None:
+    command = Allocate(engine, 0, "", sequence, 1)
     found.pools[0].pool.apply(command, NOW)
     found.journal.write([codec.encode(Applied("main", NOW, command))])
 
@@ -368,3 +373,88 @@ def test_what_is_no_identity(tmp_path: Path, text: str) -> None:
     closed(opened(tmp_path))
     (tmp_path / "identity.json").write_text(text, encoding="latin-1")
     refused(tmp_path, "identity.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_earlier_versions_wrote_is_taken_up_and_goes_on_in_the_new_form(
+    tmp_path: Path, name: str
+) -> None:
+    unpack(name, tmp_path)
+    for _ in range(2):
+        found = open_journal(tmp_path, POOLS, BOUNDS)
+        held = sum(entry.pool.held for entry in found.pools)
+        grant(found, 1, engine="late")
+        closed(found)
+    assert held > 0
+    assert json.loads((tmp_path / "identity.json").read_text())["format"] == 2
+    assert newest_segment(tmp_path).read_bytes().startswith(b"KVBH")
+    (journal_of(tmp_path) / "end").unlink()
+    with pytest.raises(JournalDamaged, match="end is missing, which says where the journal ended"):
+        open_journal(tmp_path, POOLS, BOUNDS)
+
+
+def test_an_old_journal_without_a_record_is_refused(tmp_path: Path) -> None:
+    unpack("append-process", tmp_path)
+    for path in journal_of(tmp_path).iterdir():
+        path.unlink()
+    assert "is to have a journal, and has no record" in refused(tmp_path)
+
+
+def former(path: Path) -> list[Path]:
+    return sorted(path.glob("*.former-*"))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_a_journal_of_before_a_reboot_stays_for_a_while(tmp_path: Path, seconds: float) -> None:
+    def restarted() -> OpenedJournal:
+        return open_journal(tmp_path, [GEOMETRY], BOUNDS, former_seconds=seconds)
+
+    found = restarted()
+    grant(found, 1)
+    before = found.journal.directory
+    closed(found)
+    change_identity(tmp_path, boot_id="another-boot")
+    found = restarted()
+    assert found.pools[0].pool.held == 0
+    assert len(former(tmp_path)) == (1 if seconds else 0)
+    closed(found)
+    if not seconds:
+        return
+    (aside,) = former(tmp_path)
+    assert aside.name.startswith(f"{before.name}.former-")
+    # As if it had been set aside so long ago.
+    old = aside.with_name(f"{before.name}.former-{time.time_ns() // 1_000_000 - 999_000}")
+    aside.rename(old)
+    closed(restarted())
+    assert former(tmp_path) == [old]
+    older = old.with_name(f"{before.name}.former-{time.time_ns() // 1_000_000 - 1_001_000}")
+    old.rename(older)
+    found = restarted()
+    assert former(tmp_path) == []
+    assert found.facts[-1].fields == {"path": str(older)}
+    closed(found)
+
+
+def test_a_damaged_state_is_set_aside_and_back(tmp_path: Path) -> None:
+    found = opened(tmp_path)
+    grant(found, 1)
+    epoch = found.journal.server_epoch
+    with pytest.raises(StateDirTaken):
+        set_aside(tmp_path)
+    closed(found)
+    whole = (tmp_path / "identity.json").read_bytes()
+    (tmp_path / "identity.json").write_bytes(whole[:-1])
+    refused(tmp_path)
+    moved = set_aside(tmp_path)
+    assert former(tmp_path) == sorted(moved)
+    found = opened(tmp_path)
+    assert found.pools[0].pool.held == 0
+    assert found.journal.server_epoch > epoch
+    closed(found)
+    set_aside(tmp_path)
+    for path in moved:
+        path.rename(path.with_name(path.name.partition(".former-")[0]))
+    (tmp_path / "identity.json").write_bytes(whole)
+    found = opened(tmp_path)
+    assert (found.journal.server_epoch, found.pools[0].pool.held) == (epoch, 1)
+    closed(found)
