@@ -105,7 +105,7 @@ def jobs_of(directory: Directory, sample: int | None, seed: int) -> list[Job]:
     jobs = []
     for held, cases in (
         (False, cases_of(directory.tree, directory.variant.places_max)),
-        (True, list(held_cases(directory.tree))),
+        (True, list(held_cases(directory.tree, directory.start.gone))),
     ):
         if sample is not None:
             count = min(len(cases), max(1, sample // 10) if held else sample)
@@ -158,7 +158,7 @@ def serve(directory: Directory, seed: int, place: Path) -> list[Verdict]:
         judged(case, tree, start, place, starter)
         for case in _drawn(cases, len(kinds), random.Random(f"{seed}/served"))
     ]
-    held = _drawn(list(held_cases(tree)), 3, random.Random(f"{seed}/served while held"))
+    held = _drawn(list(held_cases(tree, start.gone)), 3, random.Random(f"{seed}/served while held"))
     return verdicts + [judged_while_held(case, tree, start, place, starter) for case in held]
 
 

@@ -46,7 +46,8 @@ def expectation(tree: Tree, start: Start, place: Path, starter: Starting) -> Sta
     changed = tuple(
         name for name, content in tree.files.items() if after.files.get(name) != content
     )
-    return start._replace(state=outcome.text, rewritten=changed)
+    gone = tuple(name for name in tree.files if name not in after.files)
+    return start._replace(state=outcome.text, rewritten=changed, gone=gone)
 
 
 def judged(case: Case, tree: Tree, start: Start, place: Path, starter: Starting) -> Verdict:
