@@ -107,7 +107,7 @@ def _lost(before: Tree, after: Tree, start: Start, *, exact: bool) -> str:
         if found == content or name in start.rewritten:
             continue
         cut = found is not None and content.data.startswith(found.data)
-        if not exact or (content.data not in left and not cut):
+        if not exact or (content.data and content.data not in left and not cut):
             return f"{name} is {'gone' if found is None else 'changed'}"
     return ""
 
