@@ -7,6 +7,7 @@ Rules:
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -15,10 +16,10 @@ from kvblock_service.errors import CallError
 from kvblock_service.rpc import calls
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate
+from kvblock_service.rpc.handlers import Behaviour, wrapped
 
 _OWN_SERVICES = "/kvblock.v1."
 _HEALTH = "/grpc.health.v1.Health/"
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -37,8 +38,7 @@ class Guard(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith((_OWN_SERVICES, _HEALTH)):
             return handler
-        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
-        return handler._replace(**{kind: self._guarded(getattr(handler, kind), method)})
+        return wrapped(handler, lambda inner: self._guarded(inner, method))
 
     async def _enter(self, context: Context, method: str) -> None:
         try:
@@ -46,14 +46,15 @@ class Guard(grpc.aio.ServerInterceptor):
         except CallError as error:
             await calls.refuse(context, error)
 
-    def _guarded(self, inner: Any, method: str) -> Any:
+    def _guarded(self, inner: Behaviour, method: str) -> Behaviour:
         async def call(request: Any, context: Any) -> Any:
             await self._enter(context, method)
             return await inner(request, context)
 
         async def generate(request: Any, context: Any) -> Any:
             await self._enter(context, method)
-            async for answer in inner(request, context):
-                yield answer
+            async with aclosing(inner(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
 
         return generate if inspect.isasyncgenfunction(inner) else call
