@@ -58,7 +58,7 @@ VARIANTS = (
     Variant("append", "process", "killed", 20_000),
     Variant("append", "host", "killed", 20_000),
     Variant("append", "process", "stopped", 200),
-    Variant("sqlite", "process", "killed", 200),
+    Variant("sqlite", "process", "killed", 40),
 )
 
 
@@ -105,7 +105,7 @@ def jobs_of(directory: Directory, sample: int | None, seed: int) -> list[Job]:
     jobs = []
     for held, cases in (
         (False, cases_of(directory.tree, directory.variant.places_max)),
-        (True, list(held_cases(directory.tree))),
+        (True, list(held_cases(directory.tree, directory.start.gone))),
     ):
         if sample is not None:
             count = min(len(cases), max(1, sample // 10) if held else sample)
@@ -158,7 +158,7 @@ def serve(directory: Directory, seed: int, place: Path) -> list[Verdict]:
         judged(case, tree, start, place, starter)
         for case in _drawn(cases, len(kinds), random.Random(f"{seed}/served"))
     ]
-    held = _drawn(list(held_cases(tree)), 3, random.Random(f"{seed}/served while held"))
+    held = _drawn(list(held_cases(tree, start.gone)), 3, random.Random(f"{seed}/served while held"))
     return verdicts + [judged_while_held(case, tree, start, place, starter) for case in held]
 
 
@@ -204,6 +204,8 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="K", help="the Kth kind of directory, from 0")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
+    # SQLite's segments are copied to be read.
+    os.environ["TMPDIR"] = _place() or tempfile.gettempdir()
     started = time.monotonic()
     found: list[Verdict] = []
     directories = []

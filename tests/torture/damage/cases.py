@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,9 +56,12 @@ def _cases(tree: Tree, places_max: int) -> Iterator[Case]:
         yield from (Case("copy", path, (name,)) for name in _other_numbers(path))
 
 
-def held_cases(tree: Tree) -> Iterator[Case]:
-    """What may be done to a directory while a server has it, and has to let no second one in."""
-    for path in (*tree.files, *tree.directories):
+def held_cases(tree: Tree, gone: Container[str] = ()) -> Iterator[Case]:
+    """What may be done to a directory while a server has it, and has to let no second one in.
+
+    `gone`: files that the server has taken up.
+    """
+    for path in (*(name for name in tree.files if name not in gone), *tree.directories):
         yield Case("delete", path)
         yield Case("rename", path, (f"{path}.moved",))
         yield from (Case("replace", path, (what,)) for what in ("copy", "directory", "nothing"))

@@ -47,7 +47,8 @@ def expectation(tree: Tree, start: Start, place: Path, starter: Starting) -> Sta
     changed = tuple(
         name for name, content in tree.files.items() if after.files.get(name) != content
     )
-    return start._replace(state=outcome.text, rewritten=changed)
+    gone = tuple(name for name in tree.files if name not in after.files)
+    return start._replace(state=outcome.text, rewritten=changed, gone=gone)
 
 
 def judged(case: Case, tree: Tree, start: Start, place: Path, starter: Starting) -> Verdict:
@@ -109,7 +110,7 @@ def _lost(before: Tree, after: Tree, start: Start, *, exact: bool) -> str:
         if found == content or name in start.rewritten:
             continue
         cut = found is not None and content.data.startswith(found.data)
-        if not exact or (content.data not in left and not cut):
+        if not exact or (content.data and content.data not in left and not cut):
             return f"{name} is {'gone' if found is None else 'changed'}"
     return ""
 

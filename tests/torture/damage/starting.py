@@ -30,13 +30,17 @@ _NOW_MS = 500
 
 
 class Start(NamedTuple):
-    """How a server starts: what it is configured with, and the state that it has to come to."""
+    """How a server starts: what it is configured with, and the state that it has to come to.
+
+    `rewritten` are the files that every start changes or takes up, `gone` those it takes up.
+    """
 
     pools: tuple[Geometry, ...]
     durability: str
     kind: str
     state: str = ""
     rewritten: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -152,7 +156,8 @@ class Holding:
             os.close(self._go)
             _limit()
             signal.alarm(HANG_SECONDS)
-            _open(self._root, self._start)
+            # Files that a start takes up are gone after this.
+            _open(self._root, self._start).journal.settle()
             os.write(said, b"x")
             os.read(waited, 1)
             os._exit(0)

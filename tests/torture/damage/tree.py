@@ -5,6 +5,8 @@ Rules:
 - Zeros at the end of a file are kept as its length alone, and written as a hole.
 """
 
+import errno
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +36,7 @@ class Tree(NamedTuple):
             if path.is_dir():
                 directories.append(name)
             else:
-                data = path.read_bytes()
-                files[name] = Content(data.rstrip(b"\0"), len(data))
+                files[name] = _content(path)
         return cls(files, directories)
 
     def write(self, root: Path) -> None:
@@ -47,3 +48,24 @@ class Tree(NamedTuple):
                 file.write(data)
                 if size > len(data):
                     file.truncate(size)
+
+
+def _content(path: Path) -> Content:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return Content(file.read(_end_of_data(file.fileno(), size)).rstrip(b"\0"), size)
+
+
+def _end_of_data(file: int, size: int) -> int:
+    """Where a hole begins that reaches to the end: megabytes of zeros need not be read."""
+    if not size:
+        return 0
+    try:
+        hole = os.lseek(file, 0, os.SEEK_HOLE)
+        try:
+            os.lseek(file, hole, os.SEEK_DATA)
+        except OSError as error:
+            return hole if error.errno == errno.ENXIO else size
+        return size
+    finally:
+        os.lseek(file, 0, os.SEEK_SET)
