@@ -11,7 +11,6 @@ Rules:
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,9 +78,7 @@ def judged_while_held(
     """Damage the directory of a server that is running, and start a second one from it."""
     root, outside = _placed(tree, place)
     with Holding(root, start):
-        # A start brings a WAL into its database: then there is nothing left to damage.
-        with suppress(FileNotFoundError):
-            apply(case, root, outside)
+        apply(case, root, outside)
         outcome = starter.attempt(root, start)
     if outcome.how == "opened":
         return Verdict(case, "two servers on one state", f"with {outcome.held} held blocks")
