@@ -189,5 +189,13 @@ class ClosedError(KVBlockError):
     """The client or the session is closed, or the session is not attached yet."""
 
 
+class UsageError(KVBlockError, RuntimeError):
+    """The program uses the client in a way that can never work; nothing was sent.
+
+    It was made in another process or event loop, is in a call already, or cannot work with gevent,
+    eventlet or trio in the way they are used.
+    """
+
+
 class UnansweredError(KVBlockError):
     """A step of the session was not answered; `recover` answers it, then the session goes on."""

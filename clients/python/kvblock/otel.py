@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from importlib.metadata import version
 from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from grpc import aio
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.version import VERSION
 
 try:
     from opentelemetry import propagate, trace
@@ -58,7 +58,7 @@ def aio_client_interceptors(
 
 class _Spans:
     def __init__(self, provider: TracerProvider | None) -> None:
-        self._tracer = trace.get_tracer("kvblock", version("kvblock"), provider)
+        self._tracer = trace.get_tracer("kvblock", VERSION, provider)
 
     def start(self, details: Any, request: object = None) -> tuple[Span, list[tuple[str, str]]]:
         """A span for a call, and the call's metadata with the span's context."""
