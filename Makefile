@@ -11,6 +11,8 @@ BENCH ?=
 SEED ?= 1
 MINUTES ?= 10
 TORTURE ?=
+# Arguments for the sweep, for instance SWEEP='--sample 1000 --only 0'.
+SWEEP ?=
 # Set to --upgrade to move every pinned version to its newest.
 UPGRADE ?=
 
@@ -20,7 +22,7 @@ PACKAGES := service clients/python tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test torture simulate lint gen bench constraints clean
+.PHONY: help setup run test torture simulate sweep lint gen bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +46,9 @@ torture: $(READY) ## Kill, stop, cut and fill for MINUTES=10 by SEED=1; TORTURE=
 
 simulate: $(READY) ## Simulate 100,000 schedules of crashes by SEED=1
 	@$(BIN)/python -m tests.torture.simulate --schedules 100000 --seed $(SEED)
+
+sweep: $(READY) ## Damage a state directory in every way: all bits, lengths, names and kinds of files
+	@$(BIN)/python -m tests.torture.sweep --seed $(SEED) $(SWEEP)
 
 lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/ruff check .

@@ -46,5 +46,5 @@ pip=(.venv/bin/python -m pip --disable-pip-version-check)
 # Debian's pip knows neither dependency groups nor build constraints.
 "${pip[@]}" install --quiet --constraint constraints.txt pip
 "${pip[@]}" install --quiet --constraint constraints.txt --build-constraint constraints.txt \
-  --editable '.[server,plot,bench]' --group dev
+  --editable '.[server,plot,bench,zstd]' --group dev
 echo "setup: done, .venv/bin/kvblock is ready"

@@ -22,7 +22,12 @@ from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
+from kvblock_service.journal.open import (
+    GeometryChanged,
+    OpenedJournal,
+    facts_of_removal,
+    open_journal,
+)
 from kvblock_service.journal.records import Applied, PoolChange
 from kvblock_service.journal.snapshot import PoolEntry
 from kvblock_service.journal.state_dir import StateDirTaken
@@ -32,6 +37,7 @@ CANNOT_START = (StateDirTaken, GeometryChanged, JournalDamaged, JournalError)
 """Why a state directory cannot be served from; the text says what to do."""
 
 _TICK_SECONDS = 0.25
+_FORMER_LOOK_SECONDS = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -97,9 +103,11 @@ class Keeping:
             durability=config.durability,
             kind=config.journal_format,
             owner=" ".join(config.listen),
+            former_seconds=config.former_state_seconds,
         )
         _tell(opened.facts)
         self._opened = opened
+        self._former_seconds = config.former_state_seconds
         self.pools = opened.pools
         self.changes = opened.changes
         self.server_epoch = opened.journal.server_epoch
@@ -140,6 +148,13 @@ class Keeping:
         if bug is not None:
             self.log.committer.break_down(bug)
         return bug is not None
+
+    async def remove_former(self) -> None:
+        """Remove what was set aside once its time has come, until cancelled."""
+        while self._opened is not None:
+            await asyncio.sleep(_FORMER_LOOK_SECONDS)
+            path = self._opened.state_dir.path
+            _tell(await asyncio.to_thread(facts_of_removal, path, self._former_seconds))
 
     async def watch(self) -> None:
         """Raise the bug that a write to the journal has run into, once one has."""

@@ -128,6 +128,7 @@ def _begin_upkeep(
         (reaper.run, "leases are no longer looked after"),
         (keeping.run, "the journal is no longer looked after"),
         (keeping.watch, "the journal is no longer written"),
+        (keeping.remove_former, "what was set aside is no longer removed"),
     )
     return [loop.create_task(_looked_after(server, work, broken)) for work, broken in works]
 

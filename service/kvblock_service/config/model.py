@@ -155,8 +155,9 @@ class Settings(BaseModel):
     `slow_reader_seconds`: how long a session's client may leave an answer unread, or not attach.
     `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
     outlives, the server's process or the host too; `journal_format`: of what it writes from now on.
-    `snapshot_records`, `snapshot_bytes`: what may
-    be written before a snapshot is made; a restart replays about as much.
+    `snapshot_records`, `snapshot_bytes`: what may be written before a snapshot is made; a restart
+    replays about as much. `former_state_seconds`: how long a journal that does not count any more
+    stays in `state_dir`, under another name; 0: it is removed at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -192,6 +193,7 @@ class Settings(BaseModel):
     ephemeral: Annotated[bool, BeforeValidator(truth)] = False
     snapshot_records: Annotated[int, BeforeValidator(Whole(1, 2**40))] = 50_000
     snapshot_bytes: Annotated[int, BeforeValidator(Whole(1, 2**50))] = 64 * 1024 * 1024
+    former_state_seconds: Annotated[float, BeforeValidator(Seconds(0, 31_536_000))] = 604_800.0
     log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
     log_level: Annotated[str, BeforeValidator(OneOf(("debug", "info", "warning", "error")))] = (
         "info"

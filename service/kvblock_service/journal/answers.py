@@ -16,7 +16,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.journal.interface import CodecError
 
-_GRANTED, _REFUSED, _FREED, _STEPPED, _ATTACHED = range(1, 6)
+_GRANTED, _REFUSED, _FREED, _STEPPED, _ATTACHED = 1, 2, 3, 4, 5
 _STEPPED_HEAD = 7
 
 
@@ -24,17 +24,25 @@ def numbers_of(answer: Answer) -> list[int]:
     """An answer as numbers."""
     if isinstance(answer, Stepped):
         refused = answer.refused
-        refusal = (refused.reason.value, *refused[1:]) if refused else (0, 0, 0)
+        refusal = _numbers_of_refusal(refused) if refused else [0, 0, 0]
         head = [_STEPPED, answer.granted, answer.free_blocks, *refusal, len(answer.blocks)]
         return head + answer.blocks + answer.freed_counts
     if isinstance(answer, Granted):
         return [_GRANTED, answer.table_length, *answer.blocks]
     if isinstance(answer, Refused):
-        return [_REFUSED, answer.reason.value, answer.free_blocks, answer.needed]
+        return [_REFUSED, *_numbers_of_refusal(answer)]
     if isinstance(answer, Freed):
         return [_FREED, answer.num_blocks]
     assert isinstance(answer, Attached)
-    return [_ATTACHED, *answer]
+    return [
+        _ATTACHED,
+        answer.epoch,
+        answer.ttl_ms,
+        answer.held_blocks,
+        answer.sequences,
+        answer.last_step_id,
+        answer.resumed,
+    ]
 
 
 def answer_of(numbers: list[int]) -> Answer:
@@ -50,26 +58,37 @@ def answer_of(numbers: list[int]) -> Answer:
             granted, free_blocks, *refusal, blocks = rest[: _STEPPED_HEAD - 1]
             start = _STEPPED_HEAD + blocks
             return Stepped(
-                numbers[_STEPPED_HEAD:start],
-                granted,
-                _refused(refusal) if refusal[0] else None,
-                numbers[start:],
-                free_blocks,
+                blocks=numbers[_STEPPED_HEAD:start],
+                granted=granted,
+                refused=_refused(refusal) if refusal[0] else None,
+                freed_counts=numbers[start:],
+                free_blocks=free_blocks,
             )
         if kind == _GRANTED:
-            return Granted(rest[1:], rest[0])
+            return Granted(blocks=rest[1:], table_length=rest[0])
         if kind == _REFUSED:
             return _refused(rest)
         if kind == _FREED:
             return Freed(*rest)
         if kind == _ATTACHED:
             epoch, ttl_ms, held, sequences, last_step_id, resumed = rest
-            return Attached(epoch, ttl_ms, held, sequences, last_step_id, bool(resumed))
+            return Attached(
+                epoch=epoch,
+                ttl_ms=ttl_ms,
+                held_blocks=held,
+                sequences=sequences,
+                last_step_id=last_step_id,
+                resumed=bool(resumed),
+            )
     except (ValueError, TypeError, IndexError) as error:
         raise CodecError(f"an answer cannot be taken apart: {error}") from error
     raise CodecError(f"an answer of kind {kind}, which this program does not know")
 
 
+def _numbers_of_refusal(refused: Refused) -> list[int]:
+    return [refused.reason.value, refused.free_blocks, refused.needed]
+
+
 def _refused(numbers: list[int]) -> Refused:
     reason, free_blocks, needed = numbers
-    return Refused(RefusalReason(reason), free_blocks, needed)
+    return Refused(reason=RefusalReason(reason), free_blocks=free_blocks, needed=needed)

@@ -1,10 +1,13 @@
 """Segments as plain files that are only ever appended to.
 
 Rules:
-- A file is a row of frames. A frame holds the records of one append: a mark, the position of the
+- A file is a head and a row of frames. The head has the version of the format, what `Head` has, and
+  a CRC-32 of all that. A file that begins with a frame was written before there were heads.
+- A frame holds the records of one append: a mark, the position of the
   first one, how many they are, the length of what follows, a CRC-32 of all that and of what
   follows; then each record behind its length. Numbers are little-endian.
-- A frame is written by one call of the system. When that fails, the file is cut where it began.
+- A frame is written by one call of the system, the first one with the head. When that fails, the
+  file is cut where it began.
 - Bytes that are no sound frame are a torn tail when no sound frame of a later position follows
   them, and damage otherwise. What follows begins behind the frame that was begun there, if its head
   and the lengths of its records agree: the records are an engine's, and may spell frames. It is the
@@ -21,28 +24,44 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from kvblock_service.journal.files import segment_number
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.segment import Segment, Tail
+from kvblock_service.journal.regular import open_regular, read_regular
+from kvblock_service.journal.segment import Begun, Head, Segment, Tail
 
+_VERSION = 1
+_MAGIC = b"KVBH"
+_FILE_HEAD = struct.Struct("<4sBQQQ8s")
 _MARK = b"KVBJ"
 _HEAD = struct.Struct("<4sQII")
 _WORD = struct.Struct("<I")
 _FRAME_MIN = _HEAD.size + _WORD.size
+HEAD_BYTES = _FILE_HEAD.size + _WORD.size
+"""The length of a file's head."""
 
 
 class AppendSegment:
     """A file that frames are appended to."""
 
-    def __init__(self, path: Path, *, synced: bool) -> None:
+    def __init__(self, path: Path, server_epoch: int, *, synced: bool) -> None:
         self.path = path
         self.filled = 0
         self.last = 0
+        self._server_epoch = server_epoch
+        self._chain = b""
         self._synced = synced
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        self._file = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
+
+    def follow(self, chain: bytes) -> None:
+        """Remember it for the head; see `Segment`."""
+        self._chain = chain
 
     def append(self, first: int, records: Sequence[bytes]) -> None:
         """Append a frame; see `Segment`."""
         data = _frame(first, records)
+        if not self.filled:
+            number = segment_number(self.path)
+            data = _file_head(Head(self._server_epoch, number, first, self._chain)) + data
         try:
             _write_whole(self._file, data)
             if self._synced:
@@ -69,47 +88,49 @@ class AppendFormat:
 
     suffix = "log"
 
-    def make(self, path: Path, size: int, *, synced: bool) -> Segment:
+    def make(self, path: Path, size: int, server_epoch: int, *, synced: bool) -> Segment:
         """Make an empty file; its size is of no matter."""
         del size
         try:
-            return AppendSegment(path, synced=synced)
+            return AppendSegment(path, server_epoch, synced=synced)
         except OSError as error:
             raise JournalError(f"{path} cannot be made: {error.strerror}") from error
 
-    def first_position(self, path: Path) -> int | None:
-        """The position in the first frame, if that is sound."""
-        with _reading(path), path.open("rb") as file:
-            head = file.read(_FRAME_MIN)
-            size = _HEAD.unpack_from(head)[-1] if len(head) == _FRAME_MIN else 0
-            data = head + file.read(size)
+    def begun(self, path: Path) -> Begun:
+        """What the head says; without one, the position in the first frame, if that is sound."""
+        with _reading(path), os.fdopen(open_regular(path), "rb") as file:
+            start = file.read(max(HEAD_BYTES, _FRAME_MIN))
+            head = _read_file_head(path, start)
+            if head is not None:
+                return Begun(head.first, head)
+            if not start.startswith(_MARK) or len(start) < _FRAME_MIN:
+                return Begun()
+            file.seek(0)
+            data = file.read(_FRAME_MIN + _HEAD.unpack_from(start)[-1])
         frame = _read(data, 0)
-        return None if frame is None else frame.first
+        return Begun() if frame is None else Begun(frame.first)
 
     def rows(self, path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
         """The records of all frames."""
         with _reading(path):
-            data = path.read_bytes()
-        end = last = 0
+            data = read_regular(path)
+        head = _read_file_head(path, data)
+        end, last = (HEAD_BYTES, head.first - 1) if head else (0, 0)
         while (frame := _read(data, end)) is not None:
             last = frame.last
             if last > after:
                 yield from _records(data, frame, after)
             end = frame.end
         if end < len(data):
-            begun = _begun(data, end, last, after)
-            behind = end + 1 if begun is None else begun
-            if _has_later(data, behind, end, last, after):
-                raise JournalDamaged(f"{path} is damaged at byte {end}, and sound records follow")
-            cut_short = begun is not None and begun > len(data)
-            tails.append(Tail(path, len(data) - end, cut_short))
+            tails.append(_tail(path, data, end, last, after))
 
     def shrink(self, path: Path, torn: int) -> None:
         """Cut the torn tail; nothing else is too much."""
         if not torn:
             return
         try:
-            os.truncate(path, path.stat().st_size - torn)
+            with os.fdopen(open_regular(path, os.O_WRONLY), "wb") as file:
+                os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
         except OSError as error:
             raise JournalError(f"{path} cannot be cut: {error.strerror}") from error
 
@@ -145,6 +166,29 @@ class _Frame(NamedTuple):
     end: int
 
 
+def _file_head(head: Head) -> bytes:
+    data = _FILE_HEAD.pack(_MAGIC, _VERSION, *head)
+    return data + _WORD.pack(crc32(data))
+
+
+def _read_file_head(path: Path, data: bytes) -> Head | None:
+    """The head that a file begins with, if it is sound.
+
+    Raises:
+        JournalDamaged: it is of a version that is not known.
+
+    """
+    if len(data) < HEAD_BYTES or not data.startswith(_MAGIC):
+        return None
+    (checksum,) = _WORD.unpack_from(data, _FILE_HEAD.size)
+    if crc32(data[: _FILE_HEAD.size]) != checksum:
+        return None
+    _, version, server_epoch, number, first, chain = _FILE_HEAD.unpack_from(data)
+    if version != _VERSION:
+        raise JournalDamaged(f"{path} has version {version}; this program reads version {_VERSION}")
+    return Head(server_epoch, number, first, chain)
+
+
 def _frame(first: int, records: Sequence[bytes]) -> bytes:
     body = b"".join([part for record in records for part in (_WORD.pack(len(record)), record)])
     head = _HEAD.pack(_MARK, first, len(records), len(body))
@@ -175,6 +219,28 @@ def _records(data: bytes, frame: _Frame, after: int) -> Iterator[Entry]:
         if position > after:
             yield Entry(position, data[at : at + size])
         at += size
+
+
+def _tail(path: Path, data: bytes, end: int, last: int, after: int) -> Tail:
+    """What there is behind the last sound frame, which ends at `end`.
+
+    Raises:
+        JournalDamaged: a sound frame of a later position is behind it.
+
+    """
+    begun = _begun(data, end, last, after) if end else _begun_at_start(data, after)
+    behind = end + 1 if begun is None else begun
+    if _has_later(data, behind, end, last, after):
+        raise JournalDamaged(f"{path} is damaged at byte {end}, and sound records follow")
+    return Tail(path, len(data) - end, begun is not None and begun > len(data))
+
+
+def _begun_at_start(data: bytes, after: int) -> int | None:
+    """As `_begun`, for a file without a sound head and without a sound first frame."""
+    if data.startswith(_MARK[: len(data)]):
+        return _begun(data, 0, 0, after)
+    # The head is written together with the first frame.
+    return HEAD_BYTES if len(data) < HEAD_BYTES and _MAGIC.startswith(data[:4]) else None
 
 
 def _begun(data: bytes, at: int, last: int, after: int) -> int | None:

@@ -42,7 +42,7 @@ def compact(
         JournalError: the snapshot cannot be written.
 
     """
-    reader = FileReader(directory, server_epoch, synced=synced)
+    reader = FileReader(directory, server_epoch)
     recovered = recover(reader, Bounds(1, 1, request_ids_max), up_to=position)
     reached = recovered.snapshot_position + recovered.records
     if reached < position:
@@ -55,7 +55,7 @@ def compact(
         if violations:
             name = entry.pool.geometry.name
             raise JournalDamaged(f"pool {name} is not sound at record {position}: {violations[0]}")
-    reader.put_snapshot(position, snapshot.encode(recovered.state), synced=synced)
+    reader.put_snapshot(snapshot.encode(recovered.state), synced=synced)
 
 
 def serve() -> int:

@@ -7,14 +7,15 @@ Rules:
   that the failed write would have had, which makes void whatever is left of it.
 - Truncation removes whole files: it needs no space, and holds nobody up.
 - The format of new segments may differ from that of older ones: each tells its own.
+- A write is acknowledged once `end` says so. When that fails the write has failed, as any other.
 
 Threads:
 - `write` is called from one thread at a time, which need not be the owner's: a write that waits for
   a disk has one of its own. All else is for the owner's thread, which never waits for a write until
   it closes the journal.
-- `_segment` and `_position` belong to whoever holds `_writing`: a write for as long as it takes, so
-  that no segment is changed or sealed under it. Others may read `position`: it moves when a write
-  has succeeded.
+- `_segment`, `_position`, `_chain` and `_end` belong to whoever holds `_writing`: a write for as
+  long as it takes, so that no segment is changed or sealed under it. Others may read `position`: it
+  moves when a write has succeeded.
 - `rotate` does not wait for `_writing`: when a write is on its way, that one rotates at its end.
   `_asked` is set by the owner's thread alone, and what is in it by whoever holds `_writing`.
 """
@@ -23,7 +24,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kvblock_service.journal import files
+from kvblock_service.journal import chain, files
+from kvblock_service.journal.end_file import EndFile
 from kvblock_service.journal.formats import DEFAULT, FORMATS
 from kvblock_service.journal.interface import Entry, JournalError
 from kvblock_service.journal.keeper import Keeper
@@ -38,11 +40,11 @@ class FileJournal:
     """The one writer of a directory.
 
     `durable_on`: `process`, what was written outlives the process; `host`, the host too. `kind`
-    names the format of new segments. `was_synced`: what is there was written under `host`; None: it
-    was if `durable_on` says so. The directory is read first: `recover` leaves the journal at
-    its last position. `trouble`: what the keeper could not do, the newest last; whoever takes a
-    text out logs it. `bug` is what ended the keeper, if anything has: nothing is kept in order any
-    more. `bytes_written` is the length of all records since the start.
+    names the format of new segments. `host_died` and `is_marked`: see FileReader. The directory is
+    read first: `recover` leaves the journal at its last position. `trouble`: what the keeper could
+    not do, the newest last; whoever takes a text out logs it. `bug` is what ended the keeper, if
+    anything has: nothing is kept in order any more. `bytes_written` is the length of all records
+    since the start.
     """
 
     def __init__(
@@ -53,16 +55,20 @@ class FileJournal:
         kind: str = DEFAULT,
         segment_bytes: int = SEGMENT_BYTES,
         *,
-        was_synced: bool | None = None,
+        host_died: bool = False,
+        is_marked: bool = False,
     ) -> None:
         self.directory = directory
         self.synced = durable_on == "host"
-        read_as_synced = self.synced if was_synced is None else was_synced
-        self._reader = FileReader(directory, server_epoch, synced=read_as_synced)
+        self._reader = FileReader(directory, server_epoch, host_died=host_died, is_marked=is_marked)
         self._segment_bytes = segment_bytes
-        self._keeper = Keeper(directory, FORMATS[kind], segment_bytes, synced=self.synced)
+        self._keeper = Keeper(
+            directory, FORMATS[kind], segment_bytes, server_epoch, synced=self.synced
+        )
         self._segment: Segment | None = None
         self._position: int | None = None
+        self._chain = b""
+        self._end: EndFile | None = None
         self._failing = False
         self._closed = False
         self._writing = threading.Lock()
@@ -109,8 +115,8 @@ class FileJournal:
         """What was torn at the end of a segment, after a replay."""
         return self._reader.tails
 
-    def begin(self) -> None:
-        """Make the first segment to write to.
+    def mark(self) -> None:
+        """Have an `end` that says what was found.
 
         Raises:
             JournalError: the directory cannot be written to.
@@ -118,13 +124,37 @@ class FileJournal:
         """
         if self._closed:
             raise JournalError(f"the journal in {self.directory} was closed")
-        if self._position is None:
-            self._position = self._reader.find_end()
+        if self._end is None:
+            found = self._reader.find_end()
+            self._position, self._chain = found
             files.remove_partial(self.directory)
+            self._end = EndFile(self.directory, self.server_epoch, found, synced=self.synced)
             self._keeper.found(self._reader.segments(), self.tails)
+
+    def begin(self) -> None:
+        """Make the first segment to write to.
+
+        Raises:
+            JournalError: the directory cannot be written to.
+
+        """
+        self.mark()
         if self._segment is None:
             # On a full disk the caller tries again and again, and should not wait for zeros.
-            self._segment = self._keeper.next_segment(wait=True, reserve=not self._failing)
+            segment = self._keeper.next_segment(wait=True, reserve=not self._failing)
+            assert segment is not None
+            self._use(segment)
+
+    def cut_tails(self) -> None:
+        """Cut what was torn in the files themselves; returns when that is done.
+
+        Raises:
+            JournalError: the directory cannot be written to.
+
+        """
+        self.mark()
+        if self.tails:
+            self.settle()
 
     def write(self, records: Sequence[bytes]) -> None:
         """Append records as one commit.
@@ -144,14 +174,19 @@ class FileJournal:
             segment = self._segment
             assert segment is not None
         assert self._position is not None
+        assert self._end is not None
         try:
             segment.append(self._position + 1, records)
+            reached = chain.followed(self._chain, records)
+            self._end.move(segment.last, reached)
         except JournalError:
+            # What was appended and not acknowledged is void.
+            segment.last = min(segment.last, self._position)
             self._segment = None
             self._failing = True
             self._keeper.seal(segment)
             raise
-        self._position = segment.last
+        self._position, self._chain = segment.last, reached
         self._failing = False
         self.bytes_written += sum(map(len, records))
         asked = self._asked
@@ -190,8 +225,12 @@ class FileJournal:
             return False
         if self._segment is not None:
             self._keeper.seal(self._segment)
-        self._segment = following
+        self._use(following)
         return True
+
+    def _use(self, segment: Segment) -> None:
+        segment.follow(self._chain)
+        self._segment = segment
 
     def snapshot(self) -> bytes | None:
         """The newest snapshot.
@@ -202,8 +241,8 @@ class FileJournal:
         """
         return self._reader.snapshot()
 
-    def replay(self) -> Iterator[Entry]:
-        """The records behind the newest snapshot.
+    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind the newest snapshot; `up_to`: the last one.
 
         Raises:
             JournalDamaged: one is missing, or cannot be read.
@@ -211,16 +250,21 @@ class FileJournal:
         """
         # The keeper may be removing what would be read.
         self.settle()
-        return self._reader.replay()
+        return self._reader.replay(up_to)
 
     def put_snapshot(self, position: int, data: bytes) -> None:
-        """Keep a snapshot, written by the caller's thread.
+        """Keep a snapshot, written by the caller's thread, which reads up to there once more.
 
         Raises:
             JournalError: it could not be written.
+            JournalDamaged: the records up to there cannot be read.
 
         """
-        self._reader.put_snapshot(position, data, synced=self.synced)
+        reader = FileReader(self.directory, self.server_epoch)
+        for _ in reader.replay(position):
+            pass
+        reader.put_snapshot(data, synced=self.synced)
+        self._reader.look_for_snapshots()
 
     def truncate(self, up_to: int) -> None:
         """Have the keeper remove snapshots and whole segments that the newest snapshot covers."""
@@ -238,6 +282,8 @@ class FileJournal:
             if self._segment is not None:
                 self._keeper.seal(self._segment)
                 self._segment = None
+            if self._end is not None:
+                self._end.close()
         self._keeper.close()
 
 

@@ -4,6 +4,7 @@ Rules:
 - `journal-N.SUFFIX` are segments, in the order of N; the suffix tells the format. Only the one with
   the greatest N is written to.
 - `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
+- A name only says where to look: what a file is stands in it, and has to agree with its name.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from kvblock_service.journal.interface import JournalError
 
 _SEGMENT = re.compile(r"journal-(\d{10})\.[a-z]+")
+_BESIDE = re.compile(r"(journal-\d{10}\.[a-z]+)-[a-z]+")
 _BLOCK_BYTES = 512  # what st_blocks counts
 _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
@@ -21,6 +23,11 @@ _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 def segment_path(directory: Path, number: int, suffix: str) -> Path:
     """Where the segment of that number and format is."""
     return directory / f"journal-{number:010}.{suffix}"
+
+
+def segment_number(path: Path) -> int:
+    """The number in the name of a segment."""
+    return int(path.name[len("journal-") :].partition(".")[0])
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
@@ -31,6 +38,22 @@ def segments(directory: Path) -> list[tuple[int, Path]]:
 
     """
     return _numbered(directory, _SEGMENT)
+
+
+def orphan(directory: Path) -> Path | None:
+    """A file that belongs to a segment, as a WAL does, and whose segment is not there.
+
+    It is made after its segment, and removed before.
+
+    Raises:
+        JournalError: the directory cannot be listed.
+
+    """
+    for path in _listed(directory):
+        found = _BESIDE.fullmatch(path.name)
+        if found and not os.path.lexists(path.with_name(found[1])) and os.path.lexists(path):
+            return path
+    return None
 
 
 def snapshots(directory: Path) -> list[tuple[int, Path]]:
@@ -49,12 +72,15 @@ def snapshot_path(directory: Path, position: int) -> Path:
 
 
 def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Path]]:
+    found = ((pattern.fullmatch(path.name), path) for path in _listed(directory))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def _listed(directory: Path) -> list[Path]:
     try:
-        paths = list(directory.iterdir())
+        return list(directory.iterdir())
     except OSError as error:
         raise JournalError(f"{directory} cannot be read: {error.strerror}") from error
-    found = ((pattern.fullmatch(path.name), path) for path in paths)
-    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def space_taken(directory: Path) -> int:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 from kvblock_service.core.audit import audit
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
-from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.damage import with_a_way_out
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import Applied, PoolCreated, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
-from kvblock_service.journal.state_dir import read_identity
+from kvblock_service.journal.state_dir import host_died, journal_directory, present_identity
 
 ATTEMPTS = 10
 _BOUNDS = Bounds(1, 1, 2**20)
@@ -56,7 +56,8 @@ def read_contents(state_dir: Path) -> Contents:
         JournalError: there is none.
 
     """
-    return _again(lambda: _contents(state_dir))
+    with with_a_way_out(state_dir):
+        return _again(lambda: _contents(state_dir))
 
 
 def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
@@ -67,9 +68,11 @@ def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
         JournalError: there is none.
 
     """
-    for position, record in decoded(_reader(state_dir).replay()):
-        if position >= first:
-            yield {"position": position, "kind": type(_event(record)).__name__, **_fields(record)}
+    with with_a_way_out(state_dir):
+        for position, record in decoded(_reader(state_dir).replay()):
+            if position >= first:
+                kind = type(_event(record)).__name__
+                yield {"position": position, "kind": kind, **_fields(record)}
 
 
 def exported(state_dir: Path) -> Iterator[str]:
@@ -80,7 +83,8 @@ def exported(state_dir: Path) -> Iterator[str]:
         JournalError: there is none.
 
     """
-    state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
+    with with_a_way_out(state_dir):
+        state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
     yield f'{{"server_epoch": "{state.server_epoch}", "pools": ['
     for pool_index, (pool, configured, _) in enumerate(state.pools):
         head = json.dumps(
@@ -113,11 +117,13 @@ def exported(state_dir: Path) -> Iterator[str]:
 
 
 def _reader(state_dir: Path) -> FileReader:
-    identity = read_identity(state_dir)
-    if identity is None:
-        raise JournalError(f"{state_dir} is no state directory: it has no identity.json")
-    directory = state_dir / str(identity.server_epoch)
-    return FileReader(directory, identity.server_epoch, synced=identity.durability == "host")
+    identity = present_identity(state_dir)
+    return FileReader(
+        journal_directory(state_dir, identity),
+        identity.server_epoch,
+        host_died=host_died(identity),
+        is_marked=identity.format > 1,
+    )
 
 
 def _contents(state_dir: Path) -> Contents:

@@ -56,11 +56,12 @@ class Source(Protocol):
 
         """
 
-    def replay(self) -> Iterator[Entry]:
-        """The records behind the newest snapshot, in order.
+    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind the newest snapshot, in order; `up_to`: the last one, None: all.
 
         Raises:
-            JournalDamaged: a record is missing or cannot be read.
+            JournalDamaged: a record is missing or cannot be read; without `up_to` also when one is
+                missing that was acknowledged as the last.
 
         """
 

@@ -44,13 +44,16 @@ class Keeper:
     what could not be done, the newest last. `bug`: what has ended the keeping.
     """
 
-    def __init__(self, directory: Path, kind: Format, size: int, *, synced: bool) -> None:
+    def __init__(
+        self, directory: Path, kind: Format, size: int, server_epoch: int, *, synced: bool
+    ) -> None:
         self.sealed_position = 0
         self.trouble: list[str] = []
         self.bug: Exception | None = None
         self._directory = directory
         self._kind = kind
         self._size = size
+        self._server_epoch = server_epoch
         self._synced = synced
         self._ready: queue.SimpleQueue[_Made] = queue.SimpleQueue()
         self._requests: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -151,7 +154,7 @@ class Keeper:
         path = files.segment_path(self._directory, number, self._kind.suffix)
         segment = None
         try:
-            segment = self._kind.make(path, size, synced=self._synced)
+            segment = self._kind.make(path, size, self._server_epoch, synced=self._synced)
             if self._synced:
                 files.sync_directory(self._directory)
         except (OSError, JournalError):

@@ -15,14 +15,19 @@ from typing import NamedTuple
 from kvblock_service.core import leases
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec
+from kvblock_service.journal.damage import with_a_way_out
 from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.formats import DEFAULT
-from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.former import remove_former
+from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted
 from kvblock_service.journal.recovery import Recovered, recover
 from kvblock_service.journal.snapshot import PoolEntry
-from kvblock_service.journal.state_dir import Opened, StateDir, read_identity
+from kvblock_service.journal.state_dir import Opened, StateDir
+
+FORMER_SECONDS = 7 * 86_400.0
+"""How long a journal that does not count any more is there under another name."""
 
 
 class GeometryChanged(Exception):
@@ -53,11 +58,13 @@ def open_journal(
     durability: str = "process",
     kind: str = DEFAULT,
     owner: str = "",
+    former_seconds: float = FORMER_SECONDS,
     now_ms: int | None = None,
 ) -> OpenedJournal:
     """Take a state directory, recover its pools, and make those that are new.
 
     `kind` names the format of what is written from now on; what is there may have another one.
+    `former_seconds`: how long a journal that does not count any more is there under another name.
     `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
 
     Raises:
@@ -70,13 +77,17 @@ def open_journal(
     state_dir = StateDir(path, owner)
     journal = None
     try:
-        found = state_dir.open(durability)
-        epoch = found.identity.server_epoch
-        directory = state_dir.journal_path(epoch)
-        journal = FileJournal(directory, epoch, durability, kind, was_synced=found.was_synced)
-        recovered = recover(journal, bounds)
+        with with_a_way_out(path):
+            found = state_dir.open(durability)
+            journal = journal_of(state_dir, found, kind)
+            recovered = recover(journal, bounds)
+            refuse_lost_records(found, journal)
         facts = _facts(path, found, journal, recovered)
         pools, records = _reconciled(path, configured, bounds, recovered, facts)
+        # The identity tells which boot it is; what the boot before has left has to be cut by then.
+        journal.cut_tails()
+        aside = state_dir.put_in_force(found)
+        facts += _facts_of_former(aside, former_seconds) + facts_of_removal(path, former_seconds)
         journal.begin()
         if records:
             journal.write(records)
@@ -92,37 +103,51 @@ def open_journal(
     return OpenedJournal(journal, state_dir, pools, state.last_epoch, facts, state.changes)
 
 
-def discard_pool(path: Path, name: str) -> None:
-    """Drop a pool and all that is held in it from the journal of a server that is not running.
+def journal_of(state_dir: StateDir, found: Opened, kind: str) -> FileJournal:
+    """The journal that is to be served from a directory."""
+    identity = found.identity
+    return FileJournal(
+        state_dir.journal_path(identity.server_epoch),
+        identity.server_epoch,
+        identity.durability,
+        kind,
+        host_died=found.host_died,
+        is_marked=found.is_marked,
+    )
+
+
+def refuse_lost_records(found: Opened, journal: FileJournal) -> None:
+    """A server with an identity has written records; without an `end` no more than that is known.
 
     Raises:
-        StateDirTaken: it is running.
-        JournalDamaged: the journal cannot be read.
-        JournalError: the pool is not there, or the journal cannot be written to.
+        JournalDamaged: there are none.
 
     """
-    if read_identity(path) is None:
-        raise JournalError(f"{path} is no state directory: it has no identity.json")
-    state_dir = StateDir(path, "kvblock journal discard")
+    if found.goes_on and not found.is_marked and not journal.position:
+        raise JournalDamaged(f"{journal.directory} is to have a journal, and has no record")
+
+
+def facts_of_removal(path: Path, former_seconds: float) -> list[Fact]:
+    """Remove what was set aside longer ago, and tell what became of it."""
     try:
-        identity = state_dir.current()
-        directory = state_dir.journal_path(identity.server_epoch)
-        journal = FileJournal(directory, identity.server_epoch, identity.durability)
-        try:
-            found = recover(journal, Bounds(1, 1, 2**20))
-            if name not in [entry.pool.geometry.name for entry in found.state.pools]:
-                raise JournalError(f"{path} has no pool {name}")
-            journal.write([codec.encode(PoolDeleted(name))])
-        finally:
-            journal.close()
-    finally:
-        state_dir.release()
+        removed = remove_former(path, former_seconds)
+    except JournalError as error:
+        event = "what was set aside could not be removed"
+        return [Fact("warning", event, {"problem": str(error)})]
+    event = "what was set aside long ago was removed"
+    return [Fact("info", event, {"path": str(one)}) for one in removed]
+
+
+def _facts_of_former(aside: list[Path], former_seconds: float) -> list[Fact]:
+    event = "the journal of a former server epoch was set aside"
+    fields = {"former_state_seconds": former_seconds}
+    return [Fact("info", event, {"directory": str(one), **fields}) for one in aside]
 
 
 def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered) -> list[Fact]:
     facts = []
-    identity, previous = found.identity, found.previous
-    if previous is not None:
+    identity, previous = found.identity, found.found
+    if previous is not None and not found.goes_on:
         event = "the host was rebooted, so the blocks of before are gone; all pools are empty"
         fields = {
             "server_epoch": identity.server_epoch,
@@ -131,9 +156,6 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
             "previous_boot_id": previous.boot_id,
         }
         facts.append(Fact("warning", event, fields))
-    for removed in found.removed:
-        event = "the journal of a former server epoch was removed"
-        facts.append(Fact("info", event, {"directory": str(removed)}))
     for tail in journal.tails:
         cut = {"file": str(tail.path), "bytes": tail.size, "position": recovered.position}
         facts.append(

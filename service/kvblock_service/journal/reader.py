@@ -3,12 +3,13 @@
 Rules:
 - Records are read in order and without a gap: what a later segment makes void is passed over, what
   is missing is damage.
-- At the very end of all an append may be torn, and that is passed over: it was not acknowledged. A
-  process that died leaves the beginning of it, because the system writes a file from its beginning
-  on. Only a host that died may leave any part of it and anything in place of the rest, and what it
-  leaves is read again only if each append was synced: otherwise the pools begin empty. So where
-  appends were not synced, an append that has its full length and a wrong checksum is damage: it was
-  acknowledged, maybe, and changed later.
+- Nothing is trusted for its name or its place: each file says what it is, and `chain_check` has it
+  compared with what precedes it. The log has to reach what `end` says was acknowledged.
+- Behind that, an append may be torn at the very end of all, and that is passed over. A process that
+  died leaves the beginning of it, because the system writes a file from its beginning on. Only a
+  host that died may leave any part of it and anything in place of the rest. So unless the host died
+  an append that has its full length and a wrong checksum is damage: it was acknowledged, maybe, and
+  changed later.
 - A record in an append that is sound was written as it is. If it cannot be understood, that is for
   `recovery` to tell.
 - Nothing in the directory is changed, and a server may write to it meanwhile.
@@ -16,27 +17,49 @@ Rules:
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from kvblock_service.journal import files
+from kvblock_service.journal import end_file, files
+from kvblock_service.journal.chain_check import ChainCheck
+from kvblock_service.journal.end_file import End
 from kvblock_service.journal.formats import format_of
-from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.segment import Tail
+from kvblock_service.journal.interface import Entry, JournalDamaged
+from kvblock_service.journal.segment import Begun, Tail
+from kvblock_service.journal.snapshot_file import SnapshotFile, read_snapshot, write_snapshot
+
+
+class _Range(NamedTuple):
+    """A segment, and the position from which on the next ones make it void."""
+
+    path: Path
+    begun: Begun
+    end: int | None
 
 
 class FileReader:
     """The records and snapshots in a directory, read without changing anything.
 
-    `synced`: each append was; see above. `tails`: after a replay, what was torn at the end of a
-    segment. Works beside a server that writes: then it sees what was there when it came by.
+    `host_died`: the host went down since it was written, and each append was synced. `is_marked`:
+    there has to be an `end`. `tails`: after a replay, what was torn at the end of a segment. Works
+    beside a server that writes: then it sees what was there when it came by.
     """
 
-    def __init__(self, directory: Path, server_epoch: int, *, synced: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        server_epoch: int,
+        *,
+        host_died: bool = False,
+        is_marked: bool = False,
+    ) -> None:
         self.directory = directory
-        self._synced = synced
+        self._host_died = host_died
+        self._is_marked = is_marked
         self.tails: list[Tail] = []
         self._server_epoch = server_epoch
         self._snapshots = files.snapshots(directory)
-        self._position = 0
+        self._base: End | None = None
+        self._reached: End | None = None
 
     @property
     def server_epoch(self) -> int:
@@ -46,7 +69,8 @@ class FileReader:
     @property
     def position(self) -> int:
         """The position of the last record that a replay came to."""
-        return max(self._position, self.snapshot_position)
+        reached = self._reached.position if self._reached else 0
+        return max(reached, self.snapshot_position)
 
     @property
     def snapshot_position(self) -> int:
@@ -62,83 +86,107 @@ class FileReader:
         """
         if not self._snapshots:
             return None
-        path = self._snapshots[-1][1]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
+        position, path = self._snapshots[-1]
+        found = read_snapshot(path, self._server_epoch, position)
+        self._base = End(position, found.chain)
+        return found.data
 
-    def replay(self) -> Iterator[Entry]:
-        """The records behind the newest snapshot.
+    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind the newest snapshot; `up_to`: the last one.
 
         Raises:
             JournalDamaged: one is missing, or cannot be read.
 
         """
         self.tails = []
-        expected = self.snapshot_position + 1
-        for path, end in self._ranges():
-            before = len(self.tails)
-            for entry in format_of(path).rows(path, expected - 1, self.tails):
-                if end is not None and entry.position >= end:
-                    break
-                if entry.position != expected:
-                    raise JournalDamaged(
-                        f"records {expected} to {entry.position - 1} are missing before {path}"
-                    )
-                self._position = expected
-                expected += 1
-                yield entry
-            # Where a later segment begins, it says what there was before it.
-            if end is None and not self._synced:
-                self._refuse_changed(self.tails[before:], expected)
+        orphan = files.orphan(self.directory)
+        if orphan is not None:
+            raise JournalDamaged(
+                f"{orphan} is there without its segment: that is gone, or this has a wrong name"
+            )
+        # Before the segments: a server that writes to them meanwhile is only ever ahead of this.
+        end = self._read_end()
+        if self._base is None or self._base.position != self.snapshot_position:
+            self._base = None
+            self.snapshot()
+        check = ChainCheck(self.directory, self._server_epoch, self._base, end)
+        for segment in self._ranges():
+            for entry in self._rows(segment, check):
+                if up_to is not None and entry.position > up_to:
+                    return
+                check.take(entry)
+                self._reached = check.reached
+                if entry.position > self.snapshot_position:
+                    yield entry
+        if up_to is None:
+            check.finish()
+        self._reached = check.reached
 
-    def put_snapshot(self, position: int, data: bytes, *, synced: bool = False) -> None:
-        """Keep a snapshot; `synced`: it survives the host.
+    def put_snapshot(self, data: bytes, *, synced: bool = False) -> None:
+        """Keep the state after the last record that a replay came to; `synced`: as the host lives.
 
         Raises:
             JournalError: it could not be written.
 
         """
-        path = files.snapshot_path(self.directory, position)
-        try:
-            files.write_whole(path, data, synced=synced)
-        except OSError as error:
-            raise JournalError(f"{path} cannot be written: {error.strerror}") from error
+        reached = self._reached
+        assert reached is not None, "nothing was replayed"
+        found = SnapshotFile(reached.position, reached.chain, data)
+        write_snapshot(self.directory, self._server_epoch, found, synced=synced)
         self.look_for_snapshots()
 
     def look_for_snapshots(self) -> None:
         """Take notice of snapshots that came or went."""
         self._snapshots = files.snapshots(self.directory)
 
-    def find_end(self) -> int:
+    def find_end(self) -> End:
         """The position of the last record, for which everything is read unless it was before."""
-        if not self._position:
+        if self._reached is None:
             for _ in self.replay():
                 pass
-        return self.position
+        assert self._reached is not None
+        return self._reached
 
     def segments(self) -> list[tuple[Path, int]]:
         """Every segment with the position of its last record that counts."""
-        last = self.find_end()
-        return [(path, last if end is None else end - 1) for path, end in self._ranges()]
+        last = self.find_end().position
+        return [(path, last if end is None else end - 1) for path, _, end in self._ranges()]
+
+    def _rows(self, segment: _Range, check: ChainCheck) -> Iterator[Entry]:
+        """The records of a segment that count."""
+        path, begun, end = segment
+        check.begin(path, begun)
+        before = len(self.tails)
+        for entry in format_of(path).rows(path, check.reached.position, self.tails):
+            if end is not None and entry.position >= end:
+                break
+            yield entry
+        # Where a later segment begins, it says what there was before it.
+        if end is None and not self._host_died:
+            self._refuse_changed(self.tails[before:], check.reached.position + 1)
+
+    def _read_end(self) -> End | None:
+        end = end_file.read_end(self.directory, self._server_epoch)
+        if end is None and self._is_marked:
+            raise JournalDamaged(
+                f"{self.directory / end_file.NAME} is missing, which says where the journal ended"
+            )
+        return end
 
     def _refuse_changed(self, tails: list[Tail], position: int) -> None:
         for tail in tails:
             if not tail.cut_short:
                 raise JournalDamaged(
                     f"{tail.path} is damaged in its last {tail.size} bytes, from record {position}"
-                    " on: they are not what a process leaves that dies while it writes. Restore the"
-                    f" file, or move {self.directory.parent} away and begin with empty pools"
+                    " on: they are not what a process leaves that dies while it writes"
                 )
 
-    def _ranges(self) -> list[tuple[Path, int | None]]:
-        """Each segment with the position from which on the next ones make it void."""
-        ranges: list[tuple[Path, int | None]] = []
+    def _ranges(self) -> list[_Range]:
+        ranges: list[_Range] = []
         end: int | None = None
         for _, path in reversed(files.segments(self.directory)):
-            first = format_of(path).first_position(path)
-            ranges.append((path, end))
-            if first is not None:
-                end = first if end is None else min(first, end)
+            begun = format_of(path).begun(path)
+            ranges.append(_Range(path, begun, end))
+            if begun.first is not None:
+                end = begun.first if end is None else min(begun.first, end)
         return ranges[::-1]

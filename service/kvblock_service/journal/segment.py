@@ -3,6 +3,8 @@
 Rules:
 - A segment is written to by one process, and never by a second one: a process begins with a new
   segment. Readers may look at it at any moment, and change nothing.
+- It begins with a head, which is written with its first append, as a part of that: until then, it
+  is empty. One without a head was written before there were any.
 - Its records are in order and without a gap. Those from a position on are void when a later segment
   begins at that position: they belong to a write that failed, or to a tail that was cut.
 - An append is all or nothing. What is left of one at the very end, because its process or its host
@@ -28,6 +30,25 @@ class Tail(NamedTuple):
     cut_short: bool = True
 
 
+class Head(NamedTuple):
+    """What a segment is: `number` is that in its name, `first` the position of its first record.
+
+    `chain`: the chain checksum before that record, which is that at the end of its predecessor.
+    """
+
+    server_epoch: int
+    number: int
+    first: int
+    chain: bytes
+
+
+class Begun(NamedTuple):
+    """How a segment begins: `first` is the position of its first record; None: it has none."""
+
+    first: int | None = None
+    head: Head | None = None
+
+
 class Segment(Protocol):
     """A segment that is written to.
 
@@ -38,6 +59,9 @@ class Segment(Protocol):
     path: Path
     filled: int
     last: int
+
+    def follow(self, chain: bytes) -> None:
+        """Take the chain checksum before the first record; comes before the first append."""
 
     def append(self, first: int, records: Sequence[bytes]) -> None:
         """Append records, the first of which gets that position.
@@ -64,18 +88,18 @@ class Format(Protocol):
 
     suffix: str
 
-    def make(self, path: Path, size: int, *, synced: bool) -> Segment:
+    def make(self, path: Path, size: int, server_epoch: int, *, synced: bool) -> Segment:
         """Make an empty segment that will have about `size` bytes; `synced`: it survives the host.
 
-        A size of 0: it takes no space before it is written to.
+        Its number is the one in `path`. A size of 0: it takes no space before it is written to.
 
         Raises:
             JournalError: it cannot be made; what there is of it is to be removed.
 
         """
 
-    def first_position(self, path: Path) -> int | None:
-        """The position of a segment's first record; None when it has none.
+    def begun(self, path: Path) -> Begun:
+        """How a segment begins.
 
         Raises:
             JournalDamaged: it cannot be read.

@@ -1,8 +1,9 @@
 """Pools as bytes: all that a pool does later depends on what stands here, and nothing else.
 
 Rules:
-- A snapshot is: magic, version, pieces, and a CRC-32 of all that. Version 1, which has no changes
-  of the pools, stays readable.
+- A snapshot is: magic, version, pieces, and a CRC-32 of all that. Earlier versions stay readable: 1
+  has no changes of the pools, and up to 2 the refusals stand in the order of `_REFUSALS_TO_2`.
+- What stands here stands under its number, never at its place in an enum or in a tuple of the core.
 - A decoded pool answers every later command as the encoded one would have; so the order of engines,
   tables, batches and remembered results is kept, too.
 - Numbers go in bulk: a snapshot of a million blocks is read in a fraction of a second.
@@ -27,9 +28,11 @@ from kvblock_service.journal.pieces import Reader, Writer
 from kvblock_service.journal.records import Applied, PoolChange
 
 MAGIC = b"KVBS"
-VERSION = 2
+VERSION = 3
 _CRC = struct.Struct("<I")
 _HEAD = len(MAGIC) + 1
+_REFUSALS_TO_2 = (RefusalReason.POOL_EXHAUSTED, RefusalReason.EXCEEDS_POOL)
+_COUNTERS = 9
 _NO_STAMP = Stamp(0, 0, "")
 
 
@@ -85,7 +88,7 @@ def decode(data: bytes, bounds: Bounds) -> State:
     source = Reader(body[_HEAD:])
     try:
         server_epoch, last_epoch, count = source.numbers()
-        pools = [_take_pool(source, bounds) for _ in range(count)]
+        pools = [_take_pool(source, bounds, version) for _ in range(count)]
         changes = _take_changes(source) if version > 1 else ()
     except (ValueError, IndexError) as error:
         raise CodecError(f"cannot be taken apart: {error}") from error
@@ -105,9 +108,17 @@ def _take_changes(source: Reader) -> tuple[PoolChange, ...]:
 
 def _put_pool(out: Writer, entry: PoolEntry) -> None:
     pool, configured, quarantine_ms = entry
-    name, *shape = pool.geometry
-    out.texts([name])
-    out.numbers([*shape, configured, 0 if quarantine_ms is None else quarantine_ms + 1])
+    geometry = pool.geometry
+    out.texts([geometry.name])
+    out.numbers(
+        [
+            geometry.total_blocks,
+            geometry.block_size,
+            geometry.device_id,
+            configured,
+            0 if quarantine_ms is None else quarantine_ms + 1,
+        ]
+    )
     out.numbers(
         [
             pool.free_list.fresh,
@@ -119,9 +130,10 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
             pool.freed_total,
             pool.reclaimed_total,
             pool.expired_total,
-            *(pool.refused_total[reason] for reason in RefusalReason),
         ]
     )
+    out.numbers([reason.value for reason in pool.refused_total])
+    out.numbers(pool.refused_total.values())
     out.numbers(pool.free_list.freed, "I")
     _put_holders(out, pool.holders)
     out.texts(pool.engines)
@@ -136,7 +148,7 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
     out.numbers([int(key in pool.memory.over) for key in pool.memory.results], "I")
 
 
-def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
+def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
     (name,) = source.texts()
     total_blocks, block_size, device_id, configured, wait = source.numbers()
     pool = Pool(Geometry(name, total_blocks, block_size, device_id), bounds)
@@ -151,8 +163,14 @@ def _take_pool(source: Reader, bounds: Bounds) -> PoolEntry:
         pool.freed_total,
         pool.reclaimed_total,
         pool.expired_total,
-    ) = counters[:9]
-    pool.refused_total = dict(zip(RefusalReason, counters[9:], strict=True))
+    ) = counters[:_COUNTERS]
+    if version > 2:
+        reasons = [RefusalReason(value) for value in source.numbers()]
+        refused = source.numbers().tolist()
+    else:
+        reasons, refused = list(_REFUSALS_TO_2), counters[_COUNTERS:]
+    # A reason that came later was the reason for no refusal.
+    pool.refused_total.update(zip(reasons, refused, strict=True))
     pool.free_list.freed = source.numbers("I")
     pool.holders = _take_holders(source)
     for engine_name in source.texts():

@@ -1,6 +1,8 @@
-"""Segments as SQLite databases with one table of records each.
+"""Segments as SQLite databases with one table of records each, and one with a head.
 
 Rules:
+- The head is a row that comes with the first record, in the same commit. A database without that
+  table was written before there were heads.
 - A segment is written through one connection that nobody else has, in exclusive mode; its WAL is
   never checkpointed while it is written to. So a commit is a few writes to the WAL, and neither
   locks nor shared memory nor a checkpoint; and a copy of the WAL, then of the database, is sound at
@@ -17,10 +19,8 @@ Rules:
 """
 
 import os
-import shutil
 import sqlite3
-import struct
-import tempfile
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -28,12 +28,17 @@ from typing import Any
 
 from kvblock_service.journal import files
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.segment import Segment, Tail
+from kvblock_service.journal.segment import Begun, Head, Segment, Tail
+from kvblock_service.journal.sqlite_copy import opened
 
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24
 WAL_HEAD_BYTES = 32
 _TABLE = "CREATE TABLE records (lsn INTEGER PRIMARY KEY, record BLOB NOT NULL)"
+_HEAD_TABLE = (
+    "CREATE TABLE head (server_epoch INTEGER, number INTEGER, first INTEGER, chain BLOB NOT NULL)"
+)
+_INSERT_HEAD = "INSERT INTO head VALUES (?, ?, ?, ?)"
 _INSERT = "INSERT INTO records VALUES (?, ?)"
 _MAX_FRAME_AT = 16
 _FRAME_HEAD_BYTES = 24
@@ -45,7 +50,7 @@ _PAGE_END_BYTES = 8
 class SqliteSegment:
     """A database that is written to; `filled` is about how many bytes its WAL has."""
 
-    def __init__(self, path: Path, reserved: int, *, synced: bool) -> None:
+    def __init__(self, path: Path, reserved: int, server_epoch: int, *, synced: bool) -> None:
         """Make the database, and a WAL of so many zero bytes.
 
         To write into pages that the file has already takes a third less time than to append; SQLite
@@ -55,6 +60,8 @@ class SqliteSegment:
         self.path = path
         self.filled = 0
         self.last = 0
+        self._server_epoch = server_epoch
+        self._chain = b""
         partial = files.partial_path(path)
         _remove(partial)
         with closing(sqlite3.connect(partial, isolation_level=None)) as connection:
@@ -62,6 +69,7 @@ class SqliteSegment:
             connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_TABLE)
+            connection.execute(_HEAD_TABLE)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         partial.replace(path)
         _write_zeros(Path(f"{path}-wal"), reserved, synced=synced)
@@ -83,16 +91,23 @@ class SqliteSegment:
         self._execute: Callable[..., Any] = cursor.execute
         self._executemany: Callable[..., Any] = cursor.executemany
 
+    def follow(self, chain: bytes) -> None:
+        """Remember it for the head; see `Segment`."""
+        self._chain = chain
+
     def append(self, first: int, records: Sequence[bytes]) -> None:
         """Insert records in one transaction; see `Segment`."""
         try:
-            if len(records) == 1:
+            if len(records) == 1 and self.last:
                 (record,) = records
                 size = len(record)
                 self._execute(_INSERT, (first, record))
             else:
                 size = sum(map(len, records))
                 self._execute("BEGIN IMMEDIATE")
+                if not self.last:
+                    number = files.segment_number(self.path)
+                    self._execute(_INSERT_HEAD, (self._server_epoch, number, first, self._chain))
                 self._executemany(_INSERT, enumerate(records, start=first))
                 self._execute("COMMIT")
         except sqlite3.Error as error:
@@ -122,28 +137,33 @@ class SqliteFormat:
 
     suffix = "db"
 
-    def make(self, path: Path, size: int, *, synced: bool) -> Segment:
+    def make(self, path: Path, size: int, server_epoch: int, *, synced: bool) -> Segment:
         """Make a database, and a WAL that has its space; see `Format`."""
         try:
-            return SqliteSegment(path, size + size // 4, synced=synced)
+            return SqliteSegment(path, size + size // 4, server_epoch, synced=synced)
         except sqlite3.Error as error:
             raise JournalError(f"{path} cannot be made: {error}") from error
         except OSError as error:
             raise JournalError(f"{path} cannot be made: {error.strerror}") from error
 
-    def first_position(self, path: Path) -> int | None:
-        """The least position in the table."""
-        with _opened(path) as (connection, _), _damage(path):
-            if not _has_table(connection):
-                return None
+    def begun(self, path: Path) -> Begun:
+        """The row of the head; without one, the least position in the table."""
+        with opened(path) as (connection, _), _damage(path):
+            if _has_table(connection, "head"):
+                found = connection.execute("SELECT * FROM head").fetchall()
+                if found:
+                    head = _head(path, found)
+                    return Begun(head.first, head)
+            if not _has_table(connection, "records"):
+                return Begun()
             (first,) = connection.execute("SELECT min(lsn) FROM records").fetchone()
-        return None if first is None else int(first)
+        return Begun() if first is None else Begun(int(first))
 
     def rows(self, path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
         """The rows of the table, and what of the WAL is none."""
-        with _opened(path) as (connection, at), _damage(path):
-            if _has_table(connection):
-                yield from _entries(connection, after)
+        with opened(path) as (connection, at), _damage(path):
+            if _has_table(connection, "records"):
+                yield from _entries(path, connection, after)
             tail = _tail(path, at) if at else None
         if tail:
             tails.append(tail)
@@ -189,69 +209,27 @@ def _write_zeros(path: Path, size: int, *, synced: bool) -> None:
             os.fsync(file.fileno())
 
 
-@contextmanager
-def _opened(path: Path) -> "Iterator[tuple[sqlite3.Connection, Path | None]]":
-    """A connection that reads a segment, and the copy it reads when there is a WAL.
-
-    Raises:
-        JournalError: it cannot be copied now.
-        FileNotFoundError: it was removed meanwhile.
-
-    """
-    wal = Path(f"{path}-wal")
-    while True:
-        size = _size(wal)
-        if not size:
-            with closing(_connected(path, "immutable=1")) as connection:
-                yield connection, None
-            return
-        with tempfile.TemporaryDirectory(prefix="kvblock-") as place:
-            copy = Path(place) / path.name
-            if not _copied(wal, Path(f"{copy}-wal")) or _size(wal) < size:
-                # It was closed meanwhile, so all of it is in the database.
-                continue
-            if not _copied(path, copy):
-                raise FileNotFoundError(path)
-            with closing(_connected(copy, "mode=ro")) as connection:
-                yield connection, copy
-        return
-
-
-def _size(path: Path) -> int:
-    """The length of a file in bytes, 0 when there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _copied(source: Path, target: Path) -> bool:
-    """Whether there was a file to copy."""
-    try:
-        shutil.copyfile(source, target)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise JournalError(f"{source} cannot be copied to {target.parent}: {error}") from error
-    return True
-
-
-def _connected(path: Path, how: str) -> sqlite3.Connection:
-    # Quoting as a URI: a question mark or a hash in a directory's name would end the path.
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
-
-
-def _entries(connection: sqlite3.Connection, after: int) -> Iterator[Entry]:
+def _entries(path: Path, connection: sqlite3.Connection, after: int) -> Iterator[Entry]:
     """The records of an open segment behind a position."""
     found = connection.execute(
         "SELECT lsn, record FROM records WHERE lsn > ? ORDER BY lsn", (after,)
     )
-    return map(Entry._make, found)
+    for position, record in found:
+        if type(record) is not bytes:
+            raise JournalDamaged(f"{path} is damaged: record {position} is no bytes")
+        yield Entry(position, record)
 
 
-def _has_table(connection: sqlite3.Connection) -> bool:
+def _head(path: Path, rows: list[Any]) -> Head:
+    """The only row of the table of heads."""
+    if len(rows) != 1 or list(map(type, rows[0])) != [int, int, int, bytes]:
+        raise JournalDamaged(f"{path} is damaged: it has not one head")
+    return Head(*rows[0])
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
     """Whether a segment got as far as having a table: its process may have died before."""
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'records'")
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (name,))
     return bool(found.fetchone()[0])
 
 
@@ -287,6 +265,10 @@ def _tail(path: Path, at: Path) -> Tail | None:
 
 def _frames(at: Path) -> int:
     """How many frames of a WAL are sound, as SQLite has noted in its index of the WAL."""
-    with Path(f"{at}-shm").open("rb") as file:
-        file.seek(_MAX_FRAME_AT)
-        return int(struct.unpack("=I", file.read(4))[0])
+    try:
+        with Path(f"{at}-shm").open("rb") as file:
+            file.seek(_MAX_FRAME_AT)
+            return int.from_bytes(file.read(4), sys.byteorder)
+    except FileNotFoundError:
+        # The database says that it has no WAL, so SQLite has not looked into it.
+        return 0

@@ -1,37 +1,35 @@
 """The directory that holds a server's state: whose it is, and of which life of the host.
 
-    DIR/lock           held by the server that owns the directory; names it
-    DIR/identity.json  boot id, durability, the epoch that counts, and those that are to be removed
-    DIR/EPOCH/         the journal of that epoch
+    DIR/lock            names the server that owns the directory
+    DIR/identity.json   boot id, durability, the epoch that counts, and those to be set aside
+    DIR/EPOCH/          the journal of that epoch
+    DIR/NAME.former-MS  what does not count any more, see `former`
 
 Rules:
-- One process owns the directory, by a lock that ends with it. Reading needs no lock.
+- One process owns the directory, see `lock`. Reading needs no lock.
 - Blocks die with the host, and so does a journal that did not promise to outlive it: under another
   boot id a new epoch begins, empty, with an epoch greater than any before.
-- A new identity is written whole and before anything of the old epoch is removed, so that a crash
-  leaves either the one or the other. It names the old epoch until that is removed.
-- Nothing else is removed: what an identity does not name is somebody else's. A journal without an
-  identity is neither taken over, since nobody knows of which boot it is, nor begun anew beside.
+- A new identity is written whole, once the journal that it names can be served from, and before
+  anything of the old epoch is set aside, so that a crash leaves either the one or the other. It
+  names the old epoch until that is set aside.
+- An identity whose journal is not there is damage, as a journal without an identity is: it is
+  neither taken over, since nobody knows of which boot it is, nor begun anew beside.
 - What is to outlive the host has names that do: with that promise all directories above are synced.
 """
 
-import fcntl
-import json
 import os
-import shutil
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from kvblock_service.journal import files
+from kvblock_service.journal import end_file, files, former, lock
+from kvblock_service.journal.identity import NAME, Identity, read_identity, write_identity
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 
-FORMAT = 1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -39,29 +37,23 @@ class StateDirTaken(Exception):
     """Another process owns the directory; the text names it."""
 
 
-class Identity(NamedTuple):
-    """Which life of the host a journal belongs to, and what it promised to outlive.
-
-    `former`: epochs whose journals do not count any more, and are to be removed.
-    """
-
-    boot_id: str
-    server_epoch: int
-    durability: str
-    former: tuple[int, ...] = ()
-
-
 class Opened(NamedTuple):
-    """A directory that was taken.
+    """What is to be served from a directory.
 
-    `identity` is the one that counts, `previous` the one that it replaced, if any. `was_synced`:
-    what is there was to outlive the host. `removed`: the journals of former epochs, gone now.
+    `identity` is the one that counts once it is put in force, `found` the one that is in force;
+    None: there is none. `goes_on`: the journal is that of `found`. `host_died`: the host went down
+    since it was written.
     """
 
     identity: Identity
-    previous: Identity | None
-    was_synced: bool
-    removed: list[Path]
+    found: Identity | None
+    goes_on: bool
+    host_died: bool
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the journal has to have an `end`."""
+        return self.goes_on and self.identity.format > 1
 
 
 def boot_id() -> str:
@@ -99,79 +91,78 @@ class StateDir:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = lock.Lock(path, owner)
+        except lock.Taken:
+            raise StateDirTaken(
+                f"{path} is the state directory of {lock.holder(path)}; stop that server, or give"
+                " this one a --state-dir of its own"
+            ) from None
         except OSError as error:
             raise _unusable(path, error) from error
-        try:
-            self._take(owner)
-        except BaseException:
-            os.close(self._lock)
-            raise
-
-    def _take(self, owner: str) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateDirTaken(
-                f"{self.path} is the state directory of {holder(self.path)}; stop that server, or"
-                " give this one a --state-dir of its own"
-            ) from None
-        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        content = json.dumps({"pid": os.getpid(), "since": since, "owner": owner}).encode()
-        try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, content, 0)
-        except OSError as error:
-            raise _unusable(self.path, error) from error
 
     def open(self, durability: str) -> Opened:
-        """The identity that counts from now on, a new one after a reboot of the host.
+        """What is to be served from now on, and where: a new epoch after a reboot of the host.
 
         Raises:
-            JournalDamaged: the identity cannot be read, or is gone.
-            JournalError: it cannot be written.
+            JournalDamaged: the identity or its journal cannot be read, or is gone.
+            JournalError: nothing can be written here.
 
         """
         now = boot_id()
         found = read_identity(self.path)
-        was_synced = found is not None and found.durability == "host"
-        kept = found is not None and (found.boot_id == now or was_synced)
-        identity = Identity(now, time.time_ns() // 1_000_000, durability)
         if found is None:
             self._refuse_nameless()
-        elif kept:
-            identity = identity._replace(server_epoch=found.server_epoch, former=found.former)
-        else:
-            epoch = max(identity.server_epoch, found.server_epoch + 1)
-            former = (*found.former, found.server_epoch)
-            identity = identity._replace(server_epoch=epoch, former=former)
+        elif found.boot_id == now or found.durability == "host":
+            journal_directory(self.path, found)
+            identity = found._replace(boot_id=now, durability=durability)
+            return Opened(identity, found, True, found.boot_id != now)
+        epoch = max(time.time_ns() // 1_000_000, former.greatest_epoch(self.path) + 1)
+        identity = Identity(now, epoch, durability)
+        if found is not None:
+            epoch = max(epoch, found.server_epoch + 1)
+            past = (*found.former, found.server_epoch)
+            identity = identity._replace(server_epoch=epoch, former=past)
         try:
-            journal = self.journal_path(identity.server_epoch)
-            journal.mkdir(mode=0o700, exist_ok=True)
-            if durability == "host" and not was_synced:
-                _sync_all(journal)
-            if identity != found:
-                self._write(identity)
-            removed = self._remove(identity.former)
-            if identity.former:
-                identity = identity._replace(former=())
-                self._write(identity)
+            self.journal_path(epoch).mkdir(mode=0o700)
         except OSError as error:
             raise _unusable(self.path, error) from error
-        return Opened(identity, None if kept else found, was_synced, removed)
+        return Opened(identity, found, False, False)
 
-    def current(self) -> Identity:
-        """The identity of a directory in which a server has run.
+    def put_in_force(self, opened: Opened) -> list[Path]:
+        """Have the identity count from now on; answers what was set aside.
 
         Raises:
-            JournalDamaged: the identity cannot be read.
-            JournalError: it has none.
+            JournalError: it cannot be written, or something cannot be set aside.
 
         """
-        found = read_identity(self.path)
-        if found is None:
-            raise JournalError(f"{self.path} is no state directory: it has no identity.json")
-        return found
+        identity, found = opened.identity, opened.found
+        try:
+            if identity.durability == "host" and (found is None or found.durability != "host"):
+                _sync_all(self.journal_path(identity.server_epoch))
+            if identity != found or found.format == 1:
+                write_identity(self.path, identity)
+            paths = [former.set_aside(self.journal_path(epoch)) for epoch in identity.former]
+            if identity.former:
+                write_identity(self.path, identity._replace(former=()))
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        return [path for path in paths if path is not None]
+
+    def set_aside(self) -> list[Path]:
+        """Set aside everything that is here, so that a server begins with empty pools.
+
+        Raises:
+            JournalError: it cannot be done.
+
+        """
+        try:
+            paths = {path for path in self.path.iterdir() if _is_journal(path)}
+            with suppress(JournalDamaged, JournalError):
+                paths.add(self.journal_path(present_identity(self.path).server_epoch))
+            moved = [former.set_aside(path) for path in (self.path / NAME, *sorted(paths))]
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        return [path for path in moved if path is not None]
 
     def journal_path(self, server_epoch: int) -> Path:
         """Where the journal of an epoch is."""
@@ -179,17 +170,7 @@ class StateDir:
 
     def release(self) -> None:
         """Let another process have it."""
-        os.close(self._lock)
-
-    def _write(self, identity: Identity) -> None:
-        text = json.dumps({"format": FORMAT, **identity._asdict()})
-        files.write_whole(self.path / "identity.json", text.encode(), synced=True)
-
-    def _remove(self, epochs: Sequence[int]) -> list[Path]:
-        paths = [path for path in map(self.journal_path, epochs) if path.exists()]
-        for path in paths:
-            shutil.rmtree(path)
-        return paths
+        self._lock.release()
 
     def _refuse_nameless(self) -> None:
         try:
@@ -199,43 +180,52 @@ class StateDir:
         if journals:
             raise JournalDamaged(
                 f"{self.path} has no identity.json, so nobody can tell whether the blocks in"
-                f" {', '.join(journals)} are still there. Restore that file; or, to begin with"
-                " empty pools, move these directories away or remove them"
+                f" {', '.join(journals)} are still there"
             )
 
 
-def holder(path: Path) -> str:
-    """Who has a directory, in words."""
-    try:
-        found = json.loads((path / "lock").read_text())
-        words = f"process {found['pid']}, which has it since {found['since']}"
-        return f"{words} ({found['owner']})" if found["owner"] else words
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process, which has not said its name yet"
-
-
-def read_identity(path: Path) -> Identity | None:
-    """The identity of a directory; None when it has none.
+def journal_directory(path: Path, identity: Identity) -> Path:
+    """Where the journal of an identity is.
 
     Raises:
-        JournalDamaged: there is one, but it cannot be read.
+        JournalDamaged: it is not there, or is no directory.
 
     """
-    file = path / "identity.json"
+    directory = path / str(identity.server_epoch)
     try:
-        found = json.loads(file.read_bytes())
-        if found["format"] != FORMAT:
-            raise JournalDamaged(
-                f"{file} has format {found['format']}; this program reads format {FORMAT}"
-            )
-        former = tuple(int(epoch) for epoch in found.get("former", ()))
-        return Identity(
-            str(found["boot_id"]), int(found["server_epoch"]), str(found["durability"]), former
-        )
+        mode = directory.lstat().st_mode
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JournalDamaged(f"{file} cannot be read: {error}") from error
+        raise JournalDamaged(
+            f"{directory} is missing, the journal that {path / 'identity.json'} names"
+        ) from None
+    except OSError as error:
+        raise JournalDamaged(f"{directory} cannot be read: {error.strerror}") from error
+    if not stat.S_ISDIR(mode):
+        raise JournalDamaged(f"{directory} is no directory, and is to have a journal")
+    return directory
+
+
+def present_identity(path: Path) -> Identity:
+    """The identity of a directory in which a server has run.
+
+    Raises:
+        JournalDamaged: the identity cannot be read.
+        JournalError: it has none.
+
+    """
+    found = read_identity(path)
+    if found is None:
+        raise JournalError(f"{path} is no state directory: it has no identity.json")
+    return found
+
+
+def host_died(identity: Identity) -> bool:
+    """Whether a journal that was to outlive its host is of an earlier boot."""
+    if identity.durability != "host":
+        return False
+    with suppress(JournalError):
+        return boot_id() != identity.boot_id
+    return False
 
 
 def _unusable(path: Path, error: OSError) -> JournalError:
@@ -246,11 +236,14 @@ def _unusable(path: Path, error: OSError) -> JournalError:
 
 
 def _is_journal(path: Path) -> bool:
-    """Whether a directory looks like the journal of an epoch."""
-    if not (path.name.isdecimal() and path.is_dir()):
+    """Whether that looks like the journal of an epoch."""
+    if not path.name.isdecimal():
+        return False
+    if not stat.S_ISDIR(path.lstat().st_mode):
         return False
     try:
-        return bool(files.segments(path) or files.snapshots(path))
+        # A start that died before it had an identity leaves an end at position 0.
+        return bool(files.segments(path) or files.snapshots(path) or end_file.is_moved(path))
     except JournalError:
         # What this process may not even list is not of its making.
         return False

@@ -41,6 +41,7 @@ LOCAL: dict[str, list[str]] = {
     "journal dump": [],
     "journal export": [],
     "journal discard": ["--pool", "main", "--yes"],
+    "journal set-aside": ["--yes"],
     "trace generate": ["--requests", "1", "-o", "-"],
 }
 """Those that talk to none."""

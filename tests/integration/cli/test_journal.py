@@ -133,7 +133,22 @@ def test_discard_needs_a_stopped_server(kept: OpenedJournal, directory: Path) ->
         == "pool main is dropped\n"
     )
     assert json.loads(SHELL.out("journal", "export", directory))["pools"] == []
-    kept.state_dir._lock = os.open(directory / "lock", os.O_RDWR)
+
+
+def test_set_aside_needs_a_stopped_server_and_empties_the_pools(
+    kept: OpenedJournal, directory: Path
+) -> None:
+    told = SHELL.error("journal", "set-aside", directory, "--yes", expect=1)
+    assert f"process {os.getpid()}" in told
+    kept.journal.close()
+    kept.state_dir.release()
+    told = SHELL.out("journal", "set-aside", directory, "--yes")
+    names = [line.removeprefix("set aside as ") for line in told.splitlines()]
+    assert len(names) == 2
+    assert all(Path(name).exists() for name in names)
+    told = SHELL.error("journal", "set-aside", directory, "--yes", expect=1)
+    assert "has nothing to set aside" in told
+    assert "is no state directory" in SHELL.error("journal", "verify", directory, expect=1)
 
 
 def test_damage_is_told_with_its_place(kept: OpenedJournal, directory: Path) -> None:

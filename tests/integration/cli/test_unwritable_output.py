@@ -57,6 +57,7 @@ ALONE = (
     "replay --limit 1 --mode shared --json",
 )
 OF_A_JOURNAL = ("journal verify", "journal dump", "journal export")
+CHANGE_A_JOURNAL = ("journal discard", "journal set-aside")
 LONG = {"bench"}
 
 
@@ -127,10 +128,11 @@ def test_a_journal_that_cannot_be_written_out(tmp_path: Path) -> None:
     for command in OF_A_JOURNAL:
         check(f"{command} {state}", FULL, "")
     check(f"journal discard {state} --pool main --yes", FULL, CHANGED)
+    check(f"journal set-aside {state} --yes", FULL, CHANGED)
 
 
 def test_every_command_is_tried_here() -> None:
-    tried = " ".join((*ASK, *CHANGE, DRAIN, *ALONE, *OF_A_JOURNAL, "journal discard"))
+    tried = " ".join((*ASK, *CHANGE, DRAIN, *ALONE, *OF_A_JOURNAL, *CHANGE_A_JOURNAL))
     for name in leaves(typer.main.get_command(make_app())):
         assert name in LONG or name in tried, name
 

@@ -174,6 +174,7 @@ def test_every_output_has_the_shape_of_the_page(
     check("drain", "--yes")
     assert server.process.wait(timeout=60) == 0
     check("journal discard", str(state), "--pool", "main", "--yes")
+    check("journal set-aside", str(state), "--yes")
     check("stats", code=3, shape="error")
     assert check("table", "x", code=2, shape="error")["hint"] == "see `kvblock table --help`"
     assert check.seen == set(SHAPES)

@@ -300,6 +300,26 @@ def test_broken_trace_names_its_line(tmp_path: Path) -> None:
     assert "trace.csv: line 2: GeneratedTokens is -4: wanted" in done.stderr
 
 
+def test_unit_of_timestamps_is_told_or_asked_for(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(
+        '{"timestamp": 0, "isl": 160, "osl": 1}\n{"timestamp": 2, "isl": 160, "osl": 1}\n'
+    )
+    done = kvblock_command("replay", trace, expect=2)
+    assert "trace.jsonl: its timestamps may be seconds or milliseconds" in done.stderr
+    assert "--time-unit s or --time-unit ms" in done.stderr
+    makespans = []
+    for unit in ("s", "ms"):
+        file = tmp_path / "figures.json"
+        said = ("--time-unit", unit, "--mode", "shared", "--json", file)
+        assert kvblock_command("replay", trace, *said).stderr == ""
+        makespans.append(json.loads(file.read_text())["virtual"]["shared"]["makespan_s"])
+    assert makespans[0] > 2 > makespans[1]
+    trace.write_text('{"chat_id": 1, "timestamp": 0, "input_length": 9, "output_length": 1}\n')
+    done = kvblock_command("replay", trace, "--mode", "shared")
+    assert done.stderr == "timestamps are read as seconds\n"
+
+
 def test_generated_trace_is_the_bundled_one_by_default(tmp_path: Path) -> None:
     kvblock_command("trace", "generate", "-o", tmp_path / "trace.csv")
     printed = kvblock_command("trace", "generate", "--output", "-")

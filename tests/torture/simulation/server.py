@@ -4,6 +4,7 @@ Rules:
 - Nothing is answered before its record is in the journal, unless that bug is planted.
 - A crash takes the pool and everything that was not written; the journal stays as it is.
 - What a crash in the middle of a write leaves is a part of its records, the last one torn.
+- A log that was cut between two appends is refused: where it ended is kept apart from it.
 """
 
 from contextlib import suppress
@@ -38,6 +39,7 @@ class CrashPoint(Enum):
     AFTER_WRITE = "after the write, before the answers"
     AFTER_ANSWERS = "after the answers"
     IN_COMPACTION = "between snapshot and truncation"
+    LOST_END = "after the answers, and the log was cut between two appends"
 
 
 class Running(NamedTuple):
@@ -118,8 +120,21 @@ class Server:
         elif point is CrashPoint.IN_COMPACTION:
             self.write()
             self.put_snapshot(random)
+        elif point is CrashPoint.LOST_END:
+            answers = self.write()
+            self._refuse_lost_end()
         self.running = None
         return answers
+
+    def _refuse_lost_end(self) -> None:
+        """Have a start refused from a log that lacks what was acknowledged; it is whole again."""
+        cut = self.journal.restarted()
+        if cut.acknowledged != cut.position or cut.position == cut.snapshot_position:
+            return
+        cut.lose_end(1)
+        with suppress(JournalDamaged):
+            recover(cut, BOUNDS)
+            raise Violation("the end of the log is gone, and a start takes no notice")
 
     def put_snapshot(self, random: Random) -> int:
         """Compact as the real one does: from what is in the journal, up to some position."""

@@ -1,5 +1,8 @@
 """Records, pools and arbitrary commands for the tests of the journal."""
 
+import json
+from pathlib import Path
+
 from hypothesis import strategies as st
 
 from kvblock_service.core.commands import (
@@ -19,7 +22,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
-from kvblock_service.journal import codec
+from kvblock_service.journal import codec, end_file, identity
 from kvblock_service.journal.interface import Journal
 from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
 
@@ -100,6 +103,24 @@ def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> O
     if is_kept(command, outcome, pool.repeated):
         journal.write([codec.encode(Applied(GEOMETRY.name, stamp, command))])
     return outcome
+
+
+def unacknowledge(directory: Path) -> None:
+    """Have the last append of a journal not be acknowledged: its process died before."""
+    path = directory / end_file.NAME
+    data = path.read_bytes()
+    slots = [data[: end_file.SLOT_BYTES], data[end_file.SLOT_BYTES :]]
+    positions = [int.from_bytes(slot[13:21], "little") for slot in slots]
+    slots[positions.index(max(positions))] = bytes(end_file.SLOT_BYTES)
+    path.write_bytes(b"".join(slots))
+
+
+def change_identity(state_dir: Path, **fields: object) -> None:
+    """Write an identity with other fields as a server would."""
+    content = json.loads((state_dir / identity.NAME).read_text()) | fields
+    del content["checksum"]
+    content["former"] = tuple(content["former"])
+    identity.write_identity(state_dir, identity.Identity(**content))
 
 
 def state_of(pool: Pool, *, deadlines: bool = True) -> object:

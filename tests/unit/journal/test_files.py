@@ -76,7 +76,7 @@ def test_a_missing_segment_stops_the_start(tmp_path: Path, kind: str) -> None:
         journal.settle()
     journal.close()
     paths = [path for _, path in files.segments(tmp_path)]
-    first, following = map(FORMATS[kind].first_position, paths[4:6])
+    first, following = (FORMATS[kind].begun(path).first for path in paths[4:6])
     assert first is not None
     assert following is not None
     FORMATS[kind].remove(paths[4])
@@ -127,7 +127,7 @@ def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path, kin
     journal.settle()
     assert [position for position, _ in files.snapshots(tmp_path)] == [6]
     assert list(journal.replay()) == [Entry(index + 1, b"%d" % index) for index in range(6, 9)]
-    kept = [FORMATS[kind].first_position(path) for _, path in files.segments(tmp_path)]
+    kept = [FORMATS[kind].begun(path).first for _, path in files.segments(tmp_path)]
     assert [first for first in kept if first] == [7, 8, 9]
     journal.close()
     assert journal.trouble == []

@@ -1,27 +1,21 @@
 """A state directory: whose it is, of which boot, and with which pools."""
 
 import errno
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.journal.kept import BOUNDS, GEOMETRY
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge
 
 from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Stamp
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.open import (
-    GeometryChanged,
-    OpenedJournal,
-    discard_pool,
-    open_journal,
-)
+from kvblock_service.journal.mend import discard_pool
+from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.state_dir import StateDir, StateDirTaken
 
@@ -47,9 +41,7 @@ def grant(found: OpenedJournal, command: Allocate | Free | Attach) -> object:
 
 
 def rebooted(path: Path) -> None:
-    file = path / "identity.json"
-    identity = json.loads(file.read_text())
-    file.write_text(json.dumps(identity | {"boot_id": "another boot"}))
+    change_identity(path, boot_id="another-boot")
 
 
 def events(found: OpenedJournal) -> list[str]:
@@ -115,16 +107,14 @@ def test_after_a_reboot_all_pools_are_empty_under_a_greater_epoch(tmp_path: Path
     assert found.pools[0].pool.last_epoch == found.journal.server_epoch
     assert "rebooted" in events(found)[0]
     assert found.facts[0].level == "warning"
-    assert found.facts[0].fields["previous_boot_id"] == "another boot"
+    assert found.facts[0].fields["previous_boot_id"] == "another-boot"
     assert not (tmp_path / str(before)).exists()
     closed(found)
 
 
 def test_a_new_epoch_is_greater_even_when_the_clock_went_back(tmp_path: Path) -> None:
     closed(opened(tmp_path))
-    file = tmp_path / "identity.json"
-    identity = json.loads(file.read_text()) | {"boot_id": "x", "server_epoch": 2**50}
-    file.write_text(json.dumps(identity))
+    change_identity(tmp_path, boot_id="x", server_epoch=2**50)
     found = opened(tmp_path)
     assert found.journal.server_epoch == 2**50 + 1
     closed(found)
@@ -227,7 +217,8 @@ def test_a_journal_without_its_identity_stops_the_start(tmp_path: Path) -> None:
             opened(tmp_path)
         assert f"{tmp_path} has no identity.json" in str(caught.value)
         assert f"blocks in {journal} are" in str(caught.value)
-        assert "Restore that file; or, to begin with empty pools, move" in str(caught.value)
+        assert f"Restore {tmp_path} as it was; or, to begin with empty pools" in str(caught.value)
+        assert f"run `kvblock journal set-aside {tmp_path}`" in str(caught.value)
     (tmp_path / "identity.json").write_bytes(identity)
     found = opened(tmp_path)
     assert found.pools[0].pool.held == 3
@@ -252,7 +243,7 @@ def test_nothing_is_removed_that_the_identity_does_not_name(tmp_path: Path) -> N
     assert (tmp_path / "1700000000000").exists()
 
 
-def test_a_removal_that_failed_is_made_up_for(
+def test_a_journal_that_could_not_be_set_aside_is_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = opened(tmp_path)
@@ -260,18 +251,18 @@ def test_a_removal_that_failed_is_made_up_for(
     closed(found)
     rebooted(tmp_path)
 
-    def fail(path: Path) -> None:
-        raise OSError(errno.EIO, "Input/output error", path)
+    def fail(path: Path, _: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", fail)
+        patched.setattr(Path, "rename", fail)
         for _ in range(2):
             with pytest.raises(JournalError, match=r"cannot be used: Input/output error"):
                 opened(tmp_path)
     assert first.exists()
     found = opened(tmp_path)
-    removed = [fact.fields["directory"] for fact in found.facts if "removed" in fact.event]
-    assert removed == [str(first)]
+    (moved,) = [fact.fields["directory"] for fact in found.facts if "set aside" in fact.event]
+    assert Path(str(moved)).is_dir()
     assert not first.exists()
     closed(found)
     # What comes back later under that name is somebody's.
@@ -303,24 +294,61 @@ def test_names_of_new_directories_are_to_outlive_the_host_too(
         pytest.fail("it did not come that far")
 
 
-@pytest.mark.parametrize("then", ["process", "host"])
-def test_a_garbled_end_is_cut_if_it_was_to_outlive_the_host(tmp_path: Path, then: str) -> None:
-    for before in ("process", "host"):
-        state = tmp_path / before
-        found = opened(state, durability=before)
-        grant(found, Allocate("a", 0, "", 1, 3))
-        journal = found.journal.directory
-        closed(found)
-        (_, path), *_ = files.segments(journal)
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
-        if before == "process":
-            with pytest.raises(JournalDamaged, match=f"move {state} away"):
-                opened(state, durability=then)
-            continue
-        found = opened(state, durability=then)
-        assert found.pools[0].pool.held == 0
-        assert "the journal ended in an unfinished write, which was cut" in events(found)
-        closed(found)
+@pytest.mark.parametrize("now", ["process", "host"])
+@pytest.mark.parametrize("before", ["process", "host"])
+def test_a_garbled_end_is_cut_only_when_the_host_died(
+    tmp_path: Path, before: str, now: str
+) -> None:
+    found = opened(tmp_path, durability=before)
+    grant(found, Allocate("a", 0, "", 1, 3))
+    journal = found.journal.directory
+    closed(found)
+    unacknowledge(journal)
+    (_, path), *_ = files.segments(journal)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for _ in range(2):
+        with pytest.raises(JournalDamaged, match=f"set-aside {tmp_path}"):
+            opened(tmp_path, durability=now)
+    if before == "process":
+        return
+    rebooted(tmp_path)
+    found = opened(tmp_path, durability=now)
+    assert found.pools[0].pool.held == 0
+    assert "the journal ended in an unfinished write, which was cut" in events(found)
+    closed(found)
+    found = opened(tmp_path, durability=now)
+    assert found.pools[0].pool.held == 0
+    closed(found)
+
+
+def test_what_a_host_left_that_died_is_cut_before_its_boot_is_forgotten(tmp_path: Path) -> None:
+    """A process that dies right after its start leaves what the next one can read."""
+    found = opened(tmp_path, durability="host")
+    grant(found, Allocate("a", 0, "", 1, 3))
+    journal = found.journal.directory
+    closed(found)
+    unacknowledge(journal)
+    (_, path), *_ = files.segments(journal)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    rebooted(tmp_path)
+    script = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from kvblock_service.journal import open as opening, state_dir\n"
+        "from tests.unit.journal.kept import BOUNDS, GEOMETRY\n"
+        "put = state_dir.write_identity\n"
+        "def die(*arguments):\n"
+        "    if sys.argv[2] == 'after': put(*arguments)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "state_dir.write_identity = die\n"
+        "opening.open_journal(Path(sys.argv[1]), [GEOMETRY], BOUNDS, durability='host')\n"
+    )
+    for moment in ("before", "after"):
+        command = [sys.executable, "-c", script, str(tmp_path), moment]
+        ended = subprocess.run(command, check=False, cwd=Path(__file__).parents[3])
+        assert ended.returncode == -signal.SIGKILL
+    found = opened(tmp_path, durability="host")
+    assert found.pools[0].pool.held == 0
+    closed(found)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

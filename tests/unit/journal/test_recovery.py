@@ -173,6 +173,15 @@ def test_a_torn_tail_is_no_record() -> None:
     assert recovered.state.pools[0].pool.held == 1
 
 
+def test_an_end_that_is_gone_stops_the_start() -> None:
+    journal = MemoryJournal(FLOOR)
+    pool = begin(journal)
+    carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
+    journal.lose_end(1)
+    with pytest.raises(JournalDamaged, match="ends with record 1, but record 2 was acknowledged"):
+        recover(journal.restarted(), BOUNDS)
+
+
 def test_damage_in_the_middle_stops_the_start() -> None:
     journal = MemoryJournal(FLOOR)
     journal.write([b"not a record at all", codec.encode(PoolDeleted("x"))])

@@ -1,5 +1,7 @@
 """Pools as bytes: what comes back goes on as if nothing had been."""
 
+import struct
+from enum import Enum
 from zlib import crc32
 
 import pytest
@@ -8,8 +10,17 @@ from hypothesis import strategies as st
 from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
 
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Allocate, Command, Fenced, Reclaim, Stamp
+from kvblock_service.core.commands import (
+    Allocate,
+    Command,
+    Fenced,
+    Reclaim,
+    RefusalReason,
+    Stamp,
+    StepPolicy,
+)
 from kvblock_service.core.pool import Pool
+from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.records import PoolCreated, PoolDeleted
 from kvblock_service.journal.snapshot import MAGIC, VERSION, PoolEntry, State, decode, encode
@@ -101,3 +112,57 @@ def test_several_pools_and_none(done: Stamped) -> None:
     found = decode(encode(State(5, 6, entries)), BOUNDS)
     assert [entry.configured for entry in found.pools] == [True, False]
     assert [state_of(entry.pool) for entry in found.pools] == [state_of(pool) for pool in pools]
+
+
+def of_version_2(pool: Pool) -> bytes:
+    """A snapshot as it was before refusals had numbers: their counts in the order of the enum."""
+    data = encode(State(1, 2, [PoolEntry(pool, True)]))
+    counters = [*range(9), *pool.refused_total.values()]
+    now = struct.pack("<Q2Q", 2, 1, 2) + struct.pack("<Q2Q", 2, *pool.refused_total.values())
+    body = data[:4] + b"\2" + data[5:-4]
+    at = body.index(now)
+    before = at - 8 * 9
+    assert struct.unpack_from("<Q", body, before - 8) == (9,)
+    count = struct.pack("<Q", len(counters))
+    counts = struct.pack("<2Q", *pool.refused_total.values())
+    body = body[: before - 8] + count + body[before:at] + counts + body[at + len(now) :]
+    return body + crc32(body).to_bytes(4, "little")
+
+
+def test_refusals_of_a_snapshot_of_version_2() -> None:
+    pool = new_pool()
+    for blocks in (50, 60, 70):
+        pool.apply(Allocate("a", 0, "", 1, blocks), Stamp(0, 0, ""))
+    pool.apply(Allocate("a", 0, "", 1, 18), Stamp(0, 0, ""))
+    pool.apply(Allocate("a", 0, "", 1, 5), Stamp(0, 0, ""))
+    assert list(pool.refused_total.values()) == [1, 3]
+    (entry,) = decode(of_version_2(pool), BOUNDS).pools
+    assert state_of(entry.pool) == state_of(pool)
+
+
+def test_a_reason_that_came_later_leaves_snapshots_readable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = new_pool()
+    pool.apply(Allocate("a", 0, "", 1, 50), Stamp(0, 0, ""))
+    known = pool.refused_total
+    written = encode(State(1, 2, [PoolEntry(pool, True)]))
+    names = {"FIRST": 9, "EXCEEDS_POOL": 2, "POOL_EXHAUSTED": 1}
+    later = Enum("later", names)  # type: ignore[misc]
+    monkeypatch.setattr("kvblock_service.core.pool.RefusalReason", later)
+    monkeypatch.setattr(snapshot, "RefusalReason", later)
+    (entry,) = decode(written, BOUNDS).pools
+    counts = {reason.name: count for reason, count in entry.pool.refused_total.items()}
+    assert counts == {"FIRST": 0, **{reason.name: count for reason, count in known.items()}}
+
+
+def test_what_a_snapshot_has_of_each_thing_is_told_by_its_number() -> None:
+    """Whoever changes one of these enums or tuples has to look at what is stored."""
+    assert {reason.name: reason.value for reason in RefusalReason} == {
+        "POOL_EXHAUSTED": 1,
+        "EXCEEDS_POOL": 2,
+    }
+    assert {policy.name: policy.value for policy in StepPolicy} == {
+        "ALL_OR_NOTHING": 1,
+        "IN_ORDER_UNTIL_REFUSED": 2,
+    }

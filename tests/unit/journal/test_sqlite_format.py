@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.journal.kept import unacknowledge
 
 from kvblock_service.journal import files
 from kvblock_service.journal.file_journal import FileJournal
@@ -47,6 +48,7 @@ def crashed(directory: Path, *records: bytes) -> Path:
     )
     ended = subprocess.run([sys.executable, "-c", script, directory], check=False)
     assert ended.returncode == -signal.SIGKILL
+    unacknowledge(directory)
     wals = [Path(f"{path}-wal") for _, path in files.segments(directory)]
     return max((wal for wal in wals if wal.exists()), key=end_of)
 
@@ -71,7 +73,7 @@ def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
         wal.write_bytes(whole[:-cut])
         assert [entry.record for entry in read(tmp_path).replay()] == [b"one", b"two"]
         wal.write_bytes(whole[:-cut] + bytes(cut + 100_000))
-        reader = FileReader(tmp_path, EPOCH, synced=cut < 8)
+        reader = FileReader(tmp_path, EPOCH, host_died=cut < 8)
         assert [entry.record for entry in reader.replay()] == [b"one", b"two"]
 
 
@@ -84,7 +86,7 @@ def test_a_damaged_last_commit_is_a_torn_tail_only_where_the_host_may_have_died(
     wal.write_bytes(damaged)
     with pytest.raises(JournalDamaged, match=r"-wal is damaged in its last 4120 bytes"):
         list(read(tmp_path).replay())
-    reader = FileReader(tmp_path, EPOCH, synced=True)
+    reader = FileReader(tmp_path, EPOCH, host_died=True)
     assert [entry.record for entry in reader.replay()] == [b"one", b"two"]
 
 
@@ -143,7 +145,7 @@ def test_a_segment_that_is_closed_while_it_is_copied_is_read_whole(
             copy(source, target)
             return
         target.write_bytes(source.read_bytes()[: end_of(wal) // 2])
-        keeper = Keeper(tmp_path, SqliteFormat(), 0, synced=False)
+        keeper = Keeper(tmp_path, SqliteFormat(), 0, EPOCH, synced=False)
         keeper.found([(Path(str(wal).removesuffix("-wal")), 20)], [])
         keeper.close()
         assert keeper.trouble == []
@@ -194,6 +196,7 @@ def test_a_segment_has_its_name_when_its_database_is_whole(
     journal.settle()
     # The first segment, then the one that is made ready.
     first = files.segments(tmp_path)[:1]
-    assert seen == [[], [], first, first, first, files.segments(tmp_path)]
+    both = files.segments(tmp_path)
+    assert seen == [[], [], [], first, first, first, first, both]
     journal.close()
     assert list(tmp_path.glob("*partial*")) == []

@@ -172,7 +172,7 @@ def test_segments_are_used_in_the_order_of_their_numbers(
     expected = [b"one", b"two", b"three", b"four", b"five"]
     assert [entry.record for entry in found.replay()] == expected
     journal.close()
-    firsts = [FORMATS[kind].first_position(path) for _, path in files.segments(tmp_path)]
+    firsts = [FORMATS[kind].begun(path).first for _, path in files.segments(tmp_path)]
     assert firsts == sorted(first for first in firsts if first)
 
 

@@ -3,14 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from kvblock.replay.formats import TIMESTAMP_MS_MAX, TOKENS_MAX
+from kvblock.replay.fields import TIMESTAMP_MAX, TOKENS_MAX
 from kvblock.replay.trace import LINE_BYTES_MAX, Request, TraceError, read_trace
+from kvblock.replay.units import TimeUnit
 
 HEADER = b"TIMESTAMP,ContextTokens,GeneratedTokens\n"
 AZURE = HEADER + b"2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,3180,8\n"
 MOONCAKE = (
-    b'{"timestamp": 5, "input_length": 6758, "output_length": 500, "hash_ids": [0, 1]}\n'
-    b'{"timestamp": 7, "input_length": 7322, "output_length": 490, "hash_ids": [0, 14]}\n'
+    b'{"timestamp": 5, "input_length": 1024, "output_length": 500, "hash_ids": [0, 1]}\n'
+    b'{"timestamp": 7, "input_length": 1025, "output_length": 490, "hash_ids": [0, 1, 2]}\n'
 )
 
 
@@ -29,7 +30,8 @@ def refusal(file: Path, content: bytes) -> str:
 
 
 def mooncake(**changes: object) -> bytes:
-    fields = {"timestamp": 1, "input_length": 2, "output_length": 3, "hash_ids": [], **changes}
+    fields = {"timestamp": 1, "input_length": 600, "output_length": 3, "hash_ids": [1, 2]}
+    fields |= changes
     return json.dumps(fields).encode() + b"\n"
 
 
@@ -44,7 +46,7 @@ def test_mooncake(file: Path) -> None:
     file.write_bytes(MOONCAKE)
     trace = read_trace(file)
     assert trace.format == "mooncake"
-    assert trace.requests == (Request(0, 6758, 500), Request(2_000_000, 7322, 490))
+    assert trace.requests == (Request(0, 1024, 500), Request(2_000_000, 1025, 490))
 
 
 @pytest.mark.parametrize("name", ["trace.csv", "trace.jsonl", "noname"])
@@ -94,14 +96,14 @@ def test_mooncake_fraction_of_a_millisecond(file: Path) -> None:
 def test_requests_are_sorted_and_equal_ones_keep_their_order(file: Path) -> None:
     stamps = [30, 10, 30, 20, 10]
     file.write_bytes(
-        b"".join(mooncake(timestamp=t, input_length=9 - i) for i, t in enumerate(stamps))
+        b"".join(mooncake(timestamp=t, input_length=609 - i) for i, t in enumerate(stamps))
     )
     assert [(r.arrival_ns, r.prompt_tokens) for r in read_trace(file).requests] == [
-        (0, 8),
-        (0, 5),
-        (10_000_000, 6),
-        (20_000_000, 9),
-        (20_000_000, 7),
+        (0, 608),
+        (0, 605),
+        (10_000_000, 606),
+        (20_000_000, 609),
+        (20_000_000, 607),
     ]
 
 
@@ -112,10 +114,11 @@ def test_limit_takes_the_first_lines_and_reads_no_further(file: Path) -> None:
 
 def test_zero_tokens_and_the_largest_are_legal(file: Path) -> None:
     file.write_bytes(
-        mooncake(input_length=0, output_length=0, timestamp=TIMESTAMP_MS_MAX)
+        mooncake(input_length=0, output_length=0, timestamp=TIMESTAMP_MAX)
         + mooncake(input_length=TOKENS_MAX, output_length=TOKENS_MAX, timestamp=0)
     )
-    assert [r[1:] for r in read_trace(file).requests] == [(TOKENS_MAX, TOKENS_MAX), (0, 0)]
+    found = read_trace(file, time_unit=TimeUnit.MILLISECONDS)
+    assert [r[1:] for r in found.requests] == [(TOKENS_MAX, TOKENS_MAX), (0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_zero_tokens_and_the_largest_are_legal(file: Path) -> None:
         (b"2023-11-16 18:17:03,1,2,3", "has 4 fields, the header 3"),
         (b"2023-11-16 18:17:03,x,2", "ContextTokens is 'x': wanted a whole number from 0 to"),
         (b"2023-11-16 18:17:03,-4,2", "ContextTokens is -4: wanted a whole number from 0 to"),
-        (b"2023-11-16 18:17:03,1.5,2", "ContextTokens is '1.5': wanted"),
+        (b"2023-11-16 18:17:03,1.5,2", "ContextTokens is 1.5: wanted"),
         (b"2023-11-16 18:17:03,,2", "ContextTokens is '': wanted"),
         (b"2023-11-16 18:17:03,1,nan", "GeneratedTokens is 'nan': wanted"),
         (b"2023-11-16 18:17:03,1,10000001", "GeneratedTokens is 10000001: wanted"),
@@ -157,11 +160,14 @@ def test_broken_azure_line(file: Path, line: bytes, problem: str) -> None:
         (mooncake(input_length=7.5), "input_length is 7.5: wanted"),
         (mooncake(output_length=-1), "output_length is -1: wanted"),
         (mooncake(output_length=float("nan")), "output_length is NaN: wanted"),
-        (mooncake(timestamp=float("inf")), "timestamp is Infinity: wanted milliseconds from 0"),
+        (
+            mooncake(timestamp=float("inf")),
+            "timestamp is Infinity: wanted seconds",
+        ),
         (mooncake(timestamp=float("nan")), "timestamp is NaN: wanted"),
         (mooncake(timestamp=-1), "timestamp is -1: wanted"),
         (mooncake(timestamp="1"), "timestamp is '1': wanted"),
-        (mooncake(timestamp=TIMESTAMP_MS_MAX + 1), "timestamp is 9000000000001: wanted"),
+        (mooncake(timestamp=TIMESTAMP_MAX + 1), "timestamp is 9000000000001: wanted"),
         (mooncake(timestamp=0).replace(b"0", b"1e999999999", 1), "timestamp is 1e999999999: "),
         (mooncake(timestamp=0).replace(b"0", b"1e" + b"9" * 30, 1), "timestamp is 1e9999"),
         (mooncake(timestamp=0).replace(b"0", b"1" * 5000, 1), "timestamp is '1111"),
@@ -184,7 +190,6 @@ def test_broken_mooncake_line(file: Path, line: bytes, problem: str) -> None:
         (b"\n\x00\x01\x02", "line 2: '\\x00\\x01\\x02' begins no trace: wanted the header TIME"),
         (b"TIMESTAMP,ContextTokens\n", "line 1: the header has no column GeneratedTokens"),
         (HEADER.strip() + b",ContextTokens\n", "line 1: the header names ContextTokens twice"),
-        (b"[1]\n", "line 1: '[1]' begins no trace"),
         (b"x" * (LINE_BYTES_MAX + 1), f"line 1: is longer than {LINE_BYTES_MAX} bytes"),
     ],
 )

@@ -57,6 +57,7 @@ def test_defaults() -> None:
         "ephemeral": False,
         "snapshot_records": 50_000,
         "snapshot_bytes": 67_108_864,
+        "former_state_seconds": 604_800.0,
         "log_format": "auto",
         "log_level": "info",
         "message_bytes_max": 4_194_304,

@@ -2,8 +2,8 @@
 
 Rules:
 - verify, dump and export change nothing, and work beside a running server: they read what was there
-  when they came by. discard changes the journal, and only of a server that is not running; it asks
-  first, or demands --yes.
+  when they came by. discard and set-aside change something, and only of a server that is not
+  running; they ask first, or demand --yes.
 - The state directory is the one that `kvblock serve` would have in the same environment.
 - A journal that cannot be read exits with 1, and the text says where the damage is.
 - The service is loaded when a command runs.
@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
         (dump, "dump --from 100 --limit 5"),
         (export, "export | jq '.pools'"),
         (discard, "discard --pool main --yes"),
+        (set_aside, "set-aside /var/lib/kvblock --yes"),
     ):
         add_command(group, command, epilog=f"Example: [bold]kvblock journal {example}[/]")
     app.add_typer(
@@ -115,7 +116,7 @@ def discard(
     """Drop a pool, and all that its engines hold in it, from the journal of a stopped server."""
     asks = confirm.must_ask("drops all that engines hold in a pool", yes=yes)
     with _readable():
-        from kvblock_service.journal.open import discard_pool
+        from kvblock_service.journal.mend import discard_pool
 
         state_dir = _state_dir(directory)
         if asks:
@@ -126,6 +127,28 @@ def discard(
         print_json({})
     else:
         say(f"pool {pool} is dropped")
+
+
+def set_aside(directory: Dir = None, yes: Yes = False, as_json: Json = False) -> None:
+    """Rename what a stopped server has kept, so that the next start begins with empty pools.
+
+    For a journal that is damaged. Nothing is removed before former_state_seconds are over: rename
+    it back, with no server running, to have it again.
+    """
+    asks = confirm.must_ask("lets the next start begin with empty pools", yes=yes)
+    with _readable():
+        from kvblock_service.journal.mend import set_aside as set_state_aside
+
+        state_dir = _state_dir(directory)
+        if asks:
+            confirm.ask(f"the next start on {state_dir} begins with empty pools. Set it aside?")
+        moved = [str(path) for path in set_state_aside(state_dir)]
+        note_change()
+    if as_json:
+        print_json({"set_aside": moved})
+    else:
+        for path in moved:
+            say(f"set aside as {path}")
 
 
 def _state_dir(directory: Path | None) -> Path:

@@ -28,6 +28,7 @@ from kvblock.cli.register import add_command
 from kvblock.extras import install_hint
 from kvblock.replay.generate import RATE_MAX, Synthetic, generate
 from kvblock.replay.modes import SHARED_POOL, Mode, Setup, make_setup
+from kvblock.replay.units import TimeUnit
 
 if TYPE_CHECKING:
     from kvblock.replay.driver import Run
@@ -58,8 +59,9 @@ TraceFile = Annotated[
     Path | None,
     typer.Argument(
         metavar="[TRACE]",
-        help="Azure's LLM inference CSV or Mooncake's JSONL. Default: the trace that comes with"
-        " kvblock.",
+        help="A request trace: CSV of Azure, BurstGPT or Vidur; JSON lines of Mooncake,"
+        " qwen-bailian and others with lengths; also as .gz or .zst. Default: the trace that comes"
+        " with kvblock.",
         show_default=False,
     ),
 ]
@@ -82,6 +84,15 @@ Limit = Annotated[
     int | None,
     typer.Option(
         min=1, metavar="N", help="Only the first N requests of the file.", show_default=False
+    ),
+]
+UnitOption = Annotated[
+    TimeUnit | None,
+    typer.Option(
+        "--time-unit",
+        help="What the trace's timestamps count, where they are numbers. Default: what is certain"
+        " from the format and the numbers.",
+        show_default=False,
     ),
 ]
 Address = Annotated[
@@ -152,6 +163,7 @@ def replay(
     block_size: BlockSize = 16,
     mode: ModeOption = Modes.BOTH,
     limit: Limit = None,
+    time_unit: UnitOption = None,
     address: Address = None,
     pool: Pool = None,
     json_file: JsonFile = None,
@@ -165,7 +177,7 @@ def replay(
     modes = [Mode(mode.value)] if mode is not Modes.BOTH else list(Mode)
     if Mode.SPLIT in modes and blocks < engines:
         raise typer.BadParameter(f"--blocks {blocks} is no block for each of {engines} engines")
-    name, found = _read(trace, limit)
+    name, found = _read(trace, limit, time_unit)
     setups = [make_setup(each, engines, blocks, block_size, pool or SHARED_POOL) for each in modes]
     runs = _run(found, setups, address, credentials)
     from kvblock.replay.figures import Parameters
@@ -216,14 +228,17 @@ def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
             raise CommandError(USAGE, str(error), install_hint("plot")) from error
 
 
-def _read(path: Path | None, limit: int | None) -> tuple[str, Trace]:
+def _read(path: Path | None, limit: int | None, time_unit: TimeUnit | None) -> tuple[str, Trace]:
     from kvblock.replay.trace import TraceError, read_trace
 
     try:
         if path is not None:
-            return path.name, read_trace(path, limit)
+            found = read_trace(path, limit, time_unit)
+            if found.time_unit is not None and time_unit is None:
+                error_console().print(f"timestamps are read as {found.time_unit.word}")
+            return path.name, found
         with as_file(files("kvblock.replay").joinpath("bundled.csv")) as bundled:
-            return "bundled trace", read_trace(bundled, limit)
+            return "bundled trace", read_trace(bundled, limit, time_unit)
     except TraceError as error:
         raise CommandError(USAGE, str(error)) from error
 

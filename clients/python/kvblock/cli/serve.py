@@ -212,6 +212,15 @@ SnapshotBytes = Annotated[
         _STATE,
     ),
 ]
+FormerStateSeconds = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long a journal that does not count any more stays, under another name."
+        " [dim]\\[default: 604800][/]",
+        _STATE,
+    ),
+]
 LogFormat = Annotated[
     str | None,
     _flag(
@@ -288,6 +297,7 @@ def serve(
     ephemeral: Ephemeral = None,
     snapshot_records: SnapshotRecords = None,
     snapshot_bytes: SnapshotBytes = None,
+    former_state_seconds: FormerStateSeconds = None,
     log_format: LogFormat = None,
     log_level: LogLevel = None,
     message_bytes_max: MessageBytesMax = None,
@@ -311,7 +321,10 @@ def serve(
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")
-    loaded = _load(context.params, config_file)
+    _serve(_load(context.params, config_file), check=check, as_json=as_json)
+
+
+def _serve(loaded: LoadedConfig, *, check: bool, as_json: bool) -> None:
     if check:
         _show(loaded, as_json=as_json)
         return

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kvblock.replay.formats import AZURE_COLUMNS
+from kvblock.replay.csv_lines import AZURE_COLUMNS
 
 BUNDLED_SEED = 1
 BUNDLED_REQUESTS = 360

@@ -1,0 +1,88 @@
+"""What stands in one field of a trace, and what is wrong with it.
+
+Rules:
+  - Numbers stay text until they are checked: int() itself refuses thousands of digits, and floats
+    round.
+  - An error names the line's number, the field, its value and what was wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple, NoReturn
+
+TOKENS_MAX = 10_000_000
+"""Longest legal prompt or answer, in tokens; a larger one is a mistake."""
+TIMESTAMP_MAX = 9_000_000_000_000
+"""Largest legal number of seconds or milliseconds; as milliseconds it is in the year 2255."""
+BILLION = 1_000_000_000
+
+_SHOWN_MAX = 60
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+
+
+class BadLine(Exception):
+    """The text says which line of a trace is broken and how."""
+
+
+class Row(NamedTuple):
+    """What a line says of one request.
+
+    `arrival` is in billionths of the trace's unit of time.
+    """
+
+    arrival: int
+    prompt_tokens: int
+    generated_tokens: int
+
+
+class Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def shorten(value: object) -> str:
+    """Show a value as it would be written in Python, cut when it is long."""
+    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."
+
+
+def bad(number: int, field: str, value: object, wanted: str) -> NoReturn:
+    """Refuse the value of a field. Raises BadLine."""
+    shown = value if isinstance(value, Number) and len(value) <= _SHOWN_MAX else shorten(value)
+    raise BadLine(f"line {number}: {field} is {shown}: {wanted}")
+
+
+def number_in(text: str) -> str:
+    """The text of a CSV cell, as a number if it is one."""
+    return Number(text) if _NUMBER.fullmatch(text) else text
+
+
+def tokens(number: int, field: str, value: object) -> int:
+    """How many tokens a field says. Raises BadLine."""
+    wanted = f"wanted a whole number from 0 to {TOKENS_MAX}"
+    if not isinstance(value, Number) or not _WHOLE_NUMBER.fullmatch(value):
+        bad(number, field, value, wanted)
+    if value.startswith("-") or len(value.lstrip("0")) > len(str(TOKENS_MAX)):
+        bad(number, field, value, wanted)
+    count = int(value.lstrip("0") or "0")
+    if count > TOKENS_MAX:
+        bad(number, field, value, wanted)
+    return count
+
+
+def moment(number: int, field: str, value: object) -> int:
+    """The billionths of a second, or of a millisecond, that a field says. Raises BadLine."""
+    wanted = f"wanted seconds or milliseconds from 0 to {TIMESTAMP_MAX}"
+    if not isinstance(value, Number):
+        bad(number, field, value, wanted)
+    try:
+        found = Decimal(value)
+    except InvalidOperation:
+        bad(number, field, value, wanted)
+    if not found.is_finite() or not 0 <= found <= TIMESTAMP_MAX:
+        bad(number, field, value, wanted)
+    return int(found * BILLION)

@@ -1,0 +1,31 @@
+"""The chain checksum: one number for all records of a journal up to a position, and their order.
+
+Rules:
+- That of a position follows from that of the position before and the record, and from nothing else:
+  neither from segments nor from their formats.
+- It begins with the server epoch, so that no file of another epoch fits.
+- It is a hash, not a CRC: a record ends with its own CRC-32, and behind that a CRC-32 is the same
+  for every record of that length.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+CHAIN_BYTES = 8
+
+
+def beginning(server_epoch: int) -> bytes:
+    """The checksum before the first record of an epoch."""
+    return blake2b(b"epoch %d" % server_epoch, digest_size=CHAIN_BYTES).digest()
+
+
+def followed(chain: bytes, records: Iterable[bytes]) -> bytes:
+    """The checksum after these records, where `chain` is the one before them."""
+    for record in records:
+        chain = blake2b(chain + record, digest_size=CHAIN_BYTES).digest()
+    return chain
+
+
+def digest(data: bytes) -> bytes:
+    """A checksum of the same kind over a file."""
+    return blake2b(data, digest_size=CHAIN_BYTES).digest()
