@@ -21,6 +21,7 @@ TAKING = {
     "pool delete": ("pool", "delete", "small"),
     "drain": ("drain",),
     "journal discard": ("journal", "discard", "--pool", "main"),
+    "journal set-aside": ("journal", "set-aside"),
 }
 
 
