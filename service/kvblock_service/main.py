@@ -161,6 +161,9 @@ def build_edge(config: ServerConfig) -> Edge:
         config.limits.health_watches_max,
         config.keepalive_seconds,
         config.slow_reader_seconds,
+        config.request_seconds,
+        config.limits.connections_max,
+        config.limits.calls_per_connection_max,
     )
 
 

@@ -11,6 +11,9 @@ import grpc
 
 from kvblock_service.access import Identities, Reloaded, TlsFiles, TurnedAway
 
+_PENDING = 2
+_READ_BYTES = 64 * 1024
+
 
 class SocketFile(NamedTuple):
     """Who may open a Unix socket: its mode, owner and group; None: as the server's process has."""
@@ -25,7 +28,8 @@ class Edge(NamedTuple):
 
     `access` None: whoever can connect may do everything. `tls` None: TCP addresses are plain. A
     peer that leaves a ping unanswered for `keepalive_seconds`, or a session's answer unread for
-    `slow_reader_seconds`, is cut off; pings come as often when a connection is silent.
+    `slow_reader_seconds`, is cut off; pings come as often when a connection is silent. A call whose
+    request has not arrived after `request_seconds` ends. `connections_max` is for each address.
     """
 
     turned_away: TurnedAway
@@ -36,6 +40,9 @@ class Edge(NamedTuple):
     health_watches_max: int = 256
     keepalive_seconds: float = 30.0
     slow_reader_seconds: float = 30.0
+    request_seconds: float = 10.0
+    connections_max: int = 1024
+    calls_per_connection_max: int = 1024
 
     def options(self) -> list[tuple[str, int]]:
         """GRPC's options that follow from it."""
@@ -47,7 +54,18 @@ class Edge(NamedTuple):
             ("grpc.http2.ping_timeout_ms", keepalive),
             ("grpc.keepalive_permit_without_calls", 1),
             # Clients may send pings of their own, as long as they are no flood.
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            ("grpc.max_allowed_incoming_connections", self.connections_max),
+            ("grpc.max_concurrent_streams", self.calls_per_connection_max),
+            # Calls that gRPC has read and the event loop has not taken yet. Beyond the first number
+            # gRPC drops some at random, beyond the second all: with CANCELLED, whoever made them.
+            ("grpc.server.max_pending_requests", _PENDING * self.concurrent_calls_max),
+            (
+                "grpc.server.max_pending_requests_hard_limit",
+                2 * _PENDING * self.concurrent_calls_max,
+            ),
+            # A connection that is never silent is left for the others after so many bytes.
+            ("grpc.experimental.tcp_max_read_chunk_size", _READ_BYTES),
         ]
 
 

@@ -158,6 +158,12 @@ def show_turned_away(meter: Meter, turned_away: TurnedAway) -> None:
         "{call}",
         "Denied permissions, by reason.",
     )
+    meter.create_observable_counter(
+        "kvblock.calls.turned_away",
+        [lambda _: by_reason(turned_away.limits.counts.items())],
+        "{call}",
+        "Calls that a limit has ended, by limit.",
+    )
 
 
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]

@@ -1,0 +1,110 @@
+"""Floods of a stranger, and an engine that has to live through them.
+
+`python -m tests.torture.floods` tries each flood against a server with an access file, and against
+a bare grpc.aio server for comparison. It exits with 1 when an engine lost its lease or a call, or
+when the server took more memory than it may.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import SystemRandom
+from statistics import quantiles
+
+from tests.torture.floods.shapes import FLOODS
+from tests.torture.floods.trial import Outcome, Prey, run
+
+import kvblock
+
+MEMORY_MB_MAX = 256
+TOKEN = "floods-" + "t" * 32
+IDENTITIES = f"""\
+unix = "token"
+[[identity]]
+name = "engines"
+token = "{TOKEN}"
+engines = ["*"]
+pools = ["*"]
+"""
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 when something did not hold."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture.floods", description=__doc__)
+    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(2**32))
+    parser.add_argument("--seconds", type=float, default=15.0, help="how long each flood lasts")
+    parser.add_argument("--size", type=float, default=1.0, help="a part of each flood")
+    parser.add_argument("--only", action="append", choices=sorted(FLOODS), help="these floods")
+    parser.add_argument("--no-bare", action="store_true", help="leave the bare server out")
+    given = parser.parse_args()
+    print(f"seed {given.seed}")
+    print(
+        f"{'FLOOD':<22} {'LEASE':<5} {'STEP P50':>9} {'P99':>9} {'MOST':>9} {'MEMORY':>8}", end=""
+    )
+    print(f"   {'BARE P99':>9} {'MOST':>9} {'MEMORY':>8}")
+    problems: list[str] = []
+    for name in given.only or FLOODS:
+        with kvblock_server() as prey:
+            outcome = run(name, prey, given.seconds, given.size, given.seed)
+        problems += [f"{name}: {problem}" for problem in problems_of(outcome)]
+        kept = "kept" if outcome.seen.kept_lease else "LOST"
+        print(f"{name:<22} {kept:<5} {times(outcome, 50)}", end="", flush=True)
+        if not given.no_bare:
+            with bare_server() as prey:
+                print(f"   {times(run(name, prey, given.seconds, given.size, given.seed))}", end="")
+        print(flush=True)
+    for problem in problems:
+        print(f"PROBLEM: {problem}")
+    return int(bool(problems))
+
+
+def problems_of(outcome: Outcome) -> list[str]:
+    """What did not hold."""
+    found = list(outcome.seen.failures)
+    if not outcome.seen.kept_lease:
+        found.append("the engine lost its lease")
+    if outcome.memory > MEMORY_MB_MAX:
+        found.append(f"the server took {outcome.memory:.0f} MB, more than {MEMORY_MB_MAX}")
+    return found
+
+
+def times(outcome: Outcome, *more: int) -> str:
+    """Percentiles of the steps in milliseconds, the longest, and the memory."""
+    steps = outcome.seen.steps
+    percentiles = quantiles(steps, n=100) if len(steps) > 1 else [float("nan")] * 99
+    shown = [percentiles[number - 1] for number in (*more, 99)] + [max(steps, default=float("nan"))]
+    return " ".join(f"{1000 * value:7.1f}ms" for value in shown) + f" {outcome.memory:6.0f}MB"
+
+
+@contextmanager
+def kvblock_server() -> Iterator[Prey]:
+    """A server with an access file, a Unix socket and a TCP port, both of which ask for tokens."""
+    with tempfile.TemporaryDirectory(prefix="floods-") as directory:
+        access = Path(directory, "access.toml")
+        access.touch(0o600)
+        access.write_text(IDENTITIES)
+        arguments = ["--listen", "127.0.0.1:0", "--access-file", str(access)]
+        with kvblock.EmbeddedServer(("main:total=4096",), arguments) as server:
+            unix, tcp = server.addresses
+            yield Prey(server.process.pid, tcp, unix, TOKEN)
+
+
+@contextmanager
+def bare_server() -> Iterator[Prey]:
+    """What gRPC does by itself."""
+    command = [sys.executable, "-m", "tests.torture.floods.bare"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            yield Prey(process.pid, address, address, None)
+        finally:
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
