@@ -25,6 +25,7 @@ from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.keeping import CANNOT_START, Keeping
+from kvblock_service.open_files import SPARE, OpenFiles, raise_limit
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.edge import Edge, SocketFile
@@ -72,7 +73,8 @@ async def _serve(config: ServerConfig) -> int:
 
 async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int:
     host = build_host(config, keeping)
-    watch = telemetry.start(host, config.metrics_listen, edge.turned_away)
+    files = OpenFiles()
+    watch = telemetry.start(host, config.metrics_listen, edge.turned_away, files)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     left = 0.0
     loop = asyncio.get_running_loop()
@@ -82,9 +84,11 @@ async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int
             (Reaper(host).run(), "leases are no longer looked after"),
             (keeping.run(), "the journal is no longer looked after"),
             (keeping.watch(), "the journal is no longer written"),
+            (files.run(), "open files are no longer watched"),
         )
     ]
     try:
+        _make_room_for_connections(config)
         for address in config.listen:
             server.bind(address)
         await server.start()
@@ -188,6 +192,18 @@ async def _looked_after(server: KVBlockServer, work: Awaitable[None], broken: st
     except Exception:  # noqa: BLE001 - it is logged, and the health says so
         _log.critical(broken, exc_info=True)
         server.break_down(broken)
+
+
+def _make_room_for_connections(config: ServerConfig) -> None:
+    """Let the process have as many open files as its connections need, or say what lacks."""
+    wanted = len(config.listen) * config.limits.connections_max + SPARE
+    allowed = raise_limit(wanted)
+    if allowed < wanted:
+        _log.warning(
+            "the limit of open files is too low for connections_max; raise it (ulimit -n,"
+            " LimitNOFILE=) or lower connections_max",
+            extra={"limit": allowed, "needed": wanted},
+        )
 
 
 def _stop_asked(host: Host) -> "asyncio.Future[str]":

@@ -138,7 +138,7 @@ class Limits(BaseModel):
     concurrent_calls_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 4096
     health_watches_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 256
     connections_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
-    calls_per_connection_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
+    calls_per_connection_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 4096
 
 
 class Settings(BaseModel):

@@ -42,7 +42,7 @@ class Edge(NamedTuple):
     slow_reader_seconds: float = 30.0
     request_seconds: float = 10.0
     connections_max: int = 1024
-    calls_per_connection_max: int = 1024
+    calls_per_connection_max: int = 4096
 
     def options(self) -> list[tuple[str, int]]:
         """GRPC's options that follow from it."""

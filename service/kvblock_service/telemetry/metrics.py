@@ -21,8 +21,10 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
+from kvblock_service import open_files
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
+from kvblock_service.open_files import OpenFiles
 from kvblock_service.pool_host import PoolState
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.telemetry import names
@@ -163,6 +165,28 @@ def show_turned_away(meter: Meter, turned_away: TurnedAway) -> None:
         [lambda _: by_reason(turned_away.limits.counts.items())],
         "{call}",
         "Calls that a limit has ended, by limit.",
+    )
+
+
+def show_open_files(meter: Meter, files: OpenFiles) -> None:
+    """Let the meter's readers read how many files are open, and whether none can be opened."""
+    meter.create_observable_gauge(
+        "kvblock.open_files",
+        [lambda _: [Observation(open_files.count())]],
+        "{file}",
+        "Open files and connections of the process.",
+    )
+    meter.create_observable_gauge(
+        "kvblock.open_files.limit",
+        [lambda _: [Observation(open_files.limit())]],
+        "{file}",
+        "How many it may have open.",
+    )
+    meter.create_observable_counter(
+        "kvblock.open_files.shortages",
+        [lambda _: [Observation(files.shortages)]],
+        "{look}",
+        "Looks, one a second, that found no descriptor left to accept a connection with.",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
+from kvblock_service.open_files import OpenFiles
 from kvblock_service.rpc.observe import Applied, Observer
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
@@ -46,7 +47,9 @@ OFF = Telemetry()
 """No telemetry, at no cost."""
 
 
-def start(host: Host, metrics_listen: str | None, turned_away: TurnedAway) -> Telemetry:
+def start(
+    host: Host, metrics_listen: str | None, turned_away: TurnedAway, files: OpenFiles
+) -> Telemetry:
     """Set up what the `OTEL_*` variables and `metrics_listen` (HOST:PORT or None) ask for.
 
     Raises:
@@ -62,7 +65,7 @@ def start(host: Host, metrics_listen: str | None, turned_away: TurnedAway) -> Te
         import opentelemetry.propagate  # noqa: F401 - reads its variable when it is imported
     except ValueError as error:
         raise TelemetryError(f"OTEL_PROPAGATORS: {error}") from error
-    return _start(host, want, turned_away)
+    return _start(host, want, turned_away, files)
 
 
 def _unset_empty_variables() -> None:
@@ -72,7 +75,7 @@ def _unset_empty_variables() -> None:
             del os.environ[name]
 
 
-def _start(host: Host, want: Wanted, turned_away: TurnedAway) -> Telemetry:
+def _start(host: Host, want: Wanted, turned_away: TurnedAway, files: OpenFiles) -> Telemetry:
     from kvblock_service.telemetry import metrics, tracing
     from kvblock_service.telemetry.export import MetricExport, SpanExport, resource
     from kvblock_service.telemetry.interceptor import ServerInterceptor
@@ -88,6 +91,7 @@ def _start(host: Host, want: Wanted, turned_away: TurnedAway) -> Telemetry:
         durations = metrics.Durations(measured.provider)
         metrics.show_pools(metrics.meter_of(measured.provider), host, durations)
         metrics.show_turned_away(metrics.meter_of(measured.provider), turned_away)
+        metrics.show_open_files(metrics.meter_of(measured.provider), files)
         address = measured.endpoint.address if measured.endpoint else None
         exports.append(measured)
         observers.append(durations.observe)

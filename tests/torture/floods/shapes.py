@@ -8,6 +8,7 @@ Rules:
 """
 
 import gzip
+import select
 import socket
 import struct
 import time
@@ -63,6 +64,7 @@ class Attacker:
         self.is_open = True
         try:
             self._socket = _connected(target.address)
+            self._socket.setblocking(False)
         except OSError:
             self.is_open = False
             return
@@ -75,8 +77,8 @@ class Attacker:
             self._drain()
             try:
                 view = view[self._socket.send(view[:CHUNK]) :]
-            except TimeoutError:
-                continue
+            except BlockingIOError:
+                select.select([], [self._socket], [], PATIENCE)
             except OSError:
                 self.close()
 
@@ -105,7 +107,7 @@ class Attacker:
         if not self._reads or not self.is_open:
             return False
         try:
-            if self._socket.recv(CHUNK, socket.MSG_DONTWAIT):
+            if self._socket.recv(CHUNK):
                 return True
         except BlockingIOError:
             return False

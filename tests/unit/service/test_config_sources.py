@@ -68,7 +68,7 @@ def test_defaults() -> None:
         "concurrent_calls_max": 4096,
         "health_watches_max": 256,
         "connections_max": 1024,
-        "calls_per_connection_max": 1024,
+        "calls_per_connection_max": 4096,
     }
     assert sources.pop("pools") == "--pool"
     assert sources.pop("listen") == "--listen"

@@ -249,7 +249,7 @@ PageSizeMax = Annotated[str | None, _limit("Rows in a page of a listing.", "1000
 HealthWatchesMax = Annotated[str | None, _limit("Health watches at once.", "256")]
 ConnectionsMax = Annotated[str | None, _limit("Connections of an address.", "1024")]
 CallsPerConnectionMax = Annotated[
-    str | None, _limit("Calls that one connection has at once.", "1024")
+    str | None, _limit("Calls that one connection has at once.", "4096")
 ]
 ConcurrentCallsMax = Annotated[str | None, _limit("Calls that are served at once.", "4096")]
 
