@@ -11,7 +11,8 @@ import grpc
 
 from kvblock_service.access import Identities, Reloaded, TlsFiles, TurnedAway
 
-_PENDING = 2
+_PENDING_MIN = 4096
+_NO_COMPRESSION = 1
 _READ_BYTES = 64 * 1024
 
 
@@ -47,6 +48,7 @@ class Edge(NamedTuple):
     def options(self) -> list[tuple[str, int]]:
         """GRPC's options that follow from it."""
         keepalive = round(self.keepalive_seconds * 1000)
+        pending = max(self.concurrent_calls_max, _PENDING_MIN)
         return [
             ("grpc.keepalive_time_ms", keepalive),
             # The timeout alone is not followed: gRPC gives a ping a minute by itself.
@@ -57,13 +59,12 @@ class Edge(NamedTuple):
             ("grpc.http2.min_ping_interval_without_data_ms", 1000),
             ("grpc.max_allowed_incoming_connections", self.connections_max),
             ("grpc.max_concurrent_streams", self.calls_per_connection_max),
+            # A few KiB can unpack to what a request may have at most, once for each call.
+            ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
             # Calls that gRPC has read and the event loop has not taken yet. Beyond the first number
             # gRPC drops some at random, beyond the second all: with CANCELLED, whoever made them.
-            ("grpc.server.max_pending_requests", _PENDING * self.concurrent_calls_max),
-            (
-                "grpc.server.max_pending_requests_hard_limit",
-                2 * _PENDING * self.concurrent_calls_max,
-            ),
+            ("grpc.server.max_pending_requests", pending),
+            ("grpc.server.max_pending_requests_hard_limit", pending * 5 // 4),
             # A connection that is never silent is left for the others after so many bytes.
             ("grpc.experimental.tcp_max_read_chunk_size", _READ_BYTES),
         ]

@@ -6,30 +6,13 @@ when the server took more memory than it may.
 """
 
 import argparse
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from random import SystemRandom
 from statistics import quantiles
 
+from tests.torture.floods.servers import bare_server, kvblock_server
 from tests.torture.floods.shapes import FLOODS
-from tests.torture.floods.trial import Outcome, Prey, run
-
-import kvblock
-
-MEMORY_MB_MAX = 256
-TOKEN = "floods-" + "t" * 32
-IDENTITIES = f"""\
-unix = "token"
-[[identity]]
-name = "engines"
-token = "{TOKEN}"
-engines = ["*"]
-pools = ["*"]
-"""
+from tests.torture.floods.trial import Outcome, problems_of, run
 
 
 def main() -> int:
@@ -42,10 +25,9 @@ def main() -> int:
     parser.add_argument("--no-bare", action="store_true", help="leave the bare server out")
     given = parser.parse_args()
     print(f"seed {given.seed}")
-    print(
-        f"{'FLOOD':<22} {'LEASE':<5} {'STEP P50':>9} {'P99':>9} {'MOST':>9} {'MEMORY':>8}", end=""
-    )
-    print(f"   {'BARE P99':>9} {'MOST':>9} {'MEMORY':>8}")
+    columns = f"{'P99':>9} {'MAX':>9} {'MEMORY':>8}"
+    print(f"{'':<28} {'KVBLOCK':<38}   BARE GRPC.AIO SERVER")
+    print(f"{'FLOOD':<22} {'LEASE':<5} {'STEP P50':>9} {columns}   {columns}")
     problems: list[str] = []
     for name in given.only or FLOODS:
         with kvblock_server() as prey:
@@ -62,48 +44,12 @@ def main() -> int:
     return int(bool(problems))
 
 
-def problems_of(outcome: Outcome) -> list[str]:
-    """What did not hold."""
-    found = list(outcome.seen.failures)
-    if not outcome.seen.kept_lease:
-        found.append("the engine lost its lease")
-    if outcome.memory > MEMORY_MB_MAX:
-        found.append(f"the server took {outcome.memory:.0f} MB, more than {MEMORY_MB_MAX}")
-    return found
-
-
 def times(outcome: Outcome, *more: int) -> str:
     """Percentiles of the steps in milliseconds, the longest, and the memory."""
     steps = outcome.seen.steps
     percentiles = quantiles(steps, n=100) if len(steps) > 1 else [float("nan")] * 99
     shown = [percentiles[number - 1] for number in (*more, 99)] + [max(steps, default=float("nan"))]
     return " ".join(f"{1000 * value:7.1f}ms" for value in shown) + f" {outcome.memory:6.0f}MB"
-
-
-@contextmanager
-def kvblock_server() -> Iterator[Prey]:
-    """A server with an access file, a Unix socket and a TCP port, both of which ask for tokens."""
-    with tempfile.TemporaryDirectory(prefix="floods-") as directory:
-        access = Path(directory, "access.toml")
-        access.touch(0o600)
-        access.write_text(IDENTITIES)
-        arguments = ["--listen", "127.0.0.1:0", "--access-file", str(access)]
-        with kvblock.EmbeddedServer(("main:total=4096",), arguments) as server:
-            unix, tcp = server.addresses
-            yield Prey(server.process.pid, tcp, unix, TOKEN)
-
-
-@contextmanager
-def bare_server() -> Iterator[Prey]:
-    """What gRPC does by itself."""
-    command = [sys.executable, "-m", "tests.torture.floods.bare"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            address = process.stdout.readline().strip()
-            yield Prey(process.pid, address, address, None)
-        finally:
-            process.kill()
 
 
 if __name__ == "__main__":

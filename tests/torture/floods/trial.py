@@ -24,6 +24,7 @@ LOOK_SECONDS = 0.05
 BEFORE_SECONDS = 0.5
 AFTER_SECONDS = 1.0
 LAST_RESORT = 60.0
+MEMORY_MB_MAX = 256
 
 
 class Prey(NamedTuple):
@@ -71,6 +72,16 @@ def run(name: str, prey: Prey, seconds: float, size: float, seed: int) -> Outcom
         process.join(LAST_RESORT)
         process.kill()
     return Outcome(before, most, seen)
+
+
+def problems_of(outcome: Outcome) -> list[str]:
+    """What did not hold."""
+    found = list(outcome.seen.failures)
+    if not outcome.seen.kept_lease:
+        found.append("the engine lost its lease")
+    if outcome.memory > MEMORY_MB_MAX:
+        found.append(f"the server took {outcome.memory:.0f} MB, more than {MEMORY_MB_MAX}")
+    return found
 
 
 def memory_mb(pid: int) -> float:
