@@ -37,6 +37,7 @@ run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then 
 	@$(BIN)/kvblock replay --engines 3 --mode both
 
 test: $(READY) ## Run all tests
+	@scripts/install_promtool.sh
 	@$(BIN)/python -m pytest $(TESTS)
 
 torture: $(READY) ## Kill, stop, cut and fill for MINUTES=10 by SEED=1; TORTURE='--plant ...' adds a bug

@@ -61,7 +61,7 @@ class Committer:
 
     `now_ns`: a clock in nanoseconds. `failure` says why nothing can be written now; None: it can.
     Records are numbered from 1 as they come: `added` is the number of the last one, `written` that
-    of the last one in the journal.
+    of the last one in the journal. `committed` is told how many seconds each successful write took.
     """
 
     def __init__(self, journal: Writable, now_ns: Callable[[], int] = perf_counter_ns) -> None:
@@ -79,6 +79,7 @@ class Committer:
         self.added = 0
         self.written = 0
         self.failure: str | None = None
+        self.committed: Callable[[float], None] | None = None
 
     def refuse_when_failing(self) -> None:
         """Raises JournalUnwritable or JournalBroken while the journal cannot be written."""
@@ -171,9 +172,11 @@ class Committer:
             return
         ended = self._now_ns()
         self._busy_until = ended + BUSY * (ended - began)
+        self._tell_committed(began, ended)
         self._succeeded(waiters, len(taken))
 
     async def _write_aside(self, taken: list[bytes], waiters: _Waiters) -> None:
+        began = self._now_ns()
         try:
             await asyncio.to_thread(self._journal.write, taken)
         except JournalError as error:
@@ -185,6 +188,7 @@ class Committer:
             self._break(waiters, error)
             return
         self._writing = None
+        self._tell_committed(began, self._now_ns())
         self._succeeded(waiters, len(taken))
         if self._bug is not None:
             return
@@ -197,6 +201,10 @@ class Committer:
             # Who waits had added nothing, and all that was added before is written now.
             waiters, self._round = self._round, None
             self._succeeded(waiters, 0)
+
+    def _tell_committed(self, began: int, ended: int) -> None:
+        if self.committed is not None:
+            self.committed((ended - began) / 1e9)
 
     def _succeeded(self, waiters: _Waiters, count: int) -> None:
         self.written += count

@@ -35,6 +35,7 @@ from kvblock_service.errors import (
 )
 from kvblock_service.journal.codec import encode
 from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted, remember
+from kvblock_service.lease_log import LeaseLog
 from kvblock_service.pool_host import PoolHost
 
 
@@ -84,7 +85,7 @@ class Host:
 
     `server_epoch` grows with every start that begins with empty pools. `streams` holds for each
     open stream, attached or not, what ends it when it is idle. `ask_to_stop` lets whoever runs the
-    server begin its drain; it is told why.
+    server begin its drain; it is told why. `leases` is to be told what becomes of leases.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Host:
         self.default_pool = default_pool or only
         self.server_epoch = server_epoch
         self.draining = False
+        self.leases = LeaseLog()
         self.sessions: dict[tuple[str, str], LiveSession] = {}
         self.streams: dict[object, Callable[[], None]] = {}
         self.ask_to_stop: Callable[[str], None] = lambda _: self.begin_drain()

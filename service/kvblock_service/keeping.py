@@ -10,7 +10,7 @@ Rules:
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kvblock_service.committer import Committer
@@ -20,6 +20,7 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal.codec import encode
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
+from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, PoolChange
@@ -33,6 +34,33 @@ CANNOT_START = (StateDirTaken, GeometryChanged, JournalDamaged, JournalError)
 _TICK_SECONDS = 0.25
 
 _log = logging.getLogger(__name__)
+
+
+class Figures:
+    """What the journal tells of itself; the properties may be read by any thread."""
+
+    def __init__(self, journal: FileJournal, committer: Committer) -> None:
+        self._journal = journal
+        self._committer = committer
+
+    @property
+    def size_bytes(self) -> int:
+        """Space that its files take."""
+        return self._journal.space_taken
+
+    @property
+    def bytes_written(self) -> int:
+        """Length of the records that were written since the start."""
+        return self._journal.bytes_written
+
+    @property
+    def unwritable(self) -> bool:
+        """Whether it cannot be written now."""
+        return self._committer.failure is not None
+
+    def tell_commits(self, observer: Callable[[float], None]) -> None:
+        """Call this with the seconds that each write took, from now on, in the event loop."""
+        self._committer.committed = observer
 
 
 class Keeping:
@@ -82,6 +110,13 @@ class Keeping:
             SnapshotLimits(config.snapshot_records, config.snapshot_bytes),
             limits.request_ids_max,
         )
+
+    @property
+    def figures(self) -> Figures | None:
+        """What the journal tells of itself; None for a server that keeps nothing."""
+        if self._opened is None or self.log is None:
+            return None
+        return Figures(self._opened.journal, self.log.committer)
 
     async def run(self) -> None:
         """Have snapshots made when they are due, until cancelled or a bug ends the writing."""

@@ -6,6 +6,8 @@ Rules:
 - What a caller passes as `extra` becomes keys of the event.
 - What nobody caught is one event too, with the traceback under `exception`.
 - What a library prints of an exception is an event like any other.
+- Of libraries nothing below `info` is shown, whatever the level: gRPC's and asyncio's debug lines
+  are about themselves, and would bury the server's.
 - What gRPC says of callers that send no text or are gone is left to `grpc_noise`.
 - Text is for people at a terminal, JSON for machines; `auto` tells by the stream.
 """
@@ -26,6 +28,7 @@ from structlog.typing import Processor
 from kvblock_service.grpc_noise import GrpcNoiseFilter
 
 _FIRST_KEYS = ("timestamp", "level", "event", "logger")
+_OWN_LOGGERS = ("kvblock", "kvblock_service")
 _log = logging.getLogger("kvblock")
 
 
@@ -41,7 +44,10 @@ def configure(log_format: str, log_level: str, stream: TextIO | None = None) -> 
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(as_text, colors=on_terminal and not os.environ.get("NO_COLOR")))
     handler.addFilter(GrpcNoiseFilter())
-    logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
+    level = log_level.upper()
+    logging.basicConfig(handlers=[handler], level="INFO" if level == "DEBUG" else level, force=True)
+    for name in _OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

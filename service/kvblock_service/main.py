@@ -74,7 +74,8 @@ async def _serve(config: ServerConfig) -> int:
 async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping) -> int:
     host = build_host(config, keeping)
     files = OpenFiles()
-    watch = telemetry.start(host, config.metrics_listen, edge.turned_away, files)
+    sources = telemetry.Sources(host, edge.turned_away, keeping.figures, files)
+    watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     left = 0.0
     loop = asyncio.get_running_loop()
@@ -182,7 +183,9 @@ def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOpti
         page_size_max=limits.page_size_max,
     )
     terms = LeaseTerms(config.lease_ttl, config.lease_ttl_min, config.lease_ttl_max)
-    return ServiceOptions(request_limits, terms, config.retry_after, watch.observer, watch.trace_id)
+    return ServiceOptions(
+        request_limits, terms, config.retry_after, watch.observer, watch.trace_id, watch.waited
+    )
 
 
 async def _looked_after(server: KVBlockServer, work: Awaitable[None], broken: str) -> None:

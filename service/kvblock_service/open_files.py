@@ -12,14 +12,11 @@ import errno
 import logging
 import os
 import resource
-from pathlib import Path
 
 LOOK_SECONDS = 1.0
 LOOKS_BETWEEN_LINES = 60
 SPARE = 64
 """What a server needs beside its connections: its journal, listeners, and what Python has open."""
-
-_OPEN = Path("/proc/self/fd")
 
 _log = logging.getLogger(__name__)
 
@@ -28,11 +25,6 @@ def limit() -> int:
     """How many descriptors the process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft
-
-
-def count() -> int:
-    """How many descriptors it has."""
-    return len(os.listdir(_OPEN))
 
 
 def raise_limit(wanted: int) -> int:

@@ -76,13 +76,19 @@ class Log(NamedTuple):
 
 
 class EngineState(NamedTuple):
-    """What one engine has in a pool."""
+    """What one engine has in a pool.
+
+    `expires_in_ms` and `silent_ms`, the time since it was heard of, are of its lease: 0 without
+    one. `refusals` are its refused allocations.
+    """
 
     name: str
     held_blocks: int
     sequences: int
     epoch: int
     expires_in_ms: int
+    silent_ms: int = 0
+    refusals: int = 0
 
 
 class PoolState(NamedTuple):
@@ -190,6 +196,11 @@ class PoolHost:
                 await self._log.committer.settled()
 
     @property
+    def repeated(self) -> bool:
+        """Whether the last command that was applied had been carried out before."""
+        return self._pool.repeated
+
+    @property
     def journaled(self) -> bool:
         """Whether there is a journal to wait for."""
         return self._log is not None
@@ -230,10 +241,12 @@ class PoolHost:
         max_wait: float,
         trace_id: str = "",
         permit: Callable[[], None] = lambda: None,
+        waited: Callable[[float], None] | None = None,
     ) -> Answer:
         """Allocate, waiting up to `max_wait` seconds for blocks that are not free now.
 
-        `permit` is asked when it has waited: it may raise what forbids it by then.
+        `permit` is asked when it has waited: it may raise what forbids it by then. `waited` is told
+        for how many seconds it did, also when it was cancelled.
 
         Raises:
             CallError: as `apply` or `permit`, or the wait queue is full.
@@ -245,7 +258,8 @@ class PoolHost:
             return self.apply(command, trace_id)
         if len(self._waiting) >= self._wait_queue_max:
             raise StateLimit("wait_queue_max", self._wait_queue_max, pool=self.geometry.name)
-        deadline = time.monotonic() + max_wait
+        began = time.monotonic()
+        deadline = began + max_wait
         waiter = _Waiter(asyncio.Event(), command.engine)
         self._waiting.append(waiter)
         try:
@@ -258,6 +272,8 @@ class PoolHost:
             return self.apply(command, trace_id)
         finally:
             self._waiting.remove(waiter)
+            if waited is not None:
+                waited(time.monotonic() - began)
             if self._waiting and len(self._pool.free_list):
                 self._waiting[0].turn.set()
 
@@ -287,18 +303,8 @@ class PoolHost:
         """The pool at this moment, with the engines that have sequences or a lease, by name."""
         with self._lock:
             pool = self._pool
-            now_ms = self._now_ms()
-            engines = [
-                EngineState(
-                    name,
-                    engine.held,
-                    len(engine.tables),
-                    engine.epoch,
-                    max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
-                )
-                for name, engine in sorted(pool.engines.items())
-            ]
-            return PoolState(
+            engines = self._engine_states()
+            state = PoolState(
                 free_blocks=len(pool.free_list),
                 held_blocks=pool.held,
                 quarantined_blocks=pool.quarantined,
@@ -312,6 +318,9 @@ class PoolHost:
                 waiting=len(self._waiting),
                 engines=engines,
             )
+        # Many names take a while, for which nobody has to wait.
+        engines.sort()
+        return state
 
     def sequences(
         self, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
@@ -356,6 +365,22 @@ class PoolHost:
         """Recount the pool; commands wait meanwhile."""
         with self._lock:
             return audit(self._pool)
+
+    def _engine_states(self) -> list[EngineState]:
+        """The engines, in no order; the lock is held."""
+        now_ms = self._now_ms()
+        return [
+            EngineState(
+                name,
+                engine.held,
+                len(engine.tables),
+                engine.epoch,
+                max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
+                max(0, now_ms - engine.deadline_ms + engine.ttl_ms) if engine.epoch else 0,
+                engine.refusals,
+            )
+            for name, engine in self._pool.engines.items()
+        ]
 
     def _keep(self, log: Log, stamp: Stamp, command: Command) -> None:
         """Have a command that was carried out written."""

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from kvblock_service.core.commands import EndQuarantine, Expire, Freed
 from kvblock_service.host import Host
+from kvblock_service.lease_log import LeaseEvent
 from kvblock_service.pool_host import PoolHost, monotonic_ms
 
 TICK_SECONDS = 0.1
@@ -69,15 +70,13 @@ class Reaper:
             freed = pool.apply(command)
             assert isinstance(freed, Freed)
             if isinstance(command, Expire):
-                _log.warning(
-                    "a lease ran out",
-                    extra={
-                        "pool": name,
-                        "engine": command.engine,
-                        "epoch": command.epoch,
-                        "blocks": freed.num_blocks,
-                        "quarantine_ms": command.quarantine_ms,
-                    },
+                self._host.leases.tell(
+                    LeaseEvent.EXPIRED,
+                    name,
+                    command.engine,
+                    command.epoch,
+                    blocks=freed.num_blocks,
+                    quarantine_ms=command.quarantine_ms,
                 )
                 self._host.end_session(name, command.engine, command.epoch)
             elif isinstance(command, EndQuarantine):

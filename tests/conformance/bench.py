@@ -67,6 +67,9 @@ class Bench:
         """Carry out what is written in a vector as `before`."""
         for call in calls:
             for method, request in call.items():
+                if method == "Session":
+                    self._stream(request)
+                    continue
                 answer = self.call(method, self.filled(request))
                 if isinstance(answer, kvblock_pb2.AttachEngineResponse):
                     self._epochs[request.get("engine", "default")] = answer.lease.epoch
@@ -83,6 +86,15 @@ class Bench:
         answer = start(json_format.ParseDict(request, request_class()))
         assert isinstance(answer, Message)
         return answer
+
+    def _stream(self, messages: list[Json]) -> None:
+        """A session whose stream ends when its messages are answered."""
+        parsed = [
+            json_format.ParseDict(self.filled(one), kvblock_pb2.SessionRequest())
+            for one in messages
+        ]
+        attached, *_ = self._service.Session(iter(parsed))
+        self._epochs[attached.attached.engine] = attached.attached.lease.epoch
 
     def stats(self) -> kvblock_pb2.StatsResponse:
         """The server's state, without how long leases last: that is never the same twice."""

@@ -1,7 +1,7 @@
 """The vectors: one call each, with what has to come of it, as data in vectors/*.yaml.
 
     name, method     method is the RPC's name; it is unique over both services
-    before           calls that set the scene: [{Allocate: {...}}, ...]
+    before           calls that set the scene: [{Allocate: {...}}, ...]; of a Session, its messages
     attached         engines that have a live session meanwhile
     waiting          the request of an Allocate that waits for blocks meanwhile
     signal           sent to the server when the messages are answered; it has its own server then

@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,11 +12,12 @@ from typing import IO
 ROOT = Path(__file__).parents[2]
 
 
-def run(*command: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """The output of a command, which has to exit with the expected code."""
-    done = subprocess.run(
-        command, env=plain_environment(), capture_output=True, text=True, check=False
-    )
+def run(
+    *command: str | Path, expect: int = 0, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The output of a command, which has to exit with the expected code; `env` is added to its."""
+    variables = plain_environment() | dict(env or {})
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == expect, f"{command}\n{done.stdout}{done.stderr}"
     return done
 

@@ -1,74 +1,144 @@
 """What docker-compose.yml describes works: its own command lines, started on this machine.
 
 Container paths become paths of the test's folder, and open addresses free ports of the loopback;
-nothing else differs.
+its configs and secrets become files there, filled from the variables that its head tells to make.
+Nothing else differs.
 """
 
 import re
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from tests.integration.processes import ROOT, run, serving
+from tests.integration.processes import ROOT, plain_environment, run, serving
 
 KVBLOCK = Path(sys.executable).with_name("kvblock")
+COMPOSE = ROOT / "docker-compose.yml"
 SOCKET_FOLDER = "/run/kvblock"
+PLACES = (SOCKET_FOLDER, "/run/secrets", "/etc/kvblock")
+
+
+class Project(NamedTuple):
+    """What the file says, with the variables of .env, and the folder that stands for containers."""
+
+    document: dict[str, Any]
+    folder: Path
+    variables: dict[str, str]
+
+    @property
+    def services(self) -> dict[str, Any]:
+        services = self.document["services"]
+        assert isinstance(services, dict)
+        return services
+
+    def natively(self, text: str) -> str:
+        """A word of a container's command line or environment, for this machine."""
+        for place in PLACES:
+            text = text.replace(place, f"{self.folder}{place}")
+        return re.sub(r"^0\.0\.0\.0:\d+$", "127.0.0.1:0", text)
+
+    def command(self, service: str) -> list[str]:
+        return [self.natively(word) for word in self.services[service]["command"]]
+
+    def environment(self, service: str) -> dict[str, str]:
+        variables: dict[str, str] = self.services[service]["environment"]
+        return {name: self.natively(value) for name, value in variables.items()}
+
+    def mount(self) -> None:
+        """Make the files that every service is given."""
+        for place in PLACES:
+            Path(f"{self.folder}{place}").mkdir(parents=True)
+        for service in self.services.values():
+            for kind, folder in (("configs", "/"), ("secrets", "/run/secrets")):
+                for file in service.get(kind, []):
+                    source = self.document[kind][file["source"]]
+                    there = Path(folder) / file.get("target", file["source"])
+                    path = Path(f"{self.folder}{there}")
+                    path.unlink(missing_ok=True)
+                    path.write_text(self.filled(source))
+                    path.chmod(file["mode"])
+
+    def filled(self, source: dict[str, str]) -> str:
+        if "environment" in source:
+            return self.variables[source["environment"]]
+        return re.sub(
+            r"\$\{(\w+):\?[^}]+\}", lambda found: self.variables[found[1]], source["content"]
+        )
 
 
 @pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    services = compose["services"]
-    assert isinstance(services, dict)
-    return services
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("c")
+    text = COMPOSE.read_text()
+    # What the head of the file tells to make the tokens with.
+    (recipe,) = re.findall(r"^#   (for .+?) {3,}makes them, once$", text, re.MULTILINE | re.DOTALL)
+    script = recipe.replace("\n#", "\n")
+    subprocess.run(["bash", "-euc", script], cwd=folder, env=plain_environment(), check=True)
+    lines = (folder / ".env").read_text().splitlines()
+    project = Project(yaml.safe_load(text), folder, dict(line.split("=") for line in lines))
+    project.mount()
+    return project
 
 
-def natively(arguments: list[str], folder: Path) -> list[str]:
-    """A container's command line for this machine."""
-    return [
-        re.sub(r"^0\.0\.0\.0:\d+$", "127.0.0.1:0", argument.replace(SOCKET_FOLDER, str(folder)))
-        for argument in arguments
-    ]
-
-
-def test_server_answers_its_health_check_and_its_published_port(
-    services: dict[str, Any], tmp_path: Path
-) -> None:
-    server = services["kvblock-server"]
-    _, kvblock, *arguments = server["healthcheck"]["test"]
+def test_server_answers_its_health_check_and_its_published_port(project: Project) -> None:
+    _, kvblock, *arguments = project.services["kvblock-server"]["healthcheck"]["test"]
     assert kvblock == KVBLOCK.name
-    check: list[str | Path] = [KVBLOCK, *natively(arguments, tmp_path)]
-    run(*check, expect=3)
-    with serving(KVBLOCK, *natively(server["command"], tmp_path)) as addresses:
-        run(*check)
+    credentials = project.environment("kvblock-server")
+    run(KVBLOCK, *arguments, env=credentials, expect=3)
+    with serving(KVBLOCK, *project.command("kvblock-server")) as addresses:
+        run(KVBLOCK, *arguments, env=credentials)
         (port,) = [address for address in addresses if address.startswith("127.0.0.1:")]
-        run(KVBLOCK, "stats", "--address", port)
+        run(KVBLOCK, "stats", "--address", port, env=credentials)
+        socket = project.folder / "run/kvblock/kvblock.sock"
+        assert f"{socket.stat().st_mode & 0o777:04o}" == "0660"
+        for address in addresses:
+            told = run(KVBLOCK, "stats", "--address", address, expect=1).stderr
+            assert "no credentials were shown" in told
 
 
-def test_server_accepts_its_command_line_as_it_is(services: dict[str, Any]) -> None:
-    run(KVBLOCK, *services["kvblock-server"]["command"], "--check")
+def test_engines_are_held_to_their_names(project: Project) -> None:
+    token = project.folder / "engine"
+    token.write_text(project.variables["ENGINE_TOKEN"])
+    shown = project.environment("kvblock-server") | {"KVBLOCK_TOKEN_FILE": str(token)}
+    with serving(KVBLOCK, *project.command("kvblock-server")):
+        run(KVBLOCK, "allocate", "1", "--engine", "engine-0", env=shown)
+        run(KVBLOCK, "allocate", "1", "--engine", "other", env=shown, expect=1)
+        run(KVBLOCK, "audit", env=shown, expect=1)
 
 
-def test_replay_runs_against_the_server(services: dict[str, Any], tmp_path: Path) -> None:
-    replay = services["replay"]
+def test_server_accepts_its_command_line(project: Project) -> None:
+    run(KVBLOCK, *project.command("kvblock-server"), "--check")
+
+
+def test_replay_runs_against_the_server(project: Project) -> None:
+    replay = project.services["replay"]
     assert replay["depends_on"] == {"kvblock-server": {"condition": "service_healthy"}}
-    with serving(KVBLOCK, *natively(services["kvblock-server"]["command"], tmp_path)):
-        run(KVBLOCK, *natively(replay["command"], tmp_path))
+    with serving(KVBLOCK, *project.command("kvblock-server")):
+        run(KVBLOCK, *project.command("replay"), env=project.environment("replay"))
 
 
-def test_server_is_published_to_this_host_only(services: dict[str, Any]) -> None:
-    server = services["kvblock-server"]
+def test_files_are_the_servers_own_and_nobody_elses(project: Project) -> None:
+    user = re.search(r"useradd --uid (\d+)", (ROOT / "Dockerfile").read_text())
+    assert user is not None
+    for service in project.services.values():
+        for file in (*service.get("configs", []), *service["secrets"]):
+            assert (file["uid"], file["gid"], file["mode"]) == (user[1], user[1], 0o400)
+
+
+def test_server_is_published_to_this_host_only(project: Project) -> None:
+    server = project.services["kvblock-server"]
     prefix = "0.0.0.0:"
     (port,) = [a.removeprefix(prefix) for a in server["command"] if a.startswith(prefix)]
     assert server["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
-def test_services_share_the_socket_and_run_one_image(services: dict[str, Any]) -> None:
-    for service in services.values():
+def test_services_share_the_socket_and_run_one_image(project: Project) -> None:
+    for service in project.services.values():
         assert service["volumes"] == [f"socket:{SOCKET_FOLDER}"]
-        assert service["image"] == services["kvblock-server"]["image"]
+        assert service["image"] == project.services["kvblock-server"]["image"]
         assert not {"entrypoint", "user"} & service.keys()
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["kvblock"]' in dockerfile

@@ -1,5 +1,7 @@
 """The step codec against protobuf: the same bytes out, and the same step in, or none at all."""
 
+from typing import Any
+
 from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,8 @@ ids = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 300), max_size=20)
 counts = st.lists(words, max_size=20)
 # Every step_id may come over the wire; those of ten bytes are protobuf's to read.
 step_ids = st.integers(0, 300) | st.integers(0, 2**64 - 1)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+traceparents = st.sampled_from(["", TRACEPARENT, "00", "x" * 200]) | st.text(max_size=8)
 
 
 def requests() -> st.SearchStrategy[pb.SessionRequest]:
@@ -22,7 +26,8 @@ def requests() -> st.SearchStrategy[pb.SessionRequest]:
         allocate_num_blocks=counts,
         policy=st.integers(0, 3) | st.integers(-(2**31), 2**31 - 1),
     )
-    return st.builds(pb.SessionRequest, step=st.builds(pb.SessionStep, step_id=step_ids, step=step))
+    whole = st.builds(pb.SessionStep, step_id=step_ids, step=step, traceparent=traceparents)
+    return st.builds(pb.SessionRequest, step=whole)
 
 
 def by_protobuf(data: bytes) -> steps.StepColumns | None:
@@ -40,6 +45,7 @@ def by_protobuf(data: bytes) -> steps.StepColumns | None:
         step.allocate_sequence_ids[:],
         step.allocate_num_blocks[:],
         step.policy,
+        request.step.traceparent,
     )
 
 
@@ -53,19 +59,32 @@ def test_what_protobuf_writes_is_read_as_protobuf_reads_it(request: pb.SessionRe
     agree(request.SerializeToString())
 
 
-@given(free=ids, allocate=ids, num_blocks=counts, step_id=st.integers(1, 2**62))
+@given(
+    free=ids,
+    allocate=ids,
+    num_blocks=counts,
+    step_id=st.integers(1, 2**62),
+    policy=st.integers(0, 2),
+    traceparent=st.sampled_from(["", TRACEPARENT, TRACEPARENT.replace("00", "01", 1) + "-a"]),
+)
 def test_what_a_client_writes_is_read_here(
-    free: list[int], allocate: list[int], num_blocks: list[int], step_id: int
+    free: list[int],
+    allocate: list[int],
+    num_blocks: list[int],
+    step_id: int,
+    policy: Any,
+    traceparent: str,
 ) -> None:
     """Otherwise the fast way would be right and never taken."""
     step = pb.EngineStep(
         free_sequence_ids=free,
         allocate_sequence_ids=allocate,
         allocate_num_blocks=num_blocks,
-        policy=pb.STEP_POLICY_ALL_OR_NOTHING,
+        policy=policy,
     )
-    request = pb.SessionRequest(step=pb.SessionStep(step_id=step_id, step=step))
-    assert steps.read_step(request.SerializeToString()) == (step_id, free, allocate, num_blocks, 1)
+    whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent)
+    expected = (step_id, free, allocate, num_blocks, policy, traceparent)
+    assert steps.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
 
 
 @settings(max_examples=1000)

@@ -28,6 +28,7 @@ from kvblock.health import CHECK
 from kvblock.lease import Lease
 from kvblock.retry import Tries
 from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Settings
+from kvblock.step_context import traceparent_of
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 
 RequestT = TypeVar("RequestT")
@@ -47,10 +48,11 @@ class Stubs(NamedTuple):
 
 
 class AsyncConnection:
-    """One connection to one server."""
+    """One connection to one server; `traceparent`: see `kvblock.step_context`."""
 
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
         self.settings = settings
+        self.traceparent = traceparent_of(interceptors)
         self._interceptors = tuple(interceptors)
         self._made: Stubs | None = None
         self._closed = Ending()

@@ -3,7 +3,8 @@
 Rules:
 - A token is never part of a text: not of an error, not of a repr. It goes out with every call, over
   TLS, over a Unix socket, or to this machine; over anything else it is refused before it is sent.
-- Files are read when the client is made; a client that is to use other ones is made anew.
+- Files are read when the client is made, as `trusted_file` reads them; a client that is to use
+  other ones is made anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import grpc
 
 from kvblock.arguments import invalid
+from kvblock.trusted_file import UnusableFileError, read_file
 
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -111,10 +113,9 @@ def _content(field: str, path: str | os.PathLike[str] | None, kind: str) -> byte
     if path is None:
         return None
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise invalid(field, os.fspath(path), f"cannot be read: {error.strerror}") from error
+        content = read_file(path).content
+    except UnusableFileError as error:
+        raise invalid(field, os.fspath(path), f"cannot be read: {error}") from error
     # gRPC would take any bytes, and only ever fail to connect.
     if kind.encode() not in content:
         raise invalid(field, os.fspath(path), f"must be a PEM file with a {kind.lower()}")

@@ -10,7 +10,8 @@ Rules:
 - The application owns the TracerProvider, its sampler and its exporters; the context goes to the
   server in the form that the configured propagators give it (W3C by default), sampled or not.
 - A session is a span from attach to the end of its stream, another one for each stream it goes on
-  in, and one for its detach; its steps are spans of the server. Renewals have none.
+  in, and one for its detach; its steps are spans of the server, children of the span that is
+  current where the step is made, if there is one. Renewals have none.
 - Only calls of kvblock's own services are traced. What a call answers and raises is unchanged.
 - No span is made current: a call has no children in the client.
 """
@@ -124,7 +125,18 @@ class _Unary(grpc.UnaryUnaryClientInterceptor):
         return call
 
 
-class _Stream(grpc.StreamStreamClientInterceptor):
+class _StepContext:
+    """What `kvblock.step_context` looks for."""
+
+    @staticmethod
+    def traceparent() -> str:
+        """The context of the current span, if the configured propagators give the W3C's form."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        return carrier.get("traceparent", "")
+
+
+class _Stream(_StepContext, grpc.StreamStreamClientInterceptor):
     def __init__(self, spans: _Spans) -> None:
         self._spans = spans
 
@@ -169,7 +181,7 @@ class _AioUnary(aio.UnaryUnaryClientInterceptor):
         return call
 
 
-class _AioStream(aio.StreamStreamClientInterceptor):
+class _AioStream(_StepContext, aio.StreamStreamClientInterceptor):
     def __init__(self, spans: _Spans) -> None:
         self._spans = spans
         # The loop itself keeps no more than weak references to its tasks.

@@ -62,7 +62,7 @@ class AsyncSession(SessionState):
         engine: str | None,
         timeout: float | None,
     ) -> None:
-        super().__init__(settings, terms, pool, engine, timeout)
+        super().__init__(settings, terms, pool, engine, timeout, connection.traceparent)
         self._connection = connection
         self._link = Link(terms.on_lost)
         weakref.finalize(self, self._link.close)

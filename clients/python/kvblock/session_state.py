@@ -39,6 +39,7 @@ from kvblock.holder import NO_LEASE, LeaseHolder
 from kvblock.lease import Lease, Terms
 from kvblock.results import StepPolicy, StepResult
 from kvblock.settings import Settings
+from kvblock.step_context import Traceparent
 from kvblock.v1 import kvblock_pb2 as pb
 
 DETACHED = "it has detached"
@@ -60,7 +61,9 @@ class SessionState(LeaseHolder):
         pool: str | None,
         engine: str | None,
         timeout: float | None,
+        traceparent: Traceparent | None = None,
     ) -> None:
+        self._traceparent = traceparent
         self._settings = settings._replace(
             pool=settings.pool_of(pool),
             engine=settings.engine_of(engine),
@@ -154,6 +157,8 @@ class SessionState(LeaseHolder):
         step = request.step
         requests.fill_step(step.step, free, allocate, num_blocks, policy)
         step.step_id = self._last_step_id + 1
+        if self._traceparent is not None:
+            step.traceparent = self._traceparent()
         self._unanswered = request
         return request
 

@@ -27,6 +27,7 @@ from kvblock.health import CHECK
 from kvblock.lease import Lease
 from kvblock.retry import Tries
 from kvblock.settings import CLOSED, Settings, open_channel
+from kvblock.step_context import traceparent_of
 from kvblock.sync_stream import SyncStream
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 
@@ -37,10 +38,11 @@ Interceptor: TypeAlias = grpc.UnaryUnaryClientInterceptor | grpc.StreamStreamCli
 
 
 class SyncConnection:
-    """One connection to one server."""
+    """One connection to one server; `traceparent`: see `kvblock.step_context`."""
 
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
         self.settings = settings
+        self.traceparent = traceparent_of(interceptors)
         self._closed = threading.Event()
         self._outlet = Outlet()
         self._metadata = settings.credentials.metadata

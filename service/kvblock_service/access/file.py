@@ -1,6 +1,6 @@
 """The access file: a TOML file that lists identities.
 
-    unix = "token"                 # or "trusted" (the default), or the name of an identity
+    unix = "token"                 # or "trusted", or the name of an identity
 
     [[identity]]
     name = "trainer"
@@ -11,7 +11,13 @@
     admin = false
     calls_per_second = 500
 
+    [end]
+
 Rules:
+- Its last line is `[end]`, which opens a table with nothing in it: whatever part of the file's end
+  is missing, that line is not there or no TOML, and the file is refused. A file that is being
+  written, or was cut short, never means less than its author wrote.
+- Nothing is granted because it was left out: `unix` is always given, and so is an identity.
 - Only its owner, and a group that may read it, have access to it.
 - A problem names the entry, the key and what is legal; the value only where it cannot be a secret.
 - What is wrong anywhere makes the whole file unusable.
@@ -19,16 +25,17 @@ Rules:
 
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
+from kvblock.trusted_file import FileRead
 from kvblock_service.access.identities import LOCAL_OPERATOR, Identities, Identity, digest_of
 from kvblock_service.access.reloaded import AccessError, Reloaded
+from kvblock_service.config.toml_text import toml_table
 from kvblock_service.config.values import name, truth
 
 TOKEN_CHARACTERS_MIN = 16
@@ -36,22 +43,36 @@ TOKEN_CHARACTERS_MIN = 16
 
 TRUSTED, TOKEN = "trusted", "token"
 _RESERVED = (TRUSTED, TOKEN)
+_UNIX = f"must be {TRUSTED}, {TOKEN} or the name of an identity"
+_END = "[end]"
 _TOKEN = re.compile(r"[!-~]+")
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
+_SETTING = "access_file"
 _RATE_MIN, _RATE_MAX = 0.01, 1_000_000.0
 _SHOWN = ("name", "unix", "engines", "pools", "certificate", "admin", "calls_per_second")
 _TOO_OPEN = stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 
 
 def access_file(path: Path) -> Reloaded[Identities]:
-    """The identities of the file, read again when it changes.
+    """The identities of the file, which follow it once they are watched.
 
     Raises:
         AccessError: it cannot be used; the text says all that is wrong, and shows no secret.
 
     """
-    return Reloaded([path], lambda: _read(path))
+
+    def parse(found: Mapping[str, FileRead]) -> Identities:
+        try:
+            return _identities(*found[_SETTING], path)
+        except _Unusable as error:
+            raise AccessError(f"{_SETTING} {path}: {error}") from None
+
+    return Reloaded({_SETTING: path}, parse)
+
+
+class _Unusable(Exception):
+    """The text completes a sentence that begins with the file's path."""
 
 
 def _texts(value: object) -> list[str]:
@@ -130,27 +151,33 @@ class _Entry(BaseModel):
         )
 
 
+class _Nothing(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    unix: str = TRUSTED
+    unix: str
     identity: tuple[_Entry, ...] = ()
+    end: _Nothing
 
 
-def _read(path: Path) -> Identities:
+def _identities(content: bytes, mode: int, path: Path) -> Identities:
+    if mode & _TOO_OPEN:
+        raise _Unusable(
+            f"has mode {mode:04o}, with which others could read or change it; `chmod 600 {path}`,"
+            " or 640 for a group"
+        )
+    if content.rstrip().rpartition(b"\n")[2].strip() != _END.encode():
+        raise _Unusable(
+            f"does not end with the line {_END}, so it may have been cut short; if it was not, add"
+            " that line below everything else"
+        )
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & _TOO_OPEN:
-            raise AccessError(
-                f"access_file {path}: has mode {mode:04o}, with which others could read or change"
-                f" it; `chmod 600 {path}`, or 640 for a group"
-            )
-        path.open("rb").close()
-        found = TomlConfigSettingsSource(BaseSettings, path)()
-    except OSError as error:
-        raise AccessError(f"access_file {path}: {error.strerror}") from error
+        found = toml_table(content)
     except ValueError as error:
-        raise AccessError(f"access_file {path}: no valid TOML: {error}") from None
+        raise _Unusable(str(error)) from None
     try:
         document = _Document.model_validate(found)
     except ValidationError as error:
@@ -158,7 +185,7 @@ def _read(path: Path) -> Identities:
     else:
         problems = list(_contradictions(document))
     if problems:
-        raise AccessError(f"access_file {path}: " + "; ".join(problems))
+        raise _Unusable("; ".join(problems))
     identities = tuple(entry.identity() for entry in document.identity)
     named = {identity.name: identity for identity in identities}
     unix = {TRUSTED: LOCAL_OPERATOR, TOKEN: None} | named
@@ -167,10 +194,12 @@ def _read(path: Path) -> Identities:
 
 def _contradictions(document: _Document) -> Iterable[str]:
     names = [entry.name for entry in document.identity]
+    if not names:
+        yield "there is no [[identity]]; give at least one"
     for repeated in sorted({one for one in names if names.count(one) > 1}):
         yield f"there are two identities {repeated}"
     if document.unix not in (*_RESERVED, *names):
-        yield f"unix = {document.unix!r} must be {TRUSTED}, {TOKEN} or the name of an identity"
+        yield f"unix = {document.unix!r} {_UNIX}"
     owners: dict[bytes, str] = {}
     for entry in document.identity:
         known_by = (*entry.token, *entry.token_sha256)
@@ -189,7 +218,7 @@ def _sentence(details: ErrorDetails, document: dict[str, Any]) -> str:
     if details["type"] == "extra_forbidden":
         return f"{place}: no such key"
     if details["type"] == "missing":
-        return f"{place}: is not given"
+        return f"{place}: is not given" + (f"; {_UNIX}" if place == "unix" else "")
     raised = details.get("ctx", {}).get("error")
     key = location[-1]
     shown = f" = {details['input']!r}"[:120] if key in _SHOWN else ""

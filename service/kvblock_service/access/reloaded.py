@@ -1,25 +1,32 @@
-"""A value that is read from files, and read again when one of them changes.
+"""A value that is made of files, and made anew when one of them changes.
 
 Rules:
-- The first reading has to succeed. A later one that fails is logged, once for each change, and
-  leaves the value as it was.
-- A change is seen by the identity, size and time of the files, also when a file is replaced or a
-  link to it is turned; nothing is read as long as these stay.
-- Any thread may ask for a refresh; a reader sees the old value or the new one.
+- The first reading has to succeed. A later one that fails, for whatever reason, is logged, once for
+  each change, leaves the value as it was, and is followed by the next look as ever.
+- A change is taken up when two looks in a row have found the same: what is being written meanwhile
+  is not looked at twice.
+- The files are read in a thread of their own, and nobody ever waits for it: `value` is the old one
+  until it is the new one.
+- What is remembered of the files is a digest.
 """
 
+import hashlib
 import logging
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeAlias, TypeVar
 
+from kvblock.trusted_file import FileRead, UnusableFileError, read_file
+
 ValueT = TypeVar("ValueT")
+
+LOOK_SECONDS = 0.25
+"""Time between two looks; a change that lasts is in force after about twice as long."""
 
 _log = logging.getLogger(__name__)
 
-_Stamp: TypeAlias = "tuple[int, int, int, int, int] | None"
+_Seen: TypeAlias = "tuple[tuple[int, bytes], ...] | str"
 
 
 class AccessError(Exception):
@@ -27,46 +34,91 @@ class AccessError(Exception):
 
 
 class Reloaded(Generic[ValueT]):
-    """What `read` made of the files at `paths` when it last succeeded, as `value`."""
+    """What `parse` made of files when it last succeeded, as `value`.
 
-    def __init__(self, paths: Sequence[Path], read: Callable[[], ValueT]) -> None:
-        self._paths = tuple(paths)
-        self._read = read
-        self._lock = threading.Lock()
-        self._stamps = self._look()
-        self.value = read()
+    `files` has the paths by the settings that name them, and `parse` is given what they hold, by
+    the same settings. It raises AccessError for what cannot be used.
+    """
 
-    def refresh(self) -> ValueT:
-        """The value, read again if a file has changed since."""
-        if self._look() != self._stamps:
-            with self._lock:
-                self._reload()
-        return self.value
+    def __init__(
+        self, files: Mapping[str, Path], parse: Callable[[Mapping[str, FileRead]], ValueT]
+    ) -> None:
+        self._files = dict(files)
+        self._parse = parse
+        self._ended = threading.Event()
+        found = self._read()
+        self.value = self._parsed(found)
+        self._judged = self._found_last = _seen(found)
 
-    def _reload(self) -> None:
-        # Looked at before it is read: what changes meanwhile is seen the next time.
-        stamps = self._look()
-        if stamps == self._stamps:
-            return
-        files = ", ".join(map(str, self._paths))
+    def watch(self) -> None:
+        """Begin to look for changes, in a thread that ends with the process or at `stop`."""
+        # A daemon: on a file system that does not answer it may never end.
+        threading.Thread(target=self._watch, name=self._names(), daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended.set()
+
+    def look(self) -> None:
+        """Look for a change once."""
+        found: Mapping[str, FileRead] | AccessError
         try:
-            self.value = self._read()
+            found = self._read()
+        except AccessError as error:
+            found = error
+        seen = str(found) if isinstance(found, AccessError) else _seen(found)
+        is_settled = seen == self._found_last
+        self._found_last = seen
+        if is_settled and seen != self._judged:
+            self._judged = seen
+            self._take_up(found)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - it is logged, and the next look may go well
+                _log.critical("cannot look for changes", extra=self._told(), exc_info=True)
+
+    def _take_up(self, found: Mapping[str, FileRead] | AccessError) -> None:
+        try:
+            if isinstance(found, AccessError):
+                raise found
+            self.value = self._parsed(found)
         except AccessError as error:
             _log.error(
                 "a file that changed cannot be used; what was read before it stays in force",
-                extra={"files": files, "problem": str(error)},
+                extra=self._told() | {"problem": str(error)},
             )
         else:
-            _log.info("read again, after a change", extra={"files": files})
-        self._stamps = stamps
+            _log.info("read again, after a change", extra=self._told())
 
-    def _look(self) -> tuple[_Stamp, ...]:
-        return tuple(map(_stamp, self._paths))
+    def _read(self) -> dict[str, FileRead]:
+        found = {}
+        for setting, path in self._files.items():
+            try:
+                found[setting] = read_file(path)
+            except UnusableFileError as error:
+                raise AccessError(f"{setting} {path}: {error}") from error
+        return found
+
+    def _parsed(self, found: Mapping[str, FileRead]) -> ValueT:
+        try:
+            return self._parse(found)
+        except AccessError:
+            raise
+        except Exception as error:
+            # Its text may hold what the file does.
+            raise AccessError(
+                f"{self._names()}: cannot be understood ({type(error).__name__})"
+            ) from error
+
+    def _names(self) -> str:
+        return ", ".join(f"{setting} {path}" for setting, path in self._files.items())
+
+    def _told(self) -> dict[str, object]:
+        return {"files": ", ".join(map(str, self._files.values()))}
 
 
-def _stamp(path: Path) -> _Stamp:
-    try:
-        there = os.stat(path)
-    except OSError:
-        return None
-    return there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+def _seen(found: Mapping[str, FileRead]) -> _Seen:
+    return tuple((one.mode, hashlib.sha256(one.content).digest()) for one in found.values())

@@ -8,12 +8,18 @@ Rules:
 """
 
 import logging
+import os
 import ssl
 import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from kvblock.trusted_file import FileRead
 from kvblock_service.access.reloaded import AccessError, Reloaded
+
+_CERTIFICATE, _KEY, _CLIENT_CA = "tls_cert", "tls_key", "tls_client_ca"
 
 _log = logging.getLogger(__name__)
 
@@ -30,63 +36,67 @@ class TlsFiles(NamedTuple):
 
 
 def tls_files(certificate: Path, key: Path, client_ca: Path | None) -> Reloaded[TlsFiles]:
-    """The files, read again when they change.
+    """The files, which are followed once they are watched.
 
     Raises:
         AccessError: one of them cannot be used; the text names its setting.
 
     """
-    paths = [certificate, key, *([client_ca] if client_ca else [])]
-    return Reloaded(paths, lambda: _read(certificate, key, client_ca))
-
-
-def _read(certificate: Path, key: Path, client_ca: Path | None) -> TlsFiles:
-    files = TlsFiles(
-        _content("tls_cert", certificate),
-        _content("tls_key", key),
-        _content("tls_client_ca", client_ca) if client_ca else None,
-    )
-    if b"PRIVATE KEY" not in files.key:
-        raise AccessError(f"tls_key {key}: has no private key in PEM form")
-    if b"BEGIN CERTIFICATE" not in files.certificate:
-        raise AccessError(f"tls_cert {certificate}: has no certificate in PEM form")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _check_pair(context, certificate, key)
+    paths = {_CERTIFICATE: certificate, _KEY: key}
     if client_ca is not None:
+        paths[_CLIENT_CA] = client_ca
+    return Reloaded(paths, lambda found: _parsed(found, paths))
+
+
+def _parsed(found: Mapping[str, FileRead], paths: Mapping[str, Path]) -> TlsFiles:
+    certificate, key = found[_CERTIFICATE], found[_KEY]
+    client_ca = found[_CLIENT_CA].content if _CLIENT_CA in found else None
+    if b"PRIVATE KEY" not in key.content:
+        raise AccessError(f"{_KEY} {paths[_KEY]}: has no private key in PEM form")
+    if b"BEGIN CERTIFICATE" not in certificate.content:
+        raise AccessError(f"{_CERTIFICATE} {paths[_CERTIFICATE]}: has no certificate in PEM form")
+    _check_pair(certificate.content, key.content, paths)
+    if client_ca is not None:
+        _check_authorities(client_ca, paths[_CLIENT_CA])
+    if key.mode & (stat.S_IROTH | stat.S_IWOTH):
+        _log.warning("other users of this machine can read the key", extra={_KEY: str(paths[_KEY])})
+    return TlsFiles(certificate.content, key.content, client_ca)
+
+
+def _check_pair(certificate: bytes, key: bytes, paths: Mapping[str, Path]) -> None:
+    """Judge what was read, and not what may stand in the files by now."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named = f"{_KEY} {paths[_KEY]}"
+    with _in_memory(certificate) as certificate_path, _in_memory(key) as key_path:
         try:
-            context.load_verify_locations(client_ca)
-        except OSError:
+            context.load_cert_chain(certificate_path, key_path, password=_no_password)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise AccessError(
+                    f"{named}: is not the key of the certificate in {paths[_CERTIFICATE]}"
+                ) from None
             raise AccessError(
-                f"tls_client_ca {client_ca}: has no certificate in PEM form"
+                f"{_CERTIFICATE} {paths[_CERTIFICATE]}, {named}: cannot be read as a certificate"
+                f" and its key ({error.reason or 'not PEM'})"
             ) from None
-    return files
 
 
-def _check_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    pair = f"tls_cert {certificate}, tls_key {key}"
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """The path of a file that is on no disk: the standard library takes a pair by paths alone."""
+    with open(os.memfd_create("kvblock-tls"), "wb") as memory:
+        memory.write(content)
+        memory.flush()
+        yield f"/proc/self/fd/{memory.fileno()}"
+
+
+def _check_authorities(content: bytes, path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-        mode = key.stat().st_mode
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise AccessError(
-                f"tls_key {key}: is not the key of the certificate in {certificate}"
-            ) from None
-        raise AccessError(
-            f"{pair}: cannot be read as a certificate and its key ({error.reason or 'not PEM'})"
-        ) from None
-    except OSError as error:
-        raise AccessError(f"{pair}: {error.strerror}") from error
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        _log.warning("other users of this machine can read the key", extra={"tls_key": str(key)})
+        context.load_verify_locations(cadata=content.decode("ascii", errors="ignore"))
+    except (ssl.SSLError, ValueError):
+        raise AccessError(f"{_CLIENT_CA} {path}: has no certificate in PEM form") from None
 
 
 def _no_password() -> str:
     raise AccessError("tls_key: is encrypted; give a key without a password")
-
-
-def _content(setting: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise AccessError(f"{setting} {path}: {error.strerror}") from error

@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from kvblock.trusted_file import UnusableFileError, read_file
 from kvblock_service.config.addresses import default_listen
 from kvblock_service.config.model import Limits, ServerConfig, Settings
 from kvblock_service.config.problems import ConfigError, Origin, sentences
+from kvblock_service.config.toml_text import toml_table
 from kvblock_service.config.values import items
 
 PREFIX = "KVBLOCK_"
@@ -133,13 +130,12 @@ def _from_file(config_file: Path | None, problems: list[str]) -> dict[str, Origi
             return {}
         config_file = Path(named)
     try:
-        # The library passes over a file that is not there; opening it tells why it cannot be read.
-        config_file.open("rb").close()
-        found = TomlConfigSettingsSource(_Flat, config_file)()
-    except OSError as error:
-        raise ConfigError([f"{label} {config_file}: {error.strerror}"]) from error
+        # Mounted into a container, it often belongs to a user that the container does not know.
+        found = toml_table(read_file(config_file, of_any_owner=True).content)
+    except UnusableFileError as error:
+        raise ConfigError([f"{label} {config_file}: {error}"]) from error
     except ValueError as error:
-        raise ConfigError([f"{config_file}: no valid TOML: {error}"]) from error
+        raise ConfigError([f"{config_file}: {error}"]) from error
     known = _Flat.model_fields
     path = str(config_file)
     problems += [

@@ -23,7 +23,6 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
 _MODE = re.compile(r"0?[0-7]{3}")
 _USER_MAX = 2**32 - 2
-_SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]"
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 POOL_KEYS = {

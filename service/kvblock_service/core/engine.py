@@ -38,14 +38,22 @@ class Batch(NamedTuple):
 
 
 class Engine:
-    """One engine's block tables by sequence id, how many blocks are in them, and its lease."""
+    """One engine's block tables by sequence id, how many blocks are in them, and its lease.
 
-    __slots__ = ("deadline_ms", "epoch", "held", "last_step", "name", "tables", "ttl_ms")
+    `refusals` are its refused allocations since it came, or since the server's start: they decide
+    nothing, and no snapshot has them.
+    """
+
+    __slots__ = (
+        *("deadline_ms", "epoch", "held", "last_step"),
+        *("name", "refusals", "tables", "ttl_ms"),
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.tables: dict[int, Table] = {}
         self.held = 0
+        self.refusals = 0
         self.epoch = 0
         self.ttl_ms = 0
         self.deadline_ms = 0

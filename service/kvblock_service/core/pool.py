@@ -163,7 +163,7 @@ class Pool:
         if fenced:
             return fenced
         if need > len(self.free_list):
-            return self._refuse(need)
+            return self._refuse(engine, need)
         if engine is None or sequence_id not in engine.tables:
             crossed = self._crossed(engine, (), (sequence_id,))
             if crossed:
@@ -208,7 +208,7 @@ class Pool:
         before = self.allocated_total + self.freed_total
         engine = engine or self._enter(name)
         counts = self.give_back(engine, free_ids)
-        granted, need, refused = self._fit(allocate_ids, num_blocks, policy)
+        granted, need, refused = self._fit(engine, allocate_ids, num_blocks, policy)
         blocks = self._take(engine, need, stamp)
         if granted < len(allocate_ids):
             allocate_ids = allocate_ids[:granted]
@@ -232,7 +232,11 @@ class Pool:
         return None
 
     def _fit(
-        self, allocate_ids: Sequence[int], num_blocks: Sequence[int], policy: StepPolicy
+        self,
+        engine: Engine,
+        allocate_ids: Sequence[int],
+        num_blocks: Sequence[int],
+        policy: StepPolicy,
     ) -> tuple[int, int, Refused | None]:
         """How many entries can be served, the blocks they need, and why the next one cannot."""
         free = len(self.free_list)
@@ -241,20 +245,22 @@ class Pool:
         if need <= free:
             return count, need, None
         if policy is StepPolicy.ALL_OR_NOTHING:
-            return 0, 0, self._refuse(need)
+            return 0, 0, self._refuse(engine, need)
         if not num_blocks:
-            return free, free, self._refuse(1, free_after=0)
+            return free, free, self._refuse(engine, 1, free_after=0)
         need = 0
         for served, wanted in enumerate(num_blocks):
             if need + wanted > free:
-                return served, need, self._refuse(wanted, free_after=free - need)
+                return served, need, self._refuse(engine, wanted, free_after=free - need)
             need += wanted
         raise AssertionError("a step that does not fit has an entry that does not fit")
 
-    def _refuse(self, need: int, free_after: int | None = None) -> Refused:
+    def _refuse(self, engine: Engine | None, need: int, free_after: int | None = None) -> Refused:
         exceeds = need > self.geometry.total_blocks
         reason = RefusalReason.EXCEEDS_POOL if exceeds else RefusalReason.POOL_EXHAUSTED
         self.refused_total[reason] += 1
+        if engine is not None:
+            engine.refusals += 1
         return Refused(reason, len(self.free_list) if free_after is None else free_after, need)
 
     def _take(self, engine: Engine, count: int, stamp: Stamp) -> list[int]:

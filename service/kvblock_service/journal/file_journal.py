@@ -95,6 +95,11 @@ class FileJournal:
         return self._keeper.trouble
 
     @property
+    def space_taken(self) -> int:
+        """Bytes that its files take on their device; any thread may ask."""
+        return files.space_taken(self.directory)
+
+    @property
     def bug(self) -> Exception | None:
         """What the keeper was not made for, and has ended of."""
         return self._keeper.bug

@@ -6,6 +6,7 @@ Rules:
 - `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
 """
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from kvblock_service.journal.interface import JournalError
 
 _SEGMENT = re.compile(r"journal-(\d{10})\.[a-z]+")
+_BLOCK_BYTES = 512  # what st_blocks counts
 _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
 
@@ -53,6 +55,19 @@ def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Pa
         raise JournalError(f"{directory} cannot be read: {error.strerror}") from error
     found = ((pattern.fullmatch(path.name), path) for path in paths)
     return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def space_taken(directory: Path) -> int:
+    """Bytes that the files of a directory take on their device; 0 when it cannot be listed.
+
+    Files may come and go meanwhile.
+    """
+    taken = 0
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                taken += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+    return taken
 
 
 def partial_path(path: Path) -> Path:

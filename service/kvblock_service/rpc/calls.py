@@ -38,8 +38,13 @@ _permit: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.permit", de
 _log = logging.getLogger(__name__)
 
 
+def enter(context: Context) -> None:
+    """A call begins to be served in this task."""
+    _context.set(context)
+
+
 def peer() -> str:
-    """Where the unary call comes from that runs in this task, as gRPC names it."""
+    """Where the call comes from that runs in this task, as gRPC names it."""
     return _context.get().peer()
 
 
@@ -109,7 +114,7 @@ def unary(
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
-            _context.set(context)
+            enter(context)
             try:
                 host.refuse_when_draining()
                 permit = admitted.get()

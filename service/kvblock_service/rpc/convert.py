@@ -48,6 +48,7 @@ def step_columns(message: pb.SessionStep) -> StepColumns:
         step.allocate_sequence_ids[:],
         step.allocate_num_blocks[:],
         step.policy,
+        message.traceparent,
     )
 
 
@@ -58,7 +59,7 @@ def step_command(caller: Caller, step: StepColumns, limits: validate.RequestLimi
         InvalidField, RequestLimit: the step is none.
 
     """
-    step_id, free_ids, allocate_ids, counts, policy_number = step
+    step_id, free_ids, allocate_ids, counts, policy_number, _ = step
     validate.step_columns(free_ids, allocate_ids, counts, limits)
     policy = _POLICIES.get(policy_number)
     if policy is None:

@@ -2,7 +2,8 @@
 
 Rules:
 - TLS holds for every TCP address; Unix sockets are plain, their files say who may open them.
-- The files of TLS are looked at before every handshake, in a thread of gRPC.
+- Handshakes take the certificates that are in force, and calls the identities: neither waits for a
+  file, which threads of their own read.
 """
 
 from typing import Any, NamedTuple
@@ -45,6 +46,10 @@ class Edge(NamedTuple):
     connections_max: int = 1024
     calls_per_connection_max: int = 4096
 
+    def watched(self) -> list[Reloaded[Any]]:
+        """What follows its files while the server runs."""
+        return [files for files in (self.access, self.tls) if files is not None]
+
     def options(self) -> list[tuple[str, int]]:
         """GRPC's options that follow from it."""
         keepalive = round(self.keepalive_seconds * 1000)
@@ -77,7 +82,7 @@ def server_credentials(tls: Reloaded[TlsFiles]) -> grpc.ServerCredentials:
     # None means that nothing has changed, which the types of this callback do not know.
     def changed() -> Any:
         nonlocal used
-        now = tls.refresh()
+        now = tls.value
         if now is used:
             return None
         used = now

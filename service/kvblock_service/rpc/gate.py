@@ -26,9 +26,6 @@ from kvblock_service.rpc.caller import Caller, Shown, shown_by
 from kvblock_service.rpc.calls import Admit, Context, Permit
 from kvblock_service.rpc.rate import Rate
 
-REFRESH_SECONDS = 1.0
-"""How long a change of the access file may stay unseen when nobody calls."""
-
 
 class Takes(Enum):
     """What a method takes."""
@@ -75,17 +72,6 @@ class Gate:
         self._access = access
         self._turned_away = turned_away
         self._rates: dict[str, Rate] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Look for changes of the access file from now on, also when nobody calls."""
-        self._access.refresh()
-        self._timer = asyncio.get_running_loop().call_later(REFRESH_SECONDS, self.start)
-
-    def stop(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
 
     @property
     def identities(self) -> Identities:
@@ -103,7 +89,9 @@ class Gate:
 
         def enter(context: Context) -> Permit:
             shown = shown_by(context, self._turned_away.logins)
-            first, known = self._identified(shown), self.identities
+            # They are exchanged by another thread, so they are asked for once.
+            known = self.identities
+            first = self._identified(shown, known)
             self._count(first.identity)
 
             def permit(request: Any) -> None:
@@ -140,7 +128,7 @@ class Gate:
 
         """
         shown = shown_by(context, self._turned_away.logins)
-        self._count(self._identified(shown).identity)
+        self._count(self._identified(shown, self.identities).identity)
         return SessionPass(self, shown)
 
     def caller(self, context: Context) -> Caller:
@@ -150,7 +138,8 @@ class Gate:
             Unauthenticated: nobody knows.
 
         """
-        return self._identified(shown_by(context, self._turned_away.logins))
+        shown = shown_by(context, self._turned_away.logins)
+        return self._identified(shown, self.identities)
 
     def still(self, shown: Shown) -> Caller:
         """Who has shown this, by the identities that are in force by now.
@@ -218,8 +207,8 @@ class Gate:
                 what = f"look at pool {pool!r}" if pool else "look at every pool; name one"
                 raise self._denied(Denial.POOL, caller, what)
 
-    def _identified(self, shown: Shown) -> Caller:
-        identity = shown.identity(self._access.refresh())
+    def _identified(self, shown: Shown, known: Identities) -> Caller:
+        identity = shown.identity(known)
         if identity is None:
             raise self.failed(shown.failure(), shown.peer)
         return Caller(identity, shown.peer)

@@ -57,6 +57,7 @@ class KVBlockServer:
         self._host = host
         edge = edge or Edge(TurnedAway.nobody())
         self._gate = Gate(host, edge.access, edge.turned_away) if edge.access else None
+        self._watched = edge.watched()
         self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
         self._health = Health((SERVICE, ADMIN), edge.health_watches_max)
@@ -94,8 +95,8 @@ class KVBlockServer:
 
     async def start(self) -> None:
         """Begin to serve."""
-        if self._gate:
-            self._gate.start()
+        for files in self._watched:
+            files.watch()
         await self._server.start()
 
     async def drain(self, grace: float) -> None:
@@ -116,8 +117,8 @@ class KVBlockServer:
 
     def release(self) -> None:
         """Give up the addresses; to be called when the server has stopped or never started."""
-        if self._gate:
-            self._gate.stop()
+        for files in self._watched:
+            files.stop()
         self._listeners.release()
 
     async def _answer_late_calls(self, deadline: float) -> None:

@@ -8,7 +8,10 @@ Rules:
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
+
+from opentelemetry.trace import SpanContext
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.core.commands import (
@@ -27,16 +30,18 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.host import Host
+from kvblock_service.lease_log import LeaseEvent
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.errors import duration_of
-from kvblock_service.rpc.observe import Applied, Observer
+from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
 
 
 class ServiceOptions(NamedTuple):
     """How the methods behave: limits, leases, the hint in a refusal (seconds), and who watches.
 
     `trace_id` tells the trace of the call that runs in this task, empty when there is none.
+    `waited` is told of allocations that have waited.
     """
 
     limits: validate.RequestLimits
@@ -44,6 +49,7 @@ class ServiceOptions(NamedTuple):
     retry_after: float
     observer: Observer | None = None
     trace_id: Callable[[], str] = str
+    waited: WaitObserver | None = None
 
 
 class KVBlockService:
@@ -55,6 +61,7 @@ class KVBlockService:
         self.retry_after = options.retry_after
         self.observer = options.observer
         self.trace_id = options.trace_id
+        self._waited = options.waited
         self._leases = options.leases
 
     async def allocate(self, request: pb.AllocateRequest) -> pb.AllocateResponse:
@@ -71,8 +78,10 @@ class KVBlockService:
         )
         if request.HasField("max_wait"):
             max_wait = validate.max_wait(request.max_wait, self.limits)
-            permit = calls.permit_again
-            outcome = await pool.allocate(command, max_wait, self.trace_id(), permit)
+            waited = partial(self._waited, pool.geometry.name) if self._waited else None
+            outcome = await pool.allocate(
+                command, max_wait, self.trace_id(), calls.permit_again, waited
+            )
         else:
             outcome = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Granted | Refused)
@@ -201,12 +210,22 @@ class KVBlockService:
             ttl_ms,
             pool.quarantine_of(engine, ttl_ms),
         )
+        before = pool.epoch(engine)
         attached = pool.apply(command, self.trace_id())
         assert isinstance(attached, Attached)
+        if not pool.repeated:
+            self._tell_attached(pool, engine, attached, before)
         return attached
 
-    def run_step(self, pool: PoolHost, command: Step, started: int, trace_id: str) -> Stepped:
-        """Carry out a step."""
+    def run_step(
+        self,
+        pool: PoolHost,
+        command: Step,
+        started: int,
+        trace_id: str,
+        parent: SpanContext | None = None,
+    ) -> Stepped:
+        """Carry out a step; `parent` is the engine's span that it belongs to, if known."""
         outcome = pool.apply(command, trace_id)
         assert isinstance(outcome, Stepped)
         if self.observer:
@@ -222,6 +241,7 @@ class KVBlockService:
                     freed_blocks=sum(outcome.freed_counts),
                     refused=outcome.refused,
                     step_id=command.step_id,
+                    parent=parent,
                 )
             )
         return outcome
@@ -233,11 +253,27 @@ class KVBlockService:
         freed = pool.apply(command, trace_id)
         assert isinstance(freed, Freed)
         where, wait = (pool.geometry.name, command.engine), pool.lock_wait_ns
+        if not pool.repeated:
+            told = (LeaseEvent.DETACHED, *where, command.epoch)
+            self.host.leases.tell(*told, peer=calls.peer(), blocks=freed.num_blocks)
         self.host.end_session(*where, command.epoch)
         if self.observer:
             count = freed.num_blocks
             self.observer(Applied(operation, *where, started, wait, freed_blocks=count))
         return freed
+
+    def _tell_attached(self, pool: PoolHost, engine: str, attached: Attached, before: int) -> None:
+        """Log a lease that has begun or goes on; `before` is the epoch of the one before it."""
+        told: dict[str, str | int] = {
+            "peer": calls.peer(),
+            "ttl_ms": attached.ttl_ms,
+            "blocks": attached.held_blocks,
+        }
+        event = LeaseEvent.RESUMED if attached.resumed else LeaseEvent.ATTACHED
+        if before and not attached.resumed:
+            event = LeaseEvent.TAKEN_OVER
+            told["ended_epoch"] = before
+        self.host.leases.tell(event, pool.geometry.name, engine, attached.epoch, **told)
 
     def pool(self, name: str) -> PoolHost:
         """The pool that a request names."""

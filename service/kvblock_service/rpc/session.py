@@ -18,6 +18,7 @@ import asyncio
 import logging
 
 import grpc
+from opentelemetry.trace import format_trace_id
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import steps
@@ -30,6 +31,7 @@ from kvblock_service.rpc.gate import Gate, SessionPass
 from kvblock_service.rpc.room import first_message_arrived
 from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders, Writes
+from kvblock_service.rpc.traceparent import parent_of
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +199,9 @@ class _Session:
         if not step.step_id:
             raise InvalidField("step.step_id", step.step_id, "must be at least 1")
         command = self._last_step = convert.step_command(caller, step, service.limits)
-        outcome = service.run_step(pool, command, started, self._trace_id)
+        parent = parent_of(step.traceparent) if step.traceparent else None
+        trace_id = self._trace_id if parent is None else format_trace_id(parent.trace_id)
+        outcome = service.run_step(pool, command, started, trace_id, parent)
         return convert.stepped(step.step_id, outcome, service.retry_after)
 
     @staticmethod
@@ -226,6 +230,7 @@ def handler(
     """The gRPC handler of the Session method, over bytes."""
 
     async def serve(context: Context) -> None:
+        calls.enter(context)
         session = _Session(service, context, gate, slow)
         slow.watch(session.writes)
         try:

@@ -9,6 +9,7 @@ Rules:
 """
 
 from kvblock_service.telemetry.running import OFF, Telemetry, start
+from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError
 
-__all__ = ["OFF", "Telemetry", "TelemetryError", "start"]
+__all__ = ["OFF", "Sources", "Telemetry", "TelemetryError", "start"]

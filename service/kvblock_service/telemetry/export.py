@@ -11,14 +11,14 @@ from importlib.metadata import version
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
+from kvblock_service.telemetry.engines import EngineSeries, ScrapedReader, SendingReader
 from kvblock_service.telemetry.scrape import ScrapeEndpoint
 from kvblock_service.telemetry.tracing import PresetIds
 
@@ -54,19 +54,24 @@ class SpanExport:
 
 
 class MetricExport:
-    """Metrics: over OTLP at intervals, at a scrape endpoint, or both."""
+    """Metrics: over OTLP at intervals, at a scrape endpoint, or both.
 
-    def __init__(self, sender: Resource, *, otlp: bool, scrape: str | None) -> None:
+    A scrape also shows the figures of the process, by the names that Prometheus's clients have for
+    them. Over OTLP they are left to the collector, which reads them for every process of its host.
+    """
+
+    def __init__(
+        self, sender: Resource, engines: EngineSeries, *, otlp: bool, scrape: str | None
+    ) -> None:
         self.endpoint: ScrapeEndpoint | None = None
         self._readers: list[MetricReader] = []
         if scrape is not None:
             registry = CollectorRegistry()
-            self._readers.append(
-                PrometheusMetricReader(scope_info_enabled=False, registry=registry)
-            )
+            ProcessCollector(registry=registry)
+            self._readers.append(ScrapedReader(registry, engines))
             self.endpoint = ScrapeEndpoint(scrape, registry)
         if otlp:
-            self._readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+            self._readers.append(SendingReader(OTLPMetricExporter(), engines))
         self.provider = MeterProvider(self._readers, sender, shutdown_on_exit=False)
 
     async def stop(self, seconds: float) -> None:

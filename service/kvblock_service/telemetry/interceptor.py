@@ -3,23 +3,29 @@
 Rules:
 - Health checks, reflection and channelz are served as without it: probes are no work of interest.
 - Handlers are wrapped once, at their first call.
-- What a call answers and raises goes through unchanged.
+- What a call answers and raises goes through unchanged, for all four kinds of methods.
+- A call is measured from its start to its end; a stream, which may last as long as its engine, is
+  only counted. One whose client goes away while it is being read ends like one that is closed:
+  gRPC tells its handler nothing else.
 """
 
 import asyncio
+import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
 
+from kvblock_service.rpc.handlers import Behaviour, wrapped
 from kvblock_service.telemetry import names
-from kvblock_service.telemetry.metrics import NO_CONTEXT, Durations
-from kvblock_service.telemetry.tracing import TracedCall, Tracing
+from kvblock_service.telemetry.durations import NO_CONTEXT, Durations
+from kvblock_service.telemetry.tracing import Tracing
 
 _OWN_SERVICES = "/kvblock.v1."
 
-_Behaviour: TypeAlias = Callable[[Any, "grpc.aio.ServicerContext[Any, Any]"], Awaitable[Any]]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
@@ -46,51 +52,84 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
-        stream = handler.response_streaming
-        # The types of handlers know synchronous behaviours only.
-        inner: Any = handler.stream_stream if stream else handler.unary_unary
-        outer: Any = self._followed(method, inner, stream=stream)
-        make = (
-            grpc.stream_stream_rpc_method_handler if stream else grpc.unary_unary_rpc_method_handler
-        )
-        return make(outer, handler.request_deserializer, handler.response_serializer)
+        stream = handler.request_streaming or handler.response_streaming
+        follow = self._following(method, stream=stream)
+        inner_of = _generating if handler.response_streaming else _answering
+        wrapper: _Handler = wrapped(handler, lambda inner: inner_of(inner, follow))
+        return wrapper
 
-    def _followed(self, method: str, behaviour: _Behaviour, *, stream: bool) -> _Behaviour:
+    def _following(self, method: str, *, stream: bool) -> "_Follow":
+        """What begins to follow a call, and gives what is to be told of its end."""
         durations = self._durations
         attributes = names.method_attributes(method)
         begin = None
         if self._tracing is not None:
             begin = self._tracing.begin_stream if stream else self._tracing.begin_call
 
-        def end(
-            call: TracedCall | None, code: grpc.StatusCode, started: float, details: str = ""
-        ) -> None:
-            if durations is not None:
-                context = NO_CONTEXT if call is None else call.context
-                durations.call(method, code, time.perf_counter() - started, context)
-            if call is not None:
-                call.end(code, details)
-
-        async def followed(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        def follow(context: Context) -> "_End":
             started = time.perf_counter()
             call = begin(method, attributes, context.invocation_metadata() or ()) if begin else None
-            try:
-                answer = await behaviour(request, context)
-            except BaseException as error:
-                end(call, _code(context, error), started, context.details())
-                raise
-            end(call, grpc.StatusCode.OK, started)
-            return answer
 
-        return followed
+            def end(error: BaseException | None) -> None:
+                code = grpc.StatusCode.OK if error is None else _code(context, error)
+                if durations is not None and stream:
+                    durations.stream(method, code)
+                elif durations is not None:
+                    span = NO_CONTEXT if call is None else call.context
+                    durations.call(method, code, time.perf_counter() - started, span)
+                if call is not None:
+                    call.end(code, "" if error is None else context.details())
+
+            return end
+
+        return follow
 
 
-def _code(context: "grpc.aio.ServicerContext[Any, Any]", error: BaseException) -> grpc.StatusCode:
-    """The status of a call whose handler raised."""
+_End: TypeAlias = Callable[[BaseException | None], None]
+_Follow: TypeAlias = Callable[[Context], _End]
+
+
+def _answering(inner: Behaviour, follow: _Follow) -> Behaviour:
+    """A coroutine function, around one: its call answers, or writes to its context."""
+
+    async def followed(request: Any, context: Context) -> Any:
+        end = follow(context)
+        try:
+            answer = await inner(request, context)
+        except BaseException as error:
+            end(error)
+            raise
+        end(None)
+        return answer
+
+    return followed
+
+
+def _generating(inner: Behaviour, follow: _Follow) -> Behaviour:
+    """Around the behaviour of a method that answers a stream, in either of the two forms."""
+    if not inspect.isasyncgenfunction(inner):
+        return _answering(inner, follow)
+
+    async def followed(request: Any, context: Context) -> AsyncIterator[Any]:
+        end = follow(context)
+        try:
+            async with aclosing(inner(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+        except BaseException as error:
+            end(error)
+            raise
+        end(None)
+
+    return followed
+
+
+def _code(context: Context, error: BaseException) -> grpc.StatusCode:
+    """The status of a call whose handler raised, or was left by gRPC in the midst of its stream."""
     code = context.code()
     if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK:
         return code
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
         expired = context.time_remaining() == 0
         return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
     return grpc.StatusCode.UNKNOWN

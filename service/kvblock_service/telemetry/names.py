@@ -5,7 +5,8 @@ Rules:
   `rpc.service` and `rpc.grpc.status_code`: the method's name is fully qualified, the status is its
   name.
 - kvblock's own span attributes begin with `kvblock.`; a unit that is not plain is in the name.
-- A metric is never told apart by engine or sequence: their number has no bound.
+- A metric is never told apart by sequence: their number has no bound. By engine, only where the
+  series end with their engine: see `engines`.
 """
 
 from grpc import StatusCode

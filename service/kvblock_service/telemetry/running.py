@@ -9,15 +9,15 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from kvblock_service.access import TurnedAway
-from kvblock_service.host import Host
-from kvblock_service.open_files import OpenFiles
-from kvblock_service.rpc.observe import Applied, Observer
+from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
+from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
 if TYPE_CHECKING:
     import grpc
+    from opentelemetry.sdk.resources import Resource
 
+    from kvblock_service.telemetry.durations import Durations
     from kvblock_service.telemetry.export import MetricExport, SpanExport
 
 STOP_SECONDS_MAX = 2.0
@@ -28,7 +28,8 @@ class Telemetry(NamedTuple):
     """What a server needs of its telemetry.
 
     `metrics_address` is where Prometheus may scrape, with the port that was chosen. `trace_id`
-    tells the trace of the call that runs in this task, empty where there is none.
+    tells the trace of the call that runs in this task, empty where there is none. `waited` is to be
+    told of allocations that have waited, by pool, in seconds; None: of none.
     """
 
     interceptors: "tuple[grpc.aio.ServerInterceptor, ...]" = ()
@@ -36,6 +37,7 @@ class Telemetry(NamedTuple):
     metrics_address: str | None = None
     exports: "tuple[SpanExport | MetricExport, ...]" = ()
     trace_id: Callable[[], str] = str
+    waited: WaitObserver | None = None
 
     async def stop(self, seconds: float) -> None:
         """Send what is left, within `seconds` and at most STOP_SECONDS_MAX, and end."""
@@ -47,9 +49,7 @@ OFF = Telemetry()
 """No telemetry, at no cost."""
 
 
-def start(
-    host: Host, metrics_listen: str | None, turned_away: TurnedAway, files: OpenFiles
-) -> Telemetry:
+def start(sources: Sources, metrics_listen: str | None) -> Telemetry:
     """Set up what the `OTEL_*` variables and `metrics_listen` (HOST:PORT or None) ask for.
 
     Raises:
@@ -65,7 +65,7 @@ def start(
         import opentelemetry.propagate  # noqa: F401 - reads its variable when it is imported
     except ValueError as error:
         raise TelemetryError(f"OTEL_PROPAGATORS: {error}") from error
-    return _start(host, want, turned_away, files)
+    return _start(sources, want)
 
 
 def _unset_empty_variables() -> None:
@@ -75,23 +75,19 @@ def _unset_empty_variables() -> None:
             del os.environ[name]
 
 
-def _start(host: Host, want: Wanted, turned_away: TurnedAway, files: OpenFiles) -> Telemetry:
-    from kvblock_service.telemetry import metrics, tracing
-    from kvblock_service.telemetry.export import MetricExport, SpanExport, resource
+def _start(sources: Sources, want: Wanted) -> Telemetry:
+    from kvblock_service.telemetry import tracing
+    from kvblock_service.telemetry.export import SpanExport, resource
     from kvblock_service.telemetry.interceptor import ServerInterceptor
 
     sender = resource()
     exports: list[SpanExport | MetricExport] = []
     observers: list[Observer] = []
     traced: tracing.Tracing | None = None
-    durations: metrics.Durations | None = None
+    durations: Durations | None = None
     address: str | None = None
     if want.metrics or want.scrape:
-        measured = MetricExport(sender, otlp=want.metrics, scrape=want.scrape)
-        durations = metrics.Durations(measured.provider)
-        metrics.show_pools(metrics.meter_of(measured.provider), host, durations)
-        metrics.show_turned_away(metrics.meter_of(measured.provider), turned_away)
-        metrics.show_open_files(metrics.meter_of(measured.provider), files)
+        measured, durations = _measured(sources, want, sender)
         address = measured.endpoint.address if measured.endpoint else None
         exports.append(measured)
         observers.append(durations.observe)
@@ -106,7 +102,30 @@ def _start(host: Host, want: Wanted, turned_away: TurnedAway, files: OpenFiles) 
         address,
         tuple(exports),
         tracing.trace_id if traced else str,
+        durations.wait if durations else None,
     )
+
+
+def _measured(
+    sources: Sources, want: Wanted, sender: "Resource"
+) -> "tuple[MetricExport, Durations]":
+    from kvblock_service.telemetry import metrics
+    from kvblock_service.telemetry.durations import Durations
+    from kvblock_service.telemetry.engines import EngineSeries
+    from kvblock_service.telemetry.export import MetricExport
+
+    pools = metrics.Pools(sources.host)
+    measured = MetricExport(sender, EngineSeries(pools), otlp=want.metrics, scrape=want.scrape)
+    meter = metrics.meter_of(measured.provider)
+    durations = Durations(meter)
+    metrics.show_pools(meter, sources.host, pools, durations)
+    metrics.show_turned_away(meter, sources.turned_away)
+    if sources.files is not None:
+        metrics.show_open_files(meter, sources.files)
+    if sources.journal is not None:
+        metrics.show_journal(meter, sources.journal)
+        sources.journal.tell_commits(durations.commit)
+    return measured, durations
 
 
 def _one(observers: list[Observer]) -> Observer:

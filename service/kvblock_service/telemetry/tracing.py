@@ -22,9 +22,13 @@ Decided:
 - A sampled step of a sampled stream is a child of the stream's span. A sampled step of a stream
   that is not sampled is a trace of its own, and links to the stream's span: that one is not
   exported, but its ids group the steps of a stream, and its trace id is the caller's.
+- A step whose message names a span of its engine belongs to that span: it is its child, in its
+  trace, and links to the stream's. Whether it is sampled is what the sampler says of such a child,
+  as of a call with that parent; under `parentbased_*`, what the engine decided.
 
-Rejected: a decision in the messages of the session (every step would pay for it in bytes), and an
-event on the stream's span for each step (kept in memory until the stream ends, and then cut off).
+Rejected: a decision in every message of a session (each step would pay for it in bytes; only an
+engine that traces its iterations does), and an event on the stream's span for each step (kept in
+memory until the stream ends, and then cut off).
 """
 
 import time
@@ -217,6 +221,11 @@ class _Stream:
         _end(self._span, code, details)
 
     def _step(self, applied: Applied) -> None:
+        """Record a step, if it is sampled."""
+        if applied.parent is not None:
+            span = trace.NonRecordingSpan(applied.parent)
+            self._record(applied, trace.set_span_in_context(span, _ROOT), SpanKind.SERVER)
+            return
         tracing = self._tracing
         root_id = 0
         if tracing.by_id:
@@ -225,15 +234,20 @@ class _Stream:
                 return
         elif not self._sampled:
             return
+        parent = self.context if self._sampled else _ROOT
+        self._record(applied, parent, SpanKind.INTERNAL, root_id)
+
+    def _record(self, applied: Applied, parent: Context, kind: SpanKind, root_id: int = 0) -> None:
+        """The span of a step; it links to the stream's where that is not its parent."""
         attributes = _attributes(applied)
         attributes[names.STEP_ID] = applied.step_id
-        span = tracing.start(
+        span = self._tracing.start(
             names.STEP_SPAN,
-            self.context if self._sampled else _ROOT,
-            SpanKind.INTERNAL,
+            parent,
+            kind,
             attributes,
             root_id=root_id,
-            links=None if self._sampled else self._links,
+            links=None if parent is self.context else self._links,
             start_time=applied.started_ns,
         )
         span.end(max(time.time_ns(), applied.started_ns))

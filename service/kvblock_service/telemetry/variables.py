@@ -8,9 +8,10 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from kvblock.trusted_file import UnusableFileError, read_file
 
 _RATIO_SAMPLERS = ("traceidratio", "parentbased_traceidratio")
 _SAMPLERS = (
@@ -185,7 +186,6 @@ def _endpoint(name: str, value: str) -> None:
 
 def _file(name: str, value: str) -> None:
     try:
-        with Path(value).open("rb"):
-            return
-    except OSError as error:
-        raise TelemetryError(f"{name}: {value!r} cannot be read: {error.strerror}") from error
+        read_file(value)
+    except UnusableFileError as error:
+        raise TelemetryError(f"{name}: {value!r} cannot be read: {error}") from error

@@ -1,7 +1,8 @@
 """Servers that ask who is calling."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -36,15 +37,39 @@ admin = true
 LAST_RESORT = 60.0
 """Seconds after which something that should have happened is given up."""
 
+TAKEN_UP = "read again, after a change"
+REFUSED = "what was read before it stays in force"
+
 Guarded: TypeAlias = Callable[..., kvblock.EmbeddedServer]
 
 
-def write(path: Path, text: str) -> Path:
+def whole(identities: str, unix: str = "trusted") -> str:
+    """The text of an access file with these identities."""
+    return f'unix = "{unix}"\n\n{identities}\n[end]\n'
+
+
+def write(path: Path, identities: str, unix: str = "trusted") -> Path:
     """An access file, which replaces an older one at once."""
     new = path.with_suffix(".new")
-    new.write_text(text)
+    new.write_text(whole(identities, unix))
     new.chmod(0o600)
     return new.replace(path)
+
+
+@contextmanager
+def follows(server: kvblock.EmbeddedServer, said: str = TAKEN_UP) -> Iterator[None]:
+    """Wait until the server has followed, or refused, what the block does to its files."""
+    before = server.stderr.count(said)
+    yield
+    happens(lambda: server.stderr.count(said) > before)
+
+
+def rewrite(
+    server: kvblock.EmbeddedServer, path: Path, identities: str, unix: str = "trusted"
+) -> None:
+    """Replace the access file of a server, and wait until it is in force."""
+    with follows(server):
+        write(path, identities, unix)
 
 
 @pytest.fixture

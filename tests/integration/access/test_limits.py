@@ -13,7 +13,15 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.conftest import ServerFactory
-from tests.integration.access.conftest import IDENTITIES, TOKENS, Guarded, happens, port_of, write
+from tests.integration.access.conftest import (
+    IDENTITIES,
+    TOKENS,
+    Guarded,
+    happens,
+    port_of,
+    rewrite,
+    write,
+)
 from tests.integration.client.flavours import Flavour
 from tests.integration.sessions.wire import Problem, Stream, Wire, stream
 
@@ -53,7 +61,7 @@ def test_calls_beyond_the_rate_are_refused_for_one_identity_alone(
             }
         with kvblock.connect(port_of(server), token=TOKENS["operator"]) as other:
             assert all(other.can_allocate() for _ in range(5))
-        write(access, hasty(100))
+        rewrite(server, access, hasty(100))
         assert all(flavour.do(kv.can_allocate()) for _ in range(5))
 
 

@@ -1,6 +1,7 @@
 """No secret comes out: not in a log, in --check, in a span, in a message or in a process list."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from tests.integration.access.certificates import Files
 from tests.integration.access.conftest import (
     IDENTITIES,
     LAST_RESORT,
+    REFUSED,
     TOKENS,
     Guarded,
+    follows,
     port_of,
+    rewrite,
     write,
 )
 from tests.integration.cli.console import KVBLOCK, Console
@@ -74,10 +78,11 @@ def test_nothing_that_a_server_says_or_sends_holds_a_secret(
                         call()
                     except kvblock.KVBlockError as error:
                         clean(str(error), repr(error), str(error.metadata))
-        write(access, IDENTITIES.replace(TOKENS["trainer"], "short"))
+        with follows(server, REFUSED):
+            write(access, IDENTITIES.replace(TOKENS["trainer"], "short"))
         with kvblock.connect(port_of(server), token=TOKENS["trainer"], tls=files.trust()) as kv:
             assert kv.can_allocate()
-        write(access, IDENTITIES)
+        rewrite(server, access, IDENTITIES)
         server.stop()
         spans = str(receiver.spans)
     assert "CanAllocate" in spans
@@ -181,6 +186,13 @@ def test_commands_take_their_credentials_from_files(
     (tmp_path / "empty").write_text("\n")
     told = console.error("pools", "--token-file", tmp_path / "empty", expect=2)
     assert "has no token in it" in told
+    os.mkfifo(tmp_path / "fifo")
+    told = console.error("pools", "--token-file", tmp_path / "fifo", expect=2)
+    assert told == f"error: --token-file {tmp_path}/fifo: is a FIFO; must be a regular file\n"
+    if os.geteuid() == 0:
+        os.chown(tokens["operator"], 12_345, -1)
+        told = console.error("pools", *tls, "--token-file", tokens["operator"], expect=2)
+        assert "belongs to user 12345; must belong to root" in told
     clean(told)
 
 
@@ -204,8 +216,17 @@ def test_a_token_does_not_leave_the_machine_in_the_clear() -> None:
 
 def test_tls_that_cannot_be_is_told(files: Files) -> None:
     cert, key = files.issue("client", "a.example")
+    fifo, huge = files.folder / "fifo", files.folder / "huge"
+    os.mkfifo(fifo)
+    huge.touch()
+    os.truncate(huge, 2**40)
     for tls, told in (
         (kvblock.Tls(ca="/nowhere"), "tls.ca: '/nowhere' cannot be read: No such file"),
+        (kvblock.Tls(ca=fifo), "cannot be read: is a FIFO; must be a regular file"),
+        (kvblock.Tls(cert=fifo, key=key), "cannot be read: is a FIFO; must be a regular file"),
+        (kvblock.Tls(cert=cert, key=fifo), "cannot be read: is a FIFO; must be a regular file"),
+        (kvblock.Tls(ca=huge), "cannot be read: is longer than 1048576 bytes"),
+        (kvblock.Tls(ca="a\0b"), "cannot be read: is no path of a file"),
         (kvblock.Tls(cert=cert), "tls.key: None must be given"),
         (kvblock.Tls(key=key), "tls.cert: None must be given"),
         (kvblock.Tls(cert=key, key=key), "must be a PEM file with a certificate"),

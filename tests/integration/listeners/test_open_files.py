@@ -43,9 +43,9 @@ def happens(condition: Callable[[], object]) -> None:
 def test_that_nothing_can_be_accepted_is_told(few_files: kvblock.EmbeddedServer) -> None:
     server = few_files
     host, _, port = server.addresses[1].rpartition(":")
-    assert metric(server, "kvblock_open_files_limit") == FEW
-    assert metric(server, "kvblock_open_files") < FEW
-    assert metric(server, "kvblock_open_files_shortages_total") == 0
+    assert metric(server, "process_max_fds") == FEW
+    assert metric(server, "process_open_fds") < FEW
+    assert metric(server, "kvblock_descriptor_shortages_total") == 0
     with ExitStack() as connections:
         for _ in range(2 * FEW):
             with contextlib.suppress(OSError):
@@ -56,7 +56,7 @@ def test_that_nothing_can_be_accepted_is_told(few_files: kvblock.EmbeddedServer)
     happens(lambda: "connections are accepted again" in server.stderr)
     with kvblock.connect(server.address, timeout=30.0) as kv:
         assert kv.health()
-    happens(lambda: metric(server, "kvblock_open_files_shortages_total") >= 1)
+    happens(lambda: metric(server, "kvblock_descriptor_shortages_total") >= 1)
 
 
 def test_a_limit_below_what_connections_may_need_is_told_at_the_start() -> None:

@@ -46,7 +46,7 @@ def assert_pools_agree(values: dict[str, dict[frozenset[tuple[str, Any]], Any]])
     assert values["blocks"][key(pool="kv", state="free")] == 6
     assert values["blocks"][key(pool="kv", state="held")] == 2
     assert values["blocks"][key(pool="spare", state="free")] == 4
-    assert values["total"] == {key(pool="kv"): 8, key(pool="spare"): 4}
+    assert values["capacity"] == {key(pool="kv"): 8, key(pool="spare"): 4}
     assert values["sequences"] == {key(pool="kv"): 1, key(pool="spare"): 0}
     assert values["waiting"] == {key(pool="kv"): 0, key(pool="spare"): 0}
     assert values["sessions"] == {key(pool="kv"): 0, key(pool="spare"): 0}
@@ -65,7 +65,7 @@ def test_otlp_metrics_are_what_stats_says(receiver: Receiver) -> None:
     assert_pools_agree(
         {
             "blocks": receiver.points("kvblock.pool.blocks"),
-            "total": receiver.points("kvblock.pool.total"),
+            "capacity": receiver.points("kvblock.pool.capacity.blocks"),
             "sequences": receiver.points("kvblock.pool.sequences"),
             "waiting": receiver.points("kvblock.pool.waiting"),
             "sessions": receiver.points("kvblock.sessions"),
@@ -94,8 +94,16 @@ def test_calls_and_steps_are_counted_and_timed(receiver: Receiver) -> None:
         (f"{METHOD}DetachEngine", "OK"): 2,
         (f"{METHOD}Free", "OK"): 1,
         (f"{METHOD}GetBlockTable", "NOT_FOUND"): 1,
-        (f"{METHOD}Session", "OK"): 2,
         (f"{METHOD}Stats", "OK"): 1,
+    }
+    assert receiver.points("kvblock.streams.ended") == {
+        key(
+            **{
+                "rpc.system.name": "grpc",
+                "rpc.method": f"{METHOD}Session",
+                "rpc.response.status_code": "OK",
+            }
+        ): 2
     }
     assert receiver.metrics["rpc.server.call.duration"].unit == "s"
     point = calls[f"{METHOD}Allocate", "OK"]
@@ -134,7 +142,7 @@ def test_the_scrape_endpoint_shows_the_same(accept: str, parse: Any) -> None:
     assert_pools_agree(
         {
             "blocks": samples["kvblock_pool_blocks"],
-            "total": samples["kvblock_pool_total"],
+            "capacity": samples["kvblock_pool_capacity_blocks"],
             "sequences": samples["kvblock_pool_sequences"],
             "waiting": samples["kvblock_pool_waiting"],
             "sessions": samples["kvblock_sessions"],

@@ -1,8 +1,7 @@
 """What an access file may say, and what is said about one that is wrong."""
 
+import contextlib
 import hashlib
-import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,16 @@ from kvblock_service.access import (
     LOCAL_OPERATOR,
     AccessError,
     Identity,
-    Reloaded,
     access_file,
     digest_of,
 )
 
 LONG = "0123456789abcdef"
+UNIX = 'unix = "token"\n'
+END = "\n[end]\n"
 FULL = f"""\
 unix = "b"
+
 [[identity]]
 name = "a"
 token = ["{LONG}", "{LONG}0"]
@@ -32,6 +33,8 @@ admin = true
 calls_per_second = 10
 [[identity]]
 name = "b"
+
+[end]
 """
 
 
@@ -54,8 +57,13 @@ def problem(path: Path, text: str) -> str:
     return told.removeprefix(f"access_file {path}: ")
 
 
-def identity(entries: str, name: str = "a", token: str = LONG) -> str:
+def identity(entries: str = "", name: str = "a", token: str = LONG) -> str:
     return f'[[identity]]\nname = "{name}"\ntoken = "{token}"\n{entries}\n'
+
+
+def whole(text: str) -> str:
+    """A file with this in it that is not cut short."""
+    return f"{'' if 'unix' in text else UNIX}{text}{END}"
 
 
 def test_everything_that_can_be_said(path: Path) -> None:
@@ -68,9 +76,53 @@ def test_everything_that_can_be_said(path: Path) -> None:
 
 
 def test_unix(path: Path) -> None:
-    assert access_file(write(path, "")).value.unix is LOCAL_OPERATOR
-    assert access_file(write(path, 'unix = "trusted"')).value.unix is LOCAL_OPERATOR
-    assert access_file(write(path, 'unix = "token"')).value.unix is None
+    for unix, meant in (("trusted", LOCAL_OPERATOR), ("token", None)):
+        known = access_file(write(path, f'unix = "{unix}"\n{identity()}[end]')).value
+        assert known.unix is meant
+    assert problem(path, identity() + END) == (
+        "unix: is not given; must be trusted, token or the name of an identity"
+    )
+
+
+def test_a_file_without_identities_is_none(path: Path) -> None:
+    for unix in ("token", "trusted"):
+        told = problem(path, f'unix = "{unix}"{END}')
+        assert told == "there is no [[identity]]; give at least one"
+
+
+NOT_WHOLE = (
+    "does not end with the line [end], so it may have been cut short; if it was not, add that line"
+    " below everything else"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", FULL.replace("[end]", ""), FULL + "# more", FULL + identity(), f"{FULL}x = 1\n"],
+)
+def test_a_file_that_does_not_end_as_a_whole_one_does(path: Path, text: str) -> None:
+    assert problem(path, text) == NOT_WHOLE
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_every_cut_is_refused_or_means_the_same(path: Path, newline: str) -> None:
+    text = FULL.replace("\n", newline).encode()
+    meant = access_file(write(path, FULL)).value
+    taken = []
+    for length in range(len(text) + 1):
+        path.write_bytes(text[:length])
+        with contextlib.suppress(AccessError):
+            assert access_file(path).value == meant
+            taken.append(length)
+    # The line break at the very end is all that may be missing, and no half of one.
+    assert taken == [len(text.rstrip()), len(text)]
+
+
+@pytest.mark.parametrize(
+    "text", ['x = """\n[end]', "x = [\n[end]", "[end]\n[end]", "[end.x]\n[end]"]
+)
+def test_an_end_that_is_none(path: Path, text: str) -> None:
+    assert problem(path, UNIX + identity() + text)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +151,7 @@ def test_unix(path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_told(path: Path, text: str, said: str) -> None:
-    assert said in problem(path, text)
+    assert said in problem(path, whole(text))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +169,7 @@ def test_what_is_wrong_is_told(path: Path, text: str, said: str) -> None:
     ],
 )
 def test_what_is_wrong_is_told_without_the_secret(path: Path, line: str) -> None:
-    told = problem(path, f'[[identity]]\nname = "a"\n{line}\n')
+    told = problem(path, whole(f'[[identity]]\nname = "a"\n{line}\n'))
     for secret in ("2short", "in it", "secret", "12345", f"'{LONG}"):
         assert secret not in told
 
@@ -132,7 +184,7 @@ def test_any_value_is_judged_in_plain_words(tmp_path: Path, key: str, value: str
     lines = "".join(f"{name} = {text}\n" for name, text in entry.items())
     told = ""
     try:
-        access_file(write(tmp_path / "x.toml", f"[[identity]]\n{lines}"))
+        access_file(write(tmp_path / "x.toml", whole(f"[[identity]]\n{lines}")))
     except AccessError as error:
         told = str(error)
     for jargon in ("Input should", "Value error", "pydantic", "dictionary", "None"):
@@ -141,14 +193,14 @@ def test_any_value_is_judged_in_plain_words(tmp_path: Path, key: str, value: str
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o602, 0o666])
 def test_others_must_have_no_access(path: Path, mode: int) -> None:
-    write(path, "").chmod(mode)
+    write(path, FULL).chmod(mode)
     with pytest.raises(AccessError, match=f"has mode {mode:04o}, with which others could read"):
         access_file(path)
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
 def test_a_group_may_read_it(path: Path, mode: int) -> None:
-    write(path, "").chmod(mode)
+    write(path, FULL).chmod(mode)
     access_file(path)
 
 
@@ -156,59 +208,12 @@ def test_a_file_that_is_not_there(path: Path) -> None:
     with pytest.raises(AccessError, match="No such file or directory"):
         access_file(path)
     path.mkdir(mode=0o700)
-    with pytest.raises(AccessError, match="Is a directory"):
+    with pytest.raises(AccessError, match="is a directory; must be a regular file"):
         access_file(path)
 
 
-class Counted:
-    """A file whose readings are counted."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.readings = 0
-
-    def read(self) -> str:
-        self.readings += 1
-        text = self.path.read_text()
-        if text == "broken":
-            raise AccessError("it is broken")
-        return text
-
-
-def test_a_file_is_read_when_it_has_changed_and_only_then(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    file = Counted(write(path, "one"))
-    reloaded = Reloaded([path], file.read)
-    assert [reloaded.refresh() for _ in range(3)] == ["one"] * 3
-    assert file.readings == 1
-    write(path, "three")
-    assert [reloaded.refresh() for _ in range(3)] == ["three"] * 3
-    assert file.readings == 2
-    # The same size and the same time, but another file.
-    other = write(path.with_name("other"), "seven")
-    os.utime(other, ns=(0, path.stat().st_mtime_ns))
-    other.replace(path)
-    assert reloaded.refresh() == "seven"
-    write(path, "broken")
-    assert [reloaded.refresh() for _ in range(3)] == ["seven"] * 3
-    assert file.readings == 4
-    errors = [one for one in caplog.records if one.levelno == logging.ERROR]
-    assert [one.problem for one in errors] == ["it is broken"]  # type: ignore[attr-defined]
-    write(path, "mended")
-    assert reloaded.refresh() == "mended"
-
-
-def test_a_link_that_is_turned_is_a_change(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(name)
-    link = tmp_path / "link"
-    link.symlink_to("a")
-    file = Counted(link / "file")
-    reloaded = Reloaded([file.path], file.read)
-    new = tmp_path / "new"
-    new.symlink_to("b")
-    new.replace(link)
-    assert reloaded.refresh() == "b"
+@pytest.mark.parametrize(
+    "nested", ["x = " + "[" * 100_000, "unix" + ".a" * 2_000 + " = 1"], ids=["lists", "dotted key"]
+)
+def test_nesting_without_end(path: Path, nested: str) -> None:
+    assert "nested deeper than 16" in problem(path, f"{nested}{END}")

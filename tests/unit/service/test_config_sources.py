@@ -184,12 +184,19 @@ def test_a_file_that_cannot_be_read_is_the_only_problem(tmp_path: Path) -> None:
     missing, folder, broken = tmp_path / "missing.toml", tmp_path, tmp_path / "broken.toml"
     broken.write_bytes(b"grace = \n")
     assert problems({}, missing) == [f"--config {missing}: No such file or directory"]
-    assert problems({}, folder) == [f"--config {folder}: Is a directory"]
+    assert problems({}, folder) == [f"--config {folder}: is a directory; must be a regular file"]
+    os.mkfifo(tmp_path / "fifo")
+    fifo = tmp_path / "fifo"
+    assert problems({}, fifo) == [f"--config {fifo}: is a FIFO; must be a regular file"]
     (problem,) = problems({}, broken)
     assert problem.startswith(f"{broken}: no valid TOML: ")
     broken.write_bytes(b"\xff\xfe")
     (problem,) = problems({}, broken)
     assert problem.startswith(f"{broken}: no valid TOML: ")
+    for nested in ("grace = " + "[" * 100_000, "pools" + ".a" * 2_000 + " = 1"):
+        broken.write_text(nested)
+        told = f"{broken}: lists and tables are nested deeper than 16"
+        assert problems({}, broken) == [told]
 
 
 def test_all_problems_are_told_at_once_with_their_sources(

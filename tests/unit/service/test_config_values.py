@@ -13,6 +13,7 @@ from kvblock_service.config.values import group_number, user_number
 
 POOL = "main:total=8"
 SOCKET = "unix:/tmp/kv.sock"
+SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
 
 
 @pytest.fixture(autouse=True)
@@ -69,14 +70,8 @@ def test_pool_specs(spec: str, full: str) -> None:
             "a:tot=1",
             "has the unknown key 'tot'; a pool has name, total, block_size, device, quarantine",
         ),
-        (
-            "a:1",
-            "must be NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]; '1' is no KEY=VALUE",
-        ),
-        (
-            "a:total=1,",
-            "must be NAME:total=BLOCKS[,block_size=TOKENS][,device=ID]; '' is no KEY=VALUE",
-        ),
+        ("a:1", f"must be {SPEC}; '1' is no KEY=VALUE"),
+        ("a:total=1,", f"must be {SPEC}; '' is no KEY=VALUE"),
         (":total=1", "name  must be 1 to 128 characters from A-Z a-z 0-9 . _ -"),
         ("a b:total=1", "name a b must be 1 to 128 characters from A-Z a-z 0-9 . _ -"),
         ("é:total=1", "name é must be 1 to 128 characters from A-Z a-z 0-9 . _ -"),

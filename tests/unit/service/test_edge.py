@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import grpc
 import pytest
-from grpc._cython import cygrpc
 
 from kvblock.settings import CHANNEL_OPTIONS
 from kvblock_service.access import TurnedAway
 from kvblock_service.rpc.edge import Edge
 
-KNOWN = Path(cygrpc.__file__).read_bytes()
+(_LIBRARY,) = Path(grpc.__file__).parent.glob("_cython/cygrpc.*.so")
+KNOWN = _LIBRARY.read_bytes()
 
 
 @pytest.mark.parametrize(

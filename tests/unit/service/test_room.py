@@ -99,7 +99,7 @@ async def test_a_stream_gives_way_until_its_first_message_has_arrived() -> None:
 async def test_a_request_has_to_arrive_in_time() -> None:
     room = Room(8, 0.02)
     late = await begun(served(room, never()))
-    with pytest.raises(TurnedOut, match="request_seconds = 0.02") as caught:
+    with pytest.raises(TurnedOut, match=r"request_seconds = 0\.02") as caught:
         await late
     assert caught.value.limit is Limit.REQUEST
     assert room.taken == 0

@@ -72,6 +72,7 @@ def test_what_is_wanted(environ: dict[str, str], listen: str | None, expected: W
         ({"OTEL_EXPORTER_OTLP_COMPRESSION": "brotli"}, "must be one of: gzip"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "must be a number"),
         ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/does/not/exist"}, "No such file"),
+        ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/dev/zero"}, "is a device; must be a regular file"),
         ({"OTEL_METRICS_EXEMPLAR_FILTER": "some"}, "must be one of: always_on"),
         ({"OTEL_CONFIG_FILE": "otel.yaml"}, "is not read here"),
     ],

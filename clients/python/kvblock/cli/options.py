@@ -123,15 +123,17 @@ class Credentials(NamedTuple):
         """The token.
 
         Raises:
-            CommandError: its file cannot be read, or is empty.
+            CommandError: its file cannot be read, or must not be, or is empty.
 
         """
         if self.token_file is None:
             return None
+        from kvblock.trusted_file import UnusableFileError, read_file
+
         try:
-            token = self.token_file.read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise CommandError(USAGE, f"--token-file {self.token_file}: {error.strerror}") from None
+            token = read_file(self.token_file).content.decode("ascii").strip()
+        except UnusableFileError as error:
+            raise CommandError(USAGE, f"--token-file {self.token_file}: {error}") from None
         except UnicodeDecodeError:
             token = ""
         if not token:

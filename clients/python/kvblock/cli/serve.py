@@ -259,7 +259,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Every setting is also a variable (KVBLOCK_LISTEN for --listen, KVBLOCK_POOLS for"
         " --pool; lists separated by blanks) and a key of the TOML file (listen, \\[\\[pools]] with"
-        " name, total, block_size, device). Flags win over variables, variables over the file."
+        " name, total, block_size, device, quarantine). Flags win over variables, variables over"
+        " the file."
         "\n\nExample: [bold]kvblock serve --pool main:total=4096 --listen unix:/tmp/kv.sock[/]"
     )(serve)
 

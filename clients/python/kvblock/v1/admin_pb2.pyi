@@ -525,7 +525,7 @@ class BlockInfo(_message.Message):
     sequence_id: _builtins.int
     """The sequence whose table it is in. Unset unless it is held."""
     trace_id: _builtins.str
-    """The trace of the call that was granted it, in hex; empty when it had none."""
+    """The trace of the step or call that was granted it, in hex; empty when it had none."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """When it was granted, by the server's wall clock."""

@@ -1079,10 +1079,17 @@ class SessionStep(_message.Message):
 
     STEP_ID_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     step_id: _builtins.int
     """1 for the first step of the lease, then one more each time, also across streams and restarts of
     the server. The last step_id once more, with the same content, answers the same bytes again and
     changes nothing.
+    """
+    traceparent: _builtins.str
+    """The trace context of the engine's iteration, as W3C's `traceparent` header has it. The step's
+    span is a child of it, and ListBlocks shows its trace for the blocks granted. Empty: those of
+    the stream. What is no traceparent, or has more than 128 characters, counts as empty. It is no
+    part of the step's content: a step that is sent again may have another one.
     """
     @_builtins.property
     def step(self) -> Global___EngineStep:
@@ -1093,10 +1100,11 @@ class SessionStep(_message.Message):
         *,
         step_id: _builtins.int = ...,
         step: Global___EngineStep | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "step_id", b"step_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

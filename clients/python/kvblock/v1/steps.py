@@ -31,6 +31,7 @@ class StepColumns(NamedTuple):
     allocate: list[int]
     num_blocks: list[int]
     policy: int
+    traceparent: str
 
 
 def write_stepped(
@@ -54,22 +55,28 @@ def read_step(data: bytes) -> StepColumns | None:
     if not _NATIVE:
         return None
     try:
-        step_id, at = _begin(data)
-        free, at = _read_column(data, at, _ONE_BYTES, "Q")
-        allocate, at = _read_column(data, at, _TWO_BYTES, "Q")
-        num_blocks, at = _read_column(data, at, _THREE_BYTES, "I")
-        policy, at = _read_number(data, at, _FOUR_VARINT)
+        step_id, at, end = _begin(data)
+        free, at = _read_column(data, at, end, _ONE_BYTES, "Q")
+        allocate, at = _read_column(data, at, end, _TWO_BYTES, "Q")
+        num_blocks, at = _read_column(data, at, end, _THREE_BYTES, "I")
+        policy, at = _read_number(data, at, end, _FOUR_VARINT)
+        if at != end:
+            return None
+        traceparent = "" if end == len(data) else _read_last_text(data, end, _THREE_BYTES)
     except (_NotPlain, IndexError, ValueError):
         return None
-    return StepColumns(step_id, free, allocate, num_blocks, policy) if at == len(data) else None
+    return StepColumns(step_id, free, allocate, num_blocks, policy, traceparent)
 
 
 class _NotPlain(Exception):
     """The bytes are not in the form that is read here."""
 
 
-def _begin(data: bytes) -> tuple[int, int]:
-    """Enter a step's two outer messages, which reach to the end; gives the step_id and a place."""
+def _begin(data: bytes) -> tuple[int, int, int]:
+    """Enter a step's two outer messages; gives the step_id and where its work begins and ends.
+
+    The outer one reaches to the end of the bytes.
+    """
     if data[0] != _TWO_BYTES:
         raise _NotPlain
     size, at = _read_varint(data, 1)
@@ -83,30 +90,41 @@ def _begin(data: bytes) -> tuple[int, int]:
     if data[at] != _TWO_BYTES:
         raise _NotPlain
     size, at = _read_varint(data, at + 1)
-    if at + size != len(data):
+    end = at + size
+    if end > len(data):
         raise _NotPlain
-    return step_id, at
+    return step_id, at, end
 
 
-def _read_column(data: bytes, at: int, key: int, width: str) -> tuple[list[int], int]:
-    if at >= len(data) or data[at] != key:
+def _read_column(data: bytes, at: int, end: int, key: int, width: str) -> tuple[list[int], int]:
+    if at >= end or data[at] != key:
         return [], at
     size, at = _read_varint(data, at + 1)
-    end = at + size
-    if not size or end > len(data):
+    after = at + size
+    if not size or after > end:
         raise _NotPlain
-    words: array[int] = array(width, data[at:end])
-    return words.tolist(), end
+    words: array[int] = array(width, data[at:after])
+    return words.tolist(), after
 
 
-def _read_number(data: bytes, at: int, key: int) -> tuple[int, int]:
+def _read_number(data: bytes, at: int, end: int, key: int) -> tuple[int, int]:
     """An enum field; zero is not written, and a negative number not read."""
-    if at >= len(data) or data[at] != key:
+    if at >= end or data[at] != key:
         return 0, at
     value, at = _read_varint(data, at + 1)
     if not 0 < value < _INT32_LIMIT:
         raise _NotPlain
     return value, at
+
+
+def _read_last_text(data: bytes, at: int, key: int) -> str:
+    """A text that reaches to the end; an empty one is not written, and only ASCII is read."""
+    if data[at] != key:
+        raise _NotPlain
+    size, at = _read_varint(data, at + 1)
+    if not size or at + size != len(data):
+        raise _NotPlain
+    return data[at:].decode("ascii")
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

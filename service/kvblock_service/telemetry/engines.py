@@ -1,0 +1,122 @@
+"""The series of single engines, put into what a reader of the SDK has collected.
+
+Rules:
+- A series is there while its engine is: it has blocks or a lease. So there are never more than
+  `engines_max` of a kind in a pool, however many engines come and go.
+- The SDK's own instruments would not do: they remember every name for as long as the server runs,
+  and put all that come after the first two thousand into one series.
+- What is told of an engine is of the moment at which its pool is told of.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Gauge,
+    Metric,
+    MetricExporter,
+    MetricsData,
+    NumberDataPoint,
+    PeriodicExportingMetricReader,
+    Sum,
+)
+from prometheus_client import CollectorRegistry
+
+from kvblock_service.pool_host import EngineState
+from kvblock_service.telemetry import names
+from kvblock_service.telemetry.metrics import Pools
+
+_Value = Callable[[EngineState], "float | None"]
+
+_GAUGES: tuple[tuple[str, _Value, str, str], ...] = (
+    (
+        "kvblock.engine.held.blocks",
+        lambda engine: engine.held_blocks,
+        "{block}",
+        "Blocks in the tables of an engine.",
+    ),
+    (
+        "kvblock.engine.sequences",
+        lambda engine: engine.sequences,
+        "{sequence}",
+        "Sequences of an engine that have a block table.",
+    ),
+    (
+        "kvblock.engine.heartbeat.age",
+        lambda engine: engine.silent_ms / 1000 if engine.epoch else None,
+        "s",
+        "Time since an engine with a lease was heard of.",
+    ),
+)
+_REFUSALS = (
+    "kvblock.engine.refusals",
+    "{refusal}",
+    "Refused allocations of an engine since it came, or since the server's start.",
+)
+
+
+class EngineSeries:
+    """Makes the metrics of the engines that `pools` has seen last."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+        self._since = time.time_ns()
+
+    def put_into(self, collected: MetricsData) -> None:
+        """Add them to what was collected, whose lists belong to who receives it."""
+        for resource in collected.resource_metrics:
+            for ours in resource.scope_metrics:
+                if ours.scope.name == names.SCOPE:
+                    metrics: Any = ours.metrics
+                    metrics.extend(self._metrics(time.time_ns()))
+
+    def _metrics(self, now: int) -> Iterable[Metric]:
+        for name, value, unit, text in _GAUGES:
+            points = self._points(value, now)
+            if points:
+                yield Metric(name, text, unit, Gauge(points))
+        points = self._points(lambda engine: engine.refusals, now)
+        if points:
+            name, unit, text = _REFUSALS
+            total = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+            yield Metric(name, text, unit, total)
+
+    def _points(self, value: _Value, now: int) -> list[NumberDataPoint]:
+        return [
+            NumberDataPoint({"pool": pool, "engine": engine.name}, self._since, now, number)
+            for pool, state in self._pools.states.items()
+            for engine in state.engines
+            if (number := value(engine)) is not None
+        ]
+
+
+class ScrapedReader(PrometheusMetricReader):
+    """Gives to a registry what was collected, and the engines."""
+
+    def __init__(self, registry: CollectorRegistry, engines: EngineSeries) -> None:
+        super().__init__(scope_info_enabled=False, registry=registry)
+        self._engines = engines
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        self._engines.put_into(metrics_data)
+        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
+
+
+class SendingReader(PeriodicExportingMetricReader):
+    """Sends at intervals what was collected, and the engines."""
+
+    def __init__(self, exporter: MetricExporter, engines: EngineSeries) -> None:
+        # The first report may be on its way before the constructor returns.
+        self._engines = engines
+        super().__init__(exporter)
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        self._engines.put_into(metrics_data)
+        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)

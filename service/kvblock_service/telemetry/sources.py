@@ -1,0 +1,36 @@
+"""What a server's telemetry looks at."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from kvblock_service.access import TurnedAway
+from kvblock_service.host import Host
+from kvblock_service.open_files import OpenFiles
+
+
+class JournalFigures(Protocol):
+    """What a journal tells of itself; the properties may be read by any thread."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Space that its files take."""
+
+    @property
+    def bytes_written(self) -> int:
+        """Length of the records that were written since the start."""
+
+    @property
+    def unwritable(self) -> bool:
+        """Whether it cannot be written now."""
+
+    def tell_commits(self, observer: Callable[[float], None]) -> None:
+        """Call this with the seconds that each write took, from now on, in the event loop."""
+
+
+class Sources(NamedTuple):
+    """What is shown; `journal` is None for a server that keeps nothing."""
+
+    host: Host
+    turned_away: TurnedAway
+    journal: JournalFigures | None = None
+    files: OpenFiles | None = None
