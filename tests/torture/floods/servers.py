@@ -19,6 +19,7 @@ name = "engines"
 token = "{TOKEN}"
 engines = ["*"]
 pools = ["*"]
+[end]
 """
 
 

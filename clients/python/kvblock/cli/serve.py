@@ -324,7 +324,11 @@ def serve(
     loaded = _load(context.params, config_file)
     if check:
         _show(loaded, as_json=as_json)
-        return
+    else:
+        _run(loaded)
+
+
+def _run(loaded: LoadedConfig) -> None:
     from kvblock_service.main import run
 
     raise typer.Exit(run(loaded.config))
