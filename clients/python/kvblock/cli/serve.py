@@ -321,14 +321,13 @@ def serve(
     """
     if as_json and not check:
         raise typer.BadParameter("--json goes with --check")
-    loaded = _load(context.params, config_file)
+    _show_or_run(_load(context.params, config_file), check=check, as_json=as_json)
+
+
+def _show_or_run(loaded: LoadedConfig, *, check: bool, as_json: bool) -> None:
     if check:
         _show(loaded, as_json=as_json)
-    else:
-        _run(loaded)
-
-
-def _run(loaded: LoadedConfig) -> None:
+        return
     from kvblock_service.main import run
 
     raise typer.Exit(run(loaded.config))
