@@ -250,6 +250,19 @@ FLOODS: dict[str, Flood] = {
     )
 }
 
+OF_NO_CALL = frozenset(
+    {
+        "window-updates",
+        "stream-window-updates",
+        "priorities",
+        "pings",
+        "unread-pings",
+        "settings",
+        "continuations",
+    }
+)
+"""Floods that never become calls: all that happens happens in gRPC's own thread."""
+
 
 def _data(stream: int, message: bytes) -> bytes:
     pieces = [message[at : at + 16_384] for at in range(0, len(message), 16_384)]
