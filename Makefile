@@ -13,6 +13,8 @@ MINUTES ?= 10
 TORTURE ?=
 # Arguments for the sweep, for instance SWEEP='--sample 1000 --only 0'.
 SWEEP ?=
+# Further arguments for the floods.
+FLOODS ?=
 # Set to --upgrade to move every pinned version to its newest.
 UPGRADE ?=
 
@@ -22,7 +24,7 @@ PACKAGES := service clients/python tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test torture simulate sweep lint gen bench constraints clean
+.PHONY: help setup run test torture floods simulate sweep lint gen bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +45,9 @@ test: $(READY) ## Run all tests
 torture: $(READY) ## Kill, stop, cut and fill for MINUTES=10 by SEED=1; TORTURE='--plant ...' adds a bug
 	@scripts/install_faketime.sh
 	@$(BIN)/python -m tests.torture --seed $(SEED) --minutes $(MINUTES) $(TORTURE)
+
+floods: $(READY) ## Flood a server without credentials; FLOODS='--only pings --seconds 5' takes a part
+	@$(BIN)/python -m tests.torture.floods --seed $(SEED) $(FLOODS)
 
 simulate: $(READY) ## Simulate 100,000 schedules of crashes by SEED=1
 	@$(BIN)/python -m tests.torture.simulate --schedules 100000 --seed $(SEED)

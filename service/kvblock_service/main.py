@@ -27,6 +27,7 @@ from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.keeping import CANNOT_START, Keeping
 from kvblock_service.log_stream import LogStream
+from kvblock_service.open_files import SPARE, OpenFiles, raise_limit
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.ready import ReadyLineError, print_ready
 from kvblock_service.reaper import Reaper
@@ -92,16 +93,18 @@ async def _serve(config: ServerConfig, log: LogStream) -> float:
 
 async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream) -> float:
     host = build_host(config, keeping)
-    sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures)
+    files = OpenFiles()
+    sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures, files)
     watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
     upkeep: list[asyncio.Task[None]] = []
     deadline = 0.0
     try:
+        _make_room_for_connections(config)
         for address in config.listen:
             server.bind(address)
         await server.start()
-        upkeep += _begin_upkeep(server, Reaper(host), keeping)
+        upkeep += _begin_upkeep(server, Reaper(host), keeping, files)
         stop = _stop_asked(host)
         _tell_start(config, server.bound)
         printed = _print_ready(server.bound, watch.metrics_address, host)
@@ -121,7 +124,7 @@ async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: L
 
 
 def _begin_upkeep(
-    server: KVBlockServer, reaper: Reaper, keeping: Keeping
+    server: KVBlockServer, reaper: Reaper, keeping: Keeping, files: OpenFiles
 ) -> "list[asyncio.Task[None]]":
     loop = asyncio.get_running_loop()
     works = (
@@ -129,6 +132,7 @@ def _begin_upkeep(
         (keeping.run, "the journal is no longer looked after"),
         (keeping.watch, "the journal is no longer written"),
         (keeping.remove_former, "what was set aside is no longer removed"),
+        (files.run, "open files are no longer watched"),
     )
     return [loop.create_task(_looked_after(server, work, broken)) for work, broken in works]
 
@@ -190,6 +194,9 @@ def build_edge(config: ServerConfig) -> Edge:
         config.limits.health_watches_max,
         config.keepalive_seconds,
         config.slow_reader_seconds,
+        config.request_seconds,
+        config.limits.connections_max,
+        config.limits.calls_per_connection_max,
     )
 
 
@@ -218,6 +225,18 @@ async def _looked_after(
     except Exception:  # noqa: BLE001 - it is logged, and the health says so
         _log.critical(broken, exc_info=True)
         server.break_down(broken)
+
+
+def _make_room_for_connections(config: ServerConfig) -> None:
+    """Let the process have as many open files as its connections need, or say what lacks."""
+    wanted = len(config.listen) * config.limits.connections_max + SPARE
+    allowed = raise_limit(wanted)
+    if allowed < wanted:
+        _log.warning(
+            "the limit of open files is too low for connections_max; raise it (ulimit -n,"
+            " LimitNOFILE=) or lower connections_max",
+            extra={"limit": allowed, "needed": wanted},
+        )
 
 
 def _stop_asked(host: Host) -> "asyncio.Future[str]":

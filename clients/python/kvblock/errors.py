@@ -154,7 +154,7 @@ class LeaseLostError(FailedPreconditionError):
 
 
 class UnavailableError(KVBlockError):
-    """Until the timeout no server was there to answer, or it was shutting down (DRAINING)."""
+    """Until the timeout no server answered: none was there, or it dropped calls, or shut down."""
 
     @property
     def fate_unknown(self) -> bool:

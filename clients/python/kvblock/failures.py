@@ -1,8 +1,10 @@
 """From the status of a failed call to the exception that the caller sees.
 
 Rules:
-- The class follows the status code; but that of an epoch that is over is LeaseLostError, and where
-  gRPC itself answers with a code of ours, which is RESOURCE_EXHAUSTED, it follows the reason.
+- The class follows the status code. That of CANCELLED is UnavailableError: a client that cancels
+  its own call raises something else, so a server or a proxy has dropped this one. That of an epoch
+  that is over is LeaseLostError, and where gRPC itself answers with a code of ours, which is
+  RESOURCE_EXHAUSTED, it follows the reason.
 - Reason, metadata, violations and retry_after come from the google.rpc.Status in the
   `grpc-status-details-bin` trailer.
 - An ErrorInfo of another domain is not ours and gives no reason; details that are no such message
@@ -45,6 +47,7 @@ _CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
@@ -88,6 +91,8 @@ def too_late(address: str) -> DeadlineExceededError:
 def _explain(code: grpc.StatusCode, text: str, address: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE:
         return f"no server answers at {address}: {text}"
+    if code is grpc.StatusCode.CANCELLED:
+        return f"{address} has dropped the call: {text}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return str(too_late(address))
     return text or code.name

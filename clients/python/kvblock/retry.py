@@ -1,7 +1,8 @@
 """How often and when a call that found the server unavailable is made again.
 
 Rules:
-- Only UNAVAILABLE is tried again, and only what is safe to repeat: a call that changes something
+- Only UNAVAILABLE is tried again, with CANCELLED, which is what a server says that drops a call
+  unread, and only what is safe to repeat: a call that changes something
   has a request_id or a step_id, and keeps it through all tries.
 - The pauses grow from try to try up to a limit, and each is a random part of that (full jitter), so
   that clients which lost their server together do not come back together. A server that says when

@@ -34,6 +34,13 @@ class Denial(Enum):
     ADMIN = "the method is for admins"
 
 
+class Limit(Enum):
+    """Which limit has turned a call away."""
+
+    CALLS = "concurrent_calls_max is reached"
+    REQUEST = "a request did not arrive within request_seconds"
+
+
 class LoginFailures(Tally[LoginFailure]):
     """Failed logins. `counts` is how many there were since the server started, by reason."""
 
@@ -56,13 +63,25 @@ class Denials(Tally[Denial]):
         self.add(denial, peer=peer, identity=identity, what=what)
 
 
+class LimitsReached(Tally[Limit]):
+    """Calls that a limit has ended. `counts` is how many there were since the server started."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(_log, "call turned away", Limit, clock)
+
+    def count(self, limit: Limit, peer: str) -> None:
+        """One more; `peer` is where the call came from."""
+        self.add(limit, peer=peer)
+
+
 class TurnedAway(NamedTuple):
     """Everybody who was turned away."""
 
     logins: LoginFailures
     denials: Denials
+    limits: LimitsReached
 
     @classmethod
     def nobody(cls) -> "TurnedAway":
         """As it is when a server starts."""
-        return cls(LoginFailures(), Denials())
+        return cls(LoginFailures(), Denials(), LimitsReached())

@@ -137,6 +137,8 @@ class Limits(BaseModel):
     request_ids_max: Annotated[int, BeforeValidator(Whole(0, 2**24))] = 65_536
     concurrent_calls_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 4096
     health_watches_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 256
+    connections_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
+    calls_per_connection_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 4096
 
 
 class Settings(BaseModel):
@@ -153,6 +155,7 @@ class Settings(BaseModel):
     to `lease_ttl_max`.
     `keepalive_seconds`: how long a connection may be silent, and then a ping unanswered.
     `slow_reader_seconds`: how long a session's client may leave an answer unread, or not attach.
+    `request_seconds`: how long the request of a call may take to arrive.
     `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
     outlives, the server's process or the host too; `journal_format`: of what it writes from now on.
     `snapshot_records`, `snapshot_bytes`: what may be written before a snapshot is made; a restart
@@ -187,6 +190,7 @@ class Settings(BaseModel):
     lease_ttl: Annotated[float, BeforeValidator(_ttl)] = 10.0
     keepalive_seconds: Annotated[float, BeforeValidator(Seconds(1, 86_400))] = 30.0
     slow_reader_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 30.0
+    request_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 10.0
     state_dir: Annotated[str, BeforeValidator(directory)] = Field(default_factory=default_state_dir)
     durability: Annotated[str, BeforeValidator(OneOf(("process", "host")))] = "process"
     journal_format: Annotated[str, BeforeValidator(OneOf(("append", "sqlite")))] = "append"

@@ -31,6 +31,8 @@ Permit: TypeAlias = Callable[[Any], None]
 Admit: TypeAlias = Callable[[Context], Permit]
 """Lets a caller in by its context, and gives what permits its request; both raise CallErrors."""
 
+admitted: ContextVar[Permit | None] = ContextVar("kvblock.admitted", default=None)
+"""What permits the request of the call that runs in this task; None: it needs no permission."""
 _context: ContextVar[Context] = ContextVar("kvblock.context")
 _permit: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.permit", default=None)
 _log = logging.getLogger(__name__)
@@ -107,7 +109,6 @@ def unary(
     message_type: type[RequestT],
     bytes_max: int,
     method: Callable[[RequestT], Awaitable[Message]],
-    admit: Admit | None = None,
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """A handler that serves one unary method over bytes."""
 
@@ -116,7 +117,7 @@ def unary(
             enter(context)
             try:
                 host.refuse_when_draining()
-                permit = admit(context) if admit else None
+                permit = admitted.get()
                 request = parse(message_type, data, bytes_max)
                 if permit:
                     permit(request)

@@ -12,6 +12,10 @@ import grpc
 
 from kvblock_service.access import Identities, Reloaded, TlsFiles, TurnedAway
 
+_PENDING_MIN = 4096
+_NO_COMPRESSION = 1
+_READ_BYTES = 64 * 1024
+
 
 class SocketFile(NamedTuple):
     """Who may open a Unix socket: its mode, owner and group; None: as the server's process has."""
@@ -26,7 +30,8 @@ class Edge(NamedTuple):
 
     `access` None: whoever can connect may do everything. `tls` None: TCP addresses are plain. A
     peer that leaves a ping unanswered for `keepalive_seconds`, or a session's answer unread for
-    `slow_reader_seconds`, is cut off; pings come as often when a connection is silent.
+    `slow_reader_seconds`, is cut off; pings come as often when a connection is silent. A call whose
+    request has not arrived after `request_seconds` ends. `connections_max` is for each address.
     """
 
     turned_away: TurnedAway
@@ -37,6 +42,9 @@ class Edge(NamedTuple):
     health_watches_max: int = 256
     keepalive_seconds: float = 30.0
     slow_reader_seconds: float = 30.0
+    request_seconds: float = 10.0
+    connections_max: int = 1024
+    calls_per_connection_max: int = 4096
 
     def watched(self) -> list[Reloaded[Any]]:
         """What follows its files while the server runs."""
@@ -45,6 +53,7 @@ class Edge(NamedTuple):
     def options(self) -> list[tuple[str, int]]:
         """GRPC's options that follow from it."""
         keepalive = round(self.keepalive_seconds * 1000)
+        pending = max(self.concurrent_calls_max, _PENDING_MIN)
         return [
             ("grpc.keepalive_time_ms", keepalive),
             # The timeout alone is not followed: gRPC gives a ping a minute by itself.
@@ -52,7 +61,17 @@ class Edge(NamedTuple):
             ("grpc.http2.ping_timeout_ms", keepalive),
             ("grpc.keepalive_permit_without_calls", 1),
             # Clients may send pings of their own, as long as they are no flood.
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+            ("grpc.max_allowed_incoming_connections", self.connections_max),
+            ("grpc.max_concurrent_streams", self.calls_per_connection_max),
+            # A few KiB can unpack to what a request may have at most, once for each call.
+            ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
+            # Calls that gRPC has read and the event loop has not taken yet. Beyond the first number
+            # gRPC drops some at random, beyond the second all: with CANCELLED, whoever made them.
+            ("grpc.server.max_pending_requests", pending),
+            ("grpc.server.max_pending_requests_hard_limit", pending * 5 // 4),
+            # A connection that is never silent is left for the others after so many bytes.
+            ("grpc.experimental.tcp_max_read_chunk_size", _READ_BYTES),
         ]
 
 

@@ -107,6 +107,18 @@ class Gate:
 
         return enter
 
+    def admit_admin(self, method: str) -> Admit:
+        """What lets admins, and nobody else, call a method of another service.
+
+        It raises Unauthenticated or PermissionDenied.
+        """
+
+        def enter(context: Context) -> Permit:
+            self.need_admin(self.caller(context), method)
+            return lambda _: None
+
+        return enter
+
     def session(self, context: Context) -> "SessionPass":
         """The pass of a session whose stream has just been opened.
 

@@ -1,8 +1,7 @@
 """The gRPC server: both services, the standard ones, and its end.
 
 Rules:
-- One event loop, one thread; no interceptor besides those of the telemetry and, where there is an
-  access file, the one that keeps others than admins from the standard services.
+- One event loop, one thread; no interceptor besides the entrance and those of the telemetry.
 - An address is bound by one server only (no SO_REUSEPORT).
 - Messages up to four times `message_bytes_max` are read, so that an over-long one can be answered
   with an ErrorInfo; beyond that gRPC itself answers RESOURCE_EXHAUSTED.
@@ -28,10 +27,11 @@ from kvblock_service.host import Host
 from kvblock_service.rpc import calls, reflection, session
 from kvblock_service.rpc.admin import KVBlockAdmin
 from kvblock_service.rpc.edge import Edge, server_credentials
+from kvblock_service.rpc.entrance import Entrance
 from kvblock_service.rpc.gate import Gate
-from kvblock_service.rpc.guard import Guard
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
+from kvblock_service.rpc.room import Room
 from kvblock_service.rpc.service import KVBlockService, ServiceOptions
 from kvblock_service.rpc.slow_readers import SlowReaders
 
@@ -64,11 +64,11 @@ class KVBlockServer:
         tls = edge.tls
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
-        guards = [Guard(self._gate)] if self._gate else []
+        room = Room(edge.concurrent_calls_max, edge.request_seconds)
+        entrance = Entrance(room, self._gate, edge.turned_away.limits)
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
-            interceptors=[*interceptors, *guards],
-            maximum_concurrent_rpcs=edge.concurrent_calls_max,
+            interceptors=[entrance, *interceptors],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _TRANSPORT_HEADROOM * bytes_max),
@@ -142,9 +142,7 @@ class KVBlockServer:
             request: type[calls.RequestT],
             method: Callable[[calls.RequestT], Awaitable[Message]],
         ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-            name = request.DESCRIPTOR.name.removesuffix("Request")
-            admit = self._gate.admit(name) if self._gate else None
-            return calls.unary(self._host, self._activity, request, bytes_max, method, admit)
+            return calls.unary(self._host, self._activity, request, bytes_max, method)
 
         methods = {
             "Allocate": unary(kvblock_pb2.AllocateRequest, service.allocate),

@@ -28,6 +28,7 @@ from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate, SessionPass
+from kvblock_service.rpc.room import first_message_arrived
 from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders, Writes
 from kvblock_service.rpc.traceparent import parent_of
@@ -64,6 +65,7 @@ class _Session:
         if self._gate:
             self._pass = self._gate.session(self._context)
         data = await self._first()
+        first_message_arrived()
         if data is None:
             return
         pool = await self._attach(self._parse(data))

@@ -18,6 +18,7 @@ from kvblock.version import VERSION
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.log_stream import LogStream
+from kvblock_service.open_files import OpenFiles
 from kvblock_service.pool_host import PoolState
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import Durations
@@ -121,6 +122,22 @@ def show_turned_away(meter: Meter, turned_away: TurnedAway) -> None:
         [lambda _: by_reason(turned_away.denials.counts.items())],
         "{call}",
         "Denied permissions, by reason.",
+    )
+    meter.create_observable_counter(
+        "kvblock.calls.turned_away",
+        [lambda _: by_reason(turned_away.limits.counts.items())],
+        "{call}",
+        "Calls that a limit has ended, by limit.",
+    )
+
+
+def show_open_files(meter: Meter, files: OpenFiles) -> None:
+    """Let the meter's readers read whether no connection could be accepted."""
+    meter.create_observable_counter(
+        "kvblock.descriptor.shortages",
+        [lambda _: [Observation(files.shortages)]],
+        "{look}",
+        "Looks, one a second, that found no file descriptor left to accept a connection with.",
     )
 
 

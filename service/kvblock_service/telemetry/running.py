@@ -121,6 +121,8 @@ def _measured(
     metrics.show_pools(meter, sources.host, pools, durations)
     metrics.show_turned_away(meter, sources.turned_away)
     metrics.show_log(meter, sources.log)
+    if sources.files is not None:
+        metrics.show_open_files(meter, sources.files)
     if sources.journal is not None:
         metrics.show_journal(meter, sources.journal)
         sources.journal.tell_commits(durations.commit)

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.log_stream import LogStream
+from kvblock_service.open_files import OpenFiles
 
 
 class JournalFigures(Protocol):
@@ -34,3 +35,4 @@ class Sources(NamedTuple):
     turned_away: TurnedAway
     log: LogStream
     journal: JournalFigures | None = None
+    files: OpenFiles | None = None

@@ -50,6 +50,7 @@ def info(reason: str, domain: str = "kvblock.v1", **metadata: str) -> ErrorInfo:
         (grpc.StatusCode.NOT_FOUND, NotFoundError),
         (grpc.StatusCode.FAILED_PRECONDITION, FailedPreconditionError),
         (grpc.StatusCode.UNAVAILABLE, UnavailableError),
+        (grpc.StatusCode.CANCELLED, UnavailableError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
         (grpc.StatusCode.UNAUTHENTICATED, UnauthenticatedError),
         (grpc.StatusCode.PERMISSION_DENIED, PermissionDeniedError),
@@ -96,6 +97,11 @@ def test_when_to_come_back() -> None:
     assert isinstance(error, UnavailableError)
     assert error.retry_after == 2.5
     assert error.reason is ErrorReason.DRAINING
+
+
+def test_a_call_that_was_dropped() -> None:
+    error = error_of_status(grpc.StatusCode.CANCELLED, "CANCELLED", (), "host:1")
+    assert str(error) == "host:1 has dropped the call: CANCELLED"
 
 
 def test_nobody_there() -> None:

@@ -51,6 +51,7 @@ def test_defaults() -> None:
         "lease_ttl": 10.0,
         "keepalive_seconds": 30.0,
         "slow_reader_seconds": 30.0,
+        "request_seconds": 10.0,
         "state_dir": default_state_dir(),
         "durability": "process",
         "journal_format": "append",
@@ -73,6 +74,8 @@ def test_defaults() -> None:
         "request_ids_max": 65_536,
         "concurrent_calls_max": 4096,
         "health_watches_max": 256,
+        "connections_max": 1024,
+        "calls_per_connection_max": 4096,
     }
     assert sources.pop("pools") == "--pool"
     assert sources.pop("listen") == "--listen"

@@ -164,6 +164,14 @@ SlowReaderSeconds = Annotated[
         _BEHAVIOUR,
     ),
 ]
+RequestSeconds = Annotated[
+    str | None,
+    _flag(
+        "SECONDS",
+        "How long the request of a call may take to arrive. [dim]\\[default: 10][/]",
+        _BEHAVIOUR,
+    ),
+]
 StateDir = Annotated[
     str | None,
     _flag(
@@ -251,6 +259,10 @@ RequestIdsMax = Annotated[
 ]
 PageSizeMax = Annotated[str | None, _limit("Rows in a page of a listing.", "10000")]
 HealthWatchesMax = Annotated[str | None, _limit("Health watches at once.", "256")]
+ConnectionsMax = Annotated[str | None, _limit("Connections of an address.", "1024")]
+CallsPerConnectionMax = Annotated[
+    str | None, _limit("Calls that one connection has at once.", "4096")
+]
 ConcurrentCallsMax = Annotated[str | None, _limit("Calls that are served at once.", "4096")]
 
 
@@ -291,6 +303,7 @@ def serve(
     lease_ttl_max: LeaseTtlMax = None,
     keepalive_seconds: KeepaliveSeconds = None,
     slow_reader_seconds: SlowReaderSeconds = None,
+    request_seconds: RequestSeconds = None,
     state_dir: StateDir = None,
     durability: Durability = None,
     journal_format: JournalFormat = None,
@@ -313,6 +326,8 @@ def serve(
     request_ids_max: RequestIdsMax = None,
     concurrent_calls_max: ConcurrentCallsMax = None,
     health_watches_max: HealthWatchesMax = None,
+    connections_max: ConnectionsMax = None,
+    calls_per_connection_max: CallsPerConnectionMax = None,
 ) -> None:
     """Serve block pools until SIGTERM or Ctrl-C.
 

@@ -1,0 +1,151 @@
+"""The one way in: every method of every service, before anything of a request is read.
+
+Rules:
+- Who is calling is settled by what comes with the call. A caller that nobody knows is answered at
+  once: nothing of its request is read, unpacked or kept, and it takes up no room.
+- Health checks are open to all who can connect; reflection, channelz and whatever else is served
+  beside kvblock's own services take an admin.
+- Then the call takes a place in the room, and only then its request is read.
+- Methods whose request is one message are served to gRPC as streams of one: gRPC reads the message
+  of others before it asks anybody. On the wire there is no difference.
+- Handlers are wrapped once, at the first call of their method.
+"""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+
+from kvblock_service.access.failures import LimitsReached
+from kvblock_service.errors import CallError
+from kvblock_service.rpc import calls
+from kvblock_service.rpc.calls import Admit, Context
+from kvblock_service.rpc.gate import Gate
+from kvblock_service.rpc.room import Place, Room, TurnedOut, first_message_arrived
+
+OWN_SERVICES = "/kvblock.v1."
+SESSION = "/kvblock.v1.KVBlockService/Session"
+HEALTH = "/grpc.health.v1.Health/"
+KEEP_ALIVE = frozenset({"/kvblock.v1.KVBlockService/RenewLease", f"{HEALTH}Check"})
+"""Short calls that engines, and those who watch the server, cannot do without."""
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+
+
+class Entrance(grpc.aio.ServerInterceptor):
+    """Lets calls in, of those whom `gate` knows, or of everybody where there is none."""
+
+    def __init__(self, room: Room, gate: Gate | None, reached: LimitsReached) -> None:
+        self._room = room
+        self._gate = gate
+        self._reached = reached
+        self._wrapped: dict[str, _Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[_Handler | None]"],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_Handler | None":
+        """The handler of a method, with the way in before it; None for a method that is unknown."""
+        method = handler_call_details.method
+        handler = self._wrapped.get(method)
+        if handler is None:
+            handler = await continuation(handler_call_details)
+            if handler is not None:
+                handler = self._wrapped[method] = self._wrap(method, handler)
+        return handler
+
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+        coders = (handler.request_deserializer, handler.response_serializer)
+        entered = self._entered(method)
+        behaviour: Any
+        if handler.response_streaming:
+            inner = handler.stream_stream or handler.unary_stream
+            behaviour = self._streaming(inner, entered, takes_stream=handler.request_streaming)
+            return grpc.stream_stream_rpc_method_handler(behaviour, *coders)
+        assert not handler.request_streaming, f"{method}: a stream with one answer is not served"
+        behaviour = self._unary(handler.unary_unary, entered)
+        return grpc.stream_unary_rpc_method_handler(behaviour, *coders)
+
+    def _entered(self, method: str) -> Callable[[Context], Place]:
+        """What lets a call of a method in; it raises CallErrors and TurnedOut."""
+        admit = self._admission(method)
+        spare = method in KEEP_ALIVE
+
+        def enter(context: Context) -> Place:
+            if admit is not None:
+                calls.admitted.set(admit(context))
+            return self._room.place(spare=spare)
+
+        return enter
+
+    def _admission(self, method: str) -> Admit | None:
+        """What a caller has to show; None: nothing, or the handler asks for it."""
+        gate = self._gate
+        if gate is None or method == SESSION or method.startswith(HEALTH):
+            return None
+        if method.startswith(OWN_SERVICES):
+            return gate.admit(method.rpartition("/")[2])
+        return gate.admit_admin(method[1:])
+
+    def _unary(self, inner: Any, entered: Callable[[Context], Place]) -> _Behaviour:
+        async def behaviour(_: object, context: Context) -> Any:
+            try:
+                with entered(context) as place:
+                    return await inner(await _only_request(place, context), context)
+            except CallError as error:
+                await calls.refuse(context, error)
+            except TurnedOut as limit:
+                await self._turn_out(context, limit)
+
+        return behaviour
+
+    def _streaming(
+        self, inner: Any, entered: Callable[[Context], Place], *, takes_stream: bool
+    ) -> _Behaviour:
+        answer = _answers if inspect.isasyncgenfunction(inner) else _awaits
+
+        async def behaviour(requests: AsyncIterator[Any], context: Context) -> None:
+            try:
+                with entered(context) as place:
+                    if takes_stream:
+                        place.begin_stream()
+                        await answer(inner, _noted(requests), context)
+                    else:
+                        await answer(inner, await _only_request(place, context), context)
+            except CallError as error:
+                await calls.refuse(context, error)
+            except TurnedOut as limit:
+                await self._turn_out(context, limit)
+
+        return behaviour
+
+    async def _turn_out(self, context: Context, limit: TurnedOut) -> None:
+        self._reached.count(limit.limit, context.peer())
+        await context.abort(limit.code, limit.text)
+
+
+async def _only_request(place: Place, context: Context) -> Any:
+    request: Any = await place.request(context.read())
+    if request is grpc.aio.EOF:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the call ended without a request")
+    return request
+
+
+async def _noted(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        first_message_arrived()
+        yield request
+
+
+async def _answers(inner: Any, request: Any, context: Context) -> None:
+    async with aclosing(inner(request, context)) as answers:
+        async for answer in answers:
+            await context.write(answer)
+
+
+async def _awaits(inner: Any, request: Any, context: Context) -> None:
+    await inner(request, context)
