@@ -64,7 +64,7 @@ gen: $(READY) ## Generate the Python stubs from protos/ anew
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh
 	@mkdir -p build
-	@$(BIN)/kvblock bench --json build/bench.json $(BENCH)
+	@$(BIN)/kvblock bench --output build/bench.json $(BENCH)
 
 constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upgrade: the newest)
 	@scripts/pin_versions.sh $(UPGRADE)

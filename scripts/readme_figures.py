@@ -1,7 +1,7 @@
 """Writes measured figures into README.md, between the marks that are there for them.
 
     make run > build/run.txt
-    kvblock replay azure_code_2023.csv --blocks 4096 --json build/azure.json
+    kvblock replay azure_code_2023.csv --blocks 4096 --output build/azure.json
     make bench
     P=.venv/bin/python; S=scripts/readme_figures.py
     $P $S --run build/run.txt --replay build/azure.json --bench build/bench.json
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
     parser.add_argument("--run", type=Path, metavar="FILE", help="what `make run` printed")
     parser.add_argument(
-        "--replay", type=Path, nargs="+", default=[], metavar="FILE", help="from replay --json"
+        "--replay", type=Path, nargs="+", default=[], metavar="FILE", help="from replay --output"
     )
     parser.add_argument("--bench", type=Path, metavar="FILE", help="what `make bench` wrote")
     given = parser.parse_args()

@@ -188,7 +188,7 @@ class StateLimit(CallError):
 
 
 class EngineAttached(CallError):
-    """Another client has a lease under this engine name; `expires_in` is in seconds."""
+    """A lease is in the way: another client's, or the engine's own; `expires_in` is in seconds."""
 
     reason = Reason.ENGINE_ATTACHED
     of_state = True
@@ -208,6 +208,19 @@ class EngineAttached(CallError):
         error = cls(pool, engine, 0)
         error.message = f"the lease of engine {engine!r} in pool {pool!r} goes on in another stream"
         error.retry_after = None
+        return error
+
+    @classmethod
+    def alive(
+        cls, pool: str, engine: str, since_heartbeat: float, expires_in: float
+    ) -> "EngineAttached":
+        """The engine that is to be reclaimed has a lease that has not run out."""
+        error = cls(pool, engine, expires_in)
+        error.message = (
+            f"engine {engine!r} in pool {pool!r} is alive: its last heartbeat was"
+            f" {since_heartbeat:.1f} s ago, and its lease lasts for {expires_in:.1f} s"
+            " more; to take its blocks all the same, use force"
+        )
         return error
 
 

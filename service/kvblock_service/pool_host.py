@@ -43,6 +43,7 @@ from kvblock_service.core.commands import (
     Stamp,
     StepOutOfOrder,
 )
+from kvblock_service.core.engine import Engine
 from kvblock_service.core.listing import BlockPage, SequencePage, Wanted
 from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.errors import (
@@ -334,19 +335,35 @@ class PoolHost:
         with self._lock:
             return listing.blocks(self._pool, wanted, after, count, self._now_ms())
 
-    def reclaim(self, command: Reclaim, trace_id: str = "") -> Freed:
-        """End an engine from outside.
+    def reclaim(self, command: Reclaim, trace_id: str = "", *, force: bool = False) -> Freed:
+        """End an engine from outside; `force`: also one whose lease has not run out.
 
         Raises:
             EngineNotFound: the pool has no such engine.
+            EngineAttached: its lease has not run out, and this is no `force`.
             CallError: as `apply`.
 
         """
-        if command.engine not in self._pool.engines and not self._pool.knows(command):
-            raise EngineNotFound(self.geometry.name, command.engine)
+        if not self._pool.knows(command):
+            engine = self._pool.engines.get(command.engine)
+            if engine is None:
+                raise EngineNotFound(self.geometry.name, command.engine)
+            if not force and command.epoch in (0, engine.epoch):
+                self._refuse_when_alive(engine)
         freed = self.apply(command, trace_id)
         assert isinstance(freed, Freed)
         return freed
+
+    def _refuse_when_alive(self, engine: Engine) -> None:
+        now_ms = self._now_ms()
+        left_ms = engine.deadline_ms - now_ms
+        if engine.epoch and left_ms > 0:
+            raise EngineAttached.alive(
+                self.geometry.name,
+                engine.name,
+                leases.since_heartbeat_ms(engine, now_ms) / 1000,
+                left_ms / 1000,
+            )
 
     def refuse_when_held(self) -> None:
         """Raises PoolHeld while somebody has something in the pool or waits for it."""
@@ -376,7 +393,7 @@ class PoolHost:
                 len(engine.tables),
                 engine.epoch,
                 max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
-                max(0, now_ms - engine.deadline_ms + engine.ttl_ms) if engine.epoch else 0,
+                leases.since_heartbeat_ms(engine, now_ms) if engine.epoch else 0,
                 engine.refusals,
             )
             for name, engine in self._pool.engines.items()

@@ -139,7 +139,7 @@ def test_the_echo_answers_what_it_was_given() -> None:
 
 def test_the_command_writes_a_table_and_json(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    ended = bench("--quick", "--only", "core", "--json", str(path))
+    ended = bench("--quick", "--only", "core", "--output", str(path))
     assert ended.returncode == 0, ended.stderr
     assert "resident bytes per used block" in ended.stdout
     assert "\x1b" not in ended.stdout
@@ -153,7 +153,7 @@ def test_the_command_writes_a_table_and_json(tmp_path: Path) -> None:
     [
         (("--only", "nonsense"), 2, "nonsense"),
         (("--pool", "main"), 2, "--address"),
-        (("--json", "/nowhere/bench.json"), 2, "/nowhere/bench.json"),
+        (("--output", "/nowhere/bench.json"), 2, "/nowhere/bench.json"),
         (("--address", "unix:/nowhere.sock", "--only", "stream"), 3, "/nowhere.sock"),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else None,

@@ -20,6 +20,7 @@ VOLATILE = {
     "since",
     "epoch",
     "lease_expires_in",
+    "since_heartbeat",
 }
 
 ends = [case for case in CASES if case.signal]

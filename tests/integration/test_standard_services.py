@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -16,6 +17,7 @@ import kvblock
 from kvblock.v1 import admin_pb2, kvblock_pb2
 
 SERVICES = ["kvblock.v1.KVBlockService", "kvblock.v1.KVBlockAdmin"]
+REFLECTION = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 Status = health_pb2.HealthCheckResponse
 
 
@@ -46,9 +48,30 @@ def test_health_of_a_service_that_is_not_there(channel: grpc.Channel) -> None:
     watch.cancel()
 
 
-def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
-    database = ProtoReflectionDescriptorDatabase(channel)
-    assert {*SERVICES, "grpc.health.v1.Health"} <= set(database.get_services())
+def ask_reflection(channel: grpc.Channel, name: str, **request: Any) -> Any:
+    """What the reflection service of that name answers to one request."""
+    generic: Any = channel
+    sent = reflection_pb2.ServerReflectionRequest(**request).SerializeToString()
+    stream = generic.stream_stream(f"/{name}/ServerReflectionInfo")(iter([sent]), timeout=20)
+    (answer,) = map(reflection_pb2.ServerReflectionResponse.FromString, stream)
+    return answer
+
+
+@pytest.mark.parametrize("name", REFLECTION)
+def test_reflection_lists_every_service_that_is_served(channel: grpc.Channel, name: str) -> None:
+    listed = ask_reflection(channel, name, list_services="").list_services_response.service
+    others = {"grpc.health.v1.Health", "grpc.channelz.v1.Channelz"}
+    assert {one.name for one in listed} == {*SERVICES, *others, *REFLECTION}
+
+
+@pytest.mark.parametrize("name", REFLECTION)
+def test_reflection_describes_every_service_that_it_lists(channel: grpc.Channel, name: str) -> None:
+    for one in ask_reflection(channel, name, list_services="").list_services_response.service:
+        found = ask_reflection(channel, name, file_containing_symbol=one.name)
+        pool = DescriptorPool()
+        for file in reversed(found.file_descriptor_response.file_descriptor_proto):
+            pool.AddSerializedFile(file)
+        assert pool.FindServiceByName(one.name).methods, one.name
 
 
 @pytest.mark.parametrize("file", [kvblock_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR])

@@ -273,7 +273,7 @@ class Nemesis:
         name = self.crew.names[int(one.first * len(self.crew.names))]
         try:
             with kvblock.Client(self.setting.server, pool=POOL, timeout=1.0) as kv:
-                kv.reclaim_engine(name)
+                kv.reclaim_engine(name, force=True)
             self.counts["reclaims by an operator"] += 1
         except KVBlockError as error:
             self.history.add("reclaim refused", text=str(error))

@@ -9,8 +9,9 @@ Rules:
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from kvblock.version import VERSION
 
 if TYPE_CHECKING:
     from kvblock.async_engine_lease import AsyncEngineLease
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         UnansweredError,
         UnauthenticatedError,
         UnavailableError,
+        UsageError,
     )
     from kvblock.results import (
         AuditReport,
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
     from kvblock.sync import Client as connect
     from kvblock.sync_session import Session
 
-__version__ = version("kvblock")
+__version__ = VERSION
 
 _MODULES = {
     "kvblock.async_engine_lease": ("AsyncEngineLease",),
@@ -84,6 +86,7 @@ _MODULES = {
         "RateLimitedError",
         "UnauthenticatedError",
         "UnavailableError",
+        "UsageError",
     ),
     "kvblock.results": (
         "AuditReport",
@@ -167,6 +170,7 @@ __all__ = [
     "UnansweredError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UsageError",
     "__version__",
     "connect",
     "connect_async",

@@ -187,6 +187,7 @@ def engines(message: admin.ListEnginesResponse) -> list[EngineInfo]:
             row.held_blocks,
             row.sequences,
             row.has_stream,
+            seconds(row.since_heartbeat) if row.HasField("since_heartbeat") else None,
         )
         for row in message.engines
     ]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import inspect
 import math
 import operator
+import os
+import re
 from collections.abc import Callable
 from typing import SupportsIndex, TypeVar
 
@@ -24,13 +26,15 @@ TIMEOUT_MAX = 31_536_000
 """The longest finite timeout: a year."""
 
 _SHOWN_MAX = 80
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
+"""Where an object is in memory, in the repr of one that has no better."""
 
 CallbackT = TypeVar("CallbackT", bound=Callable[..., object])
 
 
 def invalid(field: str, value: object, problem: str) -> InvalidArgumentError:
     """The error that names the field, the value and what would be right."""
-    shown = repr(value)
+    shown = as_written(value)
     if len(shown) > _SHOWN_MAX:
         shown = f"{shown[: _SHOWN_MAX - 3]}..."
     text = f"{field}: {shown} {problem}"
@@ -40,6 +44,18 @@ def invalid(field: str, value: object, problem: str) -> InvalidArgumentError:
         metadata={"field": field, "value": shown},
         violations=(FieldViolation(field, text),),
     )
+
+
+def as_written(value: object) -> str:
+    """A value as its author would write it; of one that cannot be written, its type."""
+    if isinstance(value, os.PathLike):
+        return repr(os.fspath(value))
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        fields = value._asdict().items()
+        given = ", ".join(f"{key}={as_written(one)}" for key, one in fields if one is not None)
+        return f"{type(value).__name__}({given})"
+    text = repr(value)
+    return f"(a value of type {type(value).__name__})" if _ADDRESS.search(text) else text
 
 
 def whole_number(field: str, value: SupportsIndex, maximum: int) -> int:

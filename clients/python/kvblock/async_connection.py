@@ -16,11 +16,11 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import grpc
 from grpc import aio
 
-from kvblock import fencing
+from kvblock import fencing, uncollected
 from kvblock.async_stream import AsyncStream
 from kvblock.cancelling import cancellations, task_is_cancelled, within
 from kvblock.ending import Ending
-from kvblock.errors import ClosedError, KVBlockError, UnavailableError
+from kvblock.errors import ClosedError, KVBlockError, UnavailableError, UsageError
 from kvblock.failures import error_of, too_late
 from kvblock.fencing import Change
 from kvblock.frozen import OVERTIME, Outlet, took_too_long
@@ -29,6 +29,7 @@ from kvblock.lease import Lease
 from kvblock.retry import Tries
 from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Settings
 from kvblock.step_context import traceparent_of
+from kvblock.surroundings import check_loop, running_loop
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 
 RequestT = TypeVar("RequestT")
@@ -57,18 +58,33 @@ class AsyncConnection:
         self._made: Stubs | None = None
         self._closed = Ending()
         self._outlet = Outlet()
+        uncollected.register(self)
 
     @property
     def stubs(self) -> Stubs:
         """The stubs, for use in the running loop."""
         if self._closed.is_set():
             raise ClosedError(CLOSED)
-        loop = asyncio.get_running_loop()
+        loop = self.check_caller()
         if self._made is None:
             self._made = self._make(loop)
-        elif self._made.loop is not loop:
-            raise RuntimeError("this client belongs to another event loop; make one in each loop")
         return self._made
+
+    def check_caller(self) -> asyncio.AbstractEventLoop:
+        """The running loop.
+
+        Raises:
+            UsageError: there is none, or it is not that of the first call; or this is another
+                process than the client's.
+
+        """
+        self.settings.owner.check()
+        loop = running_loop()
+        if self._made is not None and self._made.loop is not loop:
+            raise UsageError(
+                "this client and its sessions belong to another event loop; make a client in each"
+            )
+        return loop
 
     async def change(
         self,
@@ -79,6 +95,7 @@ class AsyncConnection:
         size: int = 0,
     ) -> ResponseT:
         """Carry out a call that changes something: once, however often it has to be sent."""
+        self.settings.owner.check()
         lease = fencing.fence(self.settings.leases, request)
         request.request_id = fencing.identify(request_id)
         sent = monotonic()
@@ -127,6 +144,7 @@ class AsyncConnection:
         size: int = 0,
     ) -> ResponseT:
         """Send a call a single time."""
+        self.check_caller()
         before = cancellations()
         may_be_stuck = self._outlet.begin(size)
         late: bool | None = None
@@ -166,6 +184,7 @@ class AsyncConnection:
             await self._made.channel.close()
 
     def _make(self, loop: asyncio.AbstractEventLoop) -> Stubs:
+        check_loop()
         target, credentials = self.settings.target, self.settings.credentials
         options = (*CHANNEL_OPTIONS, *credentials.options)
         if credentials.channel is None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import weakref
 from time import monotonic
 from types import TracebackType
 
@@ -44,9 +43,10 @@ class AsyncEngineLease(EngineLeaseState):
         self._connection = connection
         on_lost = _in_loop(terms.on_lost)
         self._renewal = Renewal(self._lease, connection.settings, request.pool, on_lost)
-        weakref.finalize(self, self._renewal.stop)
+        self._settings.owner.finalize(self, self._renewal.stop)
 
     async def __aenter__(self) -> AsyncEngineLease:
+        self._settings.owner.check()
         return self
 
     async def __aexit__(
@@ -55,6 +55,8 @@ class AsyncEngineLease(EngineLeaseState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._settings.owner.is_here:
+            return
         try:
             if self.lease_valid:
                 await self.detach()
@@ -75,6 +77,7 @@ class AsyncEngineLease(EngineLeaseState):
 
         """
         deadline = self._settings.deadline(timeout)
+        self._connection.check_caller()
         request, deadline = self._make_detach(deadline)
         self._renewal.stop()
         method = self._connection.stubs.service.DetachEngine
@@ -88,8 +91,9 @@ class AsyncEngineLease(EngineLeaseState):
 
     async def close(self) -> None:
         """Stop renewing: the lease runs out, then its blocks are taken."""
-        self._over()
-        self._renewal.stop()
+        if self._settings.owner.is_here:
+            self._over()
+            self._renewal.stop()
 
 
 async def attach_engine(

@@ -18,8 +18,10 @@ from typing import Protocol
 
 import grpc
 
+from kvblock import uncollected
 from kvblock.cancelling import cancellations, task_is_cancelled, within
 from kvblock.frozen import Outlet
+from kvblock.owner import Owner
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -52,8 +54,10 @@ class AsyncStream:
     def __init__(self, call: Call, outlet: Outlet) -> None:
         self.timed_out = False
         self._closed = False
+        self._owner = Owner()
         self._call = call
         self._outlet = outlet
+        uncollected.register(self)
 
     async def exchange(
         self, request: pb.SessionRequest, timeout: float | None
@@ -100,6 +104,8 @@ class AsyncStream:
 
     def close(self) -> None:
         """Cancel the call if it is still running."""
+        if not self._owner.is_here:
+            return
         self._closed = True
         # When the loop is closed its calls are over, and cancelling has nobody left to tell.
         with contextlib.suppress(RuntimeError):

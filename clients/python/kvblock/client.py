@@ -73,6 +73,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         self._change = self._connection.change
 
     async def __aenter__(self) -> AsyncClient:
+        self._settings.owner.check()
         return self
 
     async def __aexit__(
@@ -85,9 +86,10 @@ class AsyncClient(AsyncOperatorCalls, Configured):
 
     async def close(self) -> None:
         """Close the connection; sessions are broken off, leases run out, running calls end."""
-        for holder in self._holders.close():
-            await holder.close()
-        await self._connection.close()
+        if self._settings.owner.is_here:
+            for holder in self._holders.close():
+                await holder.close()
+            await self._connection.close()
 
     async def allocate(
         self,
@@ -159,6 +161,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         kind = pb.GetBlockTableRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
+        self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
         answer = await self._call(self._stubs.service.GetBlockTable, request, deadline)
         return answers.block_table(answer)
@@ -228,6 +231,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         (seconds) holds for each of its messages that has none of its own. Unary calls of this
         client for the same pool and engine are made under the lease, too.
         """
+        self._settings.owner.check()
         terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
         session = AsyncSession(self._connection, self._settings, terms, pool, engine, timeout)
         self._holders.add(session)

@@ -1,25 +1,28 @@
 """A server of one's own, as a child process: for tests, replays and trying things out.
 
 Rules:
-- It listens on a Unix socket in a private directory, which goes away with it.
+- It listens on a Unix socket in a private directory, which goes away with it. Where the path of a
+  socket in the usual directory for temporary files would not do, another one is used.
 - Its arguments configure it: `KVBLOCK_*` variables of this process are meant for other servers and
   do not reach it, all others do.
 - It keeps no journal, unless its arguments name a state directory.
 - It is stopped with SIGTERM, and killed only when it does not end in time; at the latest at
   interpreter exit.
 - It belongs to the process that started it: a forked child can use it and cannot end it.
-- What it writes to stderr is kept, and is part of the error when it does not start.
+- What it writes to stderr is kept, and is part of the error when it does not start, its last error
+  in front.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import selectors
 import shutil
 import subprocess
 import sys
 import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -27,8 +30,17 @@ from types import TracebackType
 from typing import IO
 
 from kvblock.errors import KVBlockError
+from kvblock.owner import NotCopied, Owner
 
 READY = "kvblock ready "
+SOCKET_NAME = "kvblock.sock"
+SOCKET_BYTES_MAX = 103 if sys.platform == "darwin" else 107
+"""Bytes in the path of a Unix socket, without the zero that ends it."""
+OTHER_DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm")
+_PREFIX = "kvblock-"
+_RANDOM_BYTES = 8
+_NOT_IN_PATH = re.compile(r"[\s%?#\x00-\x1f\x7f]")
+"""What a server does not take in the path of a socket."""
 STOP_SECONDS = 15.0
 """How long a server that was told to stop may take, before it is killed."""
 
@@ -37,7 +49,7 @@ class ServerStartError(KVBlockError):
     """The server did not start; the text holds what it wrote to stderr."""
 
 
-class EmbeddedServer:
+class EmbeddedServer(NotCopied):
     """A `kvblock serve` that lives as long as the `with` block.
 
     `pools` are written as for `--pool`; `extra_args` go behind the other arguments; `env` is added
@@ -62,7 +74,7 @@ class EmbeddedServer:
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path()
-        self._owner = 0
+        self._owner = Owner()
         self._ready: list[tuple[str, str]] = []
         self._stderr: str | None = None
 
@@ -116,15 +128,16 @@ class EmbeddedServer:
         """Start it and wait until it serves.
 
         Raises:
-            ServerStartError: it ended, or was not ready in time.
+            ServerStartError: it ended, or was not ready in time; or there is no directory in which
+                it could have its socket.
             KVBlockError: it was started before.
 
         """
         if self._process is not None:
             raise KVBlockError("this server was started before; make a new one")
-        self._owner = os.getpid()
-        self._directory = Path(tempfile.mkdtemp(prefix="kvblock-"))
-        listen = ["--listen", f"unix:{self._directory / 'kvblock.sock'}"]
+        self._owner = Owner()
+        self._directory = _make_directory()
+        listen = ["--listen", f"unix:{self._directory / SOCKET_NAME}"]
         command = [sys.executable, "-m", "kvblock", "serve"]
         with (self._directory / "stderr").open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -136,17 +149,12 @@ class EmbeddedServer:
                 # Ctrl-C reaches the whole foreground: whoever uses the server decides when it ends.
                 start_new_session=True,
             )
-        self._clean_up = weakref.finalize(
-            self, _clean_up, self._owner, self._process, self._directory
-        )
-        assert self._process.stdout is not None
-        line = _first_line(self._process.stdout, self._start_timeout)
-        if not line.startswith(READY):
-            self.stop()
-            raise ServerStartError(
-                f"the server did not start within {self._start_timeout:g} s (exit code"
-                f" {self._process.returncode}):\n{self._stderr or line}"
-            )
+        process, directory = self._process, self._directory
+        self._clean_up = self._owner.finalize(self, lambda: _clean_up(process, directory))
+        assert process.stdout is not None
+        line = _first_line(process.stdout, self._start_timeout)
+        if line is None or not line.startswith(READY):
+            raise self._start_failure(line)
         pairs = (pair.partition("=") for pair in line.removeprefix(READY).split())
         self._ready = [(key, value) for key, _, value in pairs]
 
@@ -155,7 +163,7 @@ class EmbeddedServer:
 
         In a forked child of the process that started it this does nothing, and answers None.
         """
-        if self._process is None or self._owner != os.getpid():
+        if self._process is None or not self._owner.is_here:
             return None
         if self._stderr is None:
             _end(self._process)
@@ -163,14 +171,69 @@ class EmbeddedServer:
             self._clean_up()
         return self._process.returncode
 
+    def _start_failure(self, line: str | None) -> ServerStartError:
+        """Why it did not start, whose first line on stdout was this; None: there was none in time.
 
-def _first_line(stream: IO[bytes], timeout: float) -> str:
-    """The first line of a child's output, or what there is of it at its end or the timeout."""
+        It is stopped, if it still runs.
+        """
+        process = self.process
+        what = f"was not ready within {self._start_timeout:g} s, and was stopped"
+        if line is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            what = "ended before it was ready"
+        self.stop()
+        code = process.returncode
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        written = (self._stderr or line or "").strip()
+        error = _last_error(written)
+        rest = "" if written in ("", error) else f"\n{written}"
+        return ServerStartError(f"the server {what} ({how}): {error}{rest}")
+
+
+def _make_directory() -> Path:
+    """A private directory in which a socket can be.
+
+    Raises:
+        ServerStartError: there is none.
+
+    """
+    unfit = []
+    for parent in (tempfile.gettempdir(), *OTHER_DIRECTORIES):
+        path = os.path.join(parent, _PREFIX + "x" * _RANDOM_BYTES, SOCKET_NAME)
+        size = len(os.fsencode(path))
+        if size > SOCKET_BYTES_MAX:
+            unfit.append(
+                f"{parent}: the path of a socket in it has {size} bytes, of at most"
+                f" {SOCKET_BYTES_MAX}"
+            )
+        elif _NOT_IN_PATH.search(path):
+            unfit.append(f"{parent}: has a character that the path of a socket must not have")
+        else:
+            try:
+                return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            except OSError as error:
+                unfit.append(f"{parent}: {error.strerror}")
+    places = "; ".join(unfit)
+    raise ServerStartError(f"no directory can hold the server's socket (set TMPDIR): {places}")
+
+
+def _last_error(written: str) -> str:
+    """The last error that a server wrote to stderr, else its last line."""
+    lines = written.splitlines() or ["it wrote nothing to stderr"]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines)[-1]
+
+
+def _first_line(stream: IO[bytes], timeout: float) -> str | None:
+    """The first line of a child's output, or what there is of it at its end; None: too late."""
     deadline = monotonic() + timeout
     text = b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
-        while b"\n" not in text and selector.select(max(0.0, deadline - monotonic())):
+        while b"\n" not in text:
+            if not selector.select(max(0.0, deadline - monotonic())):
+                return None
             read = os.read(stream.fileno(), 4096)
             if not read:
                 break
@@ -189,9 +252,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def _clean_up(owner: int, process: subprocess.Popen[bytes], directory: Path) -> None:
-    if owner != os.getpid():
-        # A fork copies the finalizer; the original is the owner's to run.
-        return
+def _clean_up(process: subprocess.Popen[bytes], directory: Path) -> None:
     _end(process)
     shutil.rmtree(directory, ignore_errors=True)

@@ -6,7 +6,6 @@ Its rules of use are those of `kvblock.async_engine_lease`, which is the same fo
 from __future__ import annotations
 
 import logging
-import weakref
 from time import monotonic
 from types import TracebackType
 
@@ -36,9 +35,10 @@ class EngineLease(EngineLeaseState):
         self._connection = connection
         on_lost = terms.on_lost or _nobody
         self._renewal = Renewal(self._lease, connection.settings, request.pool, on_lost)
-        weakref.finalize(self, self._renewal.stop)
+        self._settings.owner.finalize(self, self._renewal.stop)
 
     def __enter__(self) -> EngineLease:
+        self._settings.owner.check()
         return self
 
     def __exit__(
@@ -47,6 +47,8 @@ class EngineLease(EngineLeaseState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._settings.owner.is_here:
+            return
         try:
             if self.lease_valid:
                 self.detach()
@@ -67,6 +69,7 @@ class EngineLease(EngineLeaseState):
 
         """
         deadline = self._settings.deadline(timeout)
+        self._settings.owner.check()
         request, deadline = self._make_detach(deadline)
         self._renewal.stop()
         method = self._connection.service.DetachEngine
@@ -80,8 +83,9 @@ class EngineLease(EngineLeaseState):
 
     def close(self) -> None:
         """Stop renewing: the lease runs out, then its blocks are taken."""
-        self._over()
-        self._renewal.stop()
+        if self._settings.owner.is_here:
+            self._over()
+            self._renewal.stop()
 
 
 def attach_engine(

@@ -36,7 +36,8 @@ class ErrorReason(Enum):
     STATE_LIMIT = 6
     """The server holds as many things of a kind as a configured limit permits."""
     ENGINE_ATTACHED = 7
-    """Another client has a lease under this engine name."""
+    """A lease is in the way: another client's under this engine name, or that of an engine which
+    is to be reclaimed."""
     SESSION_STATE = 8
     """A session message came at the wrong time."""
     STEP_ID = 9
@@ -187,6 +188,14 @@ class DeadlineExceededError(KVBlockError):
 
 class ClosedError(KVBlockError):
     """The client or the session is closed, or the session is not attached yet."""
+
+
+class UsageError(KVBlockError, RuntimeError):
+    """The program uses the client in a way that can never work; nothing was sent.
+
+    It was made in another process or event loop, is in a call already, or cannot work with gevent,
+    eventlet or trio in the way they are used.
+    """
 
 
 class UnansweredError(KVBlockError):

@@ -13,16 +13,19 @@ from typing import Generic, TypeVar
 
 from kvblock.errors import ClosedError
 from kvblock.lease import Lease
+from kvblock.owner import NotCopied
 from kvblock.results import Attachment
+from kvblock.settings import Settings
 
 NO_LEASE = Lease("", 0, 0.0, 0.0)
 
 HolderT = TypeVar("HolderT", bound="LeaseHolder")
 
 
-class LeaseHolder:
+class LeaseHolder(NotCopied):
     """The facts of an attach, and the state of its lease."""
 
+    _settings: Settings
     _attachment: Attachment | None = None
     _lease: Lease = NO_LEASE
 
@@ -43,11 +46,12 @@ class LeaseHolder:
         To be asked before KV memory is written: it turns false before the server can give the
         blocks to another engine, also when this process stood still meanwhile.
         """
-        return self._lease.remaining > 0
+        return self.lease_remaining > 0
 
     @property
     def lease_remaining(self) -> float:
         """Seconds for which the lease is valid unless it is renewed; 0 when it is over."""
+        self._settings.owner.check()
         return self._lease.remaining
 
     @property

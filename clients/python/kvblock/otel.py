@@ -20,19 +20,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from importlib.metadata import version
 from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from grpc import aio
 
+from kvblock.extras import install_hint
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.version import VERSION
 
 try:
     from opentelemetry import propagate, trace
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
 except ImportError as error:
-    raise ImportError("kvblock.otel needs OpenTelemetry: pip install 'kvblock[otel]'") from error
+    raise ImportError(f"kvblock.otel needs OpenTelemetry: {install_hint('otel')}") from error
 
 _OWN_SERVICES = "/kvblock.v1."
 _REASON_PREFIX = "REFUSAL_REASON_"
@@ -58,7 +59,7 @@ def aio_client_interceptors(
 
 class _Spans:
     def __init__(self, provider: TracerProvider | None) -> None:
-        self._tracer = trace.get_tracer("kvblock", version("kvblock"), provider)
+        self._tracer = trace.get_tracer("kvblock", VERSION, provider)
 
     def start(self, details: Any, request: object = None) -> tuple[Span, list[tuple[str, str]]]:
         """A span for a call, and the call's metadata with the span's context."""

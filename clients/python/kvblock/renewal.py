@@ -13,7 +13,7 @@ Rules:
 - It needs no other thread, so that it goes on where none can be started for now. So a renewal under
   way is not cancelled when the lease is given up: it ends with its answer or its own deadline.
 - It tells of a loss once. Nobody is told of a lease that was given up.
-- It is not there in a forked child: a child must not use its parent's sessions and clients.
+- It is not there in a forked child, in which the lease is its parent's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from time import monotonic
 
 import grpc
 
+from kvblock import uncollected
 from kvblock.answers import seconds
 from kvblock.errors import DeadlineExceededError, LeaseLostError
 from kvblock.failures import error_of
@@ -54,6 +55,7 @@ class Renewal:
         self._not_before = 0.0
         self._failures = 0
         self._surprised = False
+        uncollected.register(self)
         thread = threading.Thread(target=self._run, name="kvblock-renewal", daemon=True)
         thread.start()
 

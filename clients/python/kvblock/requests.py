@@ -137,6 +137,8 @@ def reclaim_engine(
     engine: str,
     epoch: SupportsIndex,
     request_id: str | None,
+    *,
+    force: bool,
 ) -> admin_pb2.ReclaimEngineRequest:
     """The request of a ReclaimEngine."""
     return admin_pb2.ReclaimEngineRequest(
@@ -144,6 +146,7 @@ def reclaim_engine(
         engine=arguments.name("engine", engine),
         epoch=arguments.whole_number("epoch", epoch, arguments.UINT64_MAX),
         request_id=identify(request_id),
+        force=bool(force),
     )
 
 

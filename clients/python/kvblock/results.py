@@ -230,6 +230,8 @@ class EngineInfo:
     """Its sequences."""
     has_stream: bool
     """Whether a session's stream is open under its lease."""
+    since_heartbeat: float | None = None
+    """Seconds since the last heartbeat under its lease; None without a lease."""
 
 
 @dataclass(frozen=True, slots=True)

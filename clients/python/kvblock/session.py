@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
@@ -65,7 +64,7 @@ class AsyncSession(SessionState):
         super().__init__(settings, terms, pool, engine, timeout, connection.traceparent)
         self._connection = connection
         self._link = Link(terms.on_lost)
-        weakref.finalize(self, self._link.close)
+        settings.owner.finalize(self, self._link.close)
 
     async def __aenter__(self) -> AsyncSession:
         await self.attach()
@@ -77,6 +76,8 @@ class AsyncSession(SessionState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._settings.owner.is_here:
+            return
         try:
             if self.lease_valid:
                 await self._end_running_call()
@@ -100,7 +101,7 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             request = self._make_attach()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
@@ -141,7 +142,7 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             sent, lease = monotonic(), self._lease
             if (
@@ -175,7 +176,7 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             request = self._step_in_flight()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
@@ -193,7 +194,7 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             request, deadline = self._make_detach(deadline)
             tries = Tries(monotonic(), deadline)
@@ -209,8 +210,13 @@ class AsyncSession(SessionState):
 
     async def close(self) -> None:
         """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
-        self._over(CLOSED)
-        self._link.close()
+        if self._settings.owner.is_here:
+            self._over(CLOSED)
+            self._link.close()
+
+    def _admit(self) -> None:
+        self._connection.check_caller()
+        super()._admit()
 
     async def _end_running_call(self) -> None:
         """Break off what another task is still in, and wait for it a moment."""

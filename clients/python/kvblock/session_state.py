@@ -32,6 +32,7 @@ from kvblock.errors import (
     LeaseLostError,
     UnansweredError,
     UnavailableError,
+    UsageError,
 )
 from kvblock.failures import error_of
 from kvblock.fencing import new_request_id
@@ -84,6 +85,7 @@ class SessionState(LeaseHolder):
     @property
     def attached(self) -> bool:
         """Whether the session is open: attached, neither left nor failed, its lease not lost."""
+        self._settings.owner.check()
         return self._attachment is not None and self._ended is None and not self._lease.over
 
     @property
@@ -202,10 +204,16 @@ class SessionState(LeaseHolder):
             self._let_go, self._ended = True, why
         self._settings.leases.forget(self._lease)
 
-    def _refuse_second_call(self) -> None:
-        """To be asked before `_busy` is taken, which nobody waits for."""
+    def _admit(self) -> None:
+        """To be asked before `_busy` is taken, which nobody waits for.
+
+        Raises:
+            UsageError: it is another process's, or a call is running.
+
+        """
+        self._settings.owner.check()
         if self._busy.locked():
-            raise RuntimeError("a call of this session is still running; it serves one at a time")
+            raise UsageError("a call of this session is still running; it serves one at a time")
 
     def _refusal(self) -> KVBlockError:
         """Why no step can be made."""

@@ -17,6 +17,7 @@ from kvblock import arguments
 from kvblock.address import target_of
 from kvblock.credentials import Credentials, Tls
 from kvblock.lease import Leases
+from kvblock.owner import NotCopied, Owner
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Longest answer that a client takes: a step of 65,536 sequences fits many times."""
@@ -58,6 +59,7 @@ class Settings(NamedTuple):
     timeout: float | None
     retries: bool
     leases: Leases
+    owner: Owner
     credentials: Credentials = Credentials()
 
     @classmethod
@@ -87,6 +89,7 @@ class Settings(NamedTuple):
             arguments.timeout(timeout),
             bool(retries),
             Leases(pool, engine, arguments.whole_number("epoch", epoch, arguments.UINT64_MAX)),
+            Owner(),
             Credentials.of(address, token, tls),
         )
 
@@ -120,7 +123,7 @@ def open_channel(settings: Settings) -> grpc.Channel:
     return grpc.secure_channel(settings.target, credentials.channel, options)
 
 
-class Configured:
+class Configured(NotCopied):
     """What both clients tell about themselves."""
 
     _settings: Settings

@@ -75,6 +75,7 @@ class Client(OperatorCalls, Configured):
         self._service = self._connection.service
 
     def __enter__(self) -> Client:
+        self._settings.owner.check()
         return self
 
     def __exit__(
@@ -87,9 +88,10 @@ class Client(OperatorCalls, Configured):
 
     def close(self) -> None:
         """Close the connection; sessions are broken off, leases run out, running calls end."""
-        for holder in self._holders.close():
-            holder.close()
-        self._connection.close()
+        if self._settings.owner.is_here:
+            for holder in self._holders.close():
+                holder.close()
+            self._connection.close()
 
     def allocate(
         self,
@@ -160,6 +162,7 @@ class Client(OperatorCalls, Configured):
         kind = pb.GetBlockTableRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
+        self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
         return answers.block_table(self._call(self._service.GetBlockTable, request, deadline))
 
@@ -227,6 +230,7 @@ class Client(OperatorCalls, Configured):
         (seconds) holds for each of its messages that has none of its own. Unary calls of this
         client for the same pool and engine are made under the lease, too.
         """
+        self._settings.owner.check()
         terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
         session = Session(self._connection, self._settings, terms, pool, engine, timeout)
         self._holders.add(session)

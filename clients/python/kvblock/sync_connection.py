@@ -3,14 +3,13 @@
 Rules:
 - Threads may share it.
 - Every failure of a call comes out as a KVBlockError, after the tries that `kvblock.retry` permits.
-- One that is forgotten closes its channel when it is collected, but not at interpreter exit: a
-  channel whose calls have ended needs nothing then, and closing one with running calls would wait.
+- One that is forgotten closes its channel when it is collected, but not at interpreter exit, where
+  closing it may wait for ever: see `kvblock.uncollected`.
 """
 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
@@ -18,7 +17,7 @@ from typing import TypeAlias, TypeVar
 
 import grpc
 
-from kvblock import fencing
+from kvblock import fencing, uncollected
 from kvblock.errors import ClosedError, KVBlockError, UnavailableError
 from kvblock.failures import error_of, too_late
 from kvblock.fencing import Change
@@ -28,6 +27,7 @@ from kvblock.lease import Lease
 from kvblock.retry import Tries
 from kvblock.settings import CLOSED, Settings, open_channel
 from kvblock.step_context import traceparent_of
+from kvblock.surroundings import check_threads
 from kvblock.sync_stream import SyncStream
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 
@@ -41,15 +41,17 @@ class SyncConnection:
     """One connection to one server; `traceparent`: see `kvblock.step_context`."""
 
     def __init__(self, settings: Settings, interceptors: Sequence[Interceptor]) -> None:
+        check_threads()
         self.settings = settings
         self.traceparent = traceparent_of(interceptors)
         self._closed = threading.Event()
         self._outlet = Outlet()
         self._metadata = settings.credentials.metadata
         self._channel = open_channel(settings)
-        self._forgotten = weakref.finalize(self, close_in_time, self._channel.close)
-        self._forgotten.atexit = False
         channel = self._channel
+        self._forgotten = settings.owner.finalize(self, lambda: close_in_time(channel.close))
+        self._forgotten.atexit = False
+        uncollected.register(self)
         if interceptors:
             channel = grpc.intercept_channel(channel, *interceptors)
         self.service = kvblock_pb2_grpc.KVBlockServiceStub(channel)
@@ -65,6 +67,7 @@ class SyncConnection:
         size: int = 0,
     ) -> ResponseT:
         """Carry out a call that changes something: once, however often it has to be sent."""
+        self.settings.owner.check()
         lease = fencing.fence(self.settings.leases, request)
         request.request_id = fencing.identify(request_id)
         sent = monotonic()
@@ -112,6 +115,7 @@ class SyncConnection:
         size: int = 0,
     ) -> ResponseT:
         """Send a call a single time."""
+        self.settings.owner.check()
         may_be_stuck = self._outlet.begin(size)
         late: bool | None = None
         error: KVBlockError
@@ -167,6 +171,8 @@ class SyncConnection:
     @contextmanager
     def _open(self) -> Iterator[None]:
         """Raises ClosedError when the connection is closed, also if another thread does so now."""
+        self.settings.owner.check()
+        check_threads()
         if self._closed.is_set():
             raise ClosedError(CLOSED)
         try:

@@ -109,6 +109,7 @@ class OperatorCalls:
         engine: str,
         *,
         epoch: SupportsIndex = 0,
+        force: bool = False,
         pool: str | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
@@ -116,14 +117,18 @@ class OperatorCalls:
         """End an engine from outside; answers how many blocks were taken from it.
 
         Its lease ends, its blocks go into quarantine, and its session ends with STALE_EPOCH.
-        `epoch`: only if this is the epoch of its lease; 0: whatever it is.
+        `epoch`: only if this is the epoch of its lease; 0: whatever it is. `force`: also when its
+        lease has not run out.
 
         Raises:
             NotFoundError: it has neither a sequence nor a lease (ENGINE_NOT_FOUND).
-            FailedPreconditionError: it has another epoch (STALE_EPOCH).
+            FailedPreconditionError: it has another epoch (STALE_EPOCH), or its lease has not run
+                out and this is no `force` (ENGINE_ATTACHED).
 
         """
-        request = requests.reclaim_engine(self._settings, pool, engine, epoch, request_id)
+        request = requests.reclaim_engine(
+            self._settings, pool, engine, epoch, request_id, force=force
+        )
         deadline = self._settings.deadline(timeout)
         answer = self._connection.call(self._connection.admin.ReclaimEngine, request, deadline)
         return answer.reclaimed_blocks

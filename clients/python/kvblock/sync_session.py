@@ -6,7 +6,6 @@ Its rules of use are those of `kvblock.session`, which is the same for asyncio.
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
@@ -44,7 +43,7 @@ class Session(SessionState):
         super().__init__(settings, terms, pool, engine, timeout, connection.traceparent)
         self._connection = connection
         self._link = Link(terms.on_lost)
-        weakref.finalize(self, self._link.close)
+        settings.owner.finalize(self, self._link.close)
 
     def __enter__(self) -> Session:
         self.attach()
@@ -56,6 +55,8 @@ class Session(SessionState):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._settings.owner.is_here:
+            return
         try:
             if self.lease_valid:
                 self._end_running_call()
@@ -79,7 +80,7 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             request = self._make_attach()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
@@ -120,7 +121,7 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             sent, lease = monotonic(), self._lease
             if (
@@ -154,7 +155,7 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             request = self._step_in_flight()
             tries = Tries(monotonic(), deadline, again=self._settings.retries)
@@ -172,7 +173,7 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._refuse_second_call()
+        self._admit()
         with self._busy:
             request, deadline = self._make_detach(deadline)
             tries = Tries(monotonic(), deadline)
@@ -188,8 +189,9 @@ class Session(SessionState):
 
     def close(self) -> None:
         """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
-        self._over(CLOSED)
-        self._link.close()
+        if self._settings.owner.is_here:
+            self._over(CLOSED)
+            self._link.close()
 
     def _end_running_call(self) -> None:
         """Break off what another thread is still in, and wait for it a moment."""

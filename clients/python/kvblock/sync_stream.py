@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeAlias
 
+from kvblock import uncollected
 from kvblock.frozen import Outlet
+from kvblock.owner import Owner
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -47,10 +49,12 @@ class SyncStream:
         self, start: Callable[[Iterator[pb.SessionRequest]], Call], outlet: Outlet
     ) -> None:
         self.timed_out = False
+        self._owner = Owner()
         self._outlet = outlet
         self._requests: SimpleQueue[pb.SessionRequest | None] = SimpleQueue()
         self._answers: _Answers = SimpleQueue()
         self._call: Call | None = start(iter(self._requests.get, None))
+        uncollected.register(self)
         threading.Thread(
             target=_read, args=(self._call, self._answers), name="kvblock-answers", daemon=True
         ).start()
@@ -91,6 +95,8 @@ class SyncStream:
 
     def close(self) -> None:
         """Cancel the call if it is still running."""
+        if not self._owner.is_here:
+            return
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -2,7 +2,8 @@
 
 Rules:
 - `KVBLOCK_*` variables that are neither a setting nor the client's are errors, so that a typing
-  mistake is seen; only those that Kubernetes sets for a service named `kvblock` are passed over.
+  mistake is seen. Passed over are those of plug-ins, by their prefixes, and those that Kubernetes
+  sets for a service named `kvblock`.
 - An empty variable counts as not set.
 - A file that cannot be read is the only problem that is told: the others may follow from it.
 """
@@ -22,7 +23,7 @@ from kvblock_service.config.addresses import default_listen
 from kvblock_service.config.model import Limits, ServerConfig, Settings
 from kvblock_service.config.problems import ConfigError, Origin, sentences
 from kvblock_service.config.toml_text import toml_table
-from kvblock_service.config.values import items
+from kvblock_service.config.values import default_state_dir, directory, items
 
 PREFIX = "KVBLOCK_"
 FILE_VARIABLE = "KVBLOCK_CONFIG"
@@ -36,9 +37,16 @@ CLIENT_VARIABLES = (
 )
 """Variables of the command line's client commands: no business of a server."""
 
+PLUGIN_PREFIXES = tuple(
+    f"{PREFIX}{name}_"
+    for name in ("PLUGIN", "VLLM", "SGLANG", "TRTLLM", "TRANSFORMERS", "LMCACHE", "DYNAMO")
+)
+"""Of variables that belong to plug-ins of engines and the like; no setting is ever named so."""
+
 _SET_BY_KUBERNETES = re.compile(
     r"KVBLOCK_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)"
 )
+_OTHERS_PREFIX = f"; a variable that is not the server's begins with {PLUGIN_PREFIXES[0]}"
 _LISTS = ("pools", "listen")
 
 
@@ -91,6 +99,24 @@ def load_with_sources(flags: Mapping[str, object], config_file: Path | None = No
     return LoadedConfig(config, sources)
 
 
+def load_state_dir() -> str:
+    """The state directory of a server that is configured by the environment alone.
+
+    Raises:
+        ConfigError: the file that KVBLOCK_CONFIG names cannot be read, or what is said there or in
+            KVBLOCK_STATE_DIR is no directory's path.
+
+    """
+    unused: list[str] = []
+    found = (_from_file(None, unused) | _from_environment(unused)).get("state_dir")
+    if found is None:
+        return default_state_dir()
+    try:
+        return directory(found.value)
+    except ValueError as error:
+        raise ConfigError([f"{found.label}: {found.value!r} {error}"]) from None
+
+
 def _from_flags(flags: Mapping[str, object]) -> dict[str, Origin]:
     return {
         name: _origin(name, flag_of(name), value)
@@ -114,12 +140,21 @@ def _from_environment(problems: list[str]) -> dict[str, Origin]:
     known = {variable_of(name) for name in _Flat.model_fields}
     for variable in sorted(os.environ):
         name = variable.upper()
-        if not name.startswith(PREFIX) or name in known or _SET_BY_KUBERNETES.fullmatch(name):
-            continue
-        if name != FILE_VARIABLE and name not in CLIENT_VARIABLES:
+        if name.startswith(PREFIX) and name not in known and not _is_of_others(name):
             bare = name.removeprefix(PREFIX).lower()
-            problems.append(f"{variable}: no such variable{_guess(bare, variable_of)}")
+            problems.append(
+                f"{variable}: no such variable{_guess(bare, variable_of) or _OTHERS_PREFIX}"
+            )
     return {name: _origin(name, f"{PREFIX}{name.upper()}", value) for name, value in found.items()}
+
+
+def _is_of_others(variable: str) -> bool:
+    return (
+        variable == FILE_VARIABLE
+        or variable in CLIENT_VARIABLES
+        or variable.startswith(PLUGIN_PREFIXES)
+        or _SET_BY_KUBERNETES.fullmatch(variable) is not None
+    )
 
 
 def _from_file(config_file: Path | None, problems: list[str]) -> dict[str, Origin]:

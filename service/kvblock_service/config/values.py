@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 _SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
 _MODE = re.compile(r"0?[0-7]{3}")
 _USER_MAX = 2**32 - 2
@@ -59,7 +60,9 @@ class Seconds(NamedTuple):
     def __call__(self, value: object) -> float:
         """The seconds."""
         number = math.nan
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        # Of what Python takes besides, blanks, `1_0` and digits of other scripts, nothing is meant.
+        written = not isinstance(value, str) or _DECIMAL.fullmatch(value)
+        if written and isinstance(value, (str, int, float)) and not isinstance(value, bool):
             try:
                 number = float(value)
             except (ValueError, OverflowError):

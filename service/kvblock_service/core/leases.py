@@ -153,6 +153,11 @@ def full_ttl(pool: Pool, now_ms: int) -> None:
         engine.deadline_ms = now_ms + engine.ttl_ms
 
 
+def since_heartbeat_ms(engine: Engine, now_ms: int) -> int:
+    """How long ago the last heartbeat of an engine that has a lease was."""
+    return max(0, now_ms - (engine.deadline_ms - engine.ttl_ms))
+
+
 def _attached(engine: Engine, resumed: bool) -> Attached:
     return Attached(
         engine.epoch,

@@ -73,7 +73,7 @@ def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
 
 
 def exported(state_dir: Path) -> Iterator[str]:
-    """Every block table as the text of one JSON object, in pieces.
+    """Every block table as the text of one JSON object, in pieces; 64-bit numbers are strings.
 
     Raises:
         JournalDamaged: it cannot be read.
@@ -81,7 +81,7 @@ def exported(state_dir: Path) -> Iterator[str]:
 
     """
     state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
-    yield f'{{"server_epoch": {state.server_epoch}, "pools": ['
+    yield f'{{"server_epoch": "{state.server_epoch}", "pools": ['
     for pool_index, (pool, configured, _) in enumerate(state.pools):
         head = json.dumps(
             {
@@ -94,14 +94,18 @@ def exported(state_dir: Path) -> Iterator[str]:
         )
         yield f'{", " if pool_index else ""}{head[:-1]}, "engines": ['
         for engine_index, engine in enumerate(pool.engines.values()):
-            head = json.dumps({"engine": engine.name, "epoch": engine.epoch})
+            head = json.dumps({"engine": engine.name, "epoch": str(engine.epoch)})
             yield f'{", " if engine_index else ""}{head[:-1]}, "sequences": ['
             for index, (sequence_id, held) in enumerate(engine.tables.items()):
-                row = {"sequence_id": sequence_id, "blocks": list(blocks_of(held))}
+                row = {"sequence_id": str(sequence_id), "blocks": list(blocks_of(held))}
                 yield f"{', ' if index else ''}{json.dumps(row)}"
             yield "]}"
         waiting = [
-            {"engine": batch.engine, "epoch": batch.epoch, "blocks": batch.blocks.tolist()}
+            {
+                "engine": batch.engine,
+                "epoch": str(batch.epoch),
+                "blocks": batch.blocks.tolist(),
+            }
             for batch in pool.quarantine.values()
         ]
         yield f'], "quarantine": {json.dumps(waiting)}}}'

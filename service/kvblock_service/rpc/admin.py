@@ -101,7 +101,7 @@ class KVBlockAdmin:
         quarantine_ms = pool.quarantine_of(engine, self._ttl_ms)
         command = Reclaim(engine, request.epoch, request_id, quarantine_ms)
         revision = pool.state().revision
-        freed = pool.reclaim(command, self._trace_id())
+        freed = pool.reclaim(command, self._trace_id(), force=request.force)
         if pool.state().revision != revision:
             self._host.end_session(pool.geometry.name, engine, epoch)
             _log.info(

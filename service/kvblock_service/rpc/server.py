@@ -17,15 +17,14 @@ from functools import partial
 
 import grpc
 from google.protobuf.message import Message
-from grpc_channelz.v1 import channelz
+from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
-from kvblock_service.rpc import calls, session
+from kvblock_service.rpc import calls, reflection, session
 from kvblock_service.rpc.admin import KVBlockAdmin
 from kvblock_service.rpc.edge import Edge, server_credentials
 from kvblock_service.rpc.entrance import Entrance
@@ -38,6 +37,7 @@ from kvblock_service.rpc.slow_readers import SlowReaders
 
 SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"].full_name
+_CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 _TRANSPORT_HEADROOM = 4
 _LAST_WORDS_SECONDS = 0.25
@@ -175,8 +175,7 @@ class KVBlockServer:
             self._server.add_generic_rpc_handlers((generic,))
         add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
-        reflected = (SERVICE, ADMIN, HEALTH_SERVICE, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(reflected, self._server)
+        reflection.enable((SERVICE, ADMIN, HEALTH_SERVICE, _CHANNELZ), self._server)
 
 
 async def _let_cut_off_calls_end() -> None:

@@ -7,7 +7,6 @@ Rules:
 
 import asyncio
 import time
-from importlib.metadata import version
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -18,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from kvblock.version import VERSION
 from kvblock_service.telemetry.engines import EngineSeries, ScrapedReader, SendingReader
 from kvblock_service.telemetry.scrape import ScrapeEndpoint
 from kvblock_service.telemetry.tracing import PresetIds
@@ -26,7 +26,7 @@ from kvblock_service.telemetry.tracing import PresetIds
 def resource() -> Resource:
     """Who sends: service.name is `kvblock` unless the variables name another."""
     named = OTELResourceDetector().detect().attributes
-    own = {"service.name": "kvblock", "service.version": version("kvblock")}
+    own = {"service.name": "kvblock", "service.version": VERSION}
     return Resource.create({**own, **named})
 
 

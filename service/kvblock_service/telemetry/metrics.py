@@ -10,11 +10,11 @@ Rules:
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
-from importlib.metadata import version
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 
+from kvblock.version import VERSION
 from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.open_files import OpenFiles
@@ -42,7 +42,7 @@ class Pools:
 
 def meter_of(provider: MeterProvider) -> Meter:
     """The meter of this package."""
-    return provider.get_meter(names.SCOPE, version("kvblock"))
+    return provider.get_meter(names.SCOPE, VERSION)
 
 
 def show_pools(meter: Meter, host: Host, pools: Pools, durations: Durations) -> None:

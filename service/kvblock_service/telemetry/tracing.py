@@ -34,7 +34,6 @@ memory until the stream ends, and then cut off).
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
-from importlib.metadata import version
 from typing import Protocol, TypeAlias
 
 import grpc
@@ -46,6 +45,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
+from kvblock.version import VERSION
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.telemetry import names
 
@@ -99,7 +99,7 @@ class Tracing:
     def __init__(self, provider: TracerProvider, ids: PresetIds, ratio: float | None) -> None:
         self.by_id = ratio is not None
         self._bound = TraceIdRatioBased.get_bound_for_rate(1.0 if ratio is None else ratio)
-        self._tracer = provider.get_tracer(names.SCOPE, version("kvblock"))
+        self._tracer = provider.get_tracer(names.SCOPE, VERSION)
         self._ids = ids
         self._propagator = propagate.get_global_textmap()
         self._fields = frozenset(self._propagator.fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_channelz.v1 import channelz_pb2
@@ -19,14 +19,17 @@ from tests.integration.access.conftest import TOKENS, Guarded, port_of
 
 import kvblock
 from kvblock.v1 import admin_pb2, kvblock_pb2
+from kvblock_service.rpc import reflection
 from kvblock_service.rpc.gate import METHODS, Takes
 
 SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"]
 OURS: list[Any] = [*SERVICE.methods, *ADMIN.methods]
+reflection.describe_v1()
 STANDARD: list[Any] = [
     *channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].methods,
     *reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods,
+    *descriptor_pool.Default().FindServiceByName(reflection.V1).methods,
 ]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
 

@@ -48,7 +48,7 @@ def test_json(console: Console) -> None:
         "device_id": 7,
     }
     assert answer("can-allocate", 63, expect=1) == {"can_allocate": False, "free_blocks": 62}
-    refused = {"reason": "EXCEEDS_POOL", "free_blocks": 62, "needed": 65, "retry_after": None}
+    refused = {"reason": "EXCEEDS_POOL", "free_blocks": 62, "needed": "65", "retry_after": None}
     assert answer("allocate", 1, 65, expect=1) == {"refused": refused}
     assert answer("free", 2**64 - 1) == {"freed_blocks": 2}
 
@@ -74,6 +74,7 @@ def test_wrong_usage_is_exit_code_2(console: Console) -> None:
         (("allocate", 10, "--pool", "no/name"), "pool: 'no/name' must be 1 to 128 characters"),
         (("allocate", 10, "--max-wait", "61"), "61.0 is more than max_wait_max = 60"),
         (("allocate", "ten"), "Invalid value for 'sequence_id': must be a valid integer"),
+        (("allocate", 10, "--max-wait", "1_0"), "must be a valid number, '1_0' is none"),
         (("allocate",), "Missing argument"),
         (("allocate", 10, "--nope"), "No such option: --nope"),
         (("alocate", 10), "No such command 'alocate'"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.cli.console import Console
+from tests.integration.cli.every_command import Here
 
 from kvblock_service.core.commands import (
     Allocate,
@@ -83,19 +84,19 @@ def test_dump(directory: Path) -> None:
     ]
     assert 'request_id="r1" sequence_id=7 num_blocks=3' in lines[2]
     found = SHELL.out("journal", "dump", directory, "--json", "--from", "4", "--limit", 1)
-    assert json.loads(found) | {"epoch": 0} == {
-        "position": 4,
+    assert json.loads(found) | {"epoch": "0"} == {
+        "position": "4",
         "kind": "Step",
         "pool": "main",
         "now_ms": 1,
         "wall_ms": 1_700_000_000_000,
         "trace_id": "",
         "engine": "b",
-        "epoch": 0,
+        "epoch": "0",
         "request_id": "",
-        "step_id": 1,
+        "step_id": "1",
         "free_ids": [],
-        "allocate_ids": [1, 2],
+        "allocate_ids": ["1", "2"],
         "num_blocks": [2, 1],
         "policy": "ALL_OR_NOTHING",
     }
@@ -108,26 +109,29 @@ def test_export(kept: OpenedJournal, directory: Path) -> None:
     assert pool["engines"] == [
         {
             "engine": "b",
-            "epoch": epoch,
+            "epoch": str(epoch),
             "sequences": [
-                {"sequence_id": 1, "blocks": [3, 4]},
-                {"sequence_id": 2, "blocks": [5]},
+                {"sequence_id": "1", "blocks": [3, 4]},
+                {"sequence_id": "2", "blocks": [5]},
             ],
         },
-        {"engine": "a", "epoch": 0, "sequences": [{"sequence_id": 7, "blocks": [0, 1, 2]}]},
+        {"engine": "a", "epoch": "0", "sequences": [{"sequence_id": "7", "blocks": [0, 1, 2]}]},
     ]
-    assert pool["quarantine"] == [{"engine": "c", "epoch": 0, "blocks": [6, 7, 8, 9]}]
+    assert pool["quarantine"] == [{"engine": "c", "epoch": "0", "blocks": [6, 7, 8, 9]}]
 
 
 def test_discard_needs_a_stopped_server(kept: OpenedJournal, directory: Path) -> None:
-    told = SHELL.error("journal", "discard", directory, "--pool", "main", expect=1)
+    told = SHELL.error("journal", "discard", directory, "--yes", "--pool", "main", expect=1)
     assert f"process {os.getpid()}" in told
     assert "(a test)" in told
     kept.journal.close()
     kept.state_dir.release()
-    told = SHELL.error("journal", "discard", directory, "--pool", "other", expect=1)
+    told = SHELL.error("journal", "discard", directory, "--yes", "--pool", "other", expect=1)
     assert "has no pool other" in told
-    assert SHELL.out("journal", "discard", directory, "--pool", "main") == "pool main is dropped\n"
+    assert (
+        SHELL.out("journal", "discard", directory, "--yes", "--pool", "main")
+        == "pool main is dropped\n"
+    )
     assert json.loads(SHELL.out("journal", "export", directory))["pools"] == []
     kept.state_dir._lock = os.open(directory / "lock", os.O_RDWR)
 
@@ -148,7 +152,40 @@ def test_damage_is_told_with_its_place(kept: OpenedJournal, directory: Path) -> 
 
 
 def test_what_is_no_state_directory(tmp_path: Path) -> None:
-    for command in (["verify"], ["dump"], ["export"], ["discard", "--pool", "main"]):
+    for command in (["verify"], ["dump"], ["export"], ["discard", "--yes", "--pool", "main"]):
         told = SHELL.error("journal", *command, tmp_path, expect=1)
         assert "is no state directory" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_state_directory_is_that_of_serve(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Here
+) -> None:
+    config = tmp_path / "kvblock.toml"
+    config.write_text(f'state_dir = "{directory}"\n')
+    monkeypatch.setenv("HOME", str(directory.parent))
+    for name, value in (
+        ("KVBLOCK_STATE_DIR", str(directory)),
+        ("KVBLOCK_STATE_DIR", f"~/{directory.name}"),
+        ("KVBLOCK_CONFIG", str(config)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            for command in ("verify", "dump", "export"):
+                done = here.run(f"journal {command}")
+                assert (done.code, done.err) == (0, ""), (name, value, command)
+            assert "main" in here.run("journal verify").out
+    monkeypatch.setenv("KVBLOCK_STATE_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("KVBLOCK_CONFIG", str(config))
+    assert f"{tmp_path}/none" in here.run("journal verify").err
+    # What is named goes before what is configured.
+    assert here.run("journal verify", str(directory)).code == 0
+
+
+def test_a_configuration_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, here: Here, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KVBLOCK_CONFIG", str(tmp_path / "none.toml"))
+    done = here.run("journal verify")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: KVBLOCK_CONFIG {tmp_path}/none.toml: No such file or directory\n"

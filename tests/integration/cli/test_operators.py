@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import ServerFactory
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.cli.test_overviews import names, rows
 
+import kvblock
 from kvblock.v1 import admin_pb2
 
 WHEN = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -28,18 +30,20 @@ def test_a_pool_comes_and_goes(console: Console) -> None:
     told = console.error("pool", "create", "extra", 8, expect=1)
     assert told.startswith("error: there is a pool 'extra' already;")
     console.out("allocate", 1, "--pool", "extra")
-    told = console.error("pool", "delete", "extra", expect=1)
+    told = console.error("pool", "delete", "extra", "--yes", expect=1)
     assert told.startswith("error: pool 'extra' is in use: 1 blocks held,")
     console.out("free", 1, "--pool", "extra")
-    assert console.out("pool", "delete", "extra") == "deleted pool extra\n"
-    assert console.error("pool", "delete", "extra", expect=1).startswith("error: no pool 'extra'")
+    assert console.out("pool", "delete", "extra", "--yes") == "deleted pool extra\n"
+    assert console.error("pool", "delete", "extra", "--yes", expect=1).startswith(
+        "error: no pool 'extra'"
+    )
 
 
 def test_a_pool_in_json_is_the_response(console: Console) -> None:
     made = answer_of(console, "pool", "create", "extra", 8)
     assert set(made) == names(admin_pb2.CreatePoolResponse)
     assert set(made["pool"]) == names(admin_pb2.Pool)
-    assert answer_of(console, "pool", "delete", "extra") == {}
+    assert answer_of(console, "pool", "delete", "extra", "--yes") == {}
 
 
 def test_a_pool_that_cannot_be(console: Console) -> None:
@@ -74,7 +78,7 @@ def test_blocks(console: Console) -> None:
     assert "never used" in console.out("blocks", "--block", 9)
     (block,) = answer_of(console, "blocks", "--block", 1)["blocks"]
     assert set(block) == names(admin_pb2.BlockInfo)
-    assert (block["state"], block["sequence_id"]) == ("HELD", 10)
+    assert (block["state"], block["sequence_id"]) == ("HELD", "10")
 
 
 def test_the_holder_of_a_block(console: Console) -> None:
@@ -88,12 +92,12 @@ def test_the_holder_of_a_block(console: Console) -> None:
     )
     assert answer_of(console, "holder", 9, expect=1)["blocks"][0]["state"] == "NEVER_USED"
     told = console.error("holder", 64, expect=2)
-    assert told == "error: block_numbers[0]: 64 must be below the pool's 64 blocks\n"
+    assert told == "error: block 64 must be below the pool's 64 blocks\n"
 
 
 def test_a_reclaim(console: Console) -> None:
     console.out("allocate", 10, 2, "--engine", "a")
-    told = console.error("reclaim", "a", "--epoch", 9, expect=1)
+    told = console.error("reclaim", "a", "--epoch", 9, "--yes", expect=1)
     assert "epoch 9 is over" in told
     assert console.out("reclaim", "a", "--yes") == "reclaimed 2 blocks of engine a\n"
     told = console.error("reclaim", "a", "--yes", expect=1)
@@ -129,8 +133,10 @@ def test_a_reclaim_asks_on_a_terminal(console: Console, typed: str, code: int, l
     assert main["held_blocks"] == left
 
 
-def test_a_drain(console: Console) -> None:
-    assert console.out("drain") == "the server is draining\n"
+def test_a_drain(server_factory: ServerFactory) -> None:
+    server = server_factory()
+    assert Console(server.address).out("drain", "--yes") == "the server is draining\n"
+    assert server.process.wait(timeout=60) == 0
 
 
 def test_sequences_with_their_blocks(console: Console) -> None:
@@ -168,22 +174,22 @@ def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> 
     console.out("allocate", 11, 2, "--engine", "a")
     console.out("allocate", 12, 2, "--engine", "a")
     tables = {"10": [0, 3, 70, 9, 9], "11": [5, 4], "13": [6]}
-    path = believe(tmp_path, {"pool": "main", "engine": "a", "epoch": 3, "tables": tables})
+    path = believe(tmp_path, {"pool": "main", "engine": "a", "epoch": "3", "tables": tables})
     (comparison,) = answer_of(console, "audit", "--from", path, expect=1)["comparisons"]
     found = {
         (one["kind"], one["sequence_id"], one["block_number"]) for one in comparison["differences"]
     }
     assert found == {
         ("EPOCH", None, None),
-        ("NOT_HELD", 10, 3),
-        ("NOT_HELD", 10, 70),
-        ("NOT_HELD", 10, 9),
-        ("TWICE", 10, 9),
-        ("LEAKED", 10, 1),
-        ("LEAKED", 10, 2),
-        ("ORDER", 11, None),
-        ("MISPLACED", 13, 6),
-        ("LEAKED", 12, 7),
+        ("NOT_HELD", "10", 3),
+        ("NOT_HELD", "10", 70),
+        ("NOT_HELD", "10", 9),
+        ("TWICE", "10", 9),
+        ("LEAKED", "10", 1),
+        ("LEAKED", "10", 2),
+        ("ORDER", "11", None),
+        ("MISPLACED", "13", 6),
+        ("LEAKED", "12", 7),
     }
     assert len(comparison["differences"]) == len(found)
     assert comparison["at_one_moment"]
@@ -204,6 +210,8 @@ def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> 
     ("text", "problem"),
     [
         ("{", "no valid JSON"),
+        ("[" * 100_000, "its brackets are nested too deep"),
+        ('{"tables": {}, "epoch": "1_0"}', "[0].epoch: '1_0' must be from 0 to"),
         ("[1]", "[0]: must be an object"),
         ("{}", "[0].tables: must be an object"),
         ('{"tables": {}, "tabels": {}}', "[0]: has the unknown key 'tabels'"),
@@ -227,3 +235,34 @@ def test_a_file_that_says_nothing(
 def test_a_file_that_is_not_there(console: Console, tmp_path: Path) -> None:
     told = console.error("audit", "--from", tmp_path / "none.json", expect=2)
     assert told == f"error: --from {tmp_path}/none.json: No such file or directory\n"
+
+
+LONG_NAME = "production-inference-engine-with-a-long-name-0001"
+
+
+def test_tables_on_a_terminal_of_80_columns(console: Console) -> None:
+    epoch = 0
+    console.out("pool", "create", "a-pool-of-a-large-accelerator-0", 2**31 - 1)
+    with kvblock.connect(console.address, engine=LONG_NAME) as kv, kv.attach_engine() as lease:
+        epoch = lease.epoch
+        kv.allocate(2**64 - 1, 2)
+        for command, numbers in (
+            ("stats", ["2,147,483,647", "64", "62", str(epoch)]),
+            ("engines", ["2", "1", str(epoch)]),
+            ("blocks", ["0", "1", str(2**64 - 1)]),
+            ("sequences", ["2", str(2**64 - 1)]),
+            ("pools", ["2,147,483,647", "64", "16"]),
+            ("audit", ["2,147,483,647", "62", "2"]),
+        ):
+            shown = console.on_terminal(command, COLUMNS="80", NO_COLOR="1")
+            lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.split("\r\n")]
+            assert max(map(len, lines)) <= 80, shown
+            words = {word for line in lines for word in line.split()}
+            assert set(numbers) <= words, (command, shown)
+            rows_of_engine = [line for line in lines if "production" in line]
+            expected = {"stats": 1, "engines": 1, "blocks": 2, "sequences": 1}.get(command, 0)
+            assert len(rows_of_engine) == expected, shown
+            assert all("…" in line for line in rows_of_engine)
+    wide = console.on_terminal("blocks", COLUMNS="200", NO_COLOR="1")
+    assert LONG_NAME in wide
+    assert "TRACE" in wide

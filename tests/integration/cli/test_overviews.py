@@ -57,23 +57,38 @@ def test_stats_in_json_is_the_response(console: Console) -> None:
     assert set(answer) == names(kvblock_pb2.StatsResponse)
     main, small, wide = answer["pools"]
     assert set(main) == names(kvblock_pb2.PoolStats)
-    assert main["refusals"] == [{"reason": "EXCEEDS_POOL", "count": 1}]
+    assert main["refusals"] == [{"reason": "EXCEEDS_POOL", "count": "1"}]
     assert set(main["refusals"][0]) == names(kvblock_pb2.RefusalCount)
     (engine,) = main["engines"]
     assert set(engine) == names(kvblock_pb2.EngineStats)
     assert engine == {
         "engine": "a",
         "held_blocks": 2,
-        "sequences": 1,
+        "sequences": "1",
         "attached": False,
-        "epoch": 0,
+        "epoch": "0",
         "lease_expires_in": None,
     }
     assert wide["total_blocks"] == 2**31 - 1
+    console.out("allocate", 10, "--pool", "small", "--engine", "z")
     only = json.loads(console.out("stats", "--pool", "small", "--engine", "z", "--json"))
     (pool,) = only["pools"]
     assert pool["pool"] == small["pool"] == "small"
     assert [engine["engine"] for engine in pool["engines"]] == ["z"]
+
+
+def test_stats_of_an_engine_that_is_not_there(console: Console) -> None:
+    told = console.error("stats", "--engine", "TYPO", expect=1)
+    nobody = "engine 'TYPO' has neither a sequence nor a lease in"
+    assert told == f"error: {nobody} any pool; the engines there: none\n"
+    console.out("allocate", 10, "--engine", "b")
+    console.out("allocate", 10, "--engine", "a", "--pool", "small")
+    told = console.error("stats", "--engine", "TYPO", expect=1)
+    assert told == f"error: {nobody} any pool; the engines there: a, b\n"
+    told = console.error("stats", "--engine", "a", "--pool", "main", "--watch", expect=1)
+    assert told.endswith(" in pool 'main'; the engines there: b\n")
+    answer = json.loads(console.out("stats", "--engine", "TYPO", "--json", expect=1))
+    assert (answer["reason"], answer["exit_code"]) == ("ENGINE_NOT_FOUND", 1)
 
 
 def test_stats_of_a_pool_that_is_not_there(console: Console) -> None:

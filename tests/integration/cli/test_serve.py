@@ -50,7 +50,8 @@ def test_nothing_to_serve_is_wrong_usage() -> None:
 
 
 def test_json_goes_with_check() -> None:
-    assert "--json goes with --check" in SHELL.error("serve", "--json", expect=2)
+    answer = json.loads(SHELL.out("serve", "--json", expect=2))
+    assert "--json goes with --check" in answer["message"]
 
 
 def test_a_port_that_is_taken_is_exit_code_1() -> None:

@@ -27,6 +27,41 @@ def test_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("name", ["d" * 100, "blank here", "per%cent"])
+def test_where_the_usual_directory_cannot_hold_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    usual = tmp_path / name
+    usual.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(usual))
+    with kvblock.EmbeddedServer() as server:
+        directory = Path(server.address.removeprefix("unix:")).parent
+        assert directory.parent != usual
+        assert directory.stat().st_mode & 0o077 == 0
+        with kvblock.connect(server.address, timeout=30.0) as kv:
+            assert kv.health()
+    assert not directory.exists()
+    assert list(usual.iterdir()) == []
+
+
+def test_where_no_directory_can_hold_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, missing = tmp_path / ("d" * 100), tmp_path / "missing"
+    monkeypatch.setattr("tempfile.tempdir", str(usual))
+    monkeypatch.setattr("kvblock.embedded.OTHER_DIRECTORIES", (str(missing),))
+    limit = len(str(missing)) + 30
+    monkeypatch.setattr("kvblock.embedded.SOCKET_BYTES_MAX", limit)
+    server = kvblock.EmbeddedServer()
+    with pytest.raises(kvblock.ServerStartError) as caught:
+        server.start()
+    size = len(f"{usual}/kvblock-12345678/kvblock.sock")
+    assert str(caught.value) == (
+        f"no directory can hold the server's socket (set TMPDIR): {usual}: the path of a socket in"
+        f" it has {size} bytes, of at most {limit}; {missing}: No such file or directory"
+    )
+
+
 def test_more_listeners() -> None:
     with kvblock.EmbeddedServer(extra_args=("--listen", "127.0.0.1:0")) as server:
         assert len(server.addresses) == 2
@@ -50,10 +85,14 @@ def test_variables_that_are_meant_for_it() -> None:
 
 def test_start_that_fails() -> None:
     with (
-        pytest.raises(kvblock.ServerStartError, match=r"exit code 2\)(.|\n)*nonsense"),
+        pytest.raises(kvblock.ServerStartError) as caught,
         kvblock.EmbeddedServer(("nonsense",)),
     ):
         pass
+    assert str(caught.value) == (
+        "the server ended before it was ready (exit code 2): error: --pool nonsense: total is not"
+        " given"
+    )
 
 
 def test_start_that_cannot_bind() -> None:
@@ -70,7 +109,7 @@ def test_start_that_cannot_bind() -> None:
 
 def test_start_that_takes_too_long() -> None:
     server = kvblock.EmbeddedServer(start_timeout=0.0)
-    with pytest.raises(kvblock.ServerStartError, match="within 0 s"):
+    with pytest.raises(kvblock.ServerStartError, match="not ready within 0 s, and was stopped"):
         server.start()
     assert server.process.poll() is not None
 

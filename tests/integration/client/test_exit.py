@@ -1,11 +1,14 @@
 """Programs that forget to close end all the same, at once and without a word."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tests.conftest import ServerFactory
 
 import kvblock
 
@@ -144,6 +147,20 @@ AWAITED_PROGRAMS = {
 """
     + RUN,
 }
+FULL_DISK = "import resource; resource.prlimit(int(sys.argv[2]), resource.RLIMIT_FSIZE, (0, -1))\n"
+NOBODY = "kv.close(); kv = kvblock.connect('unix:/nonexistent.sock', engine=engine, timeout=0.5)\n"
+UNCAUGHT = {
+    "call": "kv.allocate(2, timeout=0.5)",
+    "read of what is not written": "try: kv.free(1, timeout=0.5)\n"
+    "except kvblock.UnavailableError: pass\n"
+    "kv.get_block_table(1, timeout=0.5)",
+    "lease": "kv.attach_engine(engine='other', timeout=0.5)",
+    "session": "session = kv.session(engine='other', timeout=0.5); session.attach()",
+    "left session": "with kv.session(engine='other', timeout=0.5): pass",
+    "kept error": "try: kv.allocate(2, timeout=0.5)\n"
+    "except kvblock.UnavailableError as error: kept = error\n"
+    "raise kept",
+}
 PROGRAMS = {
     **{name: PLAIN + text for name, text in PLAIN_PROGRAMS.items()},
     **{name: AWAITED + text for name, text in AWAITED_PROGRAMS.items()},
@@ -165,6 +182,27 @@ def test_program_ends_when_its_server_is_gone(server: kvblock.EmbeddedServer, ki
     assert run(server, ends[kind]) == (0, "")
     server.process.wait()
     server.process.returncode = 0
+
+
+@pytest.mark.parametrize("call", UNCAUGHT.values(), ids=UNCAUGHT.keys())
+def test_program_ends_with_the_error_of_a_full_disk(
+    server_factory: ServerFactory, tmp_path: Path, call: str
+) -> None:
+    """Nothing is closed: the error that ends it came after tries, with pauses between them."""
+    server = server_factory(extra_args=["--state-dir", str(tmp_path)])
+    code, said = run(server, f"{PLAIN}kv.allocate(1)\n{FULL_DISK}{call}")
+    assert code == 1
+    assert "\nkvblock.errors.UnavailableError: the server cannot write its journal" in said
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
+@pytest.mark.parametrize("call", UNCAUGHT.values(), ids=UNCAUGHT.keys())
+def test_program_ends_with_the_error_of_a_server_that_is_not_there(
+    shared_server: kvblock.EmbeddedServer, call: str
+) -> None:
+    code, said = run(shared_server, PLAIN + NOBODY + call)
+    assert code == 1
+    assert "\nkvblock.errors.UnavailableError: no server answers at unix:/nonexistent" in said
 
 
 def test_interrupted_step(shared_server: kvblock.EmbeddedServer) -> None:

@@ -70,10 +70,14 @@ def test_a_reclaim_ends_the_stream_and_fences_the_engine(
         assert (row.pool, row.engine, row.epoch) == ("main", "a", epoch)
         assert (row.held_blocks, row.sequences, row.has_stream) == (2, 1, True)
         assert 2900 < row.lease_expires_in <= 3000
+        assert row.lease_expires_in + row.since_heartbeat == pytest.approx(3000)
         other = partial(kv.reclaim_engine, "a", epoch=epoch + 1)
         assert reason_of(flavour, other)[1] is ErrorReason.STALE_EPOCH
-        assert flavour.do(kv.reclaim_engine("a", epoch=epoch, request_id="r")) == 2
-        assert flavour.do(kv.reclaim_engine("a", epoch=epoch, request_id="r")) == 2
+        unforced = partial(kv.reclaim_engine, "a", epoch=epoch)
+        assert reason_of(flavour, unforced)[1] is ErrorReason.ENGINE_ATTACHED
+        for _ in range(2):
+            reclaimed = kv.reclaim_engine("a", epoch=epoch, force=True, request_id="r")
+            assert flavour.do(reclaimed) == 2
         with pytest.raises(grpc.RpcError) as ended:
             next(stream)
         assert ended.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -121,7 +121,8 @@ def test_a_stream_ends_also_when_the_call_that_ended_its_lease_is_gone(
             detach = pb.DetachEngineRequest(engine="e", epoch=epoch)
             call = disk.wire.kv.DetachEngine.future(detach)
         else:
-            call = disk.wire.admin.ReclaimEngine.future(admin_pb2.ReclaimEngineRequest(engine="e"))
+            request = admin_pb2.ReclaimEngineRequest(engine="e", force=True)
+            call = disk.wire.admin.ReclaimEngine.future(request)
         wait_for_epoch(disk, 0)
         call.cancel()
         disk.answers()

@@ -95,7 +95,7 @@ def test_a_lease_that_ends_on_a_full_disk_ends_its_stream_when_there_is_space_ag
             answer = pb.SessionResponse.FromString(idle.say(attach=attach))
             may_write(server, 0)
             if by == "reclaim":
-                request = admin_pb2.ReclaimEngineRequest(engine="e")
+                request = admin_pb2.ReclaimEngineRequest(engine="e", force=True)
                 assert problem_of(lambda: wire.admin.ReclaimEngine(request)).reason == REASON
             while wire.pool().engines:
                 pass

@@ -28,7 +28,7 @@ def kvblock_command(*arguments: str | Path, expect: int = 0) -> CompletedProcess
 
 def replayed(tmp_path: Path, *arguments: str | Path) -> dict[str, Any]:
     file = tmp_path / "figures.json"
-    kvblock_command(*BUNDLED, *arguments, "--json", file)
+    kvblock_command(*BUNDLED, *arguments, "--output", file)
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
@@ -78,7 +78,7 @@ def test_virtual_figures_are_the_same_every_time(tmp_path: Path, own: dict[str, 
 
 def test_sharing_beats_splitting_on_the_bundled_trace(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    kvblock_command("replay", "--json", file)
+    kvblock_command("replay", "--output", file)
     virtual = json.loads(file.read_text())["virtual"]
     assert virtual["split"]["preemptions"] > 0
     assert virtual["shared"]["preemptions"] < virtual["split"]["preemptions"]
@@ -102,7 +102,7 @@ def test_terminal_shows_a_bar_and_colours() -> None:
 
 
 def test_json_on_standard_output_is_alone_there() -> None:
-    done = kvblock_command(*BUNDLED, "--mode", "split", "--json", "-")
+    done = kvblock_command(*BUNDLED, "--mode", "split", "--json")
     assert list(json.loads(done.stdout)["virtual"]) == ["split"]
     assert "Requests finished" in done.stderr
 
@@ -196,7 +196,7 @@ def test_requests_too_large_for_a_share_are_skipped_there(tmp_path: Path) -> Non
         '{"timestamp": 0, "input_length": 481, "output_length": 1}\n'
     )
     file = tmp_path / "figures.json"
-    kvblock_command("replay", trace, "--blocks", "30", "--json", file)
+    kvblock_command("replay", trace, "--blocks", "30", "--output", file)
     virtual = json.loads(file.read_text())["virtual"]
     assert (virtual["shared"]["requests_finished"], virtual["shared"]["requests_skipped"]) == (2, 1)
     assert (virtual["split"]["requests_finished"], virtual["split"]["requests_skipped"]) == (1, 2)
@@ -269,7 +269,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         (("--limit", "0"), "--limit"),
         (("--pool", "mine"), "--pool goes with --address"),
         (("--address", "nonsense"), "address"),
-        (("--json", "/nowhere/figures.json"), "--json /nowhere/figures.json"),
+        (("--output", "/nowhere/figures.json"), "--output /nowhere/figures.json"),
         (("--plot", "/nowhere/use.png"), "--plot /nowhere/use.png"),
         (("--plot", "-"), "--plot -: a picture goes to a file"),
     ],
@@ -288,7 +288,8 @@ def test_picture_without_its_library(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: a picture needs matplotlib: it is not here\nhint: pip install 'kvblock[plot]'\n"
+        "error: a picture needs matplotlib: it is not here\n"
+        "hint: install this package with its `plot` extra\n"
     )
 
 

@@ -91,3 +91,20 @@ def test_clients_look_where_servers_listen(
         monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
     assert default_address() == default_listen()
     assert (default_address() is None) == (user != 0 and directory is None)
+
+
+@pytest.mark.parametrize(
+    ("listen", "found"),
+    [
+        ("unix:/tmp/kv.sock", "unix:/tmp/kv.sock"),
+        ("127.0.0.1:0 127.0.0.1:50051 unix:/tmp/kv.sock", "127.0.0.1:50051"),
+        ("127.0.0.1:0", "unix:/run/kvblock.sock"),
+        (" ", "unix:/run/kvblock.sock"),
+    ],
+)
+def test_clients_look_where_a_configured_server_listens(
+    monkeypatch: pytest.MonkeyPatch, listen: str, found: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("KVBLOCK_LISTEN", listen)
+    assert default_address() == found

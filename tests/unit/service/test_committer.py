@@ -294,7 +294,7 @@ def test_nobody_is_told_of_an_end_that_is_not_written() -> None:
         assert isinstance(attached, Attached)
         await host.settled()
         shelf.problem = "No space left on device"
-        host.reclaim(Reclaim("a", 0, "", 0))
+        host.reclaim(Reclaim("a", 0, "", 0), force=True)
         with pytest.raises(JournalUnwritable):
             await host.settled()
         # A server that is killed now does not know of the reclaim when it is back.

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from kvblock_service.config import ConfigError, ServerConfig, load_config, load_with_sources
+from kvblock_service.config import (
+    PLUGIN_PREFIXES,
+    ConfigError,
+    ServerConfig,
+    load_config,
+    load_with_sources,
+)
 from kvblock_service.config.values import default_state_dir
 
 FLAGS: dict[str, object] = {"pools": ["main:total=8"], "listen": ["unix:/tmp/kv.sock"]}
@@ -120,7 +126,7 @@ def test_flags_that_were_not_given_count_as_not_given(monkeypatch: pytest.Monkey
     [
         ("KVBLOCK_LISTNE", "; did you mean KVBLOCK_LISTEN?"),
         ("KVBLOCK_POOL", "; did you mean KVBLOCK_POOLS?"),
-        ("KVBLOCK_QQQQ", ""),
+        ("KVBLOCK_QQQQ", "; a variable that is not the server's begins with KVBLOCK_PLUGIN_"),
     ],
 )
 def test_unknown_variables_are_errors(
@@ -145,12 +151,20 @@ def test_unknown_variables_are_errors(
         "KVBLOCK_PORT",
         "KVBLOCK_PORT_50051_TCP",
         "KVBLOCK_PORT_50051_TCP_ADDR",
+        "KVBLOCK_PLUGIN_LISTEN",
+        "KVBLOCK_VLLM_X",
+        "KVBLOCK_SGLANG_STATE_DIR",
         "XKVBLOCK_LISTNE",
     ],
 )
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "tcp://10.0.0.1:50051")
     load_config(FLAGS)
+
+
+def test_no_setting_is_named_like_a_variable_of_a_plug_in() -> None:
+    for name in load_config(FLAGS).flat():
+        assert not f"KVBLOCK_{name.upper()}_".startswith(PLUGIN_PREFIXES)
 
 
 def test_empty_variables_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

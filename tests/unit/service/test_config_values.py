@@ -219,7 +219,9 @@ def test_metrics_are_served_over_tcp_only() -> None:
     assert said == f"--metrics-listen {SOCKET}: must be HOST:PORT or [IPv6]:PORT"
 
 
-@pytest.mark.parametrize("value", ["-1", "nan", "inf", "1e999", "3601", "10s", ""])
+@pytest.mark.parametrize(
+    "value", ["-1", "nan", "inf", "1e999", "3601", "10s", "", "1_0", " 1", "\u0661"]
+)
 def test_wrong_seconds(value: str) -> None:
     said = problem(grace=value)
     assert said == f"--grace {value}: must be a number of seconds from 0 to 3600"

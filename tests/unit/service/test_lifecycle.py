@@ -1,12 +1,14 @@
 """Pools that come and go while a server runs."""
 
 import asyncio
+import re
 
 import pytest
 
 from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Reclaim
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import (
+    EngineAttached,
     EngineNotFound,
     IdentityReused,
     PoolExists,
@@ -100,7 +102,7 @@ def test_a_pool_in_use_is_not_deleted() -> None:
     held = {"held_blocks": "0", "quarantined_blocks": "0", "leases": "1", "waiting": "0"}
     assert caught.value.metadata == {"pool": "main"} | held
     pool.apply(Allocate("a", epoch, "", 1, 2))
-    pool.reclaim(Reclaim("a", epoch, "", 60_000))
+    pool.reclaim(Reclaim("a", epoch, "", 60_000), force=True)
     with pytest.raises(PoolHeld) as caught:
         host.delete_pool(DeletePool("main", ""))
     assert caught.value.metadata["quarantined_blocks"] == "2"
@@ -139,7 +141,7 @@ def test_the_default_pool_keeps_its_name_when_it_is_deleted_and_made_anew() -> N
 def test_a_later_pool_of_the_same_name_does_not_know_earlier_epochs() -> None:
     host = host_of("main")
     late = attach(host.pool("main"), "b")
-    host.pool("main").reclaim(Reclaim("b", late, "", 0))
+    host.pool("main").reclaim(Reclaim("b", late, "", 0), force=True)
     host.delete_pool(DeletePool("main", ""))
     host.create_pool(CreatePool(Geometry("main", 2, 16, 0), 0, ""))
     pool = host.pool("main")
@@ -160,6 +162,23 @@ def test_reclaim_takes_an_engine_that_is_there() -> None:
         pool.reclaim(Reclaim("a", 0, "twice", 0))
     pool.apply(Free("a", 0, "", 1))
     assert pool.free_blocks() == 2
+
+
+def test_a_lease_that_has_not_run_out_is_reclaimed_by_force_only() -> None:
+    pool = host_of("main").pool("main")
+    epoch = attach(pool)
+    pool.apply(Allocate("a", epoch, "", 1, 2))
+    for named in (0, epoch):
+        with pytest.raises(EngineAttached) as caught:
+            pool.reclaim(Reclaim("a", named, "", 0))
+        assert re.search(r"its last heartbeat was \d+\.\d s ago", caught.value.message)
+        assert caught.value.metadata == {"pool": "main", "engine": "a"}
+        assert caught.value.retry_after is not None
+    assert (pool.epoch("a"), pool.state().held_blocks) == (epoch, 2)
+    assert pool.reclaim(Reclaim("a", 0, "once", 0), force=True).num_blocks == 2
+    # A repeat is answered, also when it is not forced and there is a new lease.
+    attach(pool)
+    assert pool.reclaim(Reclaim("a", 0, "once", 0)).num_blocks == 2
 
 
 def test_reclaim_with_another_epoch_changes_nothing() -> None:

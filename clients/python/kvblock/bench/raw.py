@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter_ns
+from typing import Any, cast
 
 import grpc
 
 from kvblock.address import target_of
+from kvblock.bench.stage import NO_ACCESS, Access
 from kvblock.bench.workload import BenchError, StepBytes, check
+from kvblock.credentials import Credentials
 from kvblock.v1 import kvblock_pb2 as pb
 
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -29,11 +33,35 @@ DETACH = "/kvblock.v1.KVBlockService/DetachEngine"
 SESSION = "/kvblock.v1.KVBlockService/Session"
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+@asynccontextmanager
+async def open_channel(address: str, access: Access = NO_ACCESS) -> AsyncIterator[grpc.aio.Channel]:
     """A channel that takes answers of any length."""
-    return grpc.aio.insecure_channel(
-        target_of(address), options=[("grpc.max_receive_message_length", -1)]
-    )
+    credentials = Credentials.of(address, access.token, access.tls)
+    target = target_of(address)
+    options = (("grpc.max_receive_message_length", -1), *credentials.options)
+    if credentials.channel is None:
+        channel = grpc.aio.insecure_channel(target, options)
+    else:
+        channel = grpc.aio.secure_channel(target, credentials.channel, options)
+    async with channel:
+        if credentials.metadata is None:
+            yield channel
+        else:
+            yield cast(grpc.aio.Channel, _WithToken(channel, credentials.metadata))
+
+
+class _WithToken:
+    """A channel whose calls carry a token; as little else as can be, since it is measured."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._channel = channel
+        self._metadata = metadata
+
+    def unary_unary(self, path: str) -> Callable[[bytes], Any]:
+        return partial(self._channel.unary_unary(path), metadata=self._metadata)
+
+    def stream_stream(self, path: str) -> Callable[[], Any]:
+        return partial(self._channel.stream_stream(path), metadata=self._metadata)
 
 
 class UnaryCalls:

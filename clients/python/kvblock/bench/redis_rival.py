@@ -93,7 +93,8 @@ def _faster(found: Comparison, *names: str) -> str:
 
 @asynccontextmanager
 async def _subjects(stage: Stage) -> AsyncIterator[dict[str, _Sync | _Async]]:
-    address, pool = stage.servers.address, stage.servers.pool
+    servers = stage.servers
+    where = {"pool": servers.pool, **servers.access._asdict()}
     async with AsyncExitStack() as stack:
         socket = stack.enter_context(redis_server())
         for database in (0, 1):
@@ -106,9 +107,11 @@ async def _subjects(stage: Stage) -> AsyncIterator[dict[str, _Sync | _Async]]:
         aio_store = AsyncRedisStore(socket, 0, "asyncio")
         stack.push_async_callback(aio_store.close)
         await aio_store.load()
-        client = stack.enter_context(kvblock.connect(address, pool=pool))
+        client = stack.enter_context(kvblock.connect(servers.address, **where))
         session = stack.enter_context(client.session(engine=f"{stage.engine}-sync"))
-        aio_client = await stack.enter_async_context(kvblock.connect_async(address, pool=pool))
+        aio_client = await stack.enter_async_context(
+            kvblock.connect_async(servers.address, **where)
+        )
         aio_session = await stack.enter_async_context(
             aio_client.session(engine=f"{stage.engine}-asyncio")
         )

@@ -27,9 +27,10 @@ from kvblock.bench.engines import engines
 from kvblock.bench.leases import leases
 from kvblock.bench.own_server import POOL, own_server
 from kvblock.bench.pools import large_pool
-from kvblock.bench.stage import Effort, Results, Servers, Stage
+from kvblock.bench.stage import NO_ACCESS, Access, Effort, Results, Servers, Stage
 from kvblock.bench.tracing import tracing
 from kvblock.bench.workload import BenchError
+from kvblock.extras import install_hint
 
 _POOL_BLOCKS = 1 << 16
 
@@ -62,7 +63,7 @@ def _lacking_redis() -> str:
     if shutil.which("redis-server") is None:
         return "no redis-server here; install it (Debian: apt-get install redis-server)"
     if find_spec("redis") is None or find_spec("hiredis") is None:
-        return "redis-py and hiredis are not installed; pip install 'kvblock[bench]'"
+        return f"redis-py and hiredis are not installed; {install_hint('bench')}"
     return ""
 
 
@@ -128,12 +129,17 @@ SECTIONS = {
 
 
 async def run(
-    address: str | None, pool: str, only: Iterable[str], begin: Begin, effort: Effort
+    address: str | None,
+    pool: str,
+    only: Iterable[str],
+    begin: Begin,
+    effort: Effort,
+    access: Access = NO_ACCESS,
 ) -> Results:
     """Run the sections named in `only`, all of them when it is empty.
 
-    `address`: the server to measure, None for one of our own; `pool`: its pool, empty for its
-    default one.
+    `address`: the server to measure, None for one of our own; `access`: what it takes to be let
+    in; `pool`: its pool, empty for its default one.
 
     Raises:
         BenchError: a measurement failed.
@@ -145,7 +151,7 @@ async def run(
     chosen = {name: section for name, section in SECTIONS.items() if name in wanted}
     chosen = {n: s for n, s in chosen.items() if _can_run(s, address is not None, results)}
     try:
-        async with _servers(address, pool) as servers:
+        async with _servers(address, access, pool) as servers:
             stage = Stage(servers, results, await _free_blocks(servers), effort)
             for section in chosen.values():
                 stage.tick = begin(section.title, section.weight)
@@ -166,7 +172,7 @@ def _can_run(section: Section, foreign: bool, results: Results) -> bool:
 
 
 @asynccontextmanager
-async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
+async def _servers(address: str | None, access: Access, pool: str) -> AsyncIterator[Servers]:
     """The server to measure, and echoes that are reached in the same way."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(private_directory())
@@ -175,7 +181,7 @@ async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
             server = await stack.enter_async_context(own_server(_POOL_BLOCKS))
             address, pool, process, ours = server.address, POOL, server.process, server.channel
         else:
-            ours = await stack.enter_async_context(raw.open_channel(address))
+            ours = await stack.enter_async_context(raw.open_channel(address, access))
         unix = address.startswith("unix:")
 
         async def echo(name: str) -> grpc.aio.Channel:
@@ -183,10 +189,12 @@ async def _servers(address: str | None, pool: str) -> AsyncIterator[Servers]:
             at = stack.enter_context(echo_server(where, tuned=name == "tuned"))
             return await stack.enter_async_context(raw.open_channel(at))
 
-        yield Servers(address, ours, await echo("bare"), await echo("tuned"), pool, process)
+        echoes = (await echo("bare"), await echo("tuned"))
+        yield Servers(address, access, ours, *echoes, pool, process)
 
 
 async def _free_blocks(servers: Servers) -> int:
     """What the pool has free; this is also the first call to the server."""
-    async with kvblock.connect_async(servers.address, pool=servers.pool) as client:
+    where = {"pool": servers.pool, **servers.access._asdict()}
+    async with kvblock.connect_async(servers.address, **where) as client:
         return (await client.can_allocate(1)).free_blocks

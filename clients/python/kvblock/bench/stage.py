@@ -15,6 +15,7 @@ import grpc
 
 from kvblock.bench.interleave import Comparison, Plan, Tick
 from kvblock.bench.workload import SIZES
+from kvblock.credentials import Tls
 
 Figure = float | dict[str, float]
 """A figure, or one for each step size."""
@@ -40,6 +41,16 @@ FULL = Effort("full", 1, 20, 2, large_pool=1 << 24, memory=4_000_000)
 QUICK = Effort("quick", 0.12, 5, 1, large_pool=1 << 20, memory=2_000_000)
 
 
+class Access(NamedTuple):
+    """What it takes to be let in by our server."""
+
+    token: str | None = None
+    tls: Tls | bool = False
+
+
+NO_ACCESS = Access()
+
+
 class Servers(NamedTuple):
     """What is compared: our server and the echoes, a channel to each, and the pool to use.
 
@@ -47,6 +58,7 @@ class Servers(NamedTuple):
     """
 
     address: str
+    access: Access
     ours: grpc.aio.Channel
     echo: grpc.aio.Channel
     tuned_echo: grpc.aio.Channel

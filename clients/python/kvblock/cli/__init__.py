@@ -4,13 +4,17 @@ Rules:
 - Exit code 0: done. 1: refused, or something is unhealthy. 2: wrong usage. 3: server unreachable.
   130 and 141: ended by Ctrl-C, or because nobody reads the output any more; both without a word.
 - Answers go to stdout; errors go to stderr as `error: ...` and a hint, without a traceback.
-- `--json` prints one object with the field names of the proto; numbers are numbers.
+- `--json` prints one object with the field names of the proto, errors too: docs/json.md has the
+  shapes. It is a flag everywhere; files are named by `--output`.
 - This module loads in the plain install, which has no typer and no rich.
 - gRPC is set up before it is loaded, by variables that whoever starts the program may set himself.
 """
 
+import json
 import os
 import sys
+
+from kvblock.extras import install_hint
 
 _GRPC = {
     # What gRPC's own core writes to stderr repeats what the exceptions say, in its own words.
@@ -34,9 +38,15 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
-        extra = "server" if sys.argv[1:2] == ["serve"] else "cli"
-        sys.stderr.write(
-            f"error: the command line needs {error.name}, which is not installed\n"
-            f"hint: pip install 'kvblock[{extra}]'\n"
-        )
+        _tell_missing(error.name or "")
         sys.exit(2)
+
+
+def _tell_missing(module: str) -> None:
+    message = f"the command line needs {module}, which is not installed"
+    hint = install_hint("server" if sys.argv[1:2] == ["serve"] else "cli")
+    if "--json" in sys.argv:
+        error = {"reason": None, "message": message, "hint": hint, "exit_code": 2}
+        sys.stdout.write(f"{json.dumps(error)}\n")
+    else:
+        sys.stderr.write(f"error: {message}\nhint: {hint}\n")

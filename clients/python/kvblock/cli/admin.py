@@ -14,25 +14,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from kvblock.cli import belief
 from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import (
-    Address,
-    AnyEngine,
-    AnyPool,
-    Json,
-    Pool,
-    Timeout,
-    connect,
-    with_credentials,
+from kvblock.cli.options import AnyEngine, AnyPool, Json, Pool, Server
+from kvblock.cli.output import (
+    console,
+    cut,
+    number,
+    print_json,
+    print_json_rows,
+    say,
+    table,
+    terminal_width,
 )
-from kvblock.cli.output import console, number, plain, print_json, print_json_rows, table
+from kvblock.cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import AuditReport, SequenceInfo
 
 _SHOWN_MAX = 100
+_BEFORE_ENGINE = 34
+"""Characters in a row of `sequences` before the engine's name."""
 
 WithBlocks = Annotated[bool, typer.Option("--blocks", help="With their blocks, in table order.")]
 From = Annotated[
@@ -50,18 +54,19 @@ From = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    app.command(epilog="Example: [bold]kvblock pools --json[/]")(pools)
-    app.command(epilog="Example: [bold]kvblock sequences --engine engine-0 | head[/]")(sequences)
-    app.command(epilog="Example: [bold]kvblock audit && echo clean[/]")(audit)
+    add_command(app, pools, epilog="Example: [bold]kvblock pools --json[/]")
+    example = "Example: [bold]kvblock sequences --engine engine-0 | head[/]"
+    add_command(app, sequences, epilog=example)
+    # A pool is recounted whole.
+    add_command(app, audit, epilog="Example: [bold]kvblock audit && echo clean[/]", timeout=60.0)
 
 
-@with_credentials
-def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0) -> None:
+def pools(server: Server, as_json: Json = False) -> None:
     """List the pools as they were configured or created."""
-    with connect(address, timeout) as kv:
+    with server.connect() as kv:
         answer = kv.list_pools()
     if as_json:
-        print_json({"pools": plain(answer)})
+        print_json({"pools": answer})
         return
     made = table("POOL", "BLOCKS", "BLOCK SIZE", "DEVICE", "DEFAULT")
     for pool in answer:
@@ -75,17 +80,15 @@ def pools(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
     console().print(made)
 
 
-@with_credentials
 def sequences(
+    server: Server,
     pool: Pool = "",
     engine: AnyEngine = "",
     with_blocks: WithBlocks = False,
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """List the sequences of a pool, in order of engine and id."""
-    with connect(address, timeout, pool) as kv:
+    with server.connect(pool) as kv:
         rows = kv.list_sequences(engine=engine, with_block_numbers=with_blocks)
         if as_json:
             print_json_rows("sequences", rows)
@@ -100,9 +103,12 @@ def _print_rows(rows: Iterator[SequenceInfo]) -> None:
         out.print("no sequences")
         return
     out.print(f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE", style="bold", soft_wrap=True)
+    width = terminal_width()
+    left = None if width is None else width - _BEFORE_ENGINE
     for row in _with(first, rows):
         blocks = "".join(f" {block}" for block in row.block_numbers)
-        sequence = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {row.engine}"
+        engine = cut(row.engine, left)
+        sequence = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {engine}"
         sys.stdout.write(f"{sequence}{blocks and ' '}{blocks}\n")
 
 
@@ -111,13 +117,11 @@ def _with(first: SequenceInfo, rest: Iterator[SequenceInfo]) -> Iterator[Sequenc
     yield from rest
 
 
-@with_credentials
 def audit(
+    server: Server,
     pool: AnyPool = "",
     from_file: From = None,
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 60.0,
 ) -> None:
     """Recount every block and report what does not add up.
 
@@ -126,12 +130,12 @@ def audit(
     With --from, what engines believe they hold is compared with what the server has, too.
     """
     beliefs = [] if from_file is None else belief.read(from_file)
-    with connect(address, timeout) as kv:
+    with server.connect() as kv:
         reports = kv.audit(pool=pool)
         comparisons = [belief.compare(kv, one) for one in beliefs]
     if as_json:
-        answer = {"reports": plain(reports)}
-        print_json(answer if from_file is None else answer | {"comparisons": plain(comparisons)})
+        answer: dict[str, object] = {"reports": reports}
+        print_json(answer if from_file is None else answer | {"comparisons": comparisons})
     else:
         _print_reports(reports)
         if comparisons:
@@ -145,18 +149,17 @@ def _print_reports(reports: tuple[AuditReport, ...]) -> None:
     for report in reports:
         made.add_row(
             report.pool,
-            "[green]clean[/]" if report.clean else "[bold red]wrong[/]",
+            Text("clean", "green") if report.clean else Text("wrong", "bold red"),
             number(report.total_blocks),
             number(report.free_blocks),
             number(report.held_blocks),
             number(report.quarantined_blocks),
             number(report.sequences),
         )
-    out = console()
-    out.print(made)
+    console().print(made)
     for report in reports:
         for violation in report.violations:
-            out.print(f"{report.pool}: {violation}", markup=False, soft_wrap=True)
+            say(f"{report.pool}: {violation}")
 
 
 def _print_comparisons(comparisons: list[belief.Comparison]) -> None:
@@ -165,7 +168,7 @@ def _print_comparisons(comparisons: list[belief.Comparison]) -> None:
         made.add_row(
             one.pool,
             one.engine,
-            "[bold red]differs[/]" if one.differences else "[green]same[/]",
+            Text("differs", "bold red") if one.differences else Text("same", "green"),
             str(one.epoch) if one.epoch else "no lease",
             number(one.sequences),
             number(one.blocks),
@@ -176,15 +179,12 @@ def _print_comparisons(comparisons: list[belief.Comparison]) -> None:
     for one in comparisons:
         where = f"{one.pool}, {one.engine}"
         if not one.at_one_moment:
-            out.print(
+            say(
                 f"{where}: the pool changed each of the {belief.ATTEMPTS} times that it was read;"
-                " this may be of several moments",
-                markup=False,
-                soft_wrap=True,
+                " this may be of several moments"
             )
         for difference in one.differences[:_SHOWN_MAX]:
-            told = f"{where}: {difference.kind.name}: {difference.text}"
-            out.print(told, markup=False, soft_wrap=True)
+            say(f"{where}: {difference.kind.name}: {difference.text}")
         if len(one.differences) > _SHOWN_MAX:
             more = number(len(one.differences) - _SHOWN_MAX)
-            out.print(f"{where}: {more} more; --json has them all", markup=False)
+            say(f"{where}: {more} more; --json has them all")

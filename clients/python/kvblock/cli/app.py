@@ -7,7 +7,6 @@ Rules:
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -25,6 +24,7 @@ from kvblock.cli import (
     stats,
 )
 from kvblock.cli.failures import exit_code_of
+from kvblock.version import VERSION
 
 _EXIT_CODES = (
     "[bold]Exit codes:[/] 0 done; 1 refused, or unhealthy (an allocation that does not fit, an"
@@ -55,7 +55,7 @@ def make_app() -> typer.Typer:
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"kvblock {version('kvblock')}")
+        typer.echo(f"kvblock {VERSION}")
         raise typer.Exit
 
 

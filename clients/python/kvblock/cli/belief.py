@@ -19,12 +19,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kvblock.cli.failures import USAGE, CommandError
+from kvblock.cli.failures import REFUSED, USAGE, CommandError
 
 if TYPE_CHECKING:
-    from kvblock import BlockInfo, Client
+    from kvblock import BlockInfo, Client, PoolStats
 
 ATTEMPTS = 5
+STDIN = Path("-")
 _UINT32_MAX, _UINT64_MAX = 2**32 - 1, 2**64 - 1
 _PAGE, _LOOKED_UP = 10_000, 1_000
 
@@ -88,8 +89,10 @@ def read(path: Path) -> list[Belief]:
 
     """
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
         found = json.loads(text)
+    except RecursionError:
+        raise CommandError(USAGE, f"--from {path}: its brackets are nested too deep") from None
     except OSError as error:
         raise CommandError(USAGE, f"--from {path}: {error.strerror}") from error
     except ValueError as error:
@@ -118,7 +121,7 @@ def default_pool(kv: Client) -> str:
 
 
 def _compare_once(kv: Client, belief: Belief, pool: str) -> Comparison:
-    (before,) = kv.stats(pool=pool, engine=belief.engine).pools
+    before = _stats(kv, pool, belief.engine)
     tables = _within_limit(
         lambda size: kv.block_tables(pool=pool, engine=belief.engine, page_size=size), _PAGE
     )
@@ -131,7 +134,7 @@ def _compare_once(kv: Client, belief: Belief, pool: str) -> Comparison:
         if block not in served
     }
     differences += _strange(kv, pool, strange, before.total_blocks)
-    (after,) = kv.stats(pool=pool, engine=belief.engine).pools
+    after = _stats(kv, pool, belief.engine)
     epoch = after.engines[0].epoch
     if belief.epoch not in (None, epoch):
         text = f"the engine believes in epoch {belief.epoch}, the server has {_epoch(epoch)}"
@@ -148,6 +151,14 @@ def _compare_once(kv: Client, belief: Belief, pool: str) -> Comparison:
         at_one_moment=still and (not strange or after.revision == tables.revision),
         differences=differences,
     )
+
+
+def _stats(kv: Client, pool: str, engine: str) -> PoolStats:
+    """One engine in one pool."""
+    pools = kv.stats(pool=pool, engine=engine).pools
+    if len(pools) != 1 or len(pools[0].engines) != 1:
+        raise CommandError(REFUSED, f"the server answered otherwise than for engine {engine!r}")
+    return pools[0]
 
 
 def _own(belief: Belief, served: dict[int, list[int]]) -> list[Difference]:
@@ -243,6 +254,9 @@ def _belief(where: str, row: Any) -> Belief:
     if not isinstance(pool, str) or not isinstance(engine, str):
         raise CommandError(USAGE, f"{where}: pool and engine must be texts")
     epoch = row.get("epoch")
+    # As a text, too: that is how --json has it.
+    if isinstance(epoch, str) and _is_id(epoch):
+        epoch = int(epoch)
     if epoch is not None and not _is_whole(epoch, _UINT64_MAX):
         raise CommandError(USAGE, f"{where}.epoch: {epoch!r} must be from 0 to {_UINT64_MAX}")
     return Belief(pool, engine, epoch, dict(_tables(where, tables)))
@@ -251,8 +265,7 @@ def _belief(where: str, row: Any) -> Belief:
 def _tables(where: str, tables: dict[str, Any]) -> Iterator[tuple[int, list[int]]]:
     for key, table in tables.items():
         there = f"{where}.tables[{key!r}]"
-        plain = key.isascii() and key.isdigit() and len(key) <= 20
-        if not plain or int(key) > _UINT64_MAX:
+        if not _is_id(key):
             raise CommandError(USAGE, f"{there}: the key must be a sequence id")
         if not isinstance(table, list):
             raise CommandError(USAGE, f"{there}: must be a list of block numbers")
@@ -263,6 +276,11 @@ def _tables(where: str, tables: dict[str, Any]) -> Iterator[tuple[int, list[int]
                 )
         if table:
             yield int(key), table
+
+
+def _is_id(text: str) -> bool:
+    plain = text.isascii() and text.isdigit() and len(text) <= 20
+    return plain and int(text) <= _UINT64_MAX
 
 
 def _is_whole(value: object, maximum: int) -> bool:

@@ -1,7 +1,8 @@
 """`kvblock bench`: how fast a server is on this machine, beside what it can be held against.
 
 Rules:
-- The table goes to stdout, progress to stderr; nothing moves where there is no terminal.
+- The table goes to stdout, progress to stderr; with --json stdout is the JSON alone, and the table
+  goes to stderr. Nothing moves where there is no terminal.
 - Figures that miss their bar are a result, not a failure: the exit code is 0.
 - What the benchmarks need is loaded when the command runs.
 """
@@ -13,13 +14,18 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kvblock.cli.failures import REFUSED, USAGE, CommandError
-from kvblock.cli.output import console, error_console
+from kvblock.cli.options import Credentials, Json
+from kvblock.cli.output import console, error_console, print_json
+from kvblock.cli.register import add_command
+
+if TYPE_CHECKING:
+    from kvblock.bench.stage import Access
 
 _SECTIONS = (
     "stream",
@@ -36,48 +42,59 @@ _REFRESH = 0.01
 """Smallest progress that is shown; drawing costs time that the measurement would see."""
 
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="ADDRESS",
+        help="A running server: unix:PATH or HOST:PORT; only what can be asked of any server is"
+        " measured then. Without it servers of its own.",
+        show_default=False,
+    ),
+]
+Pool = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="With --address: the pool. Default: the default pool."),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write everything as JSON, too.", show_default=False
+    ),
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Less than a minute; the figures are coarser.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Only this part, repeatable: {', '.join(_SECTIONS)}.",
+        show_default=False,
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command(
+    add_command(
+        app,
+        bench,
         epilog="Each figure is the median of ratios that were taken within rounds of a few dozen"
         " calls, A B A B ...; B is the number of sequences that a step frees and allocates for."
-        "\n\nExample: [bold]kvblock bench --only stream --only unary[/]"
-    )(bench)
+        "\n\nExample: [bold]kvblock bench --only stream --only unary[/]",
+    )
 
 
 def bench(
-    address: Annotated[
-        str | None,
-        typer.Option(
-            "--address",
-            "-a",
-            metavar="ADDRESS",
-            help="A running server: unix:PATH or HOST:PORT; only what can be asked of any server"
-            " is measured then. Without it servers of its own.",
-            show_default=False,
-        ),
-    ] = None,
-    pool: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="With --address: the pool. Default: the default pool."),
-    ] = "",
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", help="Write everything as JSON.", show_default=False
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Less than a minute; the figures are coarser.")
-    ] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Only this part, repeatable: {', '.join(_SECTIONS)}.",
-            show_default=False,
-        ),
-    ] = None,
+    credentials: Credentials,
+    address: Address = None,
+    pool: Pool = "",
+    json_file: JsonFile = None,
+    as_json: Json = False,
+    quick: Quick = False,
+    only: Only = None,
 ) -> None:
     """Measure a server beside a bare gRPC echo and beside Redis.
 
@@ -85,18 +102,34 @@ def bench(
 
     Exits with 0 also when a figure misses its bar, with 1 when a measurement fails.
     """
+    from kvblock.bench.stage import NO_ACCESS, Access
+
     chosen = _checked(only or [])
     if pool and address is None:
         raise typer.BadParameter("--pool goes with --address")
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise CommandError(USAGE, f"--json {json_file}: is no file in a directory that exists")
+        raise CommandError(USAGE, f"--output {json_file}: is no file in a directory that exists")
 
-    _measure(address, pool, chosen, quick=quick, json_file=json_file)
+    access = NO_ACCESS
+    if address is not None:
+        access = Access(credentials.token(), credentials.tls_settings())
+    found = _measure(address, access, pool, chosen, quick=quick, as_json=as_json)
+    if as_json:
+        print_json(found)
+    if json_file is not None:
+        _write(json_file, found)
 
 
 def _measure(
-    address: str | None, pool: str, chosen: list[str], *, quick: bool, json_file: Path | None
-) -> None:
+    address: str | None,
+    access: Access,
+    pool: str,
+    chosen: list[str],
+    *,
+    quick: bool,
+    as_json: bool,
+) -> dict[str, object]:
+    """Measure, show the table, and give everything as JSON has it."""
     from kvblock.bench import machine, placement, report
     from kvblock.bench.run import SECTIONS, run
     from kvblock.bench.stage import FULL, QUICK
@@ -106,13 +139,12 @@ def _measure(
     weight = sum(SECTIONS[name].weight for name in chosen)
     try:
         with placement.client_core(), _progress(weight) as begin:
-            results = asyncio.run(run(address, pool, chosen, begin, effort))
+            results = asyncio.run(run(address, pool, chosen, begin, effort, access))
     except BenchError as error:
         raise CommandError(REFUSED, str(error)) from None
     facts = machine.facts()
-    report.show(console(), results, facts)
-    if json_file is not None:
-        _write(json_file, report.document(results, facts, effort))
+    report.show(error_console() if as_json else console(), results, facts)
+    return report.document(results, facts, effort)
 
 
 def _checked(only: list[str]) -> list[str]:
@@ -161,4 +193,4 @@ def _write(path: Path, document: dict[str, object]) -> None:
     try:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CommandError(REFUSED, f"--json {path}: {error.strerror or error}") from error
+        raise CommandError(REFUSED, f"--output {path}: {error.strerror or error}") from error

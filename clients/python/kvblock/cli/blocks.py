@@ -13,17 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import (
-    Address,
-    Engine,
-    Json,
-    Pool,
-    SequenceId,
-    Timeout,
-    connect,
-    with_credentials,
-)
-from kvblock.cli.output import console, number, plain, print_json
+from kvblock.cli.options import Engine, Json, Pool, SequenceId, Server
+from kvblock.cli.output import console, number, print_json, say
+from kvblock.cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Granted, Refused
@@ -42,22 +34,22 @@ MaxWait = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    app.command(epilog="Example: [bold]kvblock allocate 10 2 --max-wait 1.5[/]")(allocate)
-    app.command(epilog="Example: [bold]kvblock free 10[/]")(free)
-    app.command("table", epilog="Example: [bold]kvblock table 10 --json[/]")(block_table)
-    app.command(epilog="Example: [bold]kvblock can-allocate 64 && echo enough[/]")(can_allocate)
+    add_command(app, allocate, epilog="Example: [bold]kvblock allocate 10 2 --max-wait 1.5[/]")
+    add_command(app, free, epilog="Example: [bold]kvblock free 10[/]")
+    add_command(app, block_table, name="table", epilog="Example: [bold]kvblock table 10 --json[/]")
+    add_command(
+        app, can_allocate, epilog="Example: [bold]kvblock can-allocate 64 && echo enough[/]"
+    )
 
 
-@with_credentials
 def allocate(
+    server: Server,
     sequence_id: SequenceId,
     num_blocks: NumBlocks = 1,
     max_wait: MaxWait = None,
     pool: Pool = "",
     engine: Engine = "default",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Append blocks to a sequence's table.
 
@@ -65,31 +57,29 @@ def allocate(
     """
     from kvblock import Granted
 
-    with connect(address, timeout, pool, engine) as kv:
+    with server.connect(pool, engine) as kv:
         answer = kv.allocate(sequence_id, num_blocks, max_wait=max_wait)
     granted = isinstance(answer, Granted)
     if as_json:
-        print_json({"granted" if granted else "refused": plain(answer)})
+        print_json({"granted" if granted else "refused": answer})
     else:
         console().print(allocation_text(answer))
     if not granted:
         raise typer.Exit(REFUSED)
 
 
-@with_credentials
 def free(
+    server: Server,
     sequence_id: SequenceId,
     pool: Pool = "",
     engine: Engine = "default",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Return all blocks of a sequence to the pool.
 
     A sequence that has none is fine: nothing happens.
     """
-    with connect(address, timeout, pool, engine) as kv:
+    with server.connect(pool, engine) as kv:
         freed = kv.free_returning_count(sequence_id)
     if as_json:
         print_json({"freed_blocks": freed})
@@ -97,46 +87,42 @@ def free(
         console().print(f"freed {counted(freed)}")
 
 
-@with_credentials
 def block_table(
+    server: Server,
     sequence_id: SequenceId,
     pool: Pool = "",
     engine: Engine = "default",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Show the blocks of a sequence, in order.
 
     Exits with 1 when the sequence has none.
     """
-    with connect(address, timeout, pool, engine) as kv:
+    with server.connect(pool, engine) as kv:
         answer = kv.get_block_table(sequence_id)
     if as_json:
-        print_json(plain(answer))
+        print_json(answer)
         return
     place = f"of {number(answer.block_size)} tokens on device {answer.device_id}"
-    console().print(f"{counted(len(answer.block_numbers))} {place}", style="bold")
-    console().print(" ".join(map(str, answer.block_numbers)))
+    say(f"{counted(len(answer.block_numbers))} {place}", "bold")
+    say(" ".join(map(str, answer.block_numbers)))
 
 
-@with_credentials
 def can_allocate(
+    server: Server,
     num_blocks: NumBlocks = 1,
     pool: Pool = "",
     engine: Engine = "default",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Ask whether so many blocks are free now.
 
     Nothing is reserved. Exits with 1 when they are not.
     """
-    with connect(address, timeout, pool, engine) as kv:
+    with server.connect(pool, engine) as kv:
         answer = kv.can_allocate(num_blocks)
     if as_json:
-        print_json(plain(answer))
+        print_json(answer)
     else:
         word = "[green]yes[/]" if answer else "[red]no[/]"
         console().print(f"{word}, {number(answer.free_blocks)} free")

@@ -2,21 +2,23 @@
 
 Rules:
 - A reclaim asks first on a terminal, and then means the lease that it has shown: one that began
-  since is left alone.
+  since is left alone. An engine that is alive takes --force; the server sees to that.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kvblock.cli import confirm
 from kvblock.cli.belief import default_pool
 from kvblock.cli.blocks import counted
-from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import Address, AnyPool, Json, Pool, Timeout, connect
-from kvblock.cli.output import console, number, print_json, print_json_rows, table
+from kvblock.cli.confirm import Yes
+from kvblock.cli.failures import REFUSED, CommandError
+from kvblock.cli.options import AnyPool, Json, Pool, Server
+from kvblock.cli.output import console, number, print_json, print_json_rows, printable, say, table
+from kvblock.cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Client, EngineInfo
@@ -32,20 +34,20 @@ Epoch = Annotated[
         show_default=False,
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Also when its lease has not run out: it is alive.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    app.command(epilog="Example: [bold]kvblock engines --pool main[/]")(engines)
-    app.command(epilog="Example: [bold]kvblock reclaim engine-0 --yes[/]")(reclaim)
+    add_command(app, engines, epilog="Example: [bold]kvblock engines --pool main[/]")
+    add_command(app, reclaim, epilog="Example: [bold]kvblock reclaim engine-0 --yes[/]")
 
 
-def engines(
-    pool: AnyPool = "", as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
-) -> None:
+def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
     """List the engines that have a sequence or a lease."""
-    with connect(address, timeout) as kv:
+    with server.connect() as kv:
         rows = kv.list_engines(pool=pool)
         if as_json:
             print_json_rows("engines", rows)
@@ -69,13 +71,13 @@ def engines(
 
 
 def reclaim(
+    server: Server,
     engine: Name,
     epoch: Epoch = 0,
+    force: Force = False,
     yes: Yes = False,
     pool: Pool = "",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Take the blocks of an engine that is gone.
 
@@ -83,37 +85,60 @@ def reclaim(
 
     If it is not gone after all, its session ends with STALE_EPOCH.
 
-    Exits with 1 when there is no such engine.
+    Exits with 1 when there is no such engine, or its lease has not run out and this is no --force.
     """
-    with connect(address, timeout, pool) as kv:
-        if sys.stdin.isatty() and not yes:
-            found = _find(kv, pool, engine)
-            if found is not None:
-                if not _confirmed(found):
-                    console().print("nothing was changed")
-                    raise typer.Exit(REFUSED)
-                epoch = epoch or found.epoch
-        reclaimed = kv.reclaim_engine(engine, epoch=epoch)
+    from kvblock import ErrorReason, FailedPreconditionError
+
+    asks = confirm.must_ask("takes all blocks of an engine", yes=yes)
+    with server.connect(pool) as kv:
+        # Without a default pool the server says so, and takes nothing.
+        name = (pool or default_pool(kv)) if asks else ""
+        if name:
+            found = _find(kv, name, engine)
+            _refuse_when_alive(found, force=force)
+            confirm.ask(_question(found))
+            epoch = epoch or found.epoch
+        try:
+            reclaimed = kv.reclaim_engine(engine, epoch=epoch, force=force)
+        except FailedPreconditionError as error:
+            if error.reason is not ErrorReason.ENGINE_ATTACHED:
+                raise
+            raise _alive(printable(error.message)) from None
     if as_json:
         print_json({"reclaimed_blocks": reclaimed})
     else:
-        console().print(f"reclaimed {counted(reclaimed)} of engine {engine}", markup=False)
+        say(f"reclaimed {counted(reclaimed)} of engine {engine}")
 
 
-def _find(kv: Client, pool: str, engine: str) -> EngineInfo | None:
-    name = pool or default_pool(kv)
-    rows = kv.list_engines(pool=name) if name else iter(())
-    return next((one for one in rows if one.engine == engine), None)
+def _find(kv: Client, pool: str, engine: str) -> EngineInfo:
+    """What is there to ask about: one that comes later is not taken unasked."""
+    for one in kv.list_engines(pool=pool):
+        if one.engine == engine:
+            return one
+    text = f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
+    raise CommandError(REFUSED, text, reason="ENGINE_NOT_FOUND")
 
 
-def _confirmed(found: EngineInfo) -> bool:
-    lease = "has no lease"
-    if found.lease_expires_in is not None:
-        stream = "an open stream" if found.has_stream else "no stream"
-        lease = f"has a lease for {found.lease_expires_in:.1f} s more and {stream}"
+def _refuse_when_alive(found: EngineInfo, *, force: bool) -> None:
+    """Say what the server would, before a question that cannot help."""
+    if found.lease_expires_in and not force:
+        raise _alive(f"engine {found.engine!r} in pool {found.pool!r} {_lease(found)}")
+
+
+def _alive(text: str) -> CommandError:
+    hint = "--force takes the blocks of an engine whose lease has not run out"
+    return CommandError(REFUSED, text, hint, reason="ENGINE_ATTACHED")
+
+
+def _question(found: EngineInfo) -> str:
     held = counted(found.held_blocks)
-    question = f"engine {found.engine} in pool {found.pool} holds {held} and {lease}."
-    # Not typer's own: that writes a blank to stdout, where the answer goes.
-    sys.stderr.write(f"{question} Take them? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    where = f"engine {found.engine} in pool {found.pool}"
+    return f"{where} holds {held} and {_lease(found)}. Take them?"
+
+
+def _lease(found: EngineInfo) -> str:
+    if found.lease_expires_in is None:
+        return "has no lease"
+    stream = "an open stream" if found.has_stream else "no stream"
+    heard = f"its last heartbeat was {found.since_heartbeat or 0:.1f} s ago"
+    return f"has a lease for {found.lease_expires_in:.1f} s more and {stream}; {heard}"

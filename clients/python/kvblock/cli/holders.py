@@ -10,18 +10,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kvblock.cli.belief import owner_text
 from kvblock.cli.failures import REFUSED
-from kvblock.cli.options import Address, AnyEngine, Json, Pool, Timeout, connect
-from kvblock.cli.output import console, plain, print_json, print_json_rows
+from kvblock.cli.options import AnyEngine, Json, Pool, Server
+from kvblock.cli.output import cut, print_json, print_json_rows, say, terminal_width
+from kvblock.cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import BlockInfo
 
+_BEFORE_TRACE, _GAP = 68, 2
+"""Characters in a row of `blocks` before its trace, and between two columns."""
+_TRACE, _TRACE_MIN, _ENGINE_MIN = 32, 8, 16
 
 BlockOption = Annotated[
     list[int] | None,
@@ -46,18 +51,17 @@ Held = Annotated[bool, typer.Option("--held", help="Only blocks that are in a bl
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    app.command(epilog="Example: [bold]kvblock blocks --engine engine-0 | head[/]")(blocks)
-    app.command(epilog="Example: [bold]kvblock holder 17[/]")(holder)
+    add_command(app, blocks, epilog="Example: [bold]kvblock blocks --engine engine-0 | head[/]")
+    add_command(app, holder, epilog="Example: [bold]kvblock holder 17[/]")
 
 
 def blocks(
+    server: Server,
     block: BlockOption = None,
     engine: AnyEngine = "",
     held: Held = False,
     pool: Pool = "",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """List the blocks of a pool and who was granted them last.
 
@@ -67,7 +71,7 @@ def blocks(
     from kvblock import BlockState
 
     states = [BlockState.HELD] if held else []
-    with connect(address, timeout, pool) as kv:
+    with server.connect(pool) as kv:
         rows = kv.list_blocks(engine=engine, block_numbers=block or (), states=states)
         if as_json:
             print_json_rows("blocks", rows)
@@ -76,11 +80,10 @@ def blocks(
 
 
 def holder(
+    server: Server,
     block: BlockArguments,
     pool: Pool = "",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Tell who holds a block, since when, and under which trace.
 
@@ -88,38 +91,60 @@ def holder(
     """
     from kvblock import BlockState
 
-    with connect(address, timeout, pool) as kv:
+    with server.connect(pool) as kv:
         rows = list(kv.list_blocks(block_numbers=block))
     if as_json:
-        print_json({"blocks": plain(rows)})
+        print_json({"blocks": rows})
     else:
         for row in rows:
-            console().print(_sentence(row), markup=False, soft_wrap=True)
+            say(_sentence(row))
     if any(row.state is not BlockState.HELD for row in rows):
         raise typer.Exit(REFUSED)
 
 
 def _print_rows(rows: Iterator[BlockInfo]) -> None:
-    out = console()
     first = next(rows, None)
     if first is None:
-        out.print("no blocks")
+        say("no blocks")
         return
-    head = f"{'BLOCK':>10}  {'STATE':<11}  {'SEQUENCE':>20}  {'GRANTED':<19}  {'TRACE':<32}  ENGINE"
-    out.print(head, style="bold", soft_wrap=True)
-    _print_row(first)
-    for row in rows:
-        _print_row(row)
+    trace, engine = _widths(terminal_width())
+    head = ("BLOCK", "STATE", "SEQUENCE", "GRANTED", "TRACE", "ENGINE")
+    say(_line(head, trace, engine), "bold")
+    for row in chain((first,), rows):
+        sys.stdout.write(_line(_cells(row), trace, engine) + "\n")
 
 
-def _print_row(row: BlockInfo) -> None:
-    sequence = "-" if row.sequence_id is None else str(row.sequence_id)
-    state = row.state.name.lower().replace("_", " ")
-    granted = "-" if row.since is None else _local(row.since)
-    sys.stdout.write(
-        f"{row.block_number:>10}  {state:<11}  {sequence:>20}  {granted:<19}"
-        f"  {row.trace_id or '-':<32}  {row.engine or '-'}\n"
+def _widths(terminal: int | None) -> tuple[int, int | None]:
+    """How wide the traces and the names of engines are, 0: not there, None: as wide as they are.
+
+    What is elided on a narrow terminal is the trace first, as `holder` tells it, too.
+    """
+    if terminal is None:
+        return _TRACE, None
+    left = terminal - _BEFORE_TRACE
+    trace = min(_TRACE, left - _GAP - _ENGINE_MIN)
+    if trace < _TRACE_MIN:
+        return 0, left
+    return trace, left - trace - _GAP
+
+
+def _cells(row: BlockInfo) -> tuple[str, ...]:
+    return (
+        str(row.block_number),
+        row.state.name.lower().replace("_", " "),
+        "-" if row.sequence_id is None else str(row.sequence_id),
+        "-" if row.since is None else _local(row.since),
+        row.trace_id or "-",
+        row.engine or "-",
     )
+
+
+def _line(cells: tuple[str, ...], trace: int, engine: int | None) -> str:
+    block, state, sequence, granted, trace_id, name = cells
+    shown = f"{block:>10}  {state:<11}  {sequence:>20}  {granted:<19}"
+    if trace:
+        shown += f"  {cut(trace_id, trace):<{trace}}"
+    return f"{shown}  {cut(name, engine)}"
 
 
 def _sentence(row: BlockInfo) -> str:
@@ -130,4 +155,7 @@ def _sentence(row: BlockInfo) -> str:
 
 
 def _local(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:.0f} s"  # A time that this machine's calendar does not have.

@@ -2,7 +2,9 @@
 
 Rules:
 - verify, dump and export change nothing, and work beside a running server: they read what was there
-  when they came by. discard changes the journal, and only of a server that is not running.
+  when they came by. discard changes the journal, and only of a server that is not running; it asks
+  first, or demands --yes.
+- The state directory is the one that `kvblock serve` would have in the same environment.
 - A journal that cannot be read exits with 1, and the text says where the damage is.
 - The service is loaded when a command runs.
 """
@@ -18,8 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kvblock.cli.failures import REFUSED, CommandError, not_installed
-from kvblock.cli.output import console, number, print_json, table
+from kvblock.cli import confirm
+from kvblock.cli.confirm import Yes
+from kvblock.cli.failures import REFUSED, USAGE, CommandError, not_installed
+from kvblock.cli.options import Json
+from kvblock.cli.output import console, json_text, number, print_json, say, table
+from kvblock.cli.register import add_command
+from kvblock.extras import install_hint
 
 if TYPE_CHECKING:
     from kvblock_service.journal.inspect import Contents
@@ -28,20 +35,23 @@ Dir = Annotated[
     Path | None,
     typer.Argument(
         metavar="[DIR]",
-        help="The state directory. Default: where `kvblock serve` keeps its state by itself.",
+        help="The state directory. Default: that of `kvblock serve`: what KVBLOCK_STATE_DIR or the"
+        " file that KVBLOCK_CONFIG names says, or where it is by itself.",
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-    group.command(epilog="Example: [bold]kvblock journal verify && echo sound[/]")(verify)
-    group.command(epilog="Example: [bold]kvblock journal dump --from 100 --limit 5[/]")(dump)
-    group.command(epilog="Example: [bold]kvblock journal export | jq '.pools'[/]")(export)
-    group.command(epilog="Example: [bold]kvblock journal discard --pool main[/]")(discard)
+    for command, example in (
+        (verify, "verify && echo sound"),
+        (dump, "dump --from 100 --limit 5"),
+        (export, "export | jq '.pools'"),
+        (discard, "discard --pool main --yes"),
+    ):
+        add_command(group, command, epilog=f"Example: [bold]kvblock journal {example}[/]")
     app.add_typer(
         group,
         name="journal",
@@ -50,7 +60,7 @@ def register(app: typer.Typer) -> None:
     )
 
 
-def verify(directory: Dir = None, as_json: AsJson = False) -> None:
+def verify(directory: Dir = None, as_json: Json = False) -> None:
     """Read everything, check all checksums, replay it and audit the pools."""
     with _readable():
         from kvblock_service.journal.inspect import read_contents
@@ -82,11 +92,12 @@ def dump(
         for count, record in enumerate(described(_state_dir(directory), first)):
             if count == limit:
                 break
-            sys.stdout.write((json.dumps(record) if as_json else _line(record)) + "\n")
+            sys.stdout.write((json_text(record) if as_json else _line(record)) + "\n")
 
 
-def export(directory: Dir = None) -> None:
+def export(directory: Dir = None, as_json: Json = False) -> None:
     """Print every block table as JSON: pools, their engines, and these engines' sequences."""
+    del as_json  # It is JSON in any case.
     with _readable():
         from kvblock_service.journal.inspect import exported
 
@@ -98,21 +109,34 @@ def export(directory: Dir = None) -> None:
 def discard(
     pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool to drop.")],
     directory: Dir = None,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Drop a pool, and all that its engines hold in it, from the journal of a stopped server."""
+    asks = confirm.must_ask("drops all that engines hold in a pool", yes=yes)
     with _readable():
         from kvblock_service.journal.open import discard_pool
 
-        discard_pool(_state_dir(directory), pool)
-    console().print(f"pool {pool} is dropped", markup=False)
+        state_dir = _state_dir(directory)
+        if asks:
+            confirm.ask(f"all that engines hold in pool {pool} of {state_dir} is lost. Drop it?")
+        discard_pool(state_dir, pool)
+    if as_json:
+        print_json({})
+    else:
+        say(f"pool {pool} is dropped")
 
 
 def _state_dir(directory: Path | None) -> Path:
     if directory is not None:
         return directory
-    from kvblock_service.config.values import default_state_dir
+    from kvblock_service.config import ConfigError
+    from kvblock_service.config.load import load_state_dir
 
-    return Path(default_state_dir())
+    try:
+        return Path(load_state_dir())
+    except ConfigError as error:
+        raise CommandError(USAGE, str(error)) from None
 
 
 @contextmanager
@@ -124,8 +148,7 @@ def _readable() -> Iterator[None]:
 
         yield
     except ModuleNotFoundError as error:
-        hint = "name the state directory, or pip install 'kvblock[server]'"
-        raise not_installed(error, "this", hint) from error
+        raise not_installed(error, "this", install_hint("server")) from error
     except (JournalDamaged, JournalError, StateDirTaken) as error:
         raise CommandError(REFUSED, str(error)) from error
 
@@ -142,11 +165,11 @@ def _show(contents: Contents, found: dict[str, Any]) -> None:
         f"server epoch {found['server_epoch']}, snapshot at {found['snapshot_position']},"
         f" {number(found['records'])} records behind it, the last at {found['position']}"
     )
-    console().print(words, markup=False)
+    say(words)
     for remark in contents.remarks:
-        console().print(f"note: {remark}", markup=False)
+        say(f"note: {remark}")
     for problem in contents.problems:
-        console().print(f"problem: {problem}", markup=False)
+        say(f"problem: {problem}")
 
 
 def _line(record: dict[str, Any]) -> str:

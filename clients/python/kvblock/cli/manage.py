@@ -1,4 +1,8 @@
-"""`kvblock pool create`, `pool delete` and `drain`: what operators change about a server."""
+"""`kvblock pool create`, `pool delete` and `drain`: what operators change about a server.
+
+Rules:
+- What takes something away asks first, or demands --yes.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ from typing import Annotated
 
 import typer
 
+from kvblock.cli import confirm
 from kvblock.cli.blocks import counted
-from kvblock.cli.options import Address, Json, Timeout, connect
-from kvblock.cli.output import console, number, plain, print_json
+from kvblock.cli.confirm import Yes
+from kvblock.cli.options import Json, Server
+from kvblock.cli.output import number, print_json, say
+from kvblock.cli.register import add_command
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The pool's name.")]
 Total = Annotated[
@@ -39,63 +46,64 @@ def register(app: typer.Typer) -> None:
         help="Create and delete pools while the server runs.",
         epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]",
     )
-    group.command(epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]")(create)
-    group.command(epilog="Example: [bold]kvblock pool delete gpu1[/]")(delete)
-    app.command(epilog="Example: [bold]kvblock drain[/]")(drain)
+    add_command(group, create, epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]")
+    add_command(group, delete, epilog="Example: [bold]kvblock pool delete gpu1 --yes[/]")
+    add_command(app, drain, epilog="Example: [bold]kvblock drain --yes[/]")
 
 
 def create(
+    server: Server,
     name: Name,
     total_blocks: Total,
     block_size: BlockSize = 16,
     device: Device = 0,
     quarantine: Quarantine = None,
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
     """Create a pool.
 
     Exits with 1 when the name is taken, or the server has as many pools as it may.
     """
-    with connect(address, timeout) as kv:
+    with server.connect() as kv:
         made = kv.create_pool(
             name, total_blocks, block_size=block_size, device_id=device, quarantine=quarantine
         )
     if as_json:
-        print_json({"pool": plain(made)})
+        print_json({"pool": made})
         return
     size = f"{counted(made.total_blocks)} of {number(made.block_size)} tokens"
-    console().print(f"created pool {made.pool}: {size} on device {made.device_id}", markup=False)
+    say(f"created pool {made.pool}: {size} on device {made.device_id}")
 
 
-def delete(
-    name: Name, as_json: Json = False, address: Address = None, timeout: Timeout = 5.0
-) -> None:
+def delete(server: Server, name: Name, yes: Yes = False, as_json: Json = False) -> None:
     """Delete a pool that nobody uses.
 
     Exits with 1 while blocks of it are held or in quarantine, or an engine has a lease in it.
 
     A pool of the server's configuration comes back, empty, when the server starts again.
     """
-    with connect(address, timeout) as kv:
+    if confirm.must_ask("deletes a pool", yes=yes):
+        confirm.ask(f"pool {name} will be gone. Delete it?")
+    with server.connect() as kv:
         kv.delete_pool(name)
     if as_json:
         print_json({})
     else:
-        console().print(f"deleted pool {name}", markup=False)
+        say(f"deleted pool {name}")
 
 
-def drain(as_json: Json = False, address: Address = None, timeout: Timeout = 5.0) -> None:
+def drain(server: Server, yes: Yes = False, as_json: Json = False) -> None:
     """Let the server shut down in order, as SIGTERM does.
 
     It takes no new work, answers what it is doing, and ends.
 
     This command does not wait for that.
     """
-    with connect(address, timeout) as kv:
+    if confirm.must_ask("ends the server", yes=yes):
+        confirm.ask("The server will take no new work, and end. Drain it?")
+    with server.connect() as kv:
         kv.drain()
     if as_json:
         print_json({})
     else:
-        console().print("the server is draining")
+        say("the server is draining")

@@ -10,11 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
-from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -35,7 +31,8 @@ Address = Annotated[
         envvar="KVBLOCK_ADDRESS",
         metavar="ADDRESS",
         help="The server: unix:PATH or HOST:PORT. Default: where `kvblock serve` listens by"
-        " itself, unix:/run/kvblock.sock for root, for others kvblock.sock in $XDG_RUNTIME_DIR.",
+        " itself: KVBLOCK_LISTEN, else unix:/run/kvblock.sock for root, for others kvblock.sock in"
+        " $XDG_RUNTIME_DIR.",
         show_default=False,
         rich_help_panel=SERVER_PANEL,
     ),
@@ -105,7 +102,13 @@ SequenceId = Annotated[
 
 
 def default_address() -> str | None:
-    """Where a server listens that was told nothing; None when this user has no such place."""
+    """Where `kvblock serve` listens in this environment; None when it has no such place.
+
+    That is the first address of KVBLOCK_LISTEN whose port is not left to the server.
+    """
+    for address in os.environ.get("KVBLOCK_LISTEN", "").split():
+        if not address.endswith(":0"):
+            return address
     directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
     return f"unix:{directory}/kvblock.sock" if directory else None
 
@@ -148,64 +151,62 @@ class Credentials(NamedTuple):
         return Tls(*named) if any(named) else self.tls
 
 
-_NONE = Credentials()
-_shown = ContextVar("_shown", default=_NONE)
-"""Of the command that runs."""
+class Server(NamedTuple):
+    """The server that a command talks to, and how."""
+
+    address: str | None
+    timeout: float
+    credentials: Credentials
+
+    def connect(self, pool: str = "", engine: str = "default") -> Client:
+        """A client of the server.
+
+        Raises:
+            CommandError: no address was given, and this user has no default one; or there is no
+                token in the token file.
+            InvalidArgumentError: an option can never be right.
+
+        """
+        import kvblock
+
+        address = self.address or default_address()
+        if address is None:
+            raise CommandError(
+                USAGE,
+                "no server is named, and XDG_RUNTIME_DIR is not set, where one would be looked for",
+                "name it with --address or KVBLOCK_ADDRESS",
+            )
+        # A person is told at once that no server is there.
+        return kvblock.connect(
+            address,
+            pool=pool,
+            engine=engine,
+            timeout=self.timeout,
+            token=self.credentials.token(),
+            tls=self.credentials.tls_settings(),
+            retries=False,
+        )
 
 
-def _options(
+def credentials_of(
     token_file: TokenFile = None,
     tls: UseTls = False,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
 ) -> Credentials:
+    """The credentials that the options name."""
     return Credentials(token_file, tls, tls_ca, tls_cert, tls_key)
 
 
-def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of `Credentials` behind its own; `connect` follows them."""
-    added = list(inspect.signature(_options, eval_str=True).parameters.values())
-    own = inspect.signature(command, eval_str=True)
-
-    @functools.wraps(command)
-    def extended(**values: Any) -> None:
-        _shown.set(_options(**{one.name: values.pop(one.name) for one in added}))
-        command(**values)
-
-    keyword = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in added]
-    parameters = [*own.parameters.values(), *keyword]
-    extended.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    extended.__annotations__ = {one.name: one.annotation for one in parameters}
-    return extended
-
-
-def connect(address: str | None, timeout: float, pool: str = "", engine: str = "default") -> Client:
-    """A client of the server that the options name.
-
-    Raises:
-        CommandError: no address was given, and this user has no default one; or there is no token
-            in the token file.
-        InvalidArgumentError: an option can never be right.
-
-    """
-    import kvblock
-
-    address = address or default_address()
-    if address is None:
-        raise CommandError(
-            USAGE,
-            "no server is named, and XDG_RUNTIME_DIR is not set, where one would be looked for",
-            "name it with --address or KVBLOCK_ADDRESS",
-        )
-    shown = _shown.get()
-    # A person is told at once that no server is there.
-    return kvblock.connect(
-        address,
-        pool=pool,
-        engine=engine,
-        timeout=timeout,
-        token=shown.token(),
-        tls=shown.tls_settings(),
-        retries=False,
-    )
+def server_of(
+    address: Address = None,
+    timeout: Timeout = 5.0,
+    token_file: TokenFile = None,
+    tls: UseTls = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> Server:
+    """The server that the options name."""
+    return Server(address, timeout, credentials_of(token_file, tls, tls_ca, tls_cert, tls_key))

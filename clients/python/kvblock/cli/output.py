@@ -2,23 +2,33 @@
 
 Rules:
 - Colours only on a terminal, and not when NO_COLOR is set.
-- Where stdout is no terminal nothing is wrapped or cut.
-- JSON is on one line where stdout is no terminal.
+- What comes from elsewhere, a name or a message of a server for instance, is shown as it is but for
+  characters that would do something to a terminal: those are escaped, in tables, text and JSON.
+- Where stdout is no terminal nothing is wrapped or cut. On a terminal that is too narrow for a
+  table its names are cut, which shows as an ellipsis, and never a number.
+- JSON is on one line where stdout is no terminal. Fields that have 64 bits in the protos are
+  strings there, as in proto3's JSON mapping: JSON's readers round numbers beyond 2^53.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
+_WIDE_IN_JOURNALS = frozenset(
+    {"position", "snapshot_position", "records", "epoch_floor", "batch", "free_ids", "allocate_ids"}
+)
+"""Fields of 64 bits that only a journal has."""
 
 
 class _Output(Console):
@@ -38,48 +48,169 @@ def error_console() -> Console:
     return _Output(stderr=True, highlight=False, emoji=False)
 
 
-def plain(value: object) -> object:
-    """A client's answer as JSON has it: fields by their names, enums by their names."""
+def printable(text: str, keep: str = "") -> str:
+    """A text whose characters are all visible: others, but for those to keep, as Python escapes."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print one line of text."""
+    console().print(Text(printable(text), style), soft_wrap=True)
+
+
+def plain(value: object, *, wide: bool = False) -> object:
+    """A client's answer as JSON has it: fields and enums by their names.
+
+    `wide`: numbers become strings, as those of a field that has 64 bits do.
+    """
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, int) and not isinstance(value, bool) and wide:
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        fields = wide_fields()
+        return {str(key): plain(entry, wide=key in fields) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
+        return [plain(entry, wide=wide) for entry in value]
     return value
+
+
+@functools.cache
+def wide_fields() -> frozenset[str]:
+    """The names of all fields that have 64 bits."""
+    from kvblock.v1 import admin_pb2, kvblock_pb2
+
+    files = (admin_pb2.DESCRIPTOR, kvblock_pb2.DESCRIPTOR)
+    fields = [
+        field
+        for file in files
+        for message in file.message_types_by_name.values()
+        for field in message.fields
+    ]
+    found = {
+        field.name
+        for field in fields
+        if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
+    }
+    return _WIDE_IN_JOURNALS | found
+
+
+def json_wanted() -> bool:
+    """Whether the command line has --json, also if nobody could make sense of the rest of it."""
+    options = sys.argv[1:]
+    if "--" in options:
+        options = options[: options.index("--")]
+    return "--json" in options
+
+
+def json_text(value: object, *, spread: bool = False) -> str:
+    """A value as JSON, as `plain` has it."""
+    text = json.dumps(plain(value), indent=2 if spread else None, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    # What is left now stands in strings, but for the line ends of the indentation.
+    return "".join(
+        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
+    )
 
 
 def print_json(value: object, *, one_line: bool = False) -> None:
     """Print one JSON value."""
     spread = sys.stdout.isatty() and not one_line
-    sys.stdout.write(json.dumps(value, indent=2 if spread else None, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value, spread=spread) + "\n")
     sys.stdout.flush()
 
 
+class _Unfinished:
+    """Whether an object with a list in it has been begun on stdout, and is not closed."""
+
+    begun = False
+
+
 def print_json_rows(name: str, rows: Iterator[object]) -> None:
-    """Print one JSON object that has a list, row by row as they come."""
+    """Print one JSON object that has a list, row by row as they come.
+
+    When they break off, `print_json_error` ends it.
+    """
     first = next(rows, None)
     sys.stdout.write(f'{{"{name}": [')
+    _Unfinished.begun = True
     if first is not None:
-        sys.stdout.write(json.dumps(plain(first), ensure_ascii=False))
+        sys.stdout.write(json_text(first))
     for row in rows:
-        sys.stdout.write(f",\n{json.dumps(plain(row), ensure_ascii=False)}")
+        sys.stdout.write(f",\n{json_text(row)}")
     sys.stdout.write("]}\n")
+    _Unfinished.begun = False
 
 
-def table(*columns: str, left: int = 1) -> Table:
-    """A table; its first `left` columns hold words, which may wrap, the others numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def print_json_error(error: Mapping[str, object]) -> None:
+    """Print the object that tells an error, or its fields behind the list that was begun."""
+    text = json_text(error)
+    sys.stdout.write(f"], {text[1:]}\n" if _Unfinished.begun else f"{text}\n")
+    _Unfinished.begun = False
+
+
+class _Table(Table):
+    """A table whose cells, where they are mere text, are shown as they are.
+
+    Where it is wider than the terminal its columns stand closer, before anything is cut.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(width=_UNBOUNDED)
+        if self.__rich_measure__(console, unbounded).maximum > options.max_width:
+            self.padding = (0, 1, 0, 0)
+        return super().__rich_console__(console, options)
+
+    def add_row(
+        self,
+        *renderables: RenderableType | None,
+        style: StyleType | None = None,
+        end_section: bool = False,
+    ) -> None:
+        """Add a row."""
+        cells = [
+            # A name may have blanks: it is cut all the same.
+            Text(printable(cell), no_wrap=column.overflow == "ellipsis" or None)
+            if isinstance(cell, str)
+            else cell
+            for cell, column in zip(renderables, self.columns, strict=True)
+        ]
+        super().add_row(*cells, style=style, end_section=end_section)
+
+
+def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
+    """A table; its first `left` columns hold words, the others numbers.
+
+    On a narrow terminal words are cut, or wrapped if `wrap` says so.
+    """
+    made = _Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         words = index < left
         made.add_column(
-            column, justify="left" if words else "right", no_wrap=not words, overflow="fold"
+            column,
+            justify="left" if words else "right",
+            no_wrap=not words,
+            overflow="ellipsis" if words and not wrap else "fold",
         )
     return made
+
+
+def cut(text: str, width: int | None) -> str:
+    """A text in a column of so many characters; None: the column is as wide as the text."""
+    shown = Text(printable(text))
+    if width is not None:
+        shown.truncate(max(width, 1), overflow="ellipsis")
+    return shown.plain
+
+
+def terminal_width() -> int | None:
+    """The characters in a line of the terminal that answers go to; None: they go to none."""
+    return console().width if sys.stdout.isatty() else None
 
 
 def number(value: int) -> str:
@@ -89,6 +220,10 @@ def number(value: int) -> str:
 
 def share(part: int, whole: int) -> Text:
     """A part of a whole in percent; what is nearly used up stands out."""
-    percent = 100 * part / whole
+    percent = 100 * part / whole if whole else 0.0
     style = "red" if percent > 95 else "yellow" if percent > 80 else "green"
     return Text(f"{percent:.1f} %", style=style)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -2,8 +2,8 @@
 
 Rules:
 - What can be found wrong without a server is found first: files, options, the plot's library.
-- The table goes to stdout, the progress bar to stderr. With `--json -` stdout is the JSON alone,
-  and the table goes to stderr.
+- The table goes to stdout, the progress bar to stderr. With `--json` stdout is the JSON alone, and
+  the table goes to stderr.
 - A broken trace and pools that do not fit are wrong usage; a replay whose sums do not come out, or
   that leaves blocks held, is unhealthy.
 - KVBLOCK_ADDRESS is not read: a replay wants pools made for it, so a server has to be named.
@@ -17,12 +17,15 @@ from collections.abc import Callable
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from kvblock.cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError
+from kvblock.cli.options import Credentials, Json
 from kvblock.cli.output import console, error_console, print_json
+from kvblock.cli.register import add_command
+from kvblock.extras import install_hint
 from kvblock.replay.generate import RATE_MAX, Synthetic, generate
 from kvblock.replay.modes import SHARED_POOL, Mode, Setup, make_setup
 
@@ -42,6 +45,13 @@ class Modes(str, Enum):
     SHARED = "shared"
     SPLIT = "split"
     BOTH = "both"
+
+
+class _Files(NamedTuple):
+    """What is written besides what stdout gets."""
+
+    json_file: Path | None
+    plot_file: Path | None
 
 
 TraceFile = Annotated[
@@ -95,7 +105,9 @@ Pool = Annotated[
 ]
 JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Write the figures as JSON; - is stdout."),
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write the figures as JSON, too; - is stdout."
+    ),
 ]
 PlotFile = Annotated[
     Path | None,
@@ -120,18 +132,20 @@ Phase = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    app.command(
+    add_command(
+        app,
+        replay,
         epilog="Figures in virtual time are the same every time; latencies are this run's."
-        "\n\nExample: [bold]kvblock replay trace.csv --blocks 4096 --plot use.png[/]"
-    )(replay)
+        "\n\nExample: [bold]kvblock replay trace.csv --blocks 4096 --plot use.png[/]",
+    )
     traces = typer.Typer(no_args_is_help=True, help="Make request traces.")
-    traces.command(
-        "generate", epilog="Example: [bold]kvblock trace generate --seed 7 -o trace.csv[/]"
-    )(trace_generate)
+    example = "Example: [bold]kvblock trace generate --seed 7 -o trace.csv[/]"
+    add_command(traces, trace_generate, name="generate", epilog=example)
     app.add_typer(traces, name="trace")
 
 
 def replay(
+    credentials: Credentials,
     trace: TraceFile = None,
     engines: Engines = 3,
     blocks: Blocks = 2048,
@@ -142,6 +156,7 @@ def replay(
     pool: Pool = None,
     json_file: JsonFile = None,
     plot_file: PlotFile = None,
+    as_json: Json = False,
 ) -> None:
     """Replay a trace: engines on one pool, then on fixed shares."""
     _check_files(json_file, plot_file)
@@ -152,7 +167,7 @@ def replay(
         raise typer.BadParameter(f"--blocks {blocks} is no block for each of {engines} engines")
     name, found = _read(trace, limit)
     setups = [make_setup(each, engines, blocks, block_size, pool or SHARED_POOL) for each in modes]
-    runs = _run(found, setups, address)
+    runs = _run(found, setups, address, credentials)
     from kvblock.replay.figures import Parameters
 
     parameters = Parameters(
@@ -165,7 +180,7 @@ def replay(
         block_size=block_size,
         modes=tuple(each.value for each in modes),
     )
-    _report(parameters, runs, json_file, plot_file)
+    _report(parameters, runs, _Files(json_file, plot_file), as_json=as_json)
 
 
 def trace_generate(
@@ -185,7 +200,7 @@ def trace_generate(
 
 
 def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
-    for option, path in (("--json", json_file), ("--plot", plot_file)):
+    for option, path in (("--output", json_file), ("--plot", plot_file)):
         if path is None or path == _STDOUT:
             continue
         if path.is_dir() or not path.parent.is_dir():
@@ -198,7 +213,7 @@ def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
         try:
             require_matplotlib()
         except PlotError as error:
-            raise CommandError(USAGE, str(error), "pip install 'kvblock[plot]'") from error
+            raise CommandError(USAGE, str(error), install_hint("plot")) from error
 
 
 def _read(path: Path | None, limit: int | None) -> tuple[str, Trace]:
@@ -213,14 +228,20 @@ def _read(path: Path | None, limit: int | None) -> tuple[str, Trace]:
         raise CommandError(USAGE, str(error)) from error
 
 
-def _run(trace: Trace, setups: list[Setup], address: str | None) -> list[Run]:
+def _run(
+    trace: Trace, setups: list[Setup], address: str | None, credentials: Credentials
+) -> list[Run]:
     from kvblock.errors import DeadlineExceededError, UnavailableError
     from kvblock.replay.checks import PoolsDifferError
     from kvblock.replay.interrupt import signals_wait
     from kvblock.replay.ledger import ReplayError
     from kvblock.replay.progress import progress_bars
+    from kvblock.replay.session import Access
     from kvblock.replay.session import replay as run
 
+    server = None
+    if address is not None:
+        server = Access(address, credentials.token(), credentials.tls_settings())
     try:
         with signals_wait() as check, progress_bars(len(trace.requests)) as begin:
 
@@ -233,7 +254,7 @@ def _run(trace: Trace, setups: list[Setup], address: str | None) -> list[Run]:
 
                 return checked
 
-            return run(trace.requests, setups, address, begin_checked)
+            return run(trace.requests, setups, server, begin_checked)
     except PoolsDifferError as error:
         raise CommandError(USAGE, str(error), error.hint) from error
     except (UnavailableError, DeadlineExceededError) as error:
@@ -242,18 +263,18 @@ def _run(trace: Trace, setups: list[Setup], address: str | None) -> list[Run]:
         raise CommandError(REFUSED, str(error)) from error
 
 
-def _report(
-    parameters: Parameters, runs: list[Run], json_file: Path | None, plot_file: Path | None
-) -> None:
+def _report(parameters: Parameters, runs: list[Run], written: _Files, *, as_json: bool) -> None:
     from kvblock.replay.figures import document
     from kvblock.replay.report import show
 
-    out = error_console() if json_file == _STDOUT else console()
+    json_file, plot_file = written
+    as_json = as_json or json_file == _STDOUT
+    out = error_console() if as_json else console()
     show(out, parameters, runs)
     out.print("Audit clean, nothing held.", style="green")
-    if json_file == _STDOUT:
+    if as_json:
         print_json(document(parameters, runs))
-    elif json_file is not None:
+    if json_file is not None and json_file != _STDOUT:
         _write(json_file, json.dumps(document(parameters, runs), indent=2) + "\n")
     if plot_file is not None:
         from kvblock.replay.plot import draw

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from kvblock.cli.failures import USAGE, CommandError, not_installed
 from kvblock.cli.output import console, print_json, table
+from kvblock.cli.register import add_command
+from kvblock.extras import install_hint
 
 if TYPE_CHECKING:
     from kvblock_service.config import LoadedConfig
@@ -256,13 +259,15 @@ ConcurrentCallsMax = Annotated[str | None, _limit("Calls that are served at once
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command(
+    add_command(
+        app,
+        serve,
         epilog="Every setting is also a variable (KVBLOCK_LISTEN for --listen, KVBLOCK_POOLS for"
         " --pool; lists separated by blanks) and a key of the TOML file (listen, \\[\\[pools]] with"
         " name, total, block_size, device, quarantine). Flags win over variables, variables over"
         " the file."
-        "\n\nExample: [bold]kvblock serve --pool main:total=4096 --listen unix:/tmp/kv.sock[/]"
-    )(serve)
+        "\n\nExample: [bold]kvblock serve --pool main:total=4096 --listen unix:/tmp/kv.sock[/]",
+    )
 
 
 def serve(
@@ -340,7 +345,7 @@ def _load(parameters: dict[str, object], config_file: Path | None) -> LoadedConf
 
         importlib.import_module("kvblock_service.main")
     except ModuleNotFoundError as error:
-        raise not_installed(error, "the server", "pip install 'kvblock[server]'") from error
+        raise not_installed(error, "the server", install_hint("server")) from error
     try:
         return load_with_sources(flags, config_file)
     except ConfigError as error:
@@ -370,7 +375,7 @@ def _show(loaded: LoadedConfig, *, as_json: bool) -> None:
     if as_json:
         print_json({"config": values, "sources": loaded.sources})
         return
-    made = table("SETTING", "VALUE", "SOURCE", left=3)
+    made = table("SETTING", "VALUE", "SOURCE", left=3, wrap=True)
     specs = [pool.spec() for pool in loaded.config.pools]
     for name, value in (values | {"pools": specs}).items():
         entries = value if isinstance(value, (list, tuple)) else [value]
@@ -382,5 +387,5 @@ def _show(loaded: LoadedConfig, *, as_json: bool) -> None:
                 if isinstance(entry, bool)
                 else str(entry)
             )
-            made.add_row("" if row else name, shown or "[dim]none[/]", loaded.sources[name])
+            made.add_row("" if row else name, shown or Text("none", "dim"), loaded.sources[name])
     console().print(made)

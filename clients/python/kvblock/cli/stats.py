@@ -3,6 +3,7 @@
 Rules:
 - In JSON it is StatsResponse; with `--watch` one such object on each line.
 - A server that goes away ends the watch like any call to it.
+- An engine that is named has to be there when the command begins.
 """
 
 from __future__ import annotations
@@ -16,21 +17,17 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from kvblock.cli.options import (
-    Address,
-    AnyEngine,
-    AnyPool,
-    Json,
-    Timeout,
-    connect,
-    with_credentials,
-)
+from kvblock.cli.failures import REFUSED, CommandError
+from kvblock.cli.options import AnyEngine, AnyPool, Json, Server
 from kvblock.cli.output import console, number, plain, print_json, share, table
+from kvblock.cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Client, PoolStats, ServerStats
 
 _INTERVAL = 2.0
+_NAMES_MAX = 20
+_REASON = "ENGINE_NOT_FOUND"
 
 Interval = Annotated[
     float | None,
@@ -46,30 +43,54 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again and again
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command(epilog="Example: [bold]kvblock stats --watch 0.5[/]")(stats)
+    add_command(app, stats, epilog="Example: [bold]kvblock stats --watch 0.5[/]")
 
 
-@with_credentials
 def stats(
+    server: Server,
     interval: Interval = None,
     watch: Watch = False,
     pool: AnyPool = "",
     engine: AnyEngine = "",
     as_json: Json = False,
-    address: Address = None,
-    timeout: Timeout = 5.0,
 ) -> None:
-    """Show the pools, who holds their blocks, and counters."""
+    """Show the pools, who holds their blocks, and counters.
+
+    Exits with 1 when there is no such pool or engine.
+    """
     if interval is not None and not watch:
         raise typer.BadParameter("an interval goes with --watch")
-    with connect(address, timeout) as kv:
+    with server.connect() as kv:
+        answer = kv.stats(pool=pool, engine=engine)
+        if engine and not _has_engine(answer):
+            raise _no_engine(kv, pool, engine)
         if watch:
             _watch(kv, pool, engine, interval or _INTERVAL, as_json=as_json)
-        answer = kv.stats(pool=pool, engine=engine)
     if as_json:
         print_json(document(answer))
     else:
         console().print(overview(answer))
+
+
+def _has_engine(answer: ServerStats) -> bool:
+    """Whether an engine of that name is there: what was asked for by name is always in a row."""
+    engines = [engine for pool in answer.pools for engine in pool.engines]
+    return any(one.attached or one.sequences or one.held_blocks for one in engines)
+
+
+def _no_engine(kv: Client, pool: str, engine: str) -> CommandError:
+    from kvblock import PermissionDeniedError
+
+    where = f"in pool {pool!r}" if pool else "in any pool"
+    text = f"engine {engine!r} has neither a sequence nor a lease {where}"
+    try:
+        pools = kv.stats(pool=pool).pools
+    except PermissionDeniedError:
+        return CommandError(REFUSED, text, reason=_REASON)
+    names = sorted({one.engine for found in pools for one in found.engines})
+    more = f" and {number(len(names) - _NAMES_MAX)} more" if len(names) > _NAMES_MAX else ""
+    there = ", ".join(names[:_NAMES_MAX]) + more if names else "none"
+    return CommandError(REFUSED, f"{text}; the engines there: {there}", reason=_REASON)
 
 
 def _watch(kv: Client, pool: str, engine: str, interval: float, *, as_json: bool) -> None:
@@ -91,8 +112,8 @@ def _watch(kv: Client, pool: str, engine: str, interval: float, *, as_json: bool
 
 def document(answer: ServerStats) -> dict[str, Any]:
     """The answer as StatsResponse has it."""
-    made = {"pools": [], "server_epoch": answer.server_epoch}
-    return made | {"pools": [_pool_document(pool) for pool in answer.pools]}
+    pools = [_pool_document(pool) for pool in answer.pools]
+    return {"pools": pools, "server_epoch": answer.server_epoch}
 
 
 def _pool_document(pool: PoolStats) -> dict[str, Any]:

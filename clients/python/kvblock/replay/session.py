@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import kvblock
 from kvblock.replay.checks import check_audit, check_nothing_held, check_pools
@@ -16,13 +17,21 @@ TIMEOUT_S = 60.0
 """How long a call may take, in seconds: an Audit of a large pool is no quick one."""
 
 
+class Access(NamedTuple):
+    """A server, and what it takes to be let in."""
+
+    address: str
+    token: str | None = None
+    tls: kvblock.Tls | bool = False
+
+
 def replay(
     requests: tuple[Request, ...],
     setups: Sequence[Setup],
-    address: str | None,
+    server: Access | None,
     begin_progress: Callable[[Mode], Callable[[int], None]],
 ) -> list[Run]:
-    """Replay requests in each mode, against the server at `address` or one of our own.
+    """Replay requests in each mode, against the given server or one of our own.
 
     When this returns, every mode's Audit was clean and nothing was held after it.
 
@@ -32,7 +41,10 @@ def replay(
     """
     # A replay whose server went away has nothing more to measure: it does not wait for another one.
     connect = partial(kvblock.connect, timeout=TIMEOUT_S, retries=False)
-    with _server(address, setups) as target, connect(target) as client:
+    with (
+        _server(server, setups) as access,
+        connect(access.address, token=access.token, tls=access.tls) as client,
+    ):
         check_pools(client, setups)
         runs = []
         for setup in setups:
@@ -43,10 +55,10 @@ def replay(
 
 
 @contextmanager
-def _server(address: str | None, setups: Sequence[Setup]) -> Iterator[str]:
-    if address is not None:
-        yield address
+def _server(given: Access | None, setups: Sequence[Setup]) -> Iterator[Access]:
+    if given is not None:
+        yield given
         return
     pools = tuple(text for setup in setups for text in setup.definitions())
     with kvblock.EmbeddedServer(pools=pools) as server:
-        yield server.address
+        yield Access(server.address)

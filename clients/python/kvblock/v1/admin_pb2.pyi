@@ -330,6 +330,7 @@ class EngineInfo(_message.Message):
     HELD_BLOCKS_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
     HAS_STREAM_FIELD_NUMBER: _builtins.int
+    SINCE_HEARTBEAT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -346,6 +347,10 @@ class EngineInfo(_message.Message):
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
 
+    @_builtins.property
+    def since_heartbeat(self) -> _duration_pb2.Duration:
+        """How long ago the last heartbeat under its lease was. Unset without a lease."""
+
     def __init__(
         self,
         *,
@@ -356,10 +361,11 @@ class EngineInfo(_message.Message):
         held_blocks: _builtins.int = ...,
         sequences: _builtins.int = ...,
         has_stream: _builtins.bool = ...,
+        since_heartbeat: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +381,7 @@ class ReclaimEngineRequest(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -383,6 +390,10 @@ class ReclaimEngineRequest(_message.Message):
     """Only if this is the epoch of its lease, else STALE_EPOCH; 0: whatever its epoch is."""
     request_id: _builtins.str
     """Makes the call safe to repeat, as in KVBlockService."""
+    force: _builtins.bool
+    """Also when its lease has not run out; else ENGINE_ATTACHED, which says when its last heartbeat
+    was.
+    """
     def __init__(
         self,
         *,
@@ -390,10 +401,11 @@ class ReclaimEngineRequest(_message.Message):
         engine: _builtins.str = ...,
         epoch: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "force", b"force", "pool", b"pool", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -129,7 +129,7 @@ class KVBlockAdminServicer(object):
 
     def ReclaimEngine(self, request, context):
         """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
-        with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+        with STALE_EPOCH. While its lease has not run out this takes `force`. An engine without a lease has no epoch that could be stale: its sequences are
         gone, but nothing keeps it from allocating anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

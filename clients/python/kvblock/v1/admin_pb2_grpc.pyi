@@ -55,7 +55,7 @@ class KVBlockAdminStub:
     """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
     ReclaimEngine: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReclaimEngineRequest, _admin_pb2.ReclaimEngineResponse]
     """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
-    with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+    with STALE_EPOCH. While its lease has not run out this takes `force`. An engine without a lease has no epoch that could be stale: its sequences are
     gone, but nothing keeps it from allocating anew.
     """
     ListBlocks: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListBlocksRequest, _admin_pb2.ListBlocksResponse]
@@ -100,7 +100,7 @@ class KVBlockAdminAsyncStub(KVBlockAdminStub):
     """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
     ReclaimEngine: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReclaimEngineRequest, _admin_pb2.ReclaimEngineResponse]  # type: ignore[assignment]
     """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
-    with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+    with STALE_EPOCH. While its lease has not run out this takes `force`. An engine without a lease has no epoch that could be stale: its sequences are
     gone, but nothing keeps it from allocating anew.
     """
     ListBlocks: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListBlocksRequest, _admin_pb2.ListBlocksResponse]  # type: ignore[assignment]
@@ -172,7 +172,7 @@ class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ReclaimEngineResponse, _abc.Awaitable[_admin_pb2.ReclaimEngineResponse]]:
         """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
-        with STALE_EPOCH. An engine without a lease has no epoch that could be stale: its sequences are
+        with STALE_EPOCH. While its lease has not run out this takes `force`. An engine without a lease has no epoch that could be stale: its sequences are
         gone, but nothing keeps it from allocating anew.
         """
 

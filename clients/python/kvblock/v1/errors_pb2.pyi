@@ -44,8 +44,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing was changed. Metadata: `limit` (`..._max`), `max`, and the pool and engine meant.
     """
     ERROR_REASON_ENGINE_ATTACHED: _ErrorReason.ValueType  # 7
-    """FAILED_PRECONDITION: another client has a lease under this engine name. A google.rpc.RetryInfo
-    says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
+    """FAILED_PRECONDITION: another client has a lease under this engine name; or a ReclaimEngine
+    without `force` names an engine whose lease has not run out. A google.rpc.RetryInfo says when it
+    runs out unless it is renewed. Metadata: `pool`, `engine`.
     """
     ERROR_REASON_SESSION_STATE: _ErrorReason.ValueType  # 8
     """FAILED_PRECONDITION: a session message came before its attach, or was a second attach; or the
@@ -127,8 +128,9 @@ ERROR_REASON_STATE_LIMIT: ErrorReason.ValueType  # 6
 nothing was changed. Metadata: `limit` (`..._max`), `max`, and the pool and engine meant.
 """
 ERROR_REASON_ENGINE_ATTACHED: ErrorReason.ValueType  # 7
-"""FAILED_PRECONDITION: another client has a lease under this engine name. A google.rpc.RetryInfo
-says when it runs out unless it is renewed. Metadata: `pool`, `engine`.
+"""FAILED_PRECONDITION: another client has a lease under this engine name; or a ReclaimEngine
+without `force` names an engine whose lease has not run out. A google.rpc.RetryInfo says when it
+runs out unless it is renewed. Metadata: `pool`, `engine`.
 """
 ERROR_REASON_SESSION_STATE: ErrorReason.ValueType  # 8
 """FAILED_PRECONDITION: a session message came before its attach, or was a second attach; or the

@@ -1,0 +1,66 @@
+"""Whose a client is: that of the process which made it, and there is one of it.
+
+A forked child inherits its parent's clients, sessions and leases, whose connections and threads are
+the parent's. A copy shares all of them, too.
+
+Rules:
+- What belongs to another process is inert. Leaving it, closing it, collecting it and the end of the
+  process send nothing and wait for nothing; every other use raises UsageError. What was learned
+  before the fork (addresses, names, epochs) stays readable.
+- It is asked before any lock is taken, which a thread that the child has not may have held at the
+  fork.
+- Nothing that holds a connection is copied or pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import NoReturn
+
+from kvblock.errors import UsageError
+
+
+class Owner:
+    """The process that made something: the one that runs when this is made."""
+
+    __slots__ = ("_pid",)
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is the running process."""
+        return os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Raises UsageError unless it is the running process."""
+        if os.getpid() != self._pid:
+            raise UsageError(
+                f"this belongs to process {self._pid} and cannot be used in process {os.getpid()},"
+                " which was forked from it; connect anew in the forked process"
+            )
+
+    def finalize(self, what: object, end: Callable[[], object]) -> weakref.finalize[..., object]:
+        """Call `end` when `what` is collected, in this process only."""
+        return weakref.finalize(what, _end_here, self, end)
+
+
+class NotCopied:
+    """What holds a connection, or something else that there is one of."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        # What copy.copy, copy.deepcopy and pickle ask first.
+        kind = type(self).__name__
+        raise TypeError(
+            f"{kind} cannot be copied or pickled: it belongs to the process that made it; where"
+            " another one is needed, connect anew with its address"
+        )
+
+
+def _end_here(owner: Owner, end: Callable[[], object]) -> None:
+    # A fork copies finalizers, too.
+    if owner.is_here:
+        end()

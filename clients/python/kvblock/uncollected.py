@@ -1,0 +1,34 @@
+"""What must never be collected: channels and calls of gRPC in a forked child and at exit.
+
+A channel or a call that is collected is closed, which waits for other threads. A forked child has
+none of them, and at interpreter exit they stand still: it would wait for ever.
+
+Rules:
+- What holds a channel or a running call is registered here when it is made.
+- In a forked child, and before the interpreter takes itself apart, everything registered gets a
+  reference that nobody gives back. Its memory goes with the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import weakref
+
+_holders: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+def register(holder: object) -> None:
+    """Never collect `holder` in a forked child or at interpreter exit."""
+    _holders.add(holder)
+
+
+def _retain() -> None:
+    for holder in list(_holders):
+        # Any reference that Python knows of goes with its module, at the latest.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
+
+
+atexit.register(_retain)
+os.register_at_fork(after_in_child=_retain)
