@@ -42,9 +42,10 @@ class Caller:
             self._socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self._h2: h2.connection.H2Connection = client()
         self.statuses: dict[int, str] = {}
+        self._knows_limits = False
         self._send()
         # A correct client learns first how many calls it may have at once.
-        while not self._h2.remote_settings.max_concurrent_streams < 2**31:
+        while not self._knows_limits:
             self._read()
 
     def __enter__(self) -> "Caller":
@@ -76,6 +77,8 @@ class Caller:
                 found = dict(event.headers or ())
                 if b"grpc-status" in found:
                     self.statuses[event.stream_id] = found[b"grpc-status"].decode()
+            elif isinstance(event, h2.events.RemoteSettingsChanged):
+                self._knows_limits = True
             elif isinstance(event, h2.events.StreamReset):
                 self.statuses.setdefault(event.stream_id, f"reset {event.error_code}")
         self._send()
