@@ -39,6 +39,10 @@ class Ask:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.connect(setting.device)
 
+    def close(self) -> None:
+        """Ask no more."""
+        self._socket.close()
+
     def write(self, stamp: Stamp, blocks: list[int], valid_until_ns: int, delay_ns: int) -> None:
         """Ask for a write."""
         self._socket.send(json.dumps([valid_until_ns, delay_ns, stamp, blocks]).encode())

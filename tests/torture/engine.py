@@ -11,6 +11,7 @@ Rules:
 
 import signal
 import time
+from contextlib import closing
 from random import Random
 
 from tests.torture.arena import Arena
@@ -49,13 +50,13 @@ class Engine:
         while not self.ending:
             with kvblock.Client(self.address, pool=POOL, engine=self.name, timeout=2.0) as kv:
                 kind = SessionHolding if in_session else UnaryHolding
-                holding = kind(self, kv)
-                outcome = self._attach(holding, takeover)
-                if outcome == "taken":
-                    # Whoever was there before this life lets go within its TTL, or is alive.
-                    return REPLACED
-                if outcome == "attached":
-                    self._hold(holding)
+                with closing(kind(self, kv)) as holding:
+                    outcome = self._attach(holding, takeover)
+                    if outcome == "taken":
+                        # Whoever was there before lets go within its TTL, or is alive.
+                        return REPLACED
+                    if outcome == "attached":
+                        self._hold(holding)
             takeover = False
         self.history.add("ended", life=self.life)
         return 0
@@ -99,8 +100,6 @@ class Engine:
                 told=error.reason is ErrorReason.STALE_EPOCH,
             )
             self._late_calls(holding)
-        finally:
-            holding.close()
 
     def _late_calls(self, holding: Holding) -> None:
         """What a client without a clock would still send."""

@@ -105,6 +105,7 @@ class Holding(ABC):
         """Renew no longer."""
         if self.epoch:
             self.holder.close()
+        self._ask.close()
 
     def _step(self) -> None:
         ids = range(self.SEQUENCES)

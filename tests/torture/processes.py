@@ -111,7 +111,7 @@ def _begin(log: str) -> None:
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), name="lifeline", daemon=True).start()
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
-    sys.stderr = os.fdopen(2, "w", buffering=1)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - as long as the process
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -72,7 +72,7 @@ def torture(setting: Setting) -> Report:
         disk = Disk(setting.path / "disk")
         stack.callback(disk.close)
         device = _device(setting)
-        stack.callback(device.wait)
+        stack.enter_context(device)
         stack.callback(device.kill)
         forks, jumps = server_forks(setting)
         serving = Serving(setting, forks, disk.path / "state")

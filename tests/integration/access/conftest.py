@@ -1,6 +1,5 @@
 """Servers that ask who is calling."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TypeAlias
 import pytest
 from tests.conftest import ServerFactory
 from tests.integration.access.certificates import Files
+from tests.waiting import happens
 
 import kvblock
 
@@ -34,7 +34,6 @@ pools = ["*"]
 admin = true
 """
 
-LAST_RESORT = 60.0
 """Seconds after which something that should have happened is given up."""
 
 TAKEN_UP = "read again, after a change"
@@ -98,10 +97,3 @@ def guarded(server_factory: ServerFactory, access: Path) -> Guarded:
 def port_of(server: kvblock.EmbeddedServer) -> str:
     """The TCP address, as `localhost`: the name in the server's certificate."""
     return server.addresses[1].replace("127.0.0.1", "localhost")
-
-
-def happens(condition: Callable[[], object]) -> None:
-    """Wait for something that has to come true by and by."""
-    deadline = time.monotonic() + LAST_RESORT
-    while not condition():
-        assert time.monotonic() < deadline

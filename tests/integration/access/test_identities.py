@@ -21,12 +21,12 @@ from tests.integration.access.conftest import (
     TOKENS,
     Guarded,
     follows,
-    happens,
     port_of,
     rewrite,
 )
 from tests.integration.client.flavours import Flavour
 from tests.integration.spawned import spawned
+from tests.waiting import happens
 
 import kvblock
 

@@ -17,13 +17,13 @@ from tests.integration.access.conftest import (
     IDENTITIES,
     TOKENS,
     Guarded,
-    happens,
     port_of,
     rewrite,
     write,
 )
 from tests.integration.client.flavours import Flavour
 from tests.integration.sessions.wire import Problem, Stream, Wire, stream
+from tests.waiting import happens
 
 import kvblock
 from kvblock.v1 import kvblock_pb2 as pb

@@ -12,7 +12,6 @@ from tests.fuzz.frames import call, client
 from tests.integration.access.certificates import Files
 from tests.integration.access.conftest import (
     IDENTITIES,
-    LAST_RESORT,
     REFUSED,
     TOKENS,
     Guarded,
@@ -26,6 +25,7 @@ from tests.integration.docs.test_references import flags_by_command
 from tests.integration.processes import run
 from tests.integration.spawned import spawned
 from tests.integration.telemetry.receiver import receiving
+from tests.waiting import LAST_RESORT
 
 import kvblock
 

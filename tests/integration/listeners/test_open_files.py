@@ -3,17 +3,16 @@
 import contextlib
 import resource
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.request import urlopen
 
 import pytest
+from tests.waiting import happens
 
 import kvblock
 
 FEW = 48
-LAST_RESORT = 60.0
 
 
 @pytest.fixture
@@ -31,13 +30,6 @@ def metric(server: kvblock.EmbeddedServer, name: str) -> float:
         lines = answer.read().decode().splitlines()
     (value,) = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
     return float(value)
-
-
-def happens(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LAST_RESORT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_that_nothing_can_be_accepted_is_told(few_files: kvblock.EmbeddedServer) -> None:
@@ -63,4 +55,4 @@ def test_a_limit_below_what_connections_may_need_is_told_at_the_start() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     arguments = ["--connections-max", str(min(hard, 2**20))]
     with kvblock.EmbeddedServer(("main:total=8",), arguments) as server:
-        assert "the limit of open files is too low for connections_max" in server.stderr
+        happens(lambda: "the limit of open files is too low for connections_max" in server.stderr)

@@ -311,7 +311,7 @@ def test_unit_of_timestamps_is_told_or_asked_for(tmp_path: Path) -> None:
     makespans = []
     for unit in ("s", "ms"):
         file = tmp_path / "figures.json"
-        said = ("--time-unit", unit, "--mode", "shared", "--json", file)
+        said = ("--time-unit", unit, "--mode", "shared", "--output", file)
         assert kvblock_command("replay", trace, *said).stderr == ""
         makespans.append(json.loads(file.read_text())["virtual"]["shared"]["makespan_s"])
     assert makespans[0] > 2 > makespans[1]

@@ -93,7 +93,7 @@ def test_leases_that_are_lost_are_told(server_factory: ServerFactory) -> None:
     wire = Wire(server.address)
     reclaimed = wire.attach("e").lease.epoch
     wire.allocate("e", reclaimed, 1, 2)
-    wire.admin.ReclaimEngine(admin_pb2.ReclaimEngineRequest(engine="e"))
+    wire.admin.ReclaimEngine(admin_pb2.ReclaimEngineRequest(engine="e", force=True))
     ttl = Duration(nanos=500_000_000)
     expired = wire.kv.AttachEngine(pb.AttachEngineRequest(engine="e", ttl=ttl)).lease.epoch
     wire.allocate("e", expired, 1, 3)

@@ -208,7 +208,7 @@ def test_server_that_stood_still_takes_no_lease(server: kvblock.EmbeddedServer, 
     """Stopped for longer than every TTL: the engines, which could not be heard, keep theirs."""
     epochs = {f"e{n}": wire.attach(f"e{n}", ttl_ms=500 + 100 * n).lease.epoch for n in range(5)}
     wire.allocate("gone", wire.attach("gone", ttl_ms=2400).lease.epoch, 1, 5)
-    wire.admin.ReclaimEngine(admin_pb2.ReclaimEngineRequest(engine="gone"))
+    wire.admin.ReclaimEngine(admin_pb2.ReclaimEngineRequest(engine="gone", force=True))
     with stream(wire) as session:
         epochs["s"] = session.attach("s").lease.epoch
         for engine, epoch in epochs.items():
