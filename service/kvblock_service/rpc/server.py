@@ -1,7 +1,7 @@
 """The gRPC server: both services, the standard ones, and its end.
 
 Rules:
-- One event loop, one thread; no interceptor besides the entrance and those of the telemetry.
+- One event loop, one thread; no interceptor besides the admission and those of the telemetry.
 - An address is bound by one server only (no SO_REUSEPORT).
 - Messages up to four times `message_bytes_max` are read, so that an over-long one can be answered
   with an ErrorInfo; beyond that gRPC itself answers RESOURCE_EXHAUSTED.
@@ -26,12 +26,12 @@ from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, reflection, session
 from kvblock_service.rpc.admin import KVBlockAdmin
+from kvblock_service.rpc.admission import AdmissionInterceptor
+from kvblock_service.rpc.call_slots import CallSlots
 from kvblock_service.rpc.edge import Edge, server_credentials
-from kvblock_service.rpc.entrance import Entrance
 from kvblock_service.rpc.gate import Gate
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
-from kvblock_service.rpc.room import Room
 from kvblock_service.rpc.service import KVBlockService, ServiceOptions
 from kvblock_service.rpc.slow_readers import SlowReaders
 
@@ -64,11 +64,11 @@ class KVBlockServer:
         tls = edge.tls
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
-        room = Room(edge.concurrent_calls_max, edge.request_seconds)
-        entrance = Entrance(room, self._gate, edge.turned_away.limits)
+        slots = CallSlots(edge.concurrent_calls_max, edge.request_seconds)
+        admission = AdmissionInterceptor(slots, self._gate, edge.turned_away.limits)
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
-            interceptors=[entrance, *interceptors],
+            interceptors=[admission, *interceptors],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _TRANSPORT_HEADROOM * bytes_max),

@@ -26,9 +26,9 @@ from kvblock_service.core.commands import Detach, Renew, Step
 from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
+from kvblock_service.rpc.call_slots import first_message_arrived
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate, SessionPass
-from kvblock_service.rpc.room import first_message_arrived
 from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders, Writes
 from kvblock_service.rpc.traceparent import parent_of

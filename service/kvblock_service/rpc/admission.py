@@ -1,11 +1,11 @@
-"""The one way in: every method of every service, before anything of a request is read.
+"""Admission of calls: every method of every service, before anything of a request is read.
 
 Rules:
 - Who is calling is settled by what comes with the call. A caller that nobody knows is answered at
-  once: nothing of its request is read, unpacked or kept, and it takes up no room.
+  once: nothing of its request is read, unpacked or kept, and it takes no slot.
 - Health checks are open to all who can connect; reflection, channelz and whatever else is served
   beside kvblock's own services take an admin.
-- Then the call takes a place in the room, and only then its request is read.
+- Then the call takes a slot, and only then its request is read.
 - Methods whose request is one message are served to gRPC as streams of one: gRPC reads the message
   of others before it asks anybody. On the wire there is no difference.
 - Handlers are wrapped once, at the first call of their method.
@@ -21,9 +21,14 @@ import grpc
 from kvblock_service.access.failures import LimitsReached
 from kvblock_service.errors import CallError
 from kvblock_service.rpc import calls
+from kvblock_service.rpc.call_slots import (
+    CallLimitReached,
+    CallSlot,
+    CallSlots,
+    first_message_arrived,
+)
 from kvblock_service.rpc.calls import Admit, Context
 from kvblock_service.rpc.gate import Gate
-from kvblock_service.rpc.room import Place, Room, TurnedOut, first_message_arrived
 
 OWN_SERVICES = "/kvblock.v1."
 SESSION = "/kvblock.v1.KVBlockService/Session"
@@ -35,11 +40,11 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 
-class Entrance(grpc.aio.ServerInterceptor):
+class AdmissionInterceptor(grpc.aio.ServerInterceptor):
     """Lets calls in, of those whom `gate` knows, or of everybody where there is none."""
 
-    def __init__(self, room: Room, gate: Gate | None, reached: LimitsReached) -> None:
-        self._room = room
+    def __init__(self, slots: CallSlots, gate: Gate | None, reached: LimitsReached) -> None:
+        self._slots = slots
         self._gate = gate
         self._reached = reached
         self._wrapped: dict[str, _Handler] = {}
@@ -49,7 +54,7 @@ class Entrance(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[_Handler | None]"],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
-        """The handler of a method, with the way in before it; None for a method that is unknown."""
+        """The handler of a method behind its admission; None for an unknown method."""
         method = handler_call_details.method
         handler = self._wrapped.get(method)
         if handler is None:
@@ -70,15 +75,15 @@ class Entrance(grpc.aio.ServerInterceptor):
         behaviour = self._unary(handler.unary_unary, entered)
         return grpc.stream_unary_rpc_method_handler(behaviour, *coders)
 
-    def _entered(self, method: str) -> Callable[[Context], Place]:
-        """What lets a call of a method in; it raises CallErrors and TurnedOut."""
+    def _entered(self, method: str) -> Callable[[Context], CallSlot]:
+        """What lets a call of a method in; it raises CallErrors and CallLimitReached."""
         admit = self._admission(method)
-        spare = method in KEEP_ALIVE
+        reserved = method in KEEP_ALIVE
 
-        def enter(context: Context) -> Place:
+        def enter(context: Context) -> CallSlot:
             if admit is not None:
                 calls.admitted.set(admit(context))
-            return self._room.place(spare=spare)
+            return self._slots.acquire(reserved=reserved)
 
         return enter
 
@@ -91,45 +96,45 @@ class Entrance(grpc.aio.ServerInterceptor):
             return gate.admit(method.rpartition("/")[2])
         return gate.admit_admin(method[1:])
 
-    def _unary(self, inner: Any, entered: Callable[[Context], Place]) -> _Behaviour:
+    def _unary(self, inner: Any, entered: Callable[[Context], CallSlot]) -> _Behaviour:
         async def behaviour(_: object, context: Context) -> Any:
             try:
-                with entered(context) as place:
-                    return await inner(await _only_request(place, context), context)
+                with entered(context) as slot:
+                    return await inner(await _only_request(slot, context), context)
             except CallError as error:
                 await calls.refuse(context, error)
-            except TurnedOut as limit:
-                await self._turn_out(context, limit)
+            except CallLimitReached as limit:
+                await self._refuse_over_limit(context, limit)
 
         return behaviour
 
     def _streaming(
-        self, inner: Any, entered: Callable[[Context], Place], *, takes_stream: bool
+        self, inner: Any, entered: Callable[[Context], CallSlot], *, takes_stream: bool
     ) -> _Behaviour:
         answer = _answers if inspect.isasyncgenfunction(inner) else _awaits
 
         async def behaviour(requests: AsyncIterator[Any], context: Context) -> None:
             try:
-                with entered(context) as place:
+                with entered(context) as slot:
                     if takes_stream:
-                        place.begin_stream()
+                        slot.begin_stream()
                         await answer(inner, _noted(requests), context)
                     else:
-                        await answer(inner, await _only_request(place, context), context)
+                        await answer(inner, await _only_request(slot, context), context)
             except CallError as error:
                 await calls.refuse(context, error)
-            except TurnedOut as limit:
-                await self._turn_out(context, limit)
+            except CallLimitReached as limit:
+                await self._refuse_over_limit(context, limit)
 
         return behaviour
 
-    async def _turn_out(self, context: Context, limit: TurnedOut) -> None:
+    async def _refuse_over_limit(self, context: Context, limit: CallLimitReached) -> None:
         self._reached.count(limit.limit, context.peer())
         await context.abort(limit.code, limit.text)
 
 
-async def _only_request(place: Place, context: Context) -> Any:
-    request: Any = await place.request(context.read())
+async def _only_request(slot: CallSlot, context: Context) -> Any:
+    request: Any = await slot.request(context.read())
     if request is grpc.aio.EOF:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the call ended without a request")
     return request
