@@ -8,7 +8,6 @@ Rules:
 - Then the call takes a slot, and only then its request is read.
 - Methods whose request is one message are served to gRPC as streams of one: gRPC reads the message
   of others before it asks anybody. On the wire there is no difference.
-- Handlers are wrapped once, at the first call of their method.
 """
 
 import inspect
@@ -29,6 +28,7 @@ from kvblock_service.rpc.call_slots import (
 )
 from kvblock_service.rpc.calls import Admit, Context
 from kvblock_service.rpc.gate import Gate
+from kvblock_service.rpc.handlers import Handler, WrappingInterceptor
 
 OWN_SERVICES = "/kvblock.v1."
 SESSION = "/kvblock.v1.KVBlockService/Session"
@@ -36,34 +36,20 @@ HEALTH = "/grpc.health.v1.Health/"
 KEEP_ALIVE = frozenset({"/kvblock.v1.KVBlockService/RenewLease", f"{HEALTH}Check"})
 """Short calls that engines, and those who watch the server, cannot do without."""
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 
-class AdmissionInterceptor(grpc.aio.ServerInterceptor):
+class AdmissionInterceptor(WrappingInterceptor):
     """Lets calls in, of those whom `gate` knows, or of everybody where there is none."""
 
     def __init__(self, slots: CallSlots, gate: Gate | None, reached: LimitsReached) -> None:
+        super().__init__()
         self._slots = slots
         self._gate = gate
         self._reached = reached
-        self._wrapped: dict[str, _Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[_Handler | None]"],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "_Handler | None":
-        """The handler of a method behind its admission; None for an unknown method."""
-        method = handler_call_details.method
-        handler = self._wrapped.get(method)
-        if handler is None:
-            handler = await continuation(handler_call_details)
-            if handler is not None:
-                handler = self._wrapped[method] = self._wrap(method, handler)
-        return handler
-
-    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """The handler behind the admission of its method."""
         coders = (handler.request_deserializer, handler.response_serializer)
         entered = self._entered(method)
         behaviour: Any

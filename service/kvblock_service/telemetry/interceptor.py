@@ -2,7 +2,6 @@
 
 Rules:
 - Health checks, reflection and channelz are served as without it: probes are no work of interest.
-- Handlers are wrapped once, at their first call.
 - What a call answers and raises goes through unchanged, for all four kinds of methods.
 - A call is measured from its start to its end; a stream, which may last as long as its engine, is
   only counted. One whose client goes away while it is being read ends like one that is closed:
@@ -12,13 +11,13 @@ Rules:
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
 
-from kvblock_service.rpc.handlers import Behaviour, wrapped
+from kvblock_service.rpc.handlers import Behaviour, Handler, WrappingInterceptor, wrapped
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import NO_CONTEXT, Durations
 from kvblock_service.telemetry.tracing import Tracing
@@ -26,36 +25,24 @@ from kvblock_service.telemetry.tracing import Tracing
 _OWN_SERVICES = "/kvblock.v1."
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class ServerInterceptor(grpc.aio.ServerInterceptor):
+class ServerInterceptor(WrappingInterceptor):
     """Traces calls, measures them, or both."""
 
     def __init__(self, tracing: Tracing | None, durations: Durations | None) -> None:
+        super().__init__()
         self._tracing = tracing
         self._durations = durations
-        self._wrapped: dict[str, _Handler] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[_Handler | None]"],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "_Handler | None":
-        """The handler of a method, wrapped; None for a method that is unknown."""
-        method = handler_call_details.method
-        handler = self._wrapped.get(method)
-        if handler is None:
-            handler = await continuation(handler_call_details)
-            if handler is not None and method.startswith(_OWN_SERVICES):
-                handler = self._wrapped[method] = self._wrap(method[1:], handler)
-        return handler
-
-    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """The handler, followed, if it is of kvblock's own services."""
+        if not method.startswith(_OWN_SERVICES):
+            return handler
         stream = handler.request_streaming or handler.response_streaming
-        follow = self._following(method, stream=stream)
+        follow = self._following(method[1:], stream=stream)
         inner_of = _generating if handler.response_streaming else _answering
-        wrapper: _Handler = wrapped(handler, lambda inner: inner_of(inner, follow))
+        wrapper: Handler = wrapped(handler, lambda inner: inner_of(inner, follow))
         return wrapper
 
     def _following(self, method: str, *, stream: bool) -> "_Follow":

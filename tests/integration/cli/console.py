@@ -34,6 +34,22 @@ class Console:
         no_faults(done.stderr)
         return done
 
+    def typed(self, answer: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command with a terminal to ask on, at which somebody types an answer."""
+        ours, theirs = pty.openpty()
+        os.write(ours, f"{answer}\n".encode())
+        done = subprocess.run(
+            [*KVBLOCK, *map(str, arguments)],
+            env=self.environment(),
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        os.close(ours)
+        os.close(theirs)
+        return done
+
     def out(self, *arguments: object, expect: int = 0) -> str:
         """What a command prints; nothing goes to stderr."""
         done = self.run(*arguments, expect=expect)

@@ -2,15 +2,12 @@
 living unless it is forced."""
 
 import json
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from tests.conftest import ServerFactory
-from tests.integration.cli.console import KVBLOCK, Console
+from tests.integration.cli.console import Console
 
 import kvblock
 
@@ -23,23 +20,6 @@ TAKING = {
     "journal discard": ("journal", "discard", "--pool", "main"),
     "journal set-aside": ("journal", "set-aside"),
 }
-
-
-def typed(console: Console, answer: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with a terminal to ask on, at which somebody types an answer."""
-    ours, theirs = pty.openpty()
-    os.write(ours, f"{answer}\n".encode())
-    done = subprocess.run(
-        [*KVBLOCK, *arguments],
-        env=console.environment(),
-        stdin=theirs,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    os.close(ours)
-    os.close(theirs)
-    return done
 
 
 @pytest.mark.parametrize("command", TAKING)
@@ -58,12 +38,12 @@ def test_without_a_terminal_yes_is_demanded(console: Console, tmp_path: Path, co
 def test_on_a_terminal_somebody_is_asked(server_factory: ServerFactory, command: str) -> None:
     server = server_factory(["main:total=64", "small:total=3"])
     console = Console(server.address)
-    done = typed(console, "n", *TAKING[command])
+    done = console.typed("n", *TAKING[command])
     assert done.stderr.endswith("? [y/N] ")
     assert (done.returncode, done.stdout) == (1, "nothing was changed\n")
-    done = typed(console, "n", *TAKING[command], "--json")
+    done = console.typed("n", *TAKING[command], "--json")
     assert json.loads(done.stdout)["message"] == "nothing was changed"
-    done = typed(console, "y", *TAKING[command])
+    done = console.typed("y", *TAKING[command])
     assert done.returncode == 0
     assert "nothing was changed" not in done.stdout
     if command == "drain":
@@ -71,7 +51,7 @@ def test_on_a_terminal_somebody_is_asked(server_factory: ServerFactory, command:
 
 
 def test_nobody_is_asked_about_an_engine_that_is_not_there(console: Console) -> None:
-    done = typed(console, "y", "reclaim", "nobody")
+    done = console.typed("y", "reclaim", "nobody")
     told = "error: engine 'nobody' has neither a sequence nor a lease in pool 'main'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
@@ -93,13 +73,13 @@ def test_a_living_engine_is_reclaimed_by_force_only(console: Console) -> None:
         answer = json.loads(console.out("reclaim", "a", "--yes", "--json", expect=1))
         assert (answer["reason"], answer["exit_code"]) == ("ENGINE_ATTACHED", 1)
         # Nobody is asked about what is not going to happen.
-        done = typed(console, "y", "reclaim", "a")
+        done = console.typed("y", "reclaim", "a")
         assert (done.returncode, done.stdout) == (1, "")
         assert "its last heartbeat was" in done.stderr
         assert "Take them?" not in done.stderr
         assert lease.lease_valid
         assert len(kv.get_block_table(10).block_numbers) == 2
-        done = typed(console, "n", "reclaim", "a", "--force")
+        done = console.typed("n", "reclaim", "a", "--force")
         assert re.search(r"has a lease for .* its last heartbeat was .* Take them\?", done.stderr)
         assert done.returncode == 1
         taken = console.out("reclaim", "a", "--force", "--yes")
