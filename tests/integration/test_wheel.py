@@ -1,7 +1,9 @@
 """The built wheel in empty environments: a light client, a full server, both ends of protobuf."""
 
+import email
 import json
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -55,6 +57,15 @@ def light(wheel: Path, install: Install) -> Path:
 @pytest.fixture(scope="module")
 def full(wheel: Path, install: Install) -> Path:
     return install("--constraint", CONSTRAINTS, f"{wheel}[server]")
+
+
+def test_wheel_carries_its_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as files:
+        (metadata,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+        told = email.message_from_bytes(files.read(metadata))
+        licence = files.read(metadata.replace("METADATA", "licenses/LICENSE"))
+    assert (told["License-Expression"], told.get_all("License-File")) == ("Apache-2.0", ["LICENSE"])
+    assert licence == (ROOT / "LICENSE").read_bytes()
 
 
 def test_light_install_holds_the_client_and_nothing_else(light: Path) -> None:

@@ -24,6 +24,7 @@ from tests.integration.docs.markdown import (
 )
 from tests.integration.processes import run
 
+from kvblock.cli import failures
 from kvblock.cli.app import make_app
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_service.rpc.errors import CODES
@@ -117,6 +118,12 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
         for name, value in shown["config"].items()
     } | {"pools": "", "listen": "", "state_dir": "", "ephemeral": "false"}
     assert {row[0].strip("`"): row[1].strip("`") for row in table.rows[1:]} == defaults
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    (table,) = (one for one in tables(ROOT / "docs/compatibility.md") if one.rows[0][0] == "Code")
+    codes = sorted(code for code in vars(failures).values() if type(code) is int)
+    assert [int(row[0]) for row in table.rows[1:]] == codes
 
 
 def test_figures_name_the_command_that_makes_them() -> None:
