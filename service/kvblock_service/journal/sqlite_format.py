@@ -247,6 +247,9 @@ def _tail(path: Path, at: Path) -> Tail | None:
     end = whole
     commits = 0
     cut_short = True
+    if not wal.exists():
+        # SQLite removes the WAL of an empty database when it opens it, here that of the copy.
+        raise JournalDamaged(f"{path} is damaged: it is empty, and {path.name}-wal is not")
     with wal.open("rb") as file:
         for start in range(whole, wal.stat().st_size, FRAME_BYTES):
             file.seek(start)

@@ -131,6 +131,18 @@ def test_a_damaged_database_stops_the_start(tmp_path: Path) -> None:
         list(read(tmp_path).replay())
 
 
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_a_database_that_is_gone_beside_its_wal_stops_the_start(
+    tmp_path: Path, content: bytes
+) -> None:
+    wal = crashed(tmp_path, b"one", b"two")
+    path = wal.with_name(wal.name.removesuffix("-wal"))
+    path.write_bytes(content)
+    with pytest.raises(JournalDamaged, match=path.name):
+        list(read(tmp_path).replay())
+    assert wal.exists()
+
+
 def test_a_segment_that_is_closed_while_it_is_copied_is_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
