@@ -50,6 +50,13 @@ def test_systemd_accepts_the_unit(here: Path) -> None:
     assert (verified.stdout, verified.stderr) == ("", "")
 
 
+def test_systemd_can_make_the_user(unit: dict[str, list[str]]) -> None:
+    sysusers = needed("systemd-sysusers", "the file that makes the user is not read")
+    tried = run(sysusers, "--dry-run", DEPLOY / "systemd/kvblock.sysusers.conf")
+    for key in ("User", "Group"):
+        assert f"{key.lower()} '{unit[key][0]}'" in tried.stderr
+
+
 def test_the_unit_is_hardened(here: Path) -> None:
     systemd_analyze = needed("systemd-analyze", "the unit's exposure is not rated")
     threshold = f"--threshold={round(EXPOSURE_MAX * 10)}"
@@ -94,21 +101,17 @@ def test_the_journal_sees_whether_the_host_was_rebooted(unit: dict[str, list[str
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("unknown setting", 'no_such = 1\npools = [{name = "a", total = 1}]\n'),
-        ("no access file", 'access_file = "/nowhere"\npools = [{name = "a", total = 1}]\n'),
-    ],
+    "line", ["no_such = 1", 'access_file = "/nowhere"'], ids=["unknown setting", "no access file"]
 )
 def test_what_cannot_heal_is_not_tried_again(
-    unit: dict[str, list[str]], tmp_path: Path, name: str, text: str
+    unit: dict[str, list[str]], tmp_path: Path, line: str
 ) -> None:
     config = tmp_path / "kvblock.toml"
-    config.write_text(text)
+    config.write_text(f'{line}\npools = [{{name = "a", total = 1}}]\n')
     listen = f"unix:{tmp_path}/s"
-    refused = [KVBLOCK, "serve", "--config", config, "--listen", listen]
+    refused = (KVBLOCK, "serve", "--config", config, "--listen", listen)
     ended = subprocess.run(refused, env=plain_environment(), capture_output=True, check=False)
-    assert unit["RestartPreventExitStatus"] == [str(ended.returncode)], (name, ended.stderr)
+    assert unit["RestartPreventExitStatus"] == [str(ended.returncode)], ended.stderr
     assert unit["Restart"] == ["on-failure"]
 
 
