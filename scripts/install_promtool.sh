@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Puts promtool of Debian's prometheus package into .venv/bin, for the test that lints the metrics.
-# Nothing is installed besides. Where that is not possible it says so: the test is skipped then.
+# Puts promtool and prometheus of Debian's prometheus package into .venv/bin, for the tests that lint
+# the metrics, test the alerts and run the dashboard's queries. Nothing is installed besides. Where
+# that is not possible it says so: those tests are skipped then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if command -v promtool >/dev/null || [ -x .venv/bin/promtool ]; then exit 0; fi
+here() { command -v "$1" >/dev/null || [ -x ".venv/bin/$1" ]; }
+if here promtool && here prometheus; then exit 0; fi
 missing() {
-  echo "test: $1, so the metrics are not linted; to have it: apt-get install prometheus" >&2
+  echo "test: $1, so tests of metrics, alerts and dashboard are skipped;" \
+    "to have them: apt-get install prometheus" >&2
   exit 0
 }
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || missing "no promtool here"
 
-echo "test: fetching promtool, which lints the metrics"
+echo "test: fetching promtool and prometheus, for metrics, alerts and dashboard"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # apt-get gives up its rights for a download, and writes to this directory all the same.
@@ -23,6 +26,8 @@ if ! download; then
   [ "$(id -u)" -eq 0 ] && "${apt[@]}" update >/dev/null 2>&1 && download ||
     missing "promtool cannot be fetched"
 fi
-dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -x -C "$work" ./usr/bin/promtool ||
-  missing "the prometheus package has no promtool"
-install -m 0755 "$work/usr/bin/promtool" .venv/bin/promtool
+for program in promtool prometheus; do
+  dpkg-deb --fsys-tarfile "$work"/prometheus_*.deb | tar -x -C "$work" "./usr/bin/$program" ||
+    missing "the prometheus package has no $program"
+  install -m 0755 "$work/usr/bin/$program" ".venv/bin/$program"
+done

@@ -29,7 +29,10 @@ from kvblock.cli.app import make_app
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_service.rpc.errors import CODES
 
-SOURCES = ("README.md", ".ci/", "clients/", "docs/", "protos/", "scripts/", "service/", "tests/")
+SOURCES = (
+    *("README.md", ".ci/", "clients/", "deploy/", "docs/", "protos/", "scripts/", "service/"),
+    "tests/",
+)
 SEPARATORS = {"|", "||", "&&", ";", "&", "(", ")"}
 REPRODUCES = re.compile(r"`(make run|make bench|kvblock replay|\.venv/bin/python tests/)")
 
