@@ -57,6 +57,11 @@ def test_nothing_is_taken_until_the_reader_has_caught_up() -> None:
         stream.write("lost")
         stream.write("")
         assert stream.dropped == 2
+        # Its thread must not write to what has the number of this pipe next.
+        pipe.drain()
+        expected = "x" * 100 + told(2)
+        assert pipe.read(len(expected)) == expected
+        stream.end(60.0)
 
 
 def test_a_text_that_is_longer_than_the_queue_is_dropped() -> None:
