@@ -128,7 +128,10 @@ def test_child_of_multiprocessing(small: kvblock.EmbeddedServer, kind: str) -> N
 
 
 def test_child_while_another_thread_is_in_a_call(small: kvblock.EmbeddedServer) -> None:
-    """Whatever locks that thread holds at the fork, nobody in the child releases."""
+    """Whatever locks that thread holds at the fork, nobody in the child releases.
+
+    With its fork support gRPC itself may end such a child, before anything of ours runs in it.
+    """
     program = f"""{PLAIN}
 kv = kvblock.connect(sys.argv[1], timeout=60.0)
 with kv, kv.session() as ours:
@@ -146,9 +149,11 @@ with kv, kv.session() as ours:
         codes.append(code)
     over.set()
     thread.join()
-    if os.getpid() == me: say(set(codes), ours.lease_valid)
+    if os.getpid() == me: say(*sorted(set(codes)), ours.lease_valid)
 """
-    assert run(small, program) == (0, "{7} True\n", "")
+    returncode, said, errors = run(small, program)
+    assert (returncode, errors) == (0, "")
+    assert said in ("7 True\n", f"{-signal.SIGSEGV} 7 True\n")
 
 
 def test_every_use_in_the_child_says_whose_it_is(small: kvblock.EmbeddedServer) -> None:
