@@ -12,4 +12,4 @@ def happens(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + LAST_RESORT
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.05)
+        time.sleep(0.005)

@@ -79,8 +79,8 @@ class Log(NamedTuple):
 class EngineState(NamedTuple):
     """What one engine has in a pool.
 
-    `expires_in_ms` and `silent_ms`, the time since it was heard of, are of its lease: 0 without
-    one. `refusals` are its refused allocations.
+    `expires_in_ms` and `since_heartbeat_ms` are of its lease: 0 without one. `refusals` are its
+    refused allocations.
     """
 
     name: str
@@ -88,7 +88,7 @@ class EngineState(NamedTuple):
     sequences: int
     epoch: int
     expires_in_ms: int
-    silent_ms: int = 0
+    since_heartbeat_ms: int = 0
     refusals: int = 0
 
 

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf import json_format, message_factory
 from google.protobuf.message import Message
 from tests.conformance.cases import Case, Json
+from tests.waiting import happens
 
 import kvblock
 from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
@@ -158,8 +159,8 @@ class Bench:
 
     def empty(self) -> None:
         """Free everything, so that every pool hands out 0, 1, 2, ... again."""
-        while self.streaming() or any(pool.waiting for pool in self.stats().pools):
-            pass  # Streams and calls that were given up are noticed by and by.
+        # Streams and calls that were given up are noticed by and by.
+        happens(lambda: not self.streaming() and not any(p.waiting for p in self.stats().pools))
         for pool in self.stats().pools:
             for engine in pool.engines:
                 if engine.epoch:

@@ -8,6 +8,7 @@ from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
 from tests.conformance.cases import CASES, Case, Json
 from tests.conformance.conftest import GetDriver
 from tests.conformance.driving import DRIVERS, Driver
+from tests.waiting import happens
 
 # What differs from run to run.
 VOLATILE = {
@@ -53,8 +54,8 @@ def test_vector(name: str, case: Case, desk: Bench, driver_named: GetDriver) -> 
         before = desk.stats()
         driver.send(desk.address, path_of(case.method), [desk.filled(one) for one in case.sent()])
         check(case, driver, desk)
-        while sorted(desk.streaming()) != sorted(case.attached):
-            pass  # The server notices the end of a stream by and by.
+        # The server notices the end of a stream by and by.
+        happens(lambda: sorted(desk.streaming()) == sorted(case.attached))
         after = desk.stats()
         if case.error.code != "OK" and not case.changes:
             assert after == before

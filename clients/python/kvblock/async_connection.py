@@ -27,9 +27,9 @@ from kvblock.frozen import OVERTIME, Outlet, took_too_long
 from kvblock.health import CHECK
 from kvblock.lease import Lease
 from kvblock.retry import Tries
+from kvblock.runtime_checks import check_loop, running_loop
 from kvblock.settings import CHANNEL_OPTIONS, CLOSED, Settings
 from kvblock.step_context import traceparent_of
-from kvblock.surroundings import check_loop, running_loop
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 
 RequestT = TypeVar("RequestT")

@@ -25,9 +25,9 @@ from kvblock.frozen import OVERTIME, Outlet, close_in_time, took_too_long
 from kvblock.health import CHECK
 from kvblock.lease import Lease
 from kvblock.retry import Tries
+from kvblock.runtime_checks import check_threads
 from kvblock.settings import CLOSED, Settings, open_channel
 from kvblock.step_context import traceparent_of
-from kvblock.surroundings import check_threads
 from kvblock.sync_stream import SyncStream
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
 

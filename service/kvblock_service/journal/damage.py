@@ -8,7 +8,7 @@ from kvblock_service.journal.interface import JournalDamaged
 
 
 @contextmanager
-def with_a_way_out(path: Path) -> Iterator[None]:
+def naming_the_remedy(path: Path) -> Iterator[None]:
     """Have damage told with what can be done about it."""
     try:
         yield

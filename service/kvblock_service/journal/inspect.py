@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from kvblock_service.core.audit import audit
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
-from kvblock_service.journal.damage import with_a_way_out
+from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import Applied, PoolCreated, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
@@ -56,7 +56,7 @@ def read_contents(state_dir: Path) -> Contents:
         JournalError: there is none.
 
     """
-    with with_a_way_out(state_dir):
+    with naming_the_remedy(state_dir):
         return _again(lambda: _contents(state_dir))
 
 
@@ -68,7 +68,7 @@ def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
         JournalError: there is none.
 
     """
-    with with_a_way_out(state_dir):
+    with naming_the_remedy(state_dir):
         for position, record in decoded(_reader(state_dir).replay()):
             if position >= first:
                 kind = type(_event(record)).__name__
@@ -83,7 +83,7 @@ def exported(state_dir: Path) -> Iterator[str]:
         JournalError: there is none.
 
     """
-    with with_a_way_out(state_dir):
+    with naming_the_remedy(state_dir):
         state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
     yield f'{{"server_epoch": "{state.server_epoch}", "pools": ['
     for pool_index, (pool, configured, _) in enumerate(state.pools):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kvblock_service.core import leases
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec
-from kvblock_service.journal.damage import with_a_way_out
+from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.formats import DEFAULT
@@ -77,7 +77,7 @@ def open_journal(
     state_dir = StateDir(path, owner)
     journal = None
     try:
-        with with_a_way_out(path):
+        with naming_the_remedy(path):
             found = state_dir.open(durability)
             journal = journal_of(state_dir, found, kind)
             recovered = recover(journal, bounds)

@@ -36,7 +36,7 @@ def pool(geometry: Geometry, quarantine_ms: int | None, default_pool: str) -> pb
 def engine(pool_name: str, state: EngineState, has_stream: bool) -> pb.EngineInfo:
     """An engine in a pool."""
     expires_in = duration_of(state.expires_in_ms / 1000) if state.epoch else None
-    since_heartbeat = duration_of(state.silent_ms / 1000) if state.epoch else None
+    since_heartbeat = duration_of(state.since_heartbeat_ms / 1000) if state.epoch else None
     return pb.EngineInfo(
         pool=pool_name,
         engine=state.name,

@@ -46,7 +46,7 @@ _GAUGES: tuple[tuple[str, _Value, str, str], ...] = (
     ),
     (
         "kvblock.engine.heartbeat.age",
-        lambda engine: engine.silent_ms / 1000 if engine.epoch else None,
+        lambda engine: engine.since_heartbeat_ms / 1000 if engine.epoch else None,
         "s",
         "Time since an engine with a lease was heard of.",
     ),

@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests import waiting
 from tests.conftest import ServerFactory
+from tests.integration.busy import busy
 
 import kvblock
 
@@ -28,17 +28,8 @@ def busy_server(factory: ServerFactory, folder: Path) -> Iterator[kvblock.Embedd
     """A server after calls and sessions that ended well and badly, with an engine that is there."""
     listen = ("--metrics-listen", "127.0.0.1:0", "--state-dir", str(folder / "state"))
     server = factory(("main:total=8",), listen)
-    with kvblock.connect(server.address) as kv:
-        with kv.session() as session:
-            session.step(allocate=[1])
-        kv.allocate(1, 8)
-        assert isinstance(kv.allocate(2, 1, max_wait=0.01), kvblock.Refused)
-        with pytest.raises(kvblock.NotFoundError):
-            kv.get_block_table(7)
-        with kv.session(engine="attached"):
-            with pytest.raises(kvblock.KVBlockError), kv.session(engine="attached"):
-                pass
-            yield server
+    with busy(server):
+        yield server
 
 
 def series_of(server: kvblock.EmbeddedServer) -> Series:

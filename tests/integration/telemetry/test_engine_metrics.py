@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.integration.busy import busy
 from tests.integration.sessions.wire import Wire
 from tests.integration.telemetry.receiver import Receiver
 
@@ -226,15 +227,8 @@ def test_the_process_is_shown() -> None:
 
 def everything(server: kvblock.EmbeddedServer) -> str:
     """A scrape in which every metric has a value."""
-    with kvblock.connect(server.address) as kv:
-        with kv.session() as session:
-            session.step(allocate=[1])
-        kv.allocate(1, 8)
-        assert isinstance(kv.allocate(2, 1, max_wait=0.01), kvblock.Refused)
-        with pytest.raises(kvblock.NotFoundError):
-            kv.get_block_table(7)
-        with kv.session(engine="attached"):
-            return text_of(server)
+    with busy(server):
+        return text_of(server)
 
 
 @pytest.mark.skipif(

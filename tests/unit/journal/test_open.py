@@ -14,7 +14,7 @@ from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Gran
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.mend import discard_pool
+from kvblock_service.journal.offline import discard_pool
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.state_dir import StateDir, StateDirTaken

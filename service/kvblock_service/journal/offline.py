@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import codec
-from kvblock_service.journal.damage import with_a_way_out
+from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.open import journal_of, refuse_lost_records
@@ -28,17 +28,17 @@ def discard_pool(path: Path, name: str) -> None:
         JournalError: the pool is not there, or the journal cannot be written to.
 
     """
-    with with_a_way_out(path):
+    with naming_the_remedy(path):
         present_identity(path)
     state_dir = StateDir(path, "kvblock journal discard")
     try:
-        with with_a_way_out(path):
+        with naming_the_remedy(path):
             identity = present_identity(path)
             opened = Opened(identity, identity, True, host_died(identity))
             journal_directory(path, identity)
             journal = journal_of(state_dir, opened, DEFAULT)
         try:
-            with with_a_way_out(path):
+            with naming_the_remedy(path):
                 found = recover(journal, Bounds(1, 1, 2**20))
                 refuse_lost_records(opened, journal)
             if name not in [entry.pool.geometry.name for entry in found.state.pools]:
