@@ -48,13 +48,13 @@ _GAUGES: tuple[tuple[str, _Value, str, str], ...] = (
         "kvblock.engine.heartbeat.age",
         lambda engine: engine.since_heartbeat_ms / 1000 if engine.epoch else None,
         "s",
-        "Time since an engine with a lease was heard of.",
+        "Time since the last heartbeat of an engine that has a lease.",
     ),
 )
 _REFUSALS = (
     "kvblock.engine.refusals",
     "{refusal}",
-    "Refused allocations of an engine since it came, or since the server's start.",
+    "Refused allocations of an engine since its first block or lease, or since the server's start.",
 )
 
 
