@@ -172,7 +172,8 @@ class Committer:
             return
         ended = self._now_ns()
         self._busy_until = ended + BUSY * (ended - began)
-        self._tell_committed(began, ended)
+        if self.committed is not None:
+            self.committed((ended - began) / 1e9)
         self._succeeded(waiters, len(taken))
 
     async def _write_aside(self, taken: list[bytes], waiters: _Waiters) -> None:
@@ -188,7 +189,8 @@ class Committer:
             self._break(waiters, error)
             return
         self._writing = None
-        self._tell_committed(began, self._now_ns())
+        if self.committed is not None:
+            self.committed((self._now_ns() - began) / 1e9)
         self._succeeded(waiters, len(taken))
         if self._bug is not None:
             return
@@ -201,10 +203,6 @@ class Committer:
             # Who waits had added nothing, and all that was added before is written now.
             waiters, self._round = self._round, None
             self._succeeded(waiters, 0)
-
-    def _tell_committed(self, began: int, ended: int) -> None:
-        if self.committed is not None:
-            self.committed((ended - began) / 1e9)
 
     def _succeeded(self, waiters: _Waiters, count: int) -> None:
         self.written += count

@@ -96,7 +96,7 @@ async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: L
     files = OpenFiles()
     sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures, files)
     watch = telemetry.start(sources, config.metrics_listen)
-    server = KVBlockServer(host, service_options(config, watch), watch.interceptors, edge)
+    server = KVBlockServer(host, service_options(config, watch), watch.wrappers, edge)
     upkeep: list[asyncio.Task[None]] = []
     deadline = 0.0
     try:

@@ -31,7 +31,7 @@ from kvblock_service.journal.segment import Begun, Head, Segment, Tail
 
 _VERSION = 1
 _MAGIC = b"KVBH"
-_FILE_HEAD = struct.Struct("<4sBQQQ8s")
+_FILE_HEAD = struct.Struct("<4sBQQQ4s")
 _MARK = b"KVBJ"
 _HEAD = struct.Struct("<4sQII")
 _WORD = struct.Struct("<I")

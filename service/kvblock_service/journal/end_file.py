@@ -26,8 +26,8 @@ SLOT_BYTES = 512
 """A slot has a sector of its own, which a disk writes whole."""
 _READS = 3
 _MAGIC = b"KVBE"
-_SLOT = struct.Struct("<4sBQQ8s")
-_CRC = struct.Struct("<I")
+_SLOT = struct.Struct("<4sBQQ4s")
+_CRC_BYTES = 4
 _VERSION = 1
 
 
@@ -81,7 +81,7 @@ class EndFile:
 
     def _slot(self, position: int, chain: bytes) -> bytes:
         body = _SLOT.pack(_MAGIC, _VERSION, self._epoch, position, chain)
-        return body + _CRC.pack(crc32(body))
+        return body + crc32(body).to_bytes(_CRC_BYTES, "little")
 
 
 def read_end(directory: Path, server_epoch: int) -> End | None:
@@ -123,10 +123,10 @@ def is_moved(directory: Path) -> bool:
 
 def _read(data: bytes) -> tuple[int, int, bytes] | None:
     """Epoch, position and chain of a sound slot."""
-    if len(data) < _SLOT.size + _CRC.size:
+    if len(data) < _SLOT.size + _CRC_BYTES:
         return None
     magic, version, epoch, position, chain = _SLOT.unpack_from(data)
-    (checksum,) = _CRC.unpack_from(data, _SLOT.size)
+    checksum = int.from_bytes(data[_SLOT.size : _SLOT.size + _CRC_BYTES], "little")
     if (magic, version) != (_MAGIC, _VERSION) or crc32(data[: _SLOT.size]) != checksum:
         return None
     return epoch, position, chain

@@ -17,7 +17,7 @@ from kvblock_service.journal.regular import read_regular
 
 _MAGIC = b"KVBP"
 _VERSION = 1
-_HEAD = struct.Struct("<4sBQQ8sQ")
+_HEAD = struct.Struct("<4sBQQ4sQ")
 
 
 class SnapshotFile(NamedTuple):
@@ -62,12 +62,12 @@ def read_snapshot(path: Path, server_epoch: int, position: int) -> SnapshotFile:
         raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
     if data.startswith(snapshot.MAGIC):
         whole = b"snapshot %d of %d: %b" % (position, server_epoch, data)
-        return SnapshotFile(position, chain.digest(whole), data)
-    if len(data) < _HEAD.size + chain.CHAIN_BYTES or not data.startswith(_MAGIC):
+        return SnapshotFile(position, chain.digest(whole)[: chain.CHAIN_BYTES], data)
+    if len(data) < _HEAD.size + chain.DIGEST_BYTES or not data.startswith(_MAGIC):
         raise JournalDamaged(f"{path} is no snapshot")
-    body = data[: -chain.CHAIN_BYTES]
+    body = data[: -chain.DIGEST_BYTES]
     _, version, epoch, inside, at, length = _HEAD.unpack_from(data)
-    if chain.digest(body) != data[-chain.CHAIN_BYTES :] or length != len(body) - _HEAD.size:
+    if chain.digest(body) != data[-chain.DIGEST_BYTES :] or length != len(body) - _HEAD.size:
         raise JournalDamaged(f"{path} is damaged: its checksum is wrong")
     if version != _VERSION:
         raise JournalDamaged(f"{path} has version {version}; this program reads version {_VERSION}")

@@ -10,23 +10,24 @@ Rules:
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, TypeVar
+from functools import partial
+from time import monotonic
+from typing import Any, TypeAlias
 
 import grpc
 
 from kvblock_service.access.failures import Limit
-
-ResultT = TypeVar("ResultT")
 
 RESERVED = 64
 """Slots beyond `calls_max` that only those calls have which keep engines alive."""
 
 _LOOKS = 4
 
-_slot: ContextVar["CallSlot | None"] = ContextVar("kvblock.slot", default=None)
+_Task: TypeAlias = "asyncio.Task[Any]"
+
+_arrived: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.arrived", default=None)
 
 
 class CallLimitReached(Exception):
@@ -46,12 +47,15 @@ class CallSlots:
         self.calls_max = calls_max
         self.request_seconds = request_seconds
         self.in_use = 0
-        # In the order in which they came.
-        self._arriving: dict[CallSlot, None] = {}
+        # When calls came whose request has not arrived, in the order in which they came.
+        self._arriving: dict[_Task, float] = {}
+        self._evicted: dict[_Task, CallLimitReached] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def acquire(self, *, reserved: bool) -> "CallSlot":
-        """A slot for the call that runs in this task; `reserved`: it may have a reserved one.
+    def enter(self, task: _Task, *, reserved: bool) -> None:
+        """Take a slot for the call that a task serves; its request is waited for from now on.
+
+        `reserved`: it may have a reserved one.
 
         Raises:
             CallLimitReached: there is none.
@@ -60,17 +64,29 @@ class CallSlots:
         slots_max = self.calls_max + RESERVED if reserved else self.calls_max
         if self.in_use >= slots_max and not self._evict_oldest():
             raise self._full()
-        return CallSlot(self)
-
-    def wait_for(self, slot: "CallSlot") -> None:
-        """The first message of a call is waited for."""
-        self._arriving[slot] = None
+        self.in_use += 1
+        self._arriving[task] = monotonic()
         if self._timer is None:
             self._look_later()
 
-    def arrived(self, slot: "CallSlot") -> None:
-        """It is there, or is waited for no more."""
-        self._arriving.pop(slot, None)
+    def begin_stream(self, task: _Task) -> None:
+        """Have `first_message_arrived` in this context tell of the stream that a task serves."""
+        _arrived.set(partial(self.arrived, task))
+
+    def arrived(self, task: _Task) -> None:
+        """The request of a call is there, or the first message of its stream: it stays."""
+        self._arriving.pop(task, None)
+
+    def leave(self, task: _Task) -> None:
+        """Give back the slot of a call."""
+        self.in_use -= 1
+        self._arriving.pop(task, None)
+        if self._evicted:
+            self._evicted.pop(task, None)
+
+    def why_evicted(self, task: _Task) -> CallLimitReached | None:
+        """The limit for which a task was cancelled; None: it was for something else."""
+        return self._evicted.get(task)
 
     def _evict_oldest(self) -> bool:
         """Evict the call that has waited longest for its request, if one does."""
@@ -92,72 +108,24 @@ class CallSlots:
     def _look(self) -> None:
         """One of the regular looks: what has waited for too long is evicted."""
         self._timer = None
-        before = asyncio.get_running_loop().time() - self.request_seconds
-        for slot in list(self._arriving):
-            if slot.since > before:
+        before = monotonic() - self.request_seconds
+        for task, since in list(self._arriving.items()):
+            if since > before:
                 break
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             problem = f"did not arrive within request_seconds = {self.request_seconds:g}"
-            self._evict(slot, CallLimitReached(Limit.REQUEST, code, f"the request {problem}"))
+            self._evict(task, CallLimitReached(Limit.REQUEST, code, f"the request {problem}"))
         if self._arriving:
             self._look_later()
 
-    def _evict(self, slot: "CallSlot", why: CallLimitReached) -> None:
-        self.arrived(slot)
-        slot.evicted = why
-        slot.task.cancel()
-
-
-class CallSlot:
-    """One call's slot; to be entered by the task that serves the call.
-
-    A call that is evicted leaves it with CallLimitReached.
-    """
-
-    __slots__ = ("_slots", "evicted", "since", "task")
-
-    def __init__(self, slots: CallSlots) -> None:
-        self._slots = slots
-        task = asyncio.current_task()
-        assert task is not None
-        self.task: asyncio.Task[Any] = task
-        self.since = asyncio.get_running_loop().time()
-        self.evicted: CallLimitReached | None = None
-
-    def __enter__(self) -> "CallSlot":
-        self._slots.in_use += 1
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._slots.in_use -= 1
-        self._slots.arrived(self)
-        if self.evicted is not None and isinstance(error, asyncio.CancelledError):
-            raise self.evicted from None
-
-    async def request(self, read: Awaitable[ResultT]) -> ResultT:
-        """The request of a call, which may be evicted while it is waited for."""
-        self._slots.wait_for(self)
-        data = await read
-        self._slots.arrived(self)
-        return data
-
-    def begin_stream(self) -> None:
-        """The first message of a stream is waited for, until `first_message_arrived`."""
-        self._slots.wait_for(self)
-        _slot.set(self)
-
-    def arrived(self) -> None:
-        """The first message of a stream is there."""
-        self._slots.arrived(self)
+    def _evict(self, task: _Task, why: CallLimitReached) -> None:
+        self.arrived(task)
+        self._evicted[task] = why
+        task.cancel()
 
 
 def first_message_arrived() -> None:
-    """The stream that runs in this task has got a message: it is not evicted any more."""
-    slot = _slot.get()
-    if slot is not None:
-        slot.arrived()
+    """The stream that runs in this context has got a message: it is not evicted any more."""
+    arrived = _arrived.get()
+    if arrived is not None:
+        arrived()

@@ -85,22 +85,23 @@ class Activity:
     def __init__(self) -> None:
         self.begun = 0
         self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None
 
     def __enter__(self) -> None:
         self.begun += 1
         self._running += 1
-        self._idle.clear()
 
     def __exit__(self, *_: object) -> None:
         self._running -= 1
-        if not self._running:
+        if self._idle is not None and not self._running:
             self._idle.set()
 
     async def wait_idle(self) -> None:
-        """Return when no call is being served."""
-        await self._idle.wait()
+        """Return at a moment when no call is being served."""
+        self._idle = asyncio.Event()
+        while self._running:
+            self._idle.clear()
+            await self._idle.wait()
 
 
 def unary(

@@ -39,16 +39,15 @@ class Caller(NamedTuple):
     request_id: str = ""
 
 
-def step_columns(message: pb.SessionStep) -> StepColumns:
-    """The columns of a session's step."""
-    step = message.step
+def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -> StepColumns:
+    """The columns of a step; it has a step_id and a traceparent in a session only."""
     return StepColumns(
-        message.step_id,
+        step_id,
         step.free_sequence_ids[:],
         step.allocate_sequence_ids[:],
         step.allocate_num_blocks[:],
         step.policy,
-        message.traceparent,
+        traceparent,
     )
 
 

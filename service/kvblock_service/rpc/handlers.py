@@ -4,11 +4,12 @@ Rules:
 - A handler stays of its kind; its serializers are left alone.
 - Behaviours are asynchronous: coroutine functions, or async generators where the answer is a
   stream. What is put around one has the same form.
-- An interceptor wraps a handler once, at the first call of its method.
+- Handlers are wrapped when a server is made. An interceptor would do the same anew at each call,
+  which takes a unary call several microseconds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,26 +27,35 @@ def wrapped(handler: Any, wrap: Callable[[Behaviour], Behaviour]) -> Any:
     return handler._replace(**{kind: wrap(getattr(handler, kind))})
 
 
-class WrappingInterceptor(grpc.aio.ServerInterceptor, ABC):
-    """An interceptor that replaces the handlers of methods by what `wrap` makes of them."""
-
-    def __init__(self) -> None:
-        self._wrapped: dict[str, Handler] = {}
+class HandlerWrapper(ABC):
+    """What is put around the handlers of methods."""
 
     @abstractmethod
     def wrap(self, method: str, handler: Handler) -> Handler:
         """What serves a method, `/PACKAGE.SERVICE/NAME`, in place of its handler."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
-        """The handler of a method, wrapped; None for a method that is unknown."""
-        method = handler_call_details.method
-        handler = self._wrapped.get(method)
-        if handler is None:
-            handler = await continuation(handler_call_details)
-            if handler is not None:
-                handler = self._wrapped[method] = self.wrap(method, handler)
-        return handler
+
+class Methods(grpc.GenericRpcHandler):
+    """All methods of a server, by name; of `wrappers` the first one is the outermost.
+
+    The generated functions that add a service to a server take this in place of one.
+    """
+
+    def __init__(self, wrappers: Sequence[HandlerWrapper]) -> None:
+        self._wrappers = wrappers
+        self._handlers: dict[str, Handler] = {}
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of a service."""
+        for name, handler in handlers.items():
+            method = f"/{service}/{name}"
+            for wrapper in reversed(self._wrappers):
+                handler = wrapper.wrap(method, handler)
+            self._handlers[method] = handler
+
+    def add_generic_rpc_handlers(self, _: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Nothing: the generated functions give the same handlers in the other form, too."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
+        """The handler of a method; None when there is none."""
+        return self._handlers.get(handler_call_details.method)

@@ -13,23 +13,22 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from kvblock_service.rpc.handlers import Methods
+
 V1ALPHA = reflection.SERVICE_NAME
 V1 = V1ALPHA.replace("v1alpha", "v1")
 
 
-def enable(services: Iterable[str], server: grpc.aio.Server) -> None:
+def enable(services: Iterable[str], server: Methods) -> None:
     """Serve reflection about services, and about itself."""
     describe_v1()
-    listed = (*services, V1ALPHA, V1)
-    reflection.enable_server_reflection(listed, server)
     handler = grpc.stream_stream_rpc_method_handler(
-        reflection.aio.ReflectionServicer(listed).ServerReflectionInfo,
+        reflection.aio.ReflectionServicer((*services, V1ALPHA, V1)).ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    methods = {"ServerReflectionInfo": handler}
-    generic = grpc.method_handlers_generic_handler(V1, methods)
-    server.add_generic_rpc_handlers((generic,))
+    for name in (V1ALPHA, V1):
+        server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
 
 
 def describe_v1() -> None:

@@ -1,7 +1,8 @@
 """The gRPC server: both services, the standard ones, and its end.
 
 Rules:
-- One event loop, one thread; no interceptor besides the admission and those of the telemetry.
+- One event loop, one thread. Every method is behind the admission; what else is around its handler
+  is inside of that. There is no interceptor.
 - An address is bound by one server only (no SO_REUSEPORT).
 - Messages up to four times `message_bytes_max` are read, so that an over-long one can be answered
   with an ErrorInfo; beyond that gRPC itself answers RESOURCE_EXHAUSTED.
@@ -14,10 +15,12 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import cast
 
 import grpc
 from google.protobuf.message import Message
 from grpc_channelz.v1 import channelz, channelz_pb2
+from grpc_channelz.v1.channelz_pb2_grpc import add_ChannelzServicer_to_server
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
@@ -26,10 +29,11 @@ from kvblock_service.access import TurnedAway
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, reflection, session
 from kvblock_service.rpc.admin import KVBlockAdmin
-from kvblock_service.rpc.admission import AdmissionInterceptor
+from kvblock_service.rpc.admission import Admission
 from kvblock_service.rpc.call_slots import CallSlots
 from kvblock_service.rpc.edge import Edge, server_credentials
 from kvblock_service.rpc.gate import Gate
+from kvblock_service.rpc.handlers import HandlerWrapper, Methods
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
 from kvblock_service.rpc.service import KVBlockService, ServiceOptions
@@ -51,7 +55,7 @@ class KVBlockServer:
         self,
         host: Host,
         options: ServiceOptions,
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        wrappers: Sequence[HandlerWrapper] = (),
         edge: Edge | None = None,
     ) -> None:
         self._host = host
@@ -65,10 +69,9 @@ class KVBlockServer:
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
         slots = CallSlots(edge.concurrent_calls_max, edge.request_seconds)
-        admission = AdmissionInterceptor(slots, self._gate, edge.turned_away.limits)
+        admission = Admission(slots, self._gate, edge.turned_away.limits)
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
-            interceptors=[admission, *interceptors],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", _TRANSPORT_HEADROOM * bytes_max),
@@ -77,7 +80,7 @@ class KVBlockServer:
                 *edge.options(),
             ],
         )
-        self._add_services(options)
+        self._add_services(options, [admission, *wrappers])
 
     def bind(self, address: str) -> None:
         """Listen on an address, too.
@@ -133,7 +136,7 @@ class KVBlockServer:
             begun = self._activity.begun
             await asyncio.sleep(_QUIET_SECONDS)
 
-    def _add_services(self, options: ServiceOptions) -> None:
+    def _add_services(self, options: ServiceOptions, wrappers: Sequence[HandlerWrapper]) -> None:
         service = KVBlockService(self._host, options)
         admin = KVBlockAdmin(self._host, options)
         bytes_max = options.limits.message_bytes_max
@@ -170,12 +173,15 @@ class KVBlockServer:
             "Audit": unary(admin_pb2.AuditRequest, admin.audit),
             "Drain": unary(admin_pb2.DrainRequest, admin.drain),
         }
-        for name, handlers in ((SERVICE, methods), (ADMIN, admin_methods)):
-            generic = grpc.method_handlers_generic_handler(name, handlers)
-            self._server.add_generic_rpc_handlers((generic,))
-        add_HealthServicer_to_server(self._health, self._server)
-        channelz.add_channelz_servicer(self._server)
-        reflection.enable((SERVICE, ADMIN, HEALTH_SERVICE, _CHANNELZ), self._server)
+        served = Methods(wrappers)
+        served.add_registered_method_handlers(SERVICE, methods)
+        served.add_registered_method_handlers(ADMIN, admin_methods)
+        # The generated functions take whatever handlers can be added to; their types say servers.
+        add_HealthServicer_to_server(self._health, cast("grpc.aio.Server", served))
+        channelz_servicer = channelz.aio.ChannelzServicer()
+        add_ChannelzServicer_to_server(channelz_servicer, cast("grpc.aio.Server", served))
+        reflection.enable((SERVICE, ADMIN, HEALTH_SERVICE, _CHANNELZ), served)
+        self._server.add_generic_rpc_handlers((served,))
 
 
 async def _let_cut_off_calls_end() -> None:

@@ -156,7 +156,7 @@ class KVBlockService:
             request.epoch,
             validate.request_id(request.request_id),
         )
-        columns = convert.step_columns(pb.SessionStep(step=request.step))
+        columns = convert.step_columns(request.step)
         command = convert.step_command(caller, columns, self.limits)
         outcome = self.run_step(pool, command, started, self.trace_id())
         await pool.settled()

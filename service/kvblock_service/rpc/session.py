@@ -83,7 +83,9 @@ class _Session:
             request = self._parse(data)
             kind = request.WhichOneof("message")
             if kind == "step":
-                answer = self._step(pool, caller, convert.step_columns(request.step))
+                sent = request.step
+                columns = convert.step_columns(sent.step, sent.step_id, sent.traceparent)
+                answer = self._step(pool, caller, columns)
             elif kind == "renew":
                 # Nothing of it is kept, so there is nothing to wait for.
                 await self._write(self._renew(pool, caller))

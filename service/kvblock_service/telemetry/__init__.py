@@ -3,7 +3,7 @@
 Rules:
 - The standard `OTEL_*` variables say what is exported and where; an exporter exists only where
   `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER` or an `OTEL_EXPORTER_OTLP_*ENDPOINT` asks for it.
-- Where nothing is asked for there is no interceptor, no observer and no import of the SDK.
+- Where nothing is asked for there is no wrapped handler, no observer and no import of the SDK.
 - A collector that cannot be reached delays neither the start nor a call, and the end only by the
   time that `Telemetry.stop` is given.
 """

@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from kvblock_service.rpc.handlers import HandlerWrapper
 from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
 from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
 if TYPE_CHECKING:
-    import grpc
     from opentelemetry.sdk.resources import Resource
 
     from kvblock_service.telemetry.durations import Durations
@@ -32,7 +32,7 @@ class Telemetry(NamedTuple):
     told of allocations that have waited, by pool, in seconds; None: of none.
     """
 
-    interceptors: "tuple[grpc.aio.ServerInterceptor, ...]" = ()
+    wrappers: tuple[HandlerWrapper, ...] = ()
     observer: Observer | None = None
     metrics_address: str | None = None
     exports: "tuple[SpanExport | MetricExport, ...]" = ()
@@ -77,8 +77,8 @@ def _unset_empty_variables() -> None:
 
 def _start(sources: Sources, want: Wanted) -> Telemetry:
     from kvblock_service.telemetry import tracing
+    from kvblock_service.telemetry.calls import CallTelemetry
     from kvblock_service.telemetry.export import SpanExport, resource
-    from kvblock_service.telemetry.interceptor import ServerInterceptor
 
     sender = resource()
     exports: list[SpanExport | MetricExport] = []
@@ -97,7 +97,7 @@ def _start(sources: Sources, want: Wanted) -> Telemetry:
         exports.append(spans)
         observers.append(tracing.observe)
     return Telemetry(
-        (ServerInterceptor(traced, durations),),
+        (CallTelemetry(traced, durations),),
         _one(observers),
         address,
         tuple(exports),

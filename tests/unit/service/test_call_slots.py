@@ -16,10 +16,26 @@ from kvblock_service.rpc.call_slots import (
 LONG = 3600.0
 
 
-async def served(slots: CallSlots, request: Awaitable[str], *, reserved: bool = False) -> str:
-    """One call, which answers its request."""
-    with slots.acquire(reserved=reserved) as slot:
-        return await slot.request(request)
+def this_task() -> "asyncio.Task[object]":
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def served(
+    slots: CallSlots, request: Awaitable[str], then: Callable[[], Awaitable[str]] | None = None
+) -> str:
+    """One call, which answers its request or what comes of `then`; raises why it was evicted."""
+    task = this_task()
+    slots.enter(task, reserved=False)
+    try:
+        answer = await request
+        slots.arrived(task)
+        return await then() if then else answer
+    except asyncio.CancelledError:
+        raise slots.why_evicted(task) or asyncio.CancelledError from None
+    finally:
+        slots.leave(task)
 
 
 def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -61,17 +77,20 @@ async def test_the_call_that_has_waited_longest_for_its_request_is_evicted() -> 
 @in_loop
 async def test_a_call_whose_request_has_arrived_is_not_evicted() -> None:
     slots = CallSlots(1, LONG)
-    with slots.acquire(reserved=False) as slot:
-        request = never()
-        request.set_result("request")
-        assert await slot.request(request) == "request"
-        with pytest.raises(CallLimitReached, match="concurrent_calls_max = 1 is reached"):
-            slots.acquire(reserved=False)
-        for taken in range(1, 1 + RESERVED):
-            assert slots.in_use == taken
-            slots.acquire(reserved=True).__enter__()
-        with pytest.raises(CallLimitReached):
-            slots.acquire(reserved=True)
+    request = never()
+    request.set_result("request")
+    call = await begun(served(slots, request, never))
+    with pytest.raises(CallLimitReached, match="concurrent_calls_max = 1 is reached"):
+        slots.enter(this_task(), reserved=False)
+    for in_use in range(1, 1 + RESERVED):
+        assert slots.in_use == in_use
+        slots.enter(this_task(), reserved=True)
+        slots.arrived(this_task())
+    with pytest.raises(CallLimitReached):
+        slots.enter(this_task(), reserved=True)
+    call.cancel()
+    await asyncio.wait({call})
+    assert slots.in_use == RESERVED
 
 
 @in_loop
@@ -79,22 +98,21 @@ async def test_a_stream_may_be_evicted_until_its_first_message_has_arrived() -> 
     slots = CallSlots(1, LONG)
 
     async def stream(message: "asyncio.Future[str]") -> str:
-        with slots.acquire(reserved=False) as slot:
-            slot.begin_stream()
-            answer = await message
-            first_message_arrived()
-            await never()
-            return answer
+        slots.begin_stream(this_task())
+        answer = await message
+        first_message_arrived()
+        await never()
+        return answer
 
-    silent = await begun(stream(never()))
+    silent = await begun(served(slots, stream(never())))
     message = never()
     message.set_result("attach")
-    other = await begun(stream(message))
+    other = await begun(served(slots, stream(message)))
     with pytest.raises(CallLimitReached):
         await silent
     await asyncio.sleep(0)
     with pytest.raises(CallLimitReached):
-        slots.acquire(reserved=False)
+        slots.enter(this_task(), reserved=False)
     other.cancel()
     await asyncio.wait({other})
     assert other.cancelled()

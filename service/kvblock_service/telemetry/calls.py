@@ -1,4 +1,4 @@
-"""The server interceptor: follows each call of kvblock's own services from its start to its end.
+"""Telemetry of calls: follows each call of kvblock's own services from its start to its end.
 
 Rules:
 - Health checks, reflection and channelz are served as without it: probes are no work of interest.
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from kvblock_service.rpc.handlers import Behaviour, Handler, WrappingInterceptor, wrapped
+from kvblock_service.rpc.handlers import Behaviour, Handler, HandlerWrapper, wrapped
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import NO_CONTEXT, Durations
 from kvblock_service.telemetry.tracing import Tracing
@@ -27,11 +27,10 @@ _OWN_SERVICES = "/kvblock.v1."
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ServerInterceptor(WrappingInterceptor):
+class CallTelemetry(HandlerWrapper):
     """Traces calls, measures them, or both."""
 
     def __init__(self, tracing: Tracing | None, durations: Durations | None) -> None:
-        super().__init__()
         self._tracing = tracing
         self._durations = durations
 

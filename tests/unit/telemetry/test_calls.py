@@ -1,4 +1,4 @@
-"""The interceptor around handlers of our own, served over a real socket."""
+"""The telemetry around handlers of our own, served over a real socket."""
 
 import asyncio
 import logging
@@ -18,8 +18,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
+from kvblock_service.rpc.handlers import Methods
+from kvblock_service.telemetry.calls import CallTelemetry
 from kvblock_service.telemetry.durations import Durations
-from kvblock_service.telemetry.interceptor import ServerInterceptor
 from kvblock_service.telemetry.tracing import PresetIds, Tracing
 
 WHO = "/kvblock.v1.Probe/Who"
@@ -82,15 +83,15 @@ async def probed(
     exporter = InMemorySpanExporter()
     provider = TracerProvider(ParentBasedTraceIdRatio(ratio), id_generator=ids)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    interceptor = ServerInterceptor(Tracing(provider, ids, ratio), durations)
-    server = aio.server(interceptors=[interceptor])
+    served = Methods([CallTelemetry(Tracing(provider, ids, ratio), durations)])
+    server = aio.server()
     handlers: dict[str, Any] = {"Who": who, "Fail": fail}
     for service in ("kvblock.v1.Probe", "grpc.health.v1.Probe"):
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()
         } | STREAMS
-        generic = grpc.method_handlers_generic_handler(service, methods)
-        server.add_generic_rpc_handlers((generic,))
+        served.add_registered_method_handlers(service, methods)
+    server.add_generic_rpc_handlers((served,))
     server.add_insecure_port(f"unix:{path}")
     await server.start()
     try:
