@@ -20,7 +20,7 @@ UPGRADE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := service clients/python tests
+PACKAGES := service clients/python benchmarks tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -69,11 +69,11 @@ gen: $(READY) ## Generate the Python stubs from protos/ anew
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh
 	@mkdir -p build
-	@$(BIN)/kvblock bench --output build/bench.json $(BENCH)
+	@$(BIN)/python -m benchmarks --output build/bench.json $(BENCH)
 
 constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upgrade: the newest)
 	@scripts/pin_versions.sh $(UPGRADE)
 
 clean: ## Remove .venv and everything that was built
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find service clients tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find service clients benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

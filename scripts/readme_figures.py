@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kvblock.bench.goals import GOALS, Goal
+from benchmarks.goals import GOALS, Goal
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- figures: {} -->", "<!-- end of figures -->"

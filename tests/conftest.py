@@ -17,9 +17,9 @@ from contextlib import ExitStack
 from typing import TypeAlias
 
 import pytest
-from tests.logs import no_faults, no_warnings
 
 import kvblock
+from tests.logs import no_faults, no_warnings
 
 DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.conftest import ServerFactory
 
 import kvblock
-from kvblock.bench import machine, raw, report
-from kvblock.bench.child import collector, echo_server, private_directory
-from kvblock.bench.interleave import Plan, interleave
-from kvblock.bench.run import run
-from kvblock.bench.stage import Effort, Results
-from kvblock.bench.workload import Step, Steps
+from benchmarks import machine, raw, report
+from benchmarks.child import collector, echo_server, private_directory
+from benchmarks.interleave import Plan, interleave
+from benchmarks.run import run
+from benchmarks.stage import Effort, Results
+from benchmarks.workload import Step, Steps
+from tests.conftest import ServerFactory
 
 TINY = Effort("tiny", 0, 1, 0, large_pool=1 << 15, memory=20_000)
 
@@ -41,7 +41,7 @@ def measure(*only: str, address: str | None = None) -> Results:
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kvblock", "bench", *arguments]
+    command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import redis
 
-from kvblock.bench.redis_scripts import PLAIN, TUNED
-from kvblock.bench.redis_store import RedisStore, Stepped, make_pool, redis_server
-from kvblock.bench.workload import Step
+from benchmarks.redis_scripts import PLAIN, TUNED
+from benchmarks.redis_store import RedisStore, Stepped, make_pool, redis_server
+from benchmarks.workload import Step
 from kvblock_service.core import commands as core
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool

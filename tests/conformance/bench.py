@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 import grpc
 from google.protobuf import json_format, message_factory
 from google.protobuf.message import Message
-from tests.conformance.cases import Case, Json
-from tests.waiting import happens
 
 import kvblock
 from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
+from tests.conformance.cases import Case, Json
+from tests.waiting import happens
 
 POOLS = (
     "side:total=4,block_size=32,device=1,quarantine=0",

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import TypeAlias
 
 import pytest
+
 from tests.conformance.bench import Bench, bench
 from tests.conformance.driving import DRIVERS, Driver
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+
 from tests.conformance.cases import Expected, Json
 
 ROOT = Path(__file__).parents[2]

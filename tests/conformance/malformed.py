@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kvblock.v1 import kvblock_pb2 as pb
 from tests.conformance.bench import MESSAGE_BYTES_MAX, METHODS
 from tests.conformance.cases import Expected
-
-from kvblock.v1 import kvblock_pb2 as pb
 
 # Field 1 with wire type 2, as long as the rest says.
 NAME = b"\x0a"

@@ -10,14 +10,14 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from kvblock.v1 import admin_pb2
+from kvblock.v1 import kvblock_pb2 as pb
 from tests.conformance.arbitrary import bytes_of
 from tests.conformance.bench import ENDS_SERVER, MESSAGE_BYTES_MAX, METHODS, Bench, path_of
 from tests.conformance.cases import Expected
 from tests.conformance.driving import read_status
 from tests.conformance.malformed import ATTACH, BYTES, Bytes, padding
-
-from kvblock.v1 import admin_pb2
-from kvblock.v1 import kvblock_pb2 as pb
 
 TIMEOUT = 30.0
 CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"}

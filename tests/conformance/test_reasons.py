@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from tests.conformance.cases import CASES
-from tests.conformance.driving import PROTOS
-from tests.conformance.malformed import BYTES
 
 import kvblock
 from kvblock.v1 import errors_pb2
 from kvblock_service.errors import CallError, Reason
 from kvblock_service.rpc.errors import CODES
+from tests.conformance.cases import CASES
+from tests.conformance.driving import PROTOS
+from tests.conformance.malformed import BYTES
 
 PREFIX = "ERROR_REASON_"
 NUMBERS = {

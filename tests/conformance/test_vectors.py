@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
 from tests.conformance.cases import CASES, Case, Json
 from tests.conformance.conftest import GetDriver

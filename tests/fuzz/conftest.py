@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import check_ended_well
 
 import kvblock
+from tests.conftest import check_ended_well
 
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS") or 1)
 PATIENCE = 30.0

@@ -11,6 +11,7 @@ import h2.config
 import h2.connection
 import h2.exceptions
 import hpack
+
 from tests.conformance.bench import METHODS, path_of
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

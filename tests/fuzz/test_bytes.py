@@ -7,6 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
+
 from tests.fuzz.conftest import PATIENCE, ROUNDS, Target
 from tests.fuzz.frames import conversation, nearly_right_call
 

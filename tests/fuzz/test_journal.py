@@ -8,8 +8,6 @@ from zlib import crc32
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.conftest import ROUNDS
-from tests.unit.journal.kept import records
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Allocate, Free, Stamp
@@ -21,6 +19,8 @@ from kvblock_service.journal.open import GeometryChanged, open_journal
 from kvblock_service.journal.records import Applied, Record
 from kvblock_service.journal.snapshot import State
 from kvblock_service.journal.state_dir import StateDirTaken
+from tests.fuzz.conftest import ROUNDS
+from tests.unit.journal.kept import records
 
 REFUSED = (JournalDamaged, JournalError, GeometryChanged, StateDirTaken)
 BOUNDS = Bounds(64, 1024, 64)

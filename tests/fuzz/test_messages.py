@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tests.conformance.arbitrary import messages_of
 from tests.conformance.bench import ENDS_SERVER, METHODS, path_of
 from tests.fuzz.conftest import ROUNDS, Target

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.integration.processes import plain_environment
-from tests.integration.spawned import LAST_RESORT
 
 import kvblock
+from tests.integration.processes import plain_environment
+from tests.integration.spawned import LAST_RESORT
 
 CLOSED = ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"]
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+
 from tests.integration.processes import ROOT, plain_environment, run, serving
 
 KVBLOCK = Path(sys.executable).with_name("kvblock")

@@ -4,10 +4,10 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.integration.spawned import spawned
-from tests.logs import no_faults
 
 import kvblock
+from tests.integration.spawned import spawned
+from tests.logs import no_faults
 
 
 def refused(code: int, *arguments: str) -> str:

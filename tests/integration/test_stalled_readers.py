@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import kvblock
 from tests.integration.processes import plain_environment
 from tests.integration.spawned import LAST_RESORT
 from tests.pipes import CAPACITY, Pipe, small_pipe
-
-import kvblock
 
 SERVE = [sys.executable, "-m", "kvblock", "serve", "--pool", "main:total=64"]
 
@@ -106,7 +105,7 @@ def test_a_collector_that_takes_connections_and_reads_nothing(tmp_path: Path) ->
 
 
 def test_a_collector_that_stops_reading_what_it_is_sent(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kvblock.bench.echo", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "benchmarks.echo", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as collector:
         assert collector.stdout is not None
         endpoint = collector.stdout.readline().decode().split()[-1]

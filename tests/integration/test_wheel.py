@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
 from tests.integration.processes import ROOT, run, serving
 
 CONSTRAINTS = ROOT / "constraints.txt"

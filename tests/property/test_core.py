@@ -8,7 +8,6 @@ from copy import deepcopy
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.property.model import ModelPool
 
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
@@ -28,6 +27,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from tests.property.model import ModelPool
 
 # Few names, and mostly small amounts: commands that are of one another's blocks, tables and leases
 # are the interesting ones, and they have to follow each other closely.

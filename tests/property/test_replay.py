@@ -4,11 +4,11 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.replay.pools import Pools, drive
 
-from kvblock.replay.cost import PATIENCE, blocks_needed
-from kvblock.replay.simulation import Layout, Outcome
-from kvblock.replay.trace import Request
+from kvblock_replay.cost import PATIENCE, blocks_needed
+from kvblock_replay.simulation import Layout, Outcome
+from kvblock_replay.trace import Request
+from tests.unit.replay.pools import Pools, drive
 
 BLOCK_SIZE = 4
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock.v1 import steps
+from kvblock_service.rpc import step_wire
 
 words = st.integers(0, 2**32 - 1)
 ids = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 300), max_size=20)
@@ -30,7 +30,7 @@ def requests() -> st.SearchStrategy[pb.SessionRequest]:
     return st.builds(pb.SessionRequest, step=whole)
 
 
-def by_protobuf(data: bytes) -> steps.StepColumns | None:
+def by_protobuf(data: bytes) -> step_wire.StepColumns | None:
     """What protobuf makes of the same bytes; None when they are no step."""
     try:
         request = pb.SessionRequest.FromString(data)
@@ -39,7 +39,7 @@ def by_protobuf(data: bytes) -> steps.StepColumns | None:
     if request.WhichOneof("message") != "step":
         return None
     step = request.step.step
-    return steps.StepColumns(
+    return step_wire.StepColumns(
         request.step.step_id,
         step.free_sequence_ids[:],
         step.allocate_sequence_ids[:],
@@ -50,7 +50,7 @@ def by_protobuf(data: bytes) -> steps.StepColumns | None:
 
 
 def agree(data: bytes) -> None:
-    found = steps.read_step(data)
+    found = step_wire.read_step(data)
     assert found is None or found == by_protobuf(data)
 
 
@@ -84,7 +84,7 @@ def test_what_a_client_writes_is_read_here(
     )
     whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent)
     expected = (step_id, free, allocate, num_blocks, policy, traceparent)
-    assert steps.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
+    assert step_wire.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
 
 
 @settings(max_examples=1000)
@@ -154,5 +154,5 @@ def test_answer_is_written_as_protobuf_writes_it(
         result.refusal.CopyFrom(refusal)
         why = refusal.SerializeToString()
     answer = pb.SessionResponse(stepped=pb.SessionStepped(step_id=step_id, result=result))
-    written = steps.write_stepped(step_id, blocks, granted, why, freed, free_blocks)
+    written = step_wire.write_stepped(step_id, blocks, granted, why, freed, free_blocks)
     assert written == answer.SerializeToString()

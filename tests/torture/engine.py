@@ -14,14 +14,13 @@ import time
 from contextlib import closing
 from random import Random
 
+import kvblock
+from kvblock.errors import DeadlineExceededError, ErrorReason, LeaseLostError, UnavailableError
 from tests.torture.arena import Arena
 from tests.torture.history import History
 from tests.torture.holding import Holding, SessionHolding, UnaryHolding
 from tests.torture.late import LateCaller
 from tests.torture.setting import POOL, Setting
-
-import kvblock
-from kvblock.errors import DeadlineExceededError, ErrorReason, LeaseLostError, UnavailableError
 
 REPLACED = 3
 """The exit code of an engine whose name has another process now."""

@@ -14,12 +14,11 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import kvblock
+from kvblock.errors import DeadlineExceededError, LeaseLostError, NotFoundError, UnavailableError
 from tests.torture.arena import Stamp
 from tests.torture.device import Ask
 from tests.torture.setting import now_ns
-
-import kvblock
-from kvblock.errors import DeadlineExceededError, LeaseLostError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,12 +14,12 @@ from contextlib import closing
 from random import Random
 
 import grpc
-from tests.torture.history import History
-from tests.torture.setting import POOL, now_ns
 
 from kvblock.settings import CHANNEL_OPTIONS
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
+from tests.torture.history import History
+from tests.torture.setting import POOL, now_ns
 
 TIMEOUT = 1.0
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)

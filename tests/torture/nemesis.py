@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple
 
+import kvblock
+from kvblock.errors import KVBlockError
 from tests.torture.crew import Crew, Life
 from tests.torture.disk import Disk
 from tests.torture.history import History, read
@@ -24,9 +26,6 @@ from tests.torture.proxy import Proxy
 from tests.torture.restarts import dump
 from tests.torture.serving import Serving, StartFailed
 from tests.torture.setting import POOL, Setting, now_ns
-
-import kvblock
-from kvblock.errors import KVBlockError
 
 PER_MINUTE = {
     "kill engine": 25.0,

@@ -2,10 +2,9 @@
 
 import asyncio
 
-from tests.torture.simulation.plants import admit_anybody
-
 from kvblock_service.committer import Committer
 from kvblock_service.core.pool import Pool
+from tests.torture.simulation.plants import admit_anybody
 
 LATE_WRITE_SECONDS = 0.3
 

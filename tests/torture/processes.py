@@ -76,7 +76,7 @@ def server_forks(setting: Setting) -> tuple[Forks, bool]:
     }
     if faketime:
         environment["LD_PRELOAD"] = faketime
-    modules = ["kvblock.cli.app", "kvblock_service.main"]
+    modules = ["kvblock_cli.app", "kvblock_service.main"]
     return Forks(modules, environment), faketime is not None
 
 
@@ -93,7 +93,7 @@ def serve(plant: str, arguments: list[str], log: str, out: "connection.Connectio
 
     plant_in_server(plant)
     sys.argv = ["kvblock", "serve", *arguments]
-    from kvblock.cli import main
+    from kvblock_cli import main
 
     main()
 

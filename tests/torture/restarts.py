@@ -6,11 +6,10 @@ Rules:
 - It is asked directly, not through the proxy.
 """
 
-from tests.torture.history import History
-from tests.torture.setting import POOL, Setting
-
 import kvblock
 from kvblock.errors import KVBlockError
+from tests.torture.history import History
+from tests.torture.setting import POOL, Setting
 
 PAGE = 10_000
 

@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
+from kvblock_service.core.pool import Geometry
 from tests.torture.damage.cases import Case, cases_of, held_cases
 from tests.torture.damage.judge import (
     EXACT,
@@ -34,8 +35,6 @@ from tests.torture.damage.judge import (
 )
 from tests.torture.damage.starting import Start, Starter
 from tests.torture.damage.tree import Tree
-
-from kvblock_service.core.pool import Geometry
 
 POOLS = (Geometry("main", 24, 16, 3), Geometry("tiny", 1, 8, 0))
 CHUNK = 50

@@ -1,6 +1,7 @@
 """The floods in a short form: the engine keeps its lease, whatever the machine's speed."""
 
 import pytest
+
 from tests.torture.floods.servers import kvblock_server
 from tests.torture.floods.shapes import FLOODS
 from tests.torture.floods.trial import problems_of, run

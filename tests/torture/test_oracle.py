@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.torture.__main__ import setting_of
 from tests.torture.history import History
 from tests.torture.oracle import Verdict, judge

@@ -1,6 +1,7 @@
 """Simulated crashes in the suite, and the proof that the simulation finds bugs."""
 
 import pytest
+
 from tests.torture.simulate import run_batch
 from tests.torture.simulation.plants import NONE, PLANTS
 

@@ -10,12 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.torture.damage import judge, starting
-from tests.torture.damage.cases import Case, cases_of, held_cases
-from tests.torture.damage.judge import EXACT, REFUSED
-from tests.torture.damage.starting import BOUNDS, Start, Starter
-from tests.torture.damage.tree import Content, Tree
-from tests.torture.sweep import VARIANTS
 
 from kvblock_service.core.commands import Allocate, Stamp
 from kvblock_service.core.pool import Geometry
@@ -23,6 +17,12 @@ from kvblock_service.journal import codec
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied
+from tests.torture.damage import judge, starting
+from tests.torture.damage.cases import Case, cases_of, held_cases
+from tests.torture.damage.judge import EXACT, REFUSED
+from tests.torture.damage.starting import BOUNDS, Start, Starter
+from tests.torture.damage.tree import Content, Tree
+from tests.torture.sweep import VARIANTS
 
 POOLS = (Geometry("main", 8, 16, 0),)
 NOTHING = Case("extend", "extra", ("zeros",))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.torture.__main__ import setting_of
 from tests.torture.torture import Report, torture
 

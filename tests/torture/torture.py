@@ -15,6 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import kvblock
+from kvblock.errors import KVBlockError
 from tests.torture.arena import Arena
 from tests.torture.crew import Crew
 from tests.torture.disk import Disk
@@ -25,9 +27,6 @@ from tests.torture.processes import engine_forks, server_forks
 from tests.torture.proxy import Proxy
 from tests.torture.serving import Serving
 from tests.torture.setting import POOL, Setting
-
-import kvblock
-from kvblock.errors import KVBlockError
 
 PLANTS: dict[str, dict[str, Any]] = {
     # Writes land long after their engine is gone, and nothing waits for them.

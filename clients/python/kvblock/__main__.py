@@ -1,5 +1,5 @@
 """`python -m kvblock` is `kvblock`."""
 
-from kvblock.cli import main
+from kvblock_cli import main
 
 main()

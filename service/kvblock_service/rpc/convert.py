@@ -8,7 +8,6 @@ Rules:
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock.v1.steps import StepColumns, write_stepped
 from kvblock_service.core.commands import (
     Attached,
     Granted,
@@ -23,6 +22,7 @@ from kvblock_service.errors import InvalidField
 from kvblock_service.pool_host import EngineState, PoolHost
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.errors import duration_of
+from kvblock_service.rpc.step_wire import StepColumns, write_stepped
 
 _POLICIES: dict[int, StepPolicy] = {
     pb.STEP_POLICY_UNSPECIFIED: StepPolicy.ALL_OR_NOTHING,

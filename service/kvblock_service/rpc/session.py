@@ -21,11 +21,10 @@ import grpc
 from opentelemetry.trace import format_trace_id
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock.v1 import steps
 from kvblock_service.core.commands import Detach, Renew, Step
 from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
-from kvblock_service.rpc import calls, convert, validate
+from kvblock_service.rpc import calls, convert, step_wire, validate
 from kvblock_service.rpc.call_slots import first_message_arrived
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate, SessionPass
@@ -74,7 +73,7 @@ class _Session:
         while (data := await self._read()) is not None:
             if self._pass:
                 await self._pass.step()
-            columns = steps.read_step(data) if len(data) <= bytes_max else None
+            columns = step_wire.read_step(data) if len(data) <= bytes_max else None
             if columns is not None:
                 before = self._last_step
                 await self._answer(pool, self._step(pool, caller, columns))
@@ -195,7 +194,7 @@ class _Session:
         await self._write(pb.SessionResponse(attached=answer).SerializeToString())
         return pool
 
-    def _step(self, pool: PoolHost, caller: convert.Caller, step: steps.StepColumns) -> bytes:
+    def _step(self, pool: PoolHost, caller: convert.Caller, step: step_wire.StepColumns) -> bytes:
         service = self._service
         started = service.now()
         if not step.step_id:

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
-from tests.conformance.drivers.loop import Method, serve
 
 from kvblock.v1 import admin_pb2, admin_pb2_grpc, kvblock_pb2, kvblock_pb2_grpc
+from tests.conformance.drivers.loop import Method, serve
 
 STUBS: dict[str, tuple[Any, Any]] = {
     "KVBlockService": (kvblock_pb2, kvblock_pb2_grpc.KVBlockServiceStub),

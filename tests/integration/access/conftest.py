@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
+import kvblock
 from tests.conftest import ServerFactory
 from tests.integration.access.certificates import Files
 from tests.waiting import happens
-
-import kvblock
 
 POOLS = ("gpu0:total=64,block_size=16,device=7", "gpu1:total=64,block_size=16,device=8")
 TOKENS = {

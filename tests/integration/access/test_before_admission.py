@@ -14,14 +14,14 @@ import grpc
 import h2.connection
 import h2.events
 import pytest
-from tests.conftest import ServerFactory
-from tests.fuzz.frames import call, client
-from tests.integration.access.conftest import Guarded
-from tests.waiting import happens
 
 import kvblock
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
+from tests.conftest import ServerFactory
+from tests.fuzz.frames import call, client
+from tests.integration.access.conftest import Guarded
+from tests.waiting import happens
 
 WIDE = ("main:total=1000000,block_size=16,device=7",)
 SERVICE = "/kvblock.v1.KVBlockService/"

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import ServerFactory
 from tests.integration.access.conftest import POOLS, TOKENS
 from tests.integration.cli.conftest import here

@@ -14,13 +14,13 @@ from google.rpc.status_pb2 import Status
 from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from tests.integration.access.certificates import Files
-from tests.integration.access.conftest import TOKENS, Guarded, port_of
 
 import kvblock
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_service.rpc import reflection
 from kvblock_service.rpc.gate import METHODS, Takes
+from tests.integration.access.certificates import Files
+from tests.integration.access.conftest import TOKENS, Guarded, port_of
 
 SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"]

@@ -14,6 +14,8 @@ import grpc
 import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
+
+import kvblock
 from tests.integration.access.certificates import Files, authority
 from tests.integration.access.conftest import (
     IDENTITIES,
@@ -27,8 +29,6 @@ from tests.integration.access.conftest import (
 from tests.integration.client.flavours import Flavour
 from tests.integration.spawned import spawned
 from tests.waiting import happens
-
-import kvblock
 
 
 def connect(server: kvblock.EmbeddedServer, who: str | None, **settings: Any) -> kvblock.Client:

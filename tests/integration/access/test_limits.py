@@ -12,6 +12,9 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import kvblock
+from kvblock.v1 import kvblock_pb2 as pb
 from tests.conftest import ServerFactory
 from tests.integration.access.conftest import (
     IDENTITIES,
@@ -24,9 +27,6 @@ from tests.integration.access.conftest import (
 from tests.integration.client.flavours import Flavour
 from tests.integration.sessions.wire import Problem, Stream, Wire, stream
 from tests.waiting import happens
-
-import kvblock
-from kvblock.v1 import kvblock_pb2 as pb
 
 WIDE = ("main:total=1000000,block_size=16,device=7",)
 SEQUENCES = 65_536

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+import kvblock
 from tests.integration.access.certificates import Files
 from tests.integration.access.conftest import (
     IDENTITIES,
@@ -21,8 +23,6 @@ from tests.integration.access.conftest import (
     write,
 )
 from tests.integration.spawned import spawned
-
-import kvblock
 
 CLOSED = whole(IDENTITIES, "token")
 CALLS = 400

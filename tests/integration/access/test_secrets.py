@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from h2.events import ResponseReceived, TrailersReceived
+
+import kvblock
 from tests.conformance.bench import path_of
 from tests.fuzz.frames import call, client
 from tests.integration.access.certificates import Files
@@ -26,8 +28,6 @@ from tests.integration.processes import run
 from tests.integration.spawned import spawned
 from tests.integration.telemetry.receiver import receiving
 from tests.waiting import LAST_RESORT
-
-import kvblock
 
 WRONG = "wrong-token-wrong-token"
 SECRETS = (*TOKENS.values(), WRONG, "PRIVATE KEY")

@@ -12,14 +12,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+
+import kvblock
 from tests.conftest import DEFAULT_POOLS, ServerFactory
 from tests.integration.access.certificates import Files, authority
 from tests.integration.access.conftest import TOKENS, Guarded, port_of
 from tests.integration.client.flavours import Flavour
 from tests.integration.spawned import spawned
 from tests.waiting import happens
-
-import kvblock
 
 PORT = ["--listen", "127.0.0.1:0"]
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.cli.every_command import Here
 from tests.integration.processes import serving

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
-from kvblock.cli.app import make_app, run
+from kvblock_cli.app import make_app
+from kvblock_cli.failures import run
 
 TALKS: dict[str, list[str]] = {
     "stats": [],
@@ -28,7 +29,6 @@ TALKS: dict[str, list[str]] = {
     "pool create": ["extra", "8"],
     "pool delete": ["extra", "--yes"],
     "replay": ["--pool", "gpu0", "--mode", "shared", "--blocks", "64", "--limit", "1"],
-    "bench": ["--quick", "--only", "leases"],
     "reclaim": ["other", "--yes"],
     "drain": ["--yes"],
 }
@@ -81,5 +81,5 @@ class Here:
         """Run a command; it has to end without an exception."""
         self._patch.setattr(sys, "argv", ["kvblock", *command.split(), *arguments])
         self._captured.readouterr()
-        code: Any = run()
+        code: Any = run(make_app(), "kvblock")
         return Ended(int(code), *self._captured.readouterr())

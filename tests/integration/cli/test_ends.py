@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.integration.cli.console import KVBLOCK, Console
 
 COMMANDS = [
@@ -89,7 +90,7 @@ def test_shell_completion() -> None:
 def test_a_missing_library_names_the_extra(missing: str, arguments: list[str], extra: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['kvblock', *{arguments!r}]\n"
-        "from kvblock.cli import main; main()"
+        "from kvblock_cli import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

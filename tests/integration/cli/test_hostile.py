@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
-from tests.integration.cli.console import Console
-from tests.integration.cli.every_command import Here
 
 from kvblock.v1 import admin_pb2 as admin
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.integration.cli.console import Console
+from tests.integration.cli.every_command import Here
 
 EVIL = (
     "[/]",

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.cli.console import Console
-from tests.integration.cli.every_command import Here
 
 from kvblock_service.core.commands import (
     Allocate,
@@ -23,6 +21,8 @@ from kvblock_service.journal import codec, files
 from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, is_kept
+from tests.integration.cli.console import Console
+from tests.integration.cli.every_command import Here
 
 SHELL = Console("")
 GEOMETRY = Geometry("main", 20, 16, 0)

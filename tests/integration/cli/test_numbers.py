@@ -5,6 +5,7 @@ import typing
 
 import pytest
 import typer
+
 from tests.integration.cli.every_command import LOCAL, TALKS, Here, commands
 
 BAD = ["1_0", " 1", "1 ", "\u0661", "0x10", "1e1_0", "", "+", "9" * 5000]

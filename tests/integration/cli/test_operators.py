@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ServerFactory
-from tests.integration.cli.console import Console
-from tests.integration.cli.test_overviews import names, rows
 
 import kvblock
 from kvblock.v1 import admin_pb2
+from tests.conftest import ServerFactory
+from tests.integration.cli.console import Console
+from tests.integration.cli.test_overviews import names, rows
 
 WHEN = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 

@@ -6,9 +6,9 @@ import subprocess
 from typing import Any
 
 from google.protobuf.message import Message
-from tests.integration.cli.console import KVBLOCK, Console
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
+from tests.integration.cli.console import KVBLOCK, Console
 
 
 def rows(text: str) -> list[list[str]]:

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from tests.integration.cli.console import KVBLOCK, Console
 from tests.integration.processes import serving
 

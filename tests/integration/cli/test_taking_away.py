@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.conftest import ServerFactory
-from tests.integration.cli.console import Console
 
 import kvblock
+from tests.conftest import ServerFactory
+from tests.integration.cli.console import Console
 
 LONG = 3600.0
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import typer
+
+import kvblock
+from kvblock_cli.app import make_app
 from tests.integration.cli.console import KVBLOCK
 from tests.integration.processes import plain_environment, serving
 from tests.integration.spawned import LAST_RESORT
-
-import kvblock
-from kvblock.cli.app import make_app
 
 UNWRITABLE = 4
 FULL, CLOSED = ">/dev/full", ">&-"
@@ -58,7 +58,6 @@ ALONE = (
 )
 OF_A_JOURNAL = ("journal verify", "journal dump", "journal export")
 CHANGE_A_JOURNAL = ("journal discard", "journal set-aside")
-LONG = {"bench"}
 
 
 def ended(command: str, redirection: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -134,7 +133,7 @@ def test_a_journal_that_cannot_be_written_out(tmp_path: Path) -> None:
 def test_every_command_is_tried_here() -> None:
     tried = " ".join((*ASK, *CHANGE, DRAIN, *ALONE, *OF_A_JOURNAL, *CHANGE_A_JOURNAL))
     for name in leaves(typer.main.get_command(make_app())):
-        assert name in LONG or name in tried, name
+        assert name in tried, name
 
 
 def leaves(group: Any, before: str = "") -> Iterator[str]:

@@ -7,11 +7,11 @@ from random import Random
 from typing import Any, TypeAlias
 
 import pytest
+
+import kvblock
 from tests.integration.client.flavours import Flavour
 from tests.integration.client.leasing import PATIENCE, Losses
 from tests.integration.proxy import Proxy
-
-import kvblock
 
 Connect: TypeAlias = Callable[..., Any]
 

@@ -4,11 +4,11 @@ import threading
 from typing import Any
 
 import pytest
-from tests.integration.client.flavours import Flavour
-from tests.integration.proxy import Proxy
 
 import kvblock
 from kvblock import LeaseLostError
+from tests.integration.client.flavours import Flavour
+from tests.integration.proxy import Proxy
 
 PATIENCE = 60.0
 TTL = 1.0

@@ -4,8 +4,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
-from tests.conftest import ServerFactory
-from tests.integration.client.flavours import Flavour
 
 import kvblock
 from kvblock import (
@@ -26,6 +24,8 @@ from kvblock import (
     StepResult,
 )
 from kvblock.arguments import SECONDS_MAX
+from tests.conftest import ServerFactory
+from tests.integration.client.flavours import Flavour
 
 POOLS = ("main:total=4,block_size=16,device=7", "side:total=3,block_size=8,device=1")
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED

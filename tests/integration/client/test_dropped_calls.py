@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from tests.integration.client.flavours import Flavour
 
 import kvblock
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.integration.client.flavours import Flavour
 
 
 class Dropping:

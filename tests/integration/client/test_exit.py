@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import ServerFactory
 
 import kvblock
+from tests.conftest import ServerFactory
 
 HANGING = 120.0
 """Seconds after which a program counts as hanging."""

@@ -11,6 +11,9 @@ import time
 from random import Random
 
 import pytest
+
+import kvblock
+from kvblock import ErrorReason, FailedPreconditionError, LeaseLostError
 from tests.conftest import ServerFactory
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour
@@ -25,9 +28,6 @@ from tests.integration.client.leasing import (
     through,
 )
 from tests.integration.proxy import Proxy
-
-import kvblock
-from kvblock import ErrorReason, FailedPreconditionError, LeaseLostError
 
 
 @both_kinds

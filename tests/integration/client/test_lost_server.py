@@ -10,8 +10,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from tests.integration.client.conftest import Connect
-from tests.integration.client.flavours import Flavour
 
 import kvblock
 from kvblock import (
@@ -21,6 +19,8 @@ from kvblock import (
     UnansweredError,
     UnavailableError,
 )
+from tests.integration.client.conftest import Connect
+from tests.integration.client.flavours import Flavour
 
 # More than a socket's buffer takes.
 LARGE = range(60_000)

@@ -6,13 +6,13 @@ from queue import SimpleQueue
 
 import grpc
 import pytest
-from tests.integration.client.conftest import Connect
-from tests.integration.client.flavours import Flavour
 
 import kvblock
 from kvblock import BlockState, ErrorReason
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1.kvblock_pb2_grpc import KVBlockServiceStub
+from tests.integration.client.conftest import Connect
+from tests.integration.client.flavours import Flavour
 
 LONG = 3600.0
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
-from tests.integration.client.flavours import Flavour
 
 import kvblock
+from tests.integration.client.flavours import Flavour
 
 HANG_UPS = 5
 CALL = """

@@ -10,6 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
+
+import kvblock
+from kvblock import ClosedError
+from kvblock.settings import Settings, open_channel
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour
 from tests.integration.client.leasing import (
@@ -23,10 +27,6 @@ from tests.integration.client.leasing import (
     through,
 )
 from tests.integration.proxy import Proxy
-
-import kvblock
-from kvblock import ClosedError
-from kvblock.settings import Settings, open_channel
 
 
 @both_kinds

@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+
+import kvblock
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour
 from tests.integration.client.leasing import attach, both_kinds
-
-import kvblock
 
 HANGING = 120.0
 GEVENT = "from gevent import monkey; monkey.patch_all()\nimport sys, kvblock\n"

@@ -8,9 +8,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.conftest import ServerFactory
-from tests.integration.client.conftest import Connect
-from tests.integration.client.flavours import Flavour
 
 import kvblock
 from kvblock import (
@@ -24,6 +21,9 @@ from kvblock import (
     StepResult,
 )
 from kvblock.cancelling import within
+from tests.conftest import ServerFactory
+from tests.integration.client.conftest import Connect
+from tests.integration.client.flavours import Flavour
 
 LAST_RESORT = 60.0
 """Seconds after which something that should have happened is given up."""

@@ -9,10 +9,9 @@ import asyncio
 from collections import Counter
 from random import Random
 
-from tests.integration.concurrency.history import History
-
 import kvblock
 from kvblock import AsyncClient, AsyncSession, Granted, StepPolicy
+from tests.integration.concurrency.history import History
 
 PATIENCE = 60.0
 STEP_POLICIES = list(StepPolicy)

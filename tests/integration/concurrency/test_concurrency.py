@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
-from tests.integration.concurrency.clients import PATIENCE, Client, SessionClient, UnaryClient
-from tests.integration.concurrency.history import History
 
 import kvblock
+from tests.integration.concurrency.clients import PATIENCE, Client, SessionClient, UnaryClient
+from tests.integration.concurrency.history import History
 
 CLIENTS = 64
 BLOCKS = 96

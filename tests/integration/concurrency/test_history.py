@@ -1,6 +1,7 @@
 """The checker finds what it is there for."""
 
 import pytest
+
 from tests.integration.concurrency.history import History
 
 

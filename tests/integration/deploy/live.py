@@ -12,11 +12,11 @@ from urllib.request import urlopen
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+
+import kvblock
 from tests import waiting
 from tests.conftest import ServerFactory
 from tests.integration.busy import busy
-
-import kvblock
 
 JOB = "kvblock"
 

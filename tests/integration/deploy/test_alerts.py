@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tests.integration.deploy.live import JOB
 from tests.integration.deploy.tools import DEPLOY, needed
 from tests.integration.docs.markdown import blocks

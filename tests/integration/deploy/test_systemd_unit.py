@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.deploy.tools import DEPLOY, KVBLOCK, needed
-from tests.integration.deploy.unit_file import allowed_calls, assignments, in_bytes
-from tests.integration.processes import ROOT, plain_environment, run
 
 import kvblock
 from kvblock_service.logging_setup import END_SECONDS_MAX
 from kvblock_service.open_files import SPARE
+from tests.integration.deploy.tools import DEPLOY, KVBLOCK, needed
+from tests.integration.deploy.unit_file import allowed_calls, assignments, in_bytes
+from tests.integration.processes import ROOT, plain_environment, run
 
 UNIT = DEPLOY / "systemd/kvblock.service"
 SETTINGS = DEPLOY / "kvblock.toml"

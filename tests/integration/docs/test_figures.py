@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.goals import GOALS
 from tests.integration.docs.markdown import README, ROOT
 from tests.integration.processes import run
-
-from kvblock.bench.goals import GOALS
 
 SCRIPT = ROOT / "scripts/readme_figures.py"
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import kvblock
+from kvblock.v1 import admin_pb2, kvblock_pb2
+from kvblock_cli.output import wide_fields
 from tests.conftest import ServerFactory
 from tests.integration.cli.conftest import here
 from tests.integration.cli.every_command import Here, commands
 from tests.integration.docs.markdown import ROOT, blocks
-
-import kvblock
-from kvblock.cli.output import wide_fields
-from kvblock.v1 import admin_pb2, kvblock_pb2
 
 __all__ = ["here"]
 
@@ -169,7 +169,6 @@ def test_every_output_has_the_shape_of_the_page(
     what_operators_see(check, server.address, tmp_path / "beliefs.json")
     what_is_kept(check, state)
     check("replay", "--mode", "shared", "--limit", "1")
-    check("bench", "--quick", "--only", "unary", "--pool", "gpu0")
     check("free", BIG, "--engine", "a")
     check("drain", "--yes")
     assert server.process.wait(timeout=60) == 0

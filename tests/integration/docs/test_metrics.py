@@ -4,10 +4,10 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
-from tests.conftest import ServerFactory
-from tests.integration.docs.markdown import README, tables
 
 import kvblock
+from tests.conftest import ServerFactory
+from tests.integration.docs.markdown import README, tables
 
 NOT_OURS = {"target_info"}
 ALWAYS_THE_SAME = {"le", "rpc_system_name"}

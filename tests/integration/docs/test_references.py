@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 import typer
+
+from kvblock.v1 import admin_pb2, kvblock_pb2
+from kvblock_cli import failures
+from kvblock_cli.app import make_app
+from kvblock_service.rpc.errors import CODES
 from tests.integration.docs.markdown import (
     DOCUMENTS,
     README,
@@ -23,11 +28,6 @@ from tests.integration.docs.markdown import (
     tables,
 )
 from tests.integration.processes import run
-
-from kvblock.cli import failures
-from kvblock.cli.app import make_app
-from kvblock.v1 import admin_pb2, kvblock_pb2
-from kvblock_service.rpc.errors import CODES
 
 SOURCES = (
     *("README.md", ".ci/", "clients/", "deploy/", "docs/", "protos/", "scripts/", "service/"),

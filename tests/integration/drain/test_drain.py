@@ -10,11 +10,11 @@ from typing import NamedTuple
 import pytest
 from grpc import StatusCode
 from grpc_health.v1.health_pb2 import HealthCheckResponse
-from tests.integration.drain import load
-from tests.integration.spawned import Spawned, spawned
 
 import kvblock
 from kvblock import ErrorReason, Granted, KVBlockError, Refused, UnavailableError
+from tests.integration.drain import load
+from tests.integration.spawned import Spawned, spawned
 
 SESSIONS = 8
 UNARY = 4

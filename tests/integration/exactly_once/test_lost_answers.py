@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from random import Random
 
+import kvblock
 from tests.conftest import ServerFactory
 from tests.integration.exactly_once.engines import Books, Engine, live, live_async
 from tests.integration.proxy import Proxy
-
-import kvblock
 
 CUTS = int(os.environ.get("KVBLOCK_TEST_CUTS") or 10_000)
 BLOCKS = 240

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kvblock.v1 import kvblock_pb2 as pb
 from tests.integration.processes import serving
 from tests.integration.sessions.wire import Wire
 
-from kvblock.v1 import kvblock_pb2 as pb
-
 _PROGRAM = """
 import os, sys, time
-from kvblock.cli import main
+from kvblock_cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
 def write(journal, records, really=FileJournal.write):

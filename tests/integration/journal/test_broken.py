@@ -5,13 +5,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.integration.processes import serving
 
 import kvblock
+from tests.integration.processes import serving
 
 PROGRAM = """
 import os, sys
-from kvblock.cli import main
+from kvblock_cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
 def write(journal, records, really=FileJournal.write):
@@ -28,7 +28,7 @@ main()
 
 KEEPER = """
 import os, sys
-from kvblock.cli import main
+from kvblock_cli import main
 from kvblock_service.journal.keeper import Keeper
 
 def drop(keeper, up_to):

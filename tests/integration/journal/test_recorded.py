@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.fixtures.history import Remembered, serving
 from tests.fixtures.observed import drained, observed, repeated, step_repeated
 from tests.fixtures.unpack import NAMES, unpack

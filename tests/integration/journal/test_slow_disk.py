@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.journal.slow_disk import SlowDisk, slow_disk
-from tests.integration.sessions.wire import Problem, Stream, problem_of, stream
 
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.integration.journal.slow_disk import SlowDisk, slow_disk
+from tests.integration.sessions.wire import Problem, Stream, problem_of, stream
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.integration.sessions.wire import Wire, problem_of, stream
 
 import kvblock
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.integration.sessions.wire import Wire, problem_of, stream
 
 REASON = "JOURNAL_UNWRITABLE"
 

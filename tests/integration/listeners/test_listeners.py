@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.integration.spawned import Spawned, spawned
 
 import kvblock
+from tests.integration.spawned import Spawned, spawned
 
 ANY_PORT = "127.0.0.1:0"
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from urllib.request import urlopen
 
 import pytest
-from tests.waiting import happens
 
 import kvblock
+from tests.waiting import happens
 
 FEW = 48
 

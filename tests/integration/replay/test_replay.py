@@ -11,12 +11,12 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+
+import kvblock
+from kvblock_replay.modes import Mode, make_setup
 from tests.conftest import ServerFactory
 from tests.integration.cli.console import Console
 from tests.integration.processes import plain_environment, run
-
-import kvblock
-from kvblock.replay.modes import Mode, make_setup
 
 COMMAND = Path(sys.executable).with_name("kvblock")
 BUNDLED = ("replay", "--limit", "30", "--blocks", "2048")

@@ -6,12 +6,12 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from tests.conftest import ServerFactory
-from tests.integration.sessions.wire import Wire, stream
 
 import kvblock
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.conftest import ServerFactory
+from tests.integration.sessions.wire import Wire, stream
 
 ARGUMENTS = ("--log-format", "json", "--lease-ttl-min", "0.5")
 SHOWN = ("level", "event", "pool", "engine", "epoch", "blocks", "ended_epoch")

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from google.protobuf.message import Message
-from tests.conftest import ServerFactory
-from tests.integration.sessions.wire import PATIENCE, Problem, Stream, Wire, problem_of, stream
-from tests.waiting import happens
 
 import kvblock
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.conftest import ServerFactory
+from tests.integration.sessions.wire import PATIENCE, Problem, Stream, Wire, problem_of, stream
+from tests.waiting import happens
 
 POOL = "main:total=64,block_size=16,device=3"
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.conftest import ServerFactory
-from tests.integration.sessions.wire import PATIENCE, SESSION
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
@@ -17,6 +15,8 @@ from kvblock_service.config.model import PoolConfig, ServerConfig
 from kvblock_service.keeping import Keeping
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.server import KVBlockServer
+from tests.conftest import ServerFactory
+from tests.integration.sessions.wire import PATIENCE, SESSION
 
 SESSIONS = 64
 RENEWALS = 12

@@ -13,11 +13,11 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+import kvblock
 from tests.integration.busy import busy
 from tests.integration.sessions.wire import Wire
 from tests.integration.telemetry.receiver import Receiver
-
-import kvblock
 
 POOL = "kv:total=8,block_size=16,device=0"
 LISTEN = ("--metrics-listen", "127.0.0.1:0")

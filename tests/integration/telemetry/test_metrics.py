@@ -8,9 +8,9 @@ from urllib.request import Request, urlopen
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from tests.integration.telemetry.receiver import Receiver
 
 import kvblock
+from tests.integration.telemetry.receiver import Receiver
 
 POOLS = ("kv:total=8,block_size=16,device=0", "spare:total=4,block_size=16,device=1")
 LISTEN = ("--metrics-listen", "127.0.0.1:0")

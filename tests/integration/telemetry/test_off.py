@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 import pytest
-from tests.integration.processes import plain_environment
-from tests.integration.telemetry.conftest import Application
-from tests.integration.telemetry.receiver import Receiver
 
 import kvblock
 from kvblock.otel import client_interceptors
+from tests.integration.processes import plain_environment
+from tests.integration.telemetry.conftest import Application
+from tests.integration.telemetry.receiver import Receiver
 
 POOL = "kv:total=8,block_size=16,device=0"
 # Python writes the name of each module that it imports to stderr.

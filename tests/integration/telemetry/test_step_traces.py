@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from tests.integration.sessions.wire import Wire, stream
-from tests.integration.telemetry.conftest import Application
-from tests.integration.telemetry.receiver import Receiver
 
 import kvblock
 from kvblock.otel import aio_client_interceptors, client_interceptors
 from kvblock.v1 import kvblock_pb2 as pb
+from tests.integration.sessions.wire import Wire, stream
+from tests.integration.telemetry.conftest import Application
+from tests.integration.telemetry.receiver import Receiver
 
 POOL = "kv:total=8,block_size=16,device=0"
 SERVICE = "kvblock.v1.KVBlockService"

@@ -11,11 +11,11 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
-from tests.integration.telemetry.conftest import Application
-from tests.integration.telemetry.receiver import ReceivedSpan, Receiver
 
 import kvblock
 from kvblock.otel import aio_client_interceptors, client_interceptors
+from tests.integration.telemetry.conftest import Application
+from tests.integration.telemetry.receiver import ReceivedSpan, Receiver
 
 POOL = "kv:total=8,block_size=16,device=0"
 SERVICE = "kvblock.v1.KVBlockService"

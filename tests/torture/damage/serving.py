@@ -9,11 +9,10 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
+import kvblock
 from tests.fixtures.history import serving
 from tests.fixtures.observed import observed
 from tests.torture.damage.starting import HANG_SECONDS, Outcome, Start
-
-import kvblock
 
 
 class ServerStarter:

@@ -15,13 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Protocol, TextIO
 
-from tests.unit.journal.kept import state_of
-
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal.inspect import read_contents
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.keeping import CANNOT_START
+from tests.unit.journal.kept import state_of
 
 HANG_SECONDS = 20
 MEMORY_BYTES = 4 * 1024**3

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 import grpc
+
 from tests.torture.floods.shapes import ALLOCATE
 
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.torture.floods.trial import Prey
-
 import kvblock
+from tests.torture.floods.trial import Prey
 
 TOKEN = "floods-" + "t" * 32
 IDENTITIES = f"""\

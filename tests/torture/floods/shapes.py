@@ -17,6 +17,7 @@ from random import Random
 from typing import NamedTuple
 
 import hpack
+
 from tests.fuzz.frames import (
     CONTINUATION,
     DATA,

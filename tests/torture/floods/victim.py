@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import grpc
-from tests.torture.floods.shapes import ALLOCATE
 
 import kvblock
+from tests.torture.floods.shapes import ALLOCATE
 
 PAUSE = 0.01
 CALL_EVERY = 20

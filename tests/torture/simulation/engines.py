@@ -10,8 +10,6 @@ Rules:
 
 from random import Random
 
-from tests.torture.simulation.model import LATE_MS, TTL_MS, Mark, Message, Violation, Write
-
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -31,6 +29,7 @@ from kvblock_service.core.commands import (
     Stepped,
     StepPolicy,
 )
+from tests.torture.simulation.model import LATE_MS, TTL_MS, Mark, Message, Violation, Write
 
 SEQUENCES = 4
 POLICIES = tuple(StepPolicy)

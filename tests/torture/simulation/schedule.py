@@ -12,6 +12,8 @@ Rules of the oracle:
 from itertools import accumulate
 from random import Random
 
+from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import Attach, Detach, Expire, Reclaim
 from tests.torture.simulation.engines import Engine
 from tests.torture.simulation.model import (
     QUARANTINE_MS,
@@ -24,9 +26,6 @@ from tests.torture.simulation.model import (
 )
 from tests.torture.simulation.plants import NONE, Plant
 from tests.torture.simulation.server import GEOMETRY, CrashPoint, Server
-
-from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Attach, Detach, Expire, Reclaim
 
 ENGINES = (1, 2, 2, 3)
 EVENTS = 36

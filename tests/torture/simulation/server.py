@@ -12,10 +12,6 @@ from enum import Enum
 from random import Random
 from typing import NamedTuple
 
-from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
-from tests.torture.simulation.plants import Plant
-from tests.unit.journal.kept import state_of
-
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Command, Outcome, Stamp
@@ -25,6 +21,9 @@ from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
 from kvblock_service.journal.records import Applied, PoolCreated, is_kept
 from kvblock_service.journal.recovery import recover
+from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
+from tests.torture.simulation.plants import Plant
+from tests.unit.journal.kept import state_of
 
 GEOMETRY = Geometry("p", 12, 16, 0)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import typer
 
-from kvblock.cli.app import make_app
-from kvblock.cli.options import default_address
+from kvblock_cli.app import make_app
+from kvblock_cli.options import default_address
 from kvblock_service.config import default_listen, load_config
 from kvblock_service.config.load import flag_of
 
@@ -32,7 +32,6 @@ OURS = [
     "journal",
     "replay",
     "trace",
-    "bench",
 ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from kvblock import EngineStats, RefusalReason
-from kvblock.cli import output
+from kvblock_cli import output
 
 
 @pytest.mark.parametrize(

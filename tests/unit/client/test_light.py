@@ -36,11 +36,11 @@ def test_a_copy_without_the_metadata_of_an_installation(tmp_path: Path) -> None:
         "    if name == 'kvblock': raise metadata.PackageNotFoundError(name)\n"
         "    return found(name)\n"
         "metadata.distribution = without\n"
-        "import kvblock, kvblock.otel, kvblock.cli\n"
+        "import kvblock, kvblock.otel, kvblock_cli\n"
         "assert all(getattr(kvblock, name) for name in kvblock.__all__)\n"
         "print(kvblock.__file__, kvblock.__version__, flush=True)\n"
         "sys.argv = ['kvblock', '--version']\n"
-        "kvblock.cli.main()\n"
+        "kvblock_cli.main()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

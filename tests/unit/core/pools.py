@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from tests.commands import STAMP
-
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
@@ -24,6 +22,7 @@ from kvblock_service.core.commands import (
     StepPolicy,
 )
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from tests.commands import STAMP
 
 ALL = StepPolicy.ALL_OR_NOTHING
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED

@@ -3,11 +3,11 @@
 from array import array
 
 import pytest
-from tests.unit.core.pools import Desk
 
 from kvblock_service.core.audit import VIOLATIONS_MAX, Report, audit
 from kvblock_service.core.engine import Batch, Engine, blocks_of
 from kvblock_service.core.pool import Pool
+from tests.unit.core.pools import Desk
 
 
 @pytest.fixture

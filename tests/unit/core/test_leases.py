@@ -4,8 +4,6 @@ import copy
 from typing import Any
 
 import pytest
-from tests.commands import STAMP
-from tests.unit.core.pools import ALL, Desk
 
 from kvblock_service.core import leases
 from kvblock_service.core.commands import (
@@ -26,6 +24,8 @@ from kvblock_service.core.commands import (
     Stamp,
     Step,
 )
+from tests.commands import STAMP
+from tests.unit.core.pools import ALL, Desk
 
 
 def due(desk: Desk, quarantine_ms: int | None = None) -> list[Command]:

@@ -1,9 +1,8 @@
 """The exact blocks that single commands hand out, and their order."""
 
-from tests.unit.core.pools import Desk
-
 from kvblock_service.core.commands import EndQuarantine, Granted, RefusalReason, Refused
 from kvblock_service.core.free_list import FreeList
+from tests.unit.core.pools import Desk
 
 EXHAUSTED = RefusalReason.POOL_EXHAUSTED
 EXCEEDS = RefusalReason.EXCEEDS_POOL

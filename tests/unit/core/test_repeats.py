@@ -1,8 +1,6 @@
 """A request that is sent again: the same answer, nothing changed, and how long that holds."""
 
 import pytest
-from tests.commands import STAMP
-from tests.unit.core.pools import ALL, Desk
 
 from kvblock_service.core import leases
 from kvblock_service.core.commands import (
@@ -21,6 +19,8 @@ from kvblock_service.core.commands import (
     StepOutOfOrder,
 )
 from kvblock_service.core.memory import NUMBERS_PER_RESULT, Memory
+from tests.commands import STAMP
+from tests.unit.core.pools import ALL, Desk
 
 
 def twice(desk: Desk, command: Command) -> object:

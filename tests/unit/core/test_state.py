@@ -1,11 +1,11 @@
 """What a pool keeps beside its tables: counters, revision, limits, holders, size."""
 
 import pytest
-from tests.unit.core.pools import ALL, IN_ORDER, Desk
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Granted, LimitReached, RefusalReason
 from kvblock_service.core.free_list import FreeList
+from tests.unit.core.pools import ALL, IN_ORDER, Desk
 
 BLOCKS_MAX = 2**31 - 1
 

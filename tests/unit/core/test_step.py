@@ -1,9 +1,9 @@
 """Steps: frees first, then allocations in order, under both policies."""
 
 import pytest
-from tests.unit.core.pools import ALL, IN_ORDER, Desk
 
 from kvblock_service.core.commands import RefusalReason, Refused, Stepped, StepPolicy
+from tests.unit.core.pools import ALL, IN_ORDER, Desk
 
 EXHAUSTED = RefusalReason.POOL_EXHAUSTED
 EXCEEDS = RefusalReason.EXCEEDS_POOL

@@ -6,7 +6,6 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from tests.unit.journal.kept import unacknowledge
 
 from kvblock_service.journal import files
 from kvblock_service.journal.append_format import AppendFormat
@@ -15,6 +14,7 @@ from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.segment import Tail
+from tests.unit.journal.kept import unacknowledge
 
 EPOCH = 7
 HEAD = 24

@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.journal.kept import commands, records
 
 from kvblock_service.core.commands import Free, Stamp, Step, StepPolicy
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal.codec import VERSION, decode, encode
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, Record
+from tests.unit.journal.kept import commands, records
 
 STEP = Applied(
     "main",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Allocate, Free, Stamp, Step, StepPolicy
@@ -25,6 +24,7 @@ from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.recovery import recover
+from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of
 
 LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
 

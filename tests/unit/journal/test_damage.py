@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.fixtures.unpack import NAMES, unpack
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity
 
 from kvblock_service.core.commands import Allocate, Stamp
 from kvblock_service.core.pool import Geometry
@@ -25,6 +23,8 @@ from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied
 from kvblock_service.journal.snapshot import State
 from kvblock_service.journal.state_dir import StateDirTaken
+from tests.fixtures.unpack import NAMES, unpack
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity
 
 NOW = Stamp(1, 2, "")
 HELD = 6

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge
 
 from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Stamp
 from kvblock_service.core.pool import Geometry
@@ -18,6 +17,7 @@ from kvblock_service.journal.offline import discard_pool
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, PoolCreated
 from kvblock_service.journal.state_dir import StateDir, StateDirTaken
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge
 
 NOW = Stamp(1, 2, "")
 

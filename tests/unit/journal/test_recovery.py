@@ -6,15 +6,6 @@ from zlib import crc32
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.journal.kept import (
-    BOUNDS,
-    FLOOR,
-    GEOMETRY,
-    begin,
-    carry_out,
-    stamped,
-    state_of,
-)
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
@@ -42,6 +33,15 @@ from kvblock_service.journal.records import (
 )
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot import PoolEntry, State
+from tests.unit.journal.kept import (
+    BOUNDS,
+    FLOOR,
+    GEOMETRY,
+    begin,
+    carry_out,
+    stamped,
+    state_of,
+)
 
 Stamped = list[tuple[Command, Stamp]]
 NOW = Stamp(5, 1_700_000_000_000, "")

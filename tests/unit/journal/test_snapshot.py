@@ -7,7 +7,6 @@ from zlib import crc32
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
@@ -24,6 +23,7 @@ from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.records import PoolCreated, PoolDeleted
 from kvblock_service.journal.snapshot import MAGIC, VERSION, PoolEntry, State, decode, encode
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
 
 Stamped = list[tuple[Command, Stamp]]
 

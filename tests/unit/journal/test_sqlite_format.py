@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.journal.kept import unacknowledge
 
 from kvblock_service.journal import files
 from kvblock_service.journal.file_journal import FileJournal
@@ -22,6 +21,7 @@ from kvblock_service.journal.keeper import Keeper
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.sqlite_format import FRAME_BYTES as FRAME
 from kvblock_service.journal.sqlite_format import PAGE_BYTES, WAL_HEAD_BYTES, SqliteFormat
+from tests.unit.journal.kept import unacknowledge
 
 EPOCH = 7
 

@@ -1,12 +1,11 @@
 """Drives a simulation against the service's core, without a server."""
 
-from tests.commands import STAMP, step
-
-from kvblock.replay.simulation import Layout, Outcome, StepCall, simulate
-from kvblock.replay.trace import Request
 from kvblock.results import StepResult
+from kvblock_replay.simulation import Layout, Outcome, StepCall, simulate
+from kvblock_replay.trace import Request
 from kvblock_service.core.commands import Stepped, StepPolicy
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from tests.commands import STAMP, step
 
 
 class Pools:

@@ -1,6 +1,6 @@
 import pytest
 
-from kvblock.replay.cost import (
+from kvblock_replay.cost import (
     BORROWING,
     ITERATION_NS,
     PATIENCE,
@@ -10,8 +10,8 @@ from kvblock.replay.cost import (
     SEQUENCE_NS,
     blocks_needed,
 )
-from kvblock.replay.engine import Engine, Plan, Sequence
-from kvblock.replay.trace import Request
+from kvblock_replay.engine import Engine, Plan, Sequence
+from kvblock_replay.trace import Request
 
 PLENTY = 1_000_000
 

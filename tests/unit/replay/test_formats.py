@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kvblock.replay.trace import EVIDENCE_LINES, LINE_BYTES_MAX, Trace, TraceError, read_trace
-from kvblock.replay.units import REQUESTS_MIN, TimeUnit
+from kvblock_replay.trace import EVIDENCE_LINES, LINE_BYTES_MAX, Trace, TraceError, read_trace
+from kvblock_replay.units import REQUESTS_MIN, TimeUnit
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from kvblock.replay.generate import Synthetic, bundled, generate
-from kvblock.replay.trace import Request, read_trace
+from kvblock_replay.generate import Synthetic, bundled, generate
+from kvblock_replay.trace import Request, read_trace
 
-BUNDLED = files("kvblock.replay").joinpath("bundled.csv")
+BUNDLED = files("kvblock_replay").joinpath("bundled.csv")
 
 
 def made(path: Path, parameters: Synthetic) -> tuple[Request, ...]:

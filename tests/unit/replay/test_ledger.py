@@ -1,9 +1,9 @@
 import pytest
 
-from kvblock.replay.ledger import Ledger, ReplayError
-from kvblock.replay.modes import Mode, make_setup
-from kvblock.replay.simulation import StepCall
 from kvblock.results import RefusalReason, Refused, StepResult
+from kvblock_replay.ledger import Ledger, ReplayError
+from kvblock_replay.modes import Mode, make_setup
+from kvblock_replay.simulation import StepCall
 
 REFUSED = Refused(RefusalReason.POOL_EXHAUSTED, 0, 1, 0.01)
 

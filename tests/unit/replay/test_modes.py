@@ -1,6 +1,6 @@
 import pytest
 
-from kvblock.replay.modes import Mode, make_setup
+from kvblock_replay.modes import Mode, make_setup
 
 
 def test_shared_is_one_pool_for_all() -> None:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.unit.replay.pools import drive
 
-from kvblock.replay.driver import Measured, Run
-from kvblock.replay.figures import Clocked, Parameters, clocked, document, percentile, virtual
-from kvblock.replay.modes import Mode, make_setup
-from kvblock.replay.plot import draw, spans
-from kvblock.replay.report import show
-from kvblock.replay.simulation import PoolUse
-from kvblock.replay.trace import Request
+from kvblock_replay.driver import Measured, Run
+from kvblock_replay.figures import Clocked, Parameters, clocked, document, percentile, virtual
+from kvblock_replay.modes import Mode, make_setup
+from kvblock_replay.plot import draw, spans
+from kvblock_replay.report import show
+from kvblock_replay.simulation import PoolUse
+from kvblock_replay.trace import Request
+from tests.unit.replay.pools import drive
 
 PARAMETERS = Parameters("a.csv", "azure", 8, None, 2, 30, 16, ("shared", "split"))
 REQUESTS = [Request(index * 1_000_000, 64, 100) for index in range(8)]

@@ -1,9 +1,9 @@
 import pytest
-from tests.unit.replay.pools import drive, shared
 
-from kvblock.replay.cost import ITERATION_NS, PREFILL_TOKEN_NS, SEQUENCE_NS
-from kvblock.replay.simulation import Layout, PoolUse
-from kvblock.replay.trace import Request
+from kvblock_replay.cost import ITERATION_NS, PREFILL_TOKEN_NS, SEQUENCE_NS
+from kvblock_replay.simulation import Layout, PoolUse
+from kvblock_replay.trace import Request
+from tests.unit.replay.pools import drive, shared
 
 SECOND = 1_000_000_000
 

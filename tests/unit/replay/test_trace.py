@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from kvblock.replay.fields import TIMESTAMP_MAX, TOKENS_MAX
-from kvblock.replay.trace import LINE_BYTES_MAX, Request, TraceError, read_trace
-from kvblock.replay.units import TimeUnit
+from kvblock_replay.fields import TIMESTAMP_MAX, TOKENS_MAX
+from kvblock_replay.trace import LINE_BYTES_MAX, Request, TraceError, read_trace
+from kvblock_replay.units import TimeUnit
 
 HEADER = b"TIMESTAMP,ContextTokens,GeneratedTokens\n"
 AZURE = HEADER + b"2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,3180,8\n"

@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
-from tests.commands import allocate, free
 
 from kvblock_service.committer import Committer, JournalBroken
 from kvblock_service.core.commands import (
@@ -24,6 +23,7 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import JournalUnwritable, StaleEpoch
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.pool_host import Log, PoolHost
+from tests.commands import allocate, free
 
 
 class Shelf:

@@ -5,8 +5,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.commands import allocate
-from tests.unit.service.test_committer import Shelf
 
 from kvblock_service.committer import Committer
 from kvblock_service.core.commands import Refused
@@ -22,6 +20,8 @@ from kvblock_service.errors import (
 )
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
+from tests.commands import allocate
+from tests.unit.service.test_committer import Shelf
 
 
 def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:

@@ -2,9 +2,8 @@
 
 import os
 
-from tests.pipes import Pipe, small_pipe
-
 from kvblock_service.log_stream import LogStream
+from tests.pipes import Pipe, small_pipe
 
 
 def told(dropped: int) -> str:

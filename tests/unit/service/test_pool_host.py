@@ -5,8 +5,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from tests.commands import allocate, reclaim, step
-from tests.commands import free as free_of
 
 from kvblock_service.core.commands import (
     Answer,
@@ -20,6 +18,8 @@ from kvblock_service.core.listing import SequenceRow
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import Reason, StateLimit
 from kvblock_service.pool_host import EngineState, PoolHost
+from tests.commands import allocate, reclaim, step
+from tests.commands import free as free_of
 
 LONG = 3600.0
 SHORT = 0.001

@@ -3,8 +3,6 @@
 import asyncio
 
 import pytest
-from tests.unit.service.test_committer import Shelf, encode
-from tests.unit.service.test_host import Stream
 
 from kvblock_service.committer import Committer
 from kvblock_service.core.commands import Allocate, Attach, Attached, Renew
@@ -13,6 +11,8 @@ from kvblock_service.errors import StaleEpoch
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import Log, PoolHost
 from kvblock_service.reaper import STALL_MS, TICK_SECONDS, Reaper
+from tests.unit.service.test_committer import Shelf, encode
+from tests.unit.service.test_host import Stream
 
 TICK_MS = round(TICK_SECONDS * 1000)
 

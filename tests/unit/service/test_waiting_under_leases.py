@@ -3,16 +3,6 @@
 import asyncio
 
 import pytest
-from tests.unit.service.test_pool_host import (
-    LONG,
-    filled,
-    free,
-    is_sound,
-    pool_host,
-    queued,
-    run,
-    settle,
-)
 
 from kvblock_service.core.commands import (
     Allocate,
@@ -36,6 +26,16 @@ from kvblock_service.errors import (
     StepId,
 )
 from kvblock_service.pool_host import PoolHost
+from tests.unit.service.test_pool_host import (
+    LONG,
+    filled,
+    free,
+    is_sound,
+    pool_host,
+    queued,
+    run,
+    settle,
+)
 
 TTL = 60_000
 

@@ -1,0 +1,5 @@
+"""`python -m benchmarks`."""
+
+from kvblock_cli import main
+
+main("benchmarks.command", "python -m benchmarks")

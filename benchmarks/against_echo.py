@@ -1,0 +1,82 @@
+"""Ours against a bare gRPC echo of the same bytes: what kvblock adds to gRPC.
+
+Rules:
+- An echo gets the very requests that ours gets, and answers by an answer that ours gave.
+- All serve from processes of their own and are asked through the same code of one client.
+- The figure is against a bare grpc.aio echo as one gets it. Beside it stands the one against an
+  echo that is tuned as our server is: what is done to a message, apart from how gRPC is set up.
+"""
+
+from __future__ import annotations
+
+from benchmarks import raw, workload
+from benchmarks.interleave import interleave
+from benchmarks.stage import Stage
+
+OURS = "kvblock"
+ECHO = "echo"
+TUNED = "tuned echo"
+
+_WARM_UP = 130
+"""Steps before the answer that the echo gets to give: from here on a step_id has two bytes."""
+
+
+async def stream(stage: Stage) -> None:
+    """A step in a session against a message on a stream."""
+    servers = stage.servers
+    for index, size in enumerate(stage.sizes):
+        steps = workload.StepBytes(size, servers.pool, stage.engine)
+        async with raw.session(servers.ours, servers.pool, stage.engine, size) as session:
+            await session.run(steps.session(_WARM_UP))
+            async with (
+                raw.echo_stream(servers.echo, session.last_answer) as bare,
+                raw.echo_stream(servers.tuned_echo, session.last_answer) as tuned,
+            ):
+                found = await interleave(
+                    {OURS: session, ECHO: bare, TUNED: tuned},
+                    steps.session,
+                    stage.plan(10),
+                    stage.part(index, len(stage.sizes)),
+                )
+        stage.add("stream_step_over_echo", size, found, OURS, ECHO)
+        stage.add("stream_step_over_tuned_echo", size, found, OURS, TUNED)
+
+
+async def unary(stage: Stage) -> None:
+    """A unary Step against a unary echo, and an Allocate with a Free against two."""
+    servers = stage.servers
+    parts = len(stage.sizes) + 1
+    for index, size in enumerate(stage.sizes):
+        steps = workload.StepBytes(size, servers.pool, stage.engine)
+        async with raw.steps(servers.ours, steps, size) as calls:
+            await calls.run(steps.unary(_WARM_UP))
+            echoes = {
+                name: raw.UnaryCalls(await raw.echo_method(channel, "step", calls.last_answer))
+                for name, channel in ((ECHO, servers.echo), (TUNED, servers.tuned_echo))
+            }
+            found = await interleave(
+                {OURS: calls, **echoes}, steps.unary, stage.plan(8), stage.part(index, parts)
+            )
+        stage.add("unary_step_over_echo", size, found, OURS, ECHO)
+        stage.add("unary_step_over_tuned_echo", size, found, OURS, TUNED)
+    await _allocate(stage, parts)
+
+
+async def _allocate(stage: Stage, parts: int) -> None:
+    ours, echo = stage.servers.ours, stage.servers.echo
+    pairs = workload.Pairs(stage.servers.pool, stage.engine)
+    calls = raw.PairedCalls(
+        ours.unary_unary(raw.ALLOCATE), ours.unary_unary(raw.FREE), workload.check_freed
+    )
+    await calls.run(pairs.take(_WARM_UP))
+    granted, freed = calls.last_answers
+    bare = raw.PairedCalls(
+        await raw.echo_method(echo, "allocate", granted),
+        await raw.echo_method(echo, "free", freed),
+    )
+    found = await interleave(
+        {OURS: calls, ECHO: bare}, pairs.take, stage.plan(10), stage.part(parts - 1, parts)
+    )
+    key = "unary_allocate_over_echo"
+    stage.results.figures[key] = round(found.ratio(OURS, ECHO), 3)
+    stage.results.details[key] = found.details()

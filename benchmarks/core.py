@@ -1,0 +1,36 @@
+"""The core alone: microseconds per step, and bytes per block."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from benchmarks.stage import Stage
+from benchmarks.workload import BenchError
+
+
+async def core(stage: Stage) -> None:
+    """Run both measurements, each in a fresh process."""
+    speed = await _measure("speed", str(stage.plan(12).seconds))
+    stage.results.details["core_step"] = speed
+    stage.tick(0.5)
+    blocks = stage.effort.memory
+    by_moment = await _measure("memory", str(blocks))
+    stage.results.figures["bytes_per_block"] = max(by_moment.values())
+    stage.results.details["bytes_per_block"] = {"blocks": blocks} | by_moment
+    stage.tick(1)
+
+
+async def _measure(what: str, argument: str) -> Any:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "benchmarks.core_alone", what, argument),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    if process.returncode:
+        raise BenchError(errors.decode(errors="replace").strip())
+    return json.loads(output)

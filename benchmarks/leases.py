@@ -1,0 +1,46 @@
+"""What a lease costs: steps of an engine that is attached against steps of one that never was.
+
+Rules:
+- Both engines are on the same server and make unary steps, the only ones that an engine without a
+  lease has; each step of the attached one names its epoch, and renews its lease.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from benchmarks import raw
+from benchmarks.interleave import interleave
+from benchmarks.stage import Stage
+from benchmarks.workload import StepBytes
+
+SIZE = 32
+KEY = "leases_over_none"
+
+
+async def leases(stage: Stage) -> None:
+    """Unary steps with a lease against unary steps without one."""
+    servers = stage.servers
+    free, leased = f"{stage.engine}-free", f"{stage.engine}-leased"
+    epoch = await raw.attach(servers.ours, servers.pool, leased)
+    # Both subjects get requests of the same index; each has its own engine's bytes for it.
+    without = StepBytes(SIZE, servers.pool, free)
+    with_lease = StepBytes(SIZE, servers.pool, leased, epoch=epoch)
+    async with AsyncExitStack() as stack:
+        subjects = {
+            "leased": raw.Pick(
+                1, await stack.enter_async_context(raw.steps(servers.ours, with_lease, SIZE))
+            ),
+            "none": raw.Pick(
+                0, await stack.enter_async_context(raw.steps(servers.ours, without, SIZE))
+            ),
+        }
+        found = await interleave(
+            subjects,
+            lambda count: list(zip(without.unary(count), with_lease.unary(count), strict=True)),
+            stage.plan(10),
+            stage.part(0, 1),
+        )
+    await raw.detach(servers.ours, servers.pool, leased, epoch)
+    stage.results.figures[KEY] = round(found.ratio("leased", "none"), 3)
+    stage.results.details[KEY] = {"step_size": SIZE} | found.details()

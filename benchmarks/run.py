@@ -1,0 +1,200 @@
+"""Runs the sections of the benchmark, one after the other, and collects what they measure.
+
+Rules:
+- What a section needs and this machine lacks is found before it starts; the section is then left
+  out and said to be missing, and the others run.
+- Against somebody else's server only the sections run that need nothing but that server, with
+  engine names of this process's own, and everything they take is given back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import grpc
+
+import kvblock
+from benchmarks import raw
+from benchmarks.against_echo import stream, unary
+from benchmarks.child import echo_server, private_directory
+from benchmarks.core import core
+from benchmarks.durability import durability
+from benchmarks.engines import engines
+from benchmarks.leases import leases
+from benchmarks.own_server import POOL, own_server
+from benchmarks.pools import large_pool
+from benchmarks.stage import NO_ACCESS, Access, Effort, Results, Servers, Stage
+from benchmarks.tracing import tracing
+from benchmarks.workload import BenchError
+from kvblock.extras import install_hint
+
+_POOL_BLOCKS = 1 << 16
+
+
+class Section(NamedTuple):
+    """A part of the benchmark.
+
+    `keys`: the figures it gives. `weight`: its share of the time, in seconds of a full run.
+    `lacking`: says why it cannot run on this machine, "" when it can. `any_server`: whether it can
+    be run against any server.
+    """
+
+    title: str
+    keys: tuple[str, ...]
+    weight: float
+    run: Callable[[Stage], Awaitable[None]]
+    lacking: Callable[[], str]
+    any_server: bool
+
+
+Begin = Callable[[str, float], Callable[[float], None]]
+"""Told a section's title and weight when it begins; answers how to move its progress on."""
+
+
+def _lacking_nothing() -> str:
+    return ""
+
+
+def _lacking_redis() -> str:
+    if shutil.which("redis-server") is None:
+        return "no redis-server here; install it (Debian: apt-get install redis-server)"
+    if find_spec("redis") is None or find_spec("hiredis") is None:
+        return f"redis-py and hiredis are not installed; {install_hint('bench')}"
+    return ""
+
+
+async def _redis(stage: Stage) -> None:
+    from benchmarks.redis_rival import against_redis
+
+    await against_redis(stage)
+
+
+SECTIONS = {
+    "stream": Section(
+        "session / echo",
+        ("stream_step_over_echo", "stream_step_over_tuned_echo"),
+        44,
+        stream,
+        _lacking_nothing,
+        True,
+    ),
+    "unary": Section(
+        "unary / echo",
+        ("unary_step_over_echo", "unary_step_over_tuned_echo", "unary_allocate_over_echo"),
+        44,
+        unary,
+        _lacking_nothing,
+        True,
+    ),
+    "redis": Section(
+        "Redis",
+        ("redis_over_stream_step", "tuned_redis_over_stream_step"),
+        52,
+        _redis,
+        _lacking_redis,
+        True,
+    ),
+    "leases": Section("leases", ("leases_over_none",), 10, leases, _lacking_nothing, True),
+    "durability": Section(
+        "journal",
+        (
+            "journal_over_ephemeral",
+            "sqlite_journal_over_ephemeral",
+            "restart_seconds_1m_blocks",
+            "snapshot_pause_ms",
+        ),
+        40,
+        durability,
+        _lacking_nothing,
+        False,
+    ),
+    "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
+    "pools": Section(
+        "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_nothing, False
+    ),
+    "tracing": Section(
+        "tracing",
+        ("tracing_1pct_over_off", "tracing_all_over_off"),
+        25,
+        tracing,
+        _lacking_nothing,
+        False,
+    ),
+    "core": Section("core alone", ("bytes_per_block",), 20, core, _lacking_nothing, False),
+}
+
+
+async def run(
+    address: str | None,
+    pool: str,
+    only: Iterable[str],
+    begin: Begin,
+    effort: Effort,
+    access: Access = NO_ACCESS,
+) -> Results:
+    """Run the sections named in `only`, all of them when it is empty.
+
+    `address`: the server to measure, None for one of our own; `access`: what it takes to be let
+    in; `pool`: its pool, empty for its default one.
+
+    Raises:
+        BenchError: a measurement failed.
+        KVBlockError: the server refuses, or is not there.
+
+    """
+    results = Results()
+    wanted = set(only) or set(SECTIONS)
+    chosen = {name: section for name, section in SECTIONS.items() if name in wanted}
+    chosen = {n: s for n, s in chosen.items() if _can_run(s, address is not None, results)}
+    try:
+        async with _servers(address, access, pool) as servers:
+            stage = Stage(servers, results, await _free_blocks(servers), effort)
+            for section in chosen.values():
+                stage.tick = begin(section.title, section.weight)
+                await section.run(stage)
+                stage.tick(1)
+    except grpc.RpcError as error:
+        raise BenchError(f"a call failed: {error.code().name}: {error.details()}") from error
+    return results
+
+
+def _can_run(section: Section, foreign: bool, results: Results) -> bool:
+    why = section.lacking()
+    if foreign and not section.any_server:
+        why = "needs servers of its own; run it without --address"
+    if why:
+        results.missing |= dict.fromkeys(section.keys, why)
+    return not why
+
+
+@asynccontextmanager
+async def _servers(address: str | None, access: Access, pool: str) -> AsyncIterator[Servers]:
+    """The server to measure, and echoes that are reached in the same way."""
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(private_directory())
+        process = None
+        if address is None:
+            server = await stack.enter_async_context(own_server(_POOL_BLOCKS))
+            address, pool, process, ours = server.address, POOL, server.process, server.channel
+        else:
+            ours = await stack.enter_async_context(raw.open_channel(address, access))
+        unix = address.startswith("unix:")
+
+        async def echo(name: str) -> grpc.aio.Channel:
+            where = f"unix:{directory / name}" if unix else "127.0.0.1:0"
+            at = stack.enter_context(echo_server(where, tuned=name == "tuned"))
+            return await stack.enter_async_context(raw.open_channel(at))
+
+        echoes = (await echo("bare"), await echo("tuned"))
+        yield Servers(address, access, ours, *echoes, pool, process)
+
+
+async def _free_blocks(servers: Servers) -> int:
+    """What the pool has free; this is also the first call to the server."""
+    where = {"pool": servers.pool, **servers.access._asdict()}
+    async with kvblock.connect_async(servers.address, **where) as client:
+        return (await client.can_allocate(1)).free_blocks

@@ -1,0 +1,287 @@
+"""The other side of an audit: what engines believe they hold, against what the server has.
+
+Rules:
+- A file is one object, or a list of them:
+  `{"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": [0, 1]}}`. A `pool` or `engine`
+  that is left out means what it means in a call; an `epoch` that is left out is not compared.
+- The server's side is read again when the pool changed meanwhile, ATTEMPTS times; then what was
+  found says that it may be of several moments.
+- Everything that differs is found, each block once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kvblock_cli.failures import REFUSED, USAGE, CommandError
+
+if TYPE_CHECKING:
+    from kvblock import BlockInfo, Client, PoolStats
+
+ATTEMPTS = 5
+STDIN = Path("-")
+_UINT32_MAX, _UINT64_MAX = 2**32 - 1, 2**64 - 1
+_PAGE, _LOOKED_UP = 10_000, 1_000
+
+_T = TypeVar("_T")
+
+
+class Kind(Enum):
+    """In what way the two sides differ."""
+
+    EPOCH = "the engine's lease is another one"
+    NOT_HELD = "the engine believes that it holds a block which is not its own"
+    LEAKED = "the server counts a block as the engine's of which the engine knows nothing"
+    MISPLACED = "a block is in another sequence"
+    TWICE = "the engine's own tables list a block twice"
+    ORDER = "a table has the same blocks in another order"
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What one engine believes it holds."""
+
+    pool: str
+    engine: str
+    epoch: int | None
+    tables: dict[int, list[int]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing on which the two sides differ; `text` is a sentence about it."""
+
+    kind: Kind
+    sequence_id: int | None
+    block_number: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing one engine.
+
+    `epoch`, `sequences` and `blocks` are the server's; `at_one_moment`: whether all that was
+    compared is of that revision.
+    """
+
+    pool: str
+    engine: str
+    epoch: int
+    sequences: int
+    blocks: int
+    revision: int
+    at_one_moment: bool
+    differences: list[Difference]
+
+
+def read(path: Path) -> list[Belief]:
+    """What a file says; `-` is stdin.
+
+    Raises:
+        CommandError: it cannot be read, or is none; the text says where.
+
+    """
+    try:
+        text = sys.stdin.read() if path == STDIN else path.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except RecursionError:
+        raise CommandError(USAGE, f"--from {path}: its brackets are nested too deep") from None
+    except OSError as error:
+        raise CommandError(USAGE, f"--from {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandError(USAGE, f"--from {path}: no valid JSON: {error}") from error
+    rows = found if isinstance(found, list) else [found]
+    return [_belief(f"--from {path}: [{number}]", row) for number, row in enumerate(rows)]
+
+
+def compare(kv: Client, belief: Belief) -> Comparison:
+    """Compare one engine's belief with the server."""
+    pool = belief.pool or default_pool(kv)
+    if not pool:
+        raise CommandError(
+            USAGE, f"engine {belief.engine} names no pool, and the server has no default one"
+        )
+    for _ in range(ATTEMPTS):
+        comparison = _compare_once(kv, belief, pool)
+        if comparison.at_one_moment:
+            break
+    return comparison
+
+
+def default_pool(kv: Client) -> str:
+    """The pool that requests mean which name none; empty: there is no such pool."""
+    return next((one.pool for one in kv.list_pools() if one.is_default), "")
+
+
+def _compare_once(kv: Client, belief: Belief, pool: str) -> Comparison:
+    before = _stats(kv, pool, belief.engine)
+    tables = _within_limit(
+        lambda size: kv.block_tables(pool=pool, engine=belief.engine, page_size=size), _PAGE
+    )
+    differences = _own(belief, tables.tables)
+    served = {block for table in tables.tables.values() for block in table}
+    strange = {
+        block: sequence_id
+        for sequence_id, table in belief.tables.items()
+        for block in table
+        if block not in served
+    }
+    differences += _strange(kv, pool, strange, before.total_blocks)
+    after = _stats(kv, pool, belief.engine)
+    epoch = after.engines[0].epoch
+    if belief.epoch not in (None, epoch):
+        text = f"the engine believes in epoch {belief.epoch}, the server has {_epoch(epoch)}"
+        differences.insert(0, Difference(Kind.EPOCH, None, None, text))
+    still = tables.at_one_moment and before.engines[0].epoch == epoch
+    return Comparison(
+        pool=pool,
+        engine=belief.engine,
+        epoch=epoch,
+        sequences=len(tables.tables),
+        blocks=len(served),
+        revision=tables.revision,
+        # Who else holds a block was asked later than what this engine holds.
+        at_one_moment=still and (not strange or after.revision == tables.revision),
+        differences=differences,
+    )
+
+
+def _stats(kv: Client, pool: str, engine: str) -> PoolStats:
+    """One engine in one pool."""
+    pools = kv.stats(pool=pool, engine=engine).pools
+    if len(pools) != 1 or len(pools[0].engines) != 1:
+        raise CommandError(REFUSED, f"the server answered otherwise than for engine {engine!r}")
+    return pools[0]
+
+
+def _own(belief: Belief, served: dict[int, list[int]]) -> list[Difference]:
+    """What differs within the engine's own tables."""
+    found: list[Difference] = []
+    places = {block: sequence for sequence, table in served.items() for block in table}
+    believed: dict[int, int] = {}
+    for sequence_id, table in belief.tables.items():
+        for block in table:
+            if block in believed:
+                text = f"block {block} is in the engine's sequences {believed[block]} and"
+                found.append(Difference(Kind.TWICE, sequence_id, block, f"{text} {sequence_id}"))
+                continue
+            believed[block] = sequence_id
+            if places.get(block, sequence_id) != sequence_id:
+                text = f"block {block} is in the engine's sequence {sequence_id}, but in the"
+                text = f"{text} server's {places[block]}"
+                found.append(Difference(Kind.MISPLACED, sequence_id, block, text))
+        answered = served.get(sequence_id, [])
+        if table != answered and sorted(table) == sorted(answered):
+            at = next(row for row, block in enumerate(table) if block != answered[row])
+            text = f"sequence {sequence_id}: at [{at}] the engine has block {table[at]}, the server"
+            text = f"{text} {answered[at]}"
+            found.append(Difference(Kind.ORDER, sequence_id, None, text))
+    for block, sequence_id in places.items():
+        if block not in believed:
+            text = f"block {block} is in the server's sequence {sequence_id}; the engine does not"
+            found.append(Difference(Kind.LEAKED, sequence_id, block, f"{text} know it"))
+    return found
+
+
+def _strange(
+    kv: Client, pool: str, strange: dict[int, int], total_blocks: int
+) -> Iterator[Difference]:
+    """Who has the blocks that the engine believes in, and that are not its own."""
+    known = sorted(block for block in strange if block < total_blocks)
+    owners: dict[int, BlockInfo] = {}
+
+    def look_up(size: int) -> list[BlockInfo]:
+        return list(kv.list_blocks(pool=pool, block_numbers=known[:size], page_size=size))
+
+    while known:
+        rows = _within_limit(look_up, _LOOKED_UP)
+        owners |= {row.block_number: row for row in rows}
+        known = known[len(rows) :]
+    for block, sequence_id in sorted(strange.items()):
+        where = f"block {block} is in the engine's sequence {sequence_id}, but"
+        row = owners.get(block)
+        told = owner_text(row) if row else f"the pool has only {total_blocks} blocks"
+        yield Difference(Kind.NOT_HELD, sequence_id, block, f"{where} {told}")
+
+
+def owner_text(row: BlockInfo) -> str:
+    """Who has a block, as the end of a sentence about it."""
+    from kvblock import BlockState
+
+    if row.state is BlockState.HELD:
+        return f"held by engine {row.engine}, sequence {row.sequence_id}"
+    if row.state is BlockState.QUARANTINED:
+        return f"in quarantine for {row.quarantine_ends_in or 0:.1f} s more; {row.engine} lost it"
+    if row.state is BlockState.FREE:
+        return f"free; {row.engine} had it last"
+    return "free; nobody ever had it"
+
+
+def _within_limit(call: Callable[[int], _T], size: int) -> _T:
+    """What a call answers that is told how much to ask for at once; less, if the server says so."""
+    from kvblock import ErrorReason, InvalidArgumentError
+
+    try:
+        return call(size)
+    except InvalidArgumentError as error:
+        limited = error.reason is ErrorReason.REQUEST_LIMIT
+        if not limited or error.metadata.get("limit") != "page_size_max":
+            raise
+        return call(int(error.metadata["max"]))
+
+
+def _epoch(epoch: int) -> str:
+    return f"epoch {epoch}" if epoch else "no lease of it"
+
+
+def _belief(where: str, row: Any) -> Belief:
+    if not isinstance(row, dict):
+        raise CommandError(USAGE, f"{where}: must be an object")
+    unknown = sorted(row.keys() - {"pool", "engine", "epoch", "tables"})
+    if unknown:
+        raise CommandError(USAGE, f"{where}: has the unknown key {unknown[0]!r}")
+    tables = row.get("tables")
+    if not isinstance(tables, dict):
+        raise CommandError(USAGE, f"{where}.tables: must be an object")
+    pool, engine = row.get("pool", ""), row.get("engine", "") or "default"
+    if not isinstance(pool, str) or not isinstance(engine, str):
+        raise CommandError(USAGE, f"{where}: pool and engine must be texts")
+    epoch = row.get("epoch")
+    # As a text, too: that is how --json has it.
+    if isinstance(epoch, str) and _is_id(epoch):
+        epoch = int(epoch)
+    if epoch is not None and not _is_whole(epoch, _UINT64_MAX):
+        raise CommandError(USAGE, f"{where}.epoch: {epoch!r} must be from 0 to {_UINT64_MAX}")
+    return Belief(pool, engine, epoch, dict(_tables(where, tables)))
+
+
+def _tables(where: str, tables: dict[str, Any]) -> Iterator[tuple[int, list[int]]]:
+    for key, table in tables.items():
+        there = f"{where}.tables[{key!r}]"
+        if not _is_id(key):
+            raise CommandError(USAGE, f"{there}: the key must be a sequence id")
+        if not isinstance(table, list):
+            raise CommandError(USAGE, f"{there}: must be a list of block numbers")
+        for row, block in enumerate(table):
+            if not _is_whole(block, _UINT32_MAX):
+                raise CommandError(
+                    USAGE, f"{there}[{row}]: {block!r} must be from 0 to {_UINT32_MAX}"
+                )
+        if table:
+            yield int(key), table
+
+
+def _is_id(text: str) -> bool:
+    plain = text.isascii() and text.isdigit() and len(text) <= 20
+    return plain and int(text) <= _UINT64_MAX
+
+
+def _is_whole(value: object, maximum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum

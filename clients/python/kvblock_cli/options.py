@@ -1,0 +1,212 @@
+"""The options that commands share, and the connection that follows from them.
+
+Rules:
+- An option means the same in every command that has it.
+- Variables of the client commands are not among the server's settings, so that both can stand in
+  one environment.
+- A token comes from a file: everybody on a machine can see the arguments of its processes.
+- What needs the client library loads it when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from kvblock_cli.failures import USAGE, CommandError
+
+if TYPE_CHECKING:
+    from kvblock import Client, Tls
+
+SERVER_PANEL = "Server"
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        envvar="KVBLOCK_ADDRESS",
+        metavar="ADDRESS",
+        help="The server: unix:PATH or HOST:PORT. Default: where `kvblock serve` listens by"
+        " itself: KVBLOCK_LISTEN, else unix:/run/kvblock.sock for root, for others kvblock.sock in"
+        " $XDG_RUNTIME_DIR.",
+        show_default=False,
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", help="How long to wait for an answer.", rich_help_panel=SERVER_PANEL
+    ),
+]
+
+
+def _credential(metavar: str, help_text: str, variable: str, *names: str) -> Any:
+    return typer.Option(
+        *names,
+        envvar=variable,
+        metavar=metavar,
+        help=help_text,
+        show_default=False,
+        rich_help_panel=SERVER_PANEL,
+    )
+
+
+TokenFile = Annotated[
+    Path | None,
+    _credential("FILE", "The file with the token that says who is calling.", "KVBLOCK_TOKEN_FILE"),
+]
+UseTls = Annotated[
+    bool,
+    typer.Option(
+        "--tls",
+        envvar="KVBLOCK_TLS",
+        help="Use TLS. The server's certificate has to come from a public authority, or from one of"
+        " --tls-ca, which implies this.",
+        rich_help_panel=SERVER_PANEL,
+    ),
+]
+TlsCa = Annotated[
+    Path | None,
+    _credential("FILE", "The authorities that the server may have, PEM.", "KVBLOCK_TLS_CA"),
+]
+TlsCert = Annotated[
+    Path | None,
+    _credential("FILE", "The client's certificate, PEM.", "KVBLOCK_CLIENT_CERT"),
+]
+TlsKey = Annotated[Path | None, _credential("FILE", "Its key, PEM.", "KVBLOCK_CLIENT_KEY")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Pool = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="The pool. Default: the server's default pool.", show_default=False
+    ),
+]
+AnyPool = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Only this pool. Default: all.", show_default=False),
+]
+Engine = Annotated[str, typer.Option(metavar="NAME", help="The engine whose sequence it is.")]
+AnyEngine = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Only this engine. Default: all.", show_default=False),
+]
+SequenceId = Annotated[
+    int,
+    typer.Argument(help="A number from 0 to 2^64 - 1.", show_default=False),
+]
+
+
+def default_address() -> str | None:
+    """Where `kvblock serve` listens in this environment; None when it has no such place.
+
+    That is the first address of KVBLOCK_LISTEN whose port is not left to the server.
+    """
+    for address in os.environ.get("KVBLOCK_LISTEN", "").split():
+        if not address.endswith(":0"):
+            return address
+    directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")
+    return f"unix:{directory}/kvblock.sock" if directory else None
+
+
+class Credentials(NamedTuple):
+    """What the options say about who is calling, and about TLS."""
+
+    token_file: Path | None = None
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def token(self) -> str | None:
+        """The token.
+
+        Raises:
+            CommandError: its file cannot be read, or must not be, or is empty.
+
+        """
+        if self.token_file is None:
+            return None
+        from kvblock.trusted_file import UnusableFileError, read_file
+
+        try:
+            token = read_file(self.token_file).content.decode("ascii").strip()
+        except UnusableFileError as error:
+            raise CommandError(USAGE, f"--token-file {self.token_file}: {error}") from None
+        except UnicodeDecodeError:
+            token = ""
+        if not token:
+            raise CommandError(USAGE, f"--token-file {self.token_file}: has no token in it")
+        return token
+
+    def tls_settings(self) -> Tls | bool:
+        """What `connect` has to be told about TLS."""
+        from kvblock import Tls
+
+        named = (self.tls_ca, self.tls_cert, self.tls_key)
+        return Tls(*named) if any(named) else self.tls
+
+
+class Server(NamedTuple):
+    """The server that a command talks to, and how."""
+
+    address: str | None
+    timeout: float
+    credentials: Credentials
+
+    def connect(self, pool: str = "", engine: str = "default") -> Client:
+        """A client of the server.
+
+        Raises:
+            CommandError: no address was given, and this user has no default one; or there is no
+                token in the token file.
+            InvalidArgumentError: an option can never be right.
+
+        """
+        import kvblock
+
+        address = self.address or default_address()
+        if address is None:
+            raise CommandError(
+                USAGE,
+                "no server is named, and XDG_RUNTIME_DIR is not set, where one would be looked for",
+                "name it with --address or KVBLOCK_ADDRESS",
+            )
+        # A person is told at once that no server is there.
+        return kvblock.connect(
+            address,
+            pool=pool,
+            engine=engine,
+            timeout=self.timeout,
+            token=self.credentials.token(),
+            tls=self.credentials.tls_settings(),
+            retries=False,
+        )
+
+
+def credentials_of(
+    token_file: TokenFile = None,
+    tls: UseTls = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> Credentials:
+    """The credentials that the options name."""
+    return Credentials(token_file, tls, tls_ca, tls_cert, tls_key)
+
+
+def server_of(
+    address: Address = None,
+    timeout: Timeout = 5.0,
+    token_file: TokenFile = None,
+    tls: UseTls = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> Server:
+    """The server that the options name."""
+    return Server(address, timeout, credentials_of(token_file, tls, tls_ca, tls_cert, tls_key))

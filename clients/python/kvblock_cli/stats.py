@@ -1,0 +1,181 @@
+"""`kvblock stats`: pools and engines at one moment, or over and over.
+
+Rules:
+- In JSON it is StatsResponse; with `--watch` one such object on each line.
+- A server that goes away ends the watch like any call to it.
+- An engine that is named has to be there when the command begins.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+
+from kvblock_cli.failures import REFUSED, CommandError
+from kvblock_cli.options import AnyEngine, AnyPool, Json, Server
+from kvblock_cli.output import console, number, plain, print_json, share, table
+from kvblock_cli.register import add_command
+
+if TYPE_CHECKING:
+    from kvblock import Client, PoolStats, ServerStats
+
+_INTERVAL = 2.0
+_NAMES_MAX = 20
+_REASON = "ENGINE_NOT_FOUND"
+
+Interval = Annotated[
+    float | None,
+    typer.Argument(
+        min=0.05,
+        max=86_400,
+        help="With --watch: seconds between two looks. Default: 2.",
+        show_default=False,
+    ),
+]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    add_command(app, stats, epilog="Example: [bold]kvblock stats --watch 0.5[/]")
+
+
+def stats(
+    server: Server,
+    interval: Interval = None,
+    watch: Watch = False,
+    pool: AnyPool = "",
+    engine: AnyEngine = "",
+    as_json: Json = False,
+) -> None:
+    """Show the pools, who holds their blocks, and counters.
+
+    Exits with 1 when there is no such pool or engine.
+    """
+    if interval is not None and not watch:
+        raise typer.BadParameter("an interval goes with --watch")
+    with server.connect() as kv:
+        answer = kv.stats(pool=pool, engine=engine)
+        if engine and not _has_engine(answer):
+            raise _no_engine(kv, pool, engine)
+        if watch:
+            _watch(kv, pool, engine, interval or _INTERVAL, as_json=as_json)
+    if as_json:
+        print_json(document(answer))
+    else:
+        console().print(overview(answer))
+
+
+def _has_engine(answer: ServerStats) -> bool:
+    """Whether an engine of that name is there: what was asked for by name is always in a row."""
+    engines = [engine for pool in answer.pools for engine in pool.engines]
+    return any(one.attached or one.sequences or one.held_blocks for one in engines)
+
+
+def _no_engine(kv: Client, pool: str, engine: str) -> CommandError:
+    from kvblock import PermissionDeniedError
+
+    where = f"in pool {pool!r}" if pool else "in any pool"
+    text = f"engine {engine!r} has neither a sequence nor a lease {where}"
+    try:
+        pools = kv.stats(pool=pool).pools
+    except PermissionDeniedError:
+        return CommandError(REFUSED, text, reason=_REASON)
+    names = sorted({one.engine for found in pools for one in found.engines})
+    more = f" and {number(len(names) - _NAMES_MAX)} more" if len(names) > _NAMES_MAX else ""
+    there = ", ".join(names[:_NAMES_MAX]) + more if names else "none"
+    return CommandError(REFUSED, f"{text}; the engines there: {there}", reason=_REASON)
+
+
+def _watch(kv: Client, pool: str, engine: str, interval: float, *, as_json: bool) -> None:
+    out = console()
+    on_screen = out.is_terminal and not as_json
+    live = Live(console=out, auto_refresh=False, vertical_overflow="crop") if on_screen else None
+    with live or nullcontext():
+        while True:
+            answer = kv.stats(pool=pool, engine=engine)
+            if as_json:
+                print_json(document(answer), one_line=True)
+            elif live:
+                live.update(overview(answer), refresh=True)
+            else:
+                out.print(overview(answer))
+                sys.stdout.flush()
+            time.sleep(interval)
+
+
+def document(answer: ServerStats) -> dict[str, Any]:
+    """The answer as StatsResponse has it."""
+    pools = [_pool_document(pool) for pool in answer.pools]
+    return {"pools": pools, "server_epoch": answer.server_epoch}
+
+
+def _pool_document(pool: PoolStats) -> dict[str, Any]:
+    refusals = [{"reason": reason.name, "count": n} for reason, n in pool.refusals.items()]
+    fields = plain(pool)
+    assert isinstance(fields, dict)
+    return fields | {"refusals": refusals}
+
+
+def overview(answer: ServerStats) -> RenderableType:
+    """The answer for people: pools, their counters, and the engines where there are any."""
+    parts: list[RenderableType] = [_state(answer.pools), "", _counters(answer.pools)]
+    if any(pool.engines for pool in answer.pools):
+        parts += ["", _engines(answer.pools)]
+    return Group(*parts)
+
+
+def _state(pools: tuple[PoolStats, ...]) -> RenderableType:
+    made = table("POOL", "TOTAL", "FREE", "HELD", "QUARANTINE", "USE", "SEQUENCES", "WAITING")
+    for pool in pools:
+        made.add_row(
+            pool.pool,
+            number(pool.total_blocks),
+            number(pool.free_blocks),
+            number(pool.held_blocks),
+            number(pool.quarantined_blocks),
+            share(pool.held_blocks, pool.total_blocks),
+            number(pool.sequences),
+            number(pool.waiting),
+        )
+    return made
+
+
+def _counters(pools: tuple[PoolStats, ...]) -> RenderableType:
+    made = table(
+        "POOL", "ALLOCATED", "FREED", "RECLAIMED", "EXPIRED", "REFUSED", "BLOCK SIZE", "DEVICE"
+    )
+    for pool in pools:
+        made.add_row(
+            pool.pool,
+            number(pool.allocated_blocks_total),
+            number(pool.freed_blocks_total),
+            number(pool.reclaimed_blocks_total),
+            number(pool.expired_leases_total),
+            number(sum(pool.refusals.values())),
+            number(pool.block_size),
+            str(pool.device_id),
+        )
+    return made
+
+
+def _engines(pools: tuple[PoolStats, ...]) -> RenderableType:
+    made = table("POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "EPOCH", "LEASE", left=2)
+    for pool in pools:
+        for engine in pool.engines:
+            made.add_row(
+                pool.pool,
+                engine.engine,
+                number(engine.held_blocks),
+                share(engine.held_blocks, pool.total_blocks),
+                number(engine.sequences),
+                str(engine.epoch) if engine.epoch else "-",
+                "none" if engine.lease_expires_in is None else f"{engine.lease_expires_in:.1f} s",
+            )
+    return made

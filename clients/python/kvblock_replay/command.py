@@ -1,0 +1,310 @@
+"""`kvblock replay` and `kvblock trace generate`.
+
+Rules:
+- What can be found wrong without a server is found first: files, options, the plot's library.
+- The table goes to stdout, the progress bar to stderr. With `--json` stdout is the JSON alone, and
+  the table goes to stderr.
+- A broken trace and pools that do not fit are wrong usage; a replay whose sums do not come out, or
+  that leaves blocks held, is unhealthy.
+- KVBLOCK_ADDRESS is not read: a replay wants pools made for it, so a server has to be named.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from enum import Enum
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from kvblock.extras import install_hint
+from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write
+from kvblock_cli.options import Credentials, Json
+from kvblock_cli.output import console, error_console, print_json
+from kvblock_cli.register import add_command
+from kvblock_replay.generate import RATE_MAX, Synthetic, generate
+from kvblock_replay.modes import SHARED_POOL, Mode, Setup, make_setup
+from kvblock_replay.units import TimeUnit
+
+if TYPE_CHECKING:
+    from kvblock_replay.driver import Run
+    from kvblock_replay.figures import Parameters
+    from kvblock_replay.trace import Trace
+
+_BLOCKS_MAX = 2**31 - 1
+_STDOUT = Path("-")
+_DEFAULTS = Synthetic()
+
+
+class Modes(str, Enum):
+    """What `--mode` takes."""
+
+    SHARED = "shared"
+    SPLIT = "split"
+    BOTH = "both"
+
+
+class _Files(NamedTuple):
+    """What is written besides what stdout gets."""
+
+    json_file: Path | None
+    plot_file: Path | None
+
+
+TraceFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[TRACE]",
+        help="A request trace: CSV of Azure, BurstGPT or Vidur; JSON lines of Mooncake,"
+        " qwen-bailian and others with lengths; also as .gz or .zst. Default: the trace that comes"
+        " with kvblock.",
+        show_default=False,
+    ),
+]
+Engines = Annotated[
+    int,
+    typer.Option(min=1, max=1024, metavar="N", help="Engines. Request i goes to engine i mod N."),
+]
+Blocks = Annotated[
+    int,
+    typer.Option(min=1, max=_BLOCKS_MAX, metavar="M", help="Blocks, over all pools of a mode."),
+]
+BlockSize = Annotated[
+    int, typer.Option(min=1, max=2**32 - 1, metavar="TOKENS", help="Token slots per block.")
+]
+ModeOption = Annotated[
+    Modes,
+    typer.Option(help="One pool for all, an even share for each engine, or one after the other."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Only the first N requests of the file.", show_default=False
+    ),
+]
+UnitOption = Annotated[
+    TimeUnit | None,
+    typer.Option(
+        "--time-unit",
+        help="What the trace's timestamps count, where they are numbers. Default: what is certain"
+        " from the format and the numbers.",
+        show_default=False,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        "-a",
+        metavar="ADDRESS",
+        help="A running server, unix:PATH or HOST:PORT, with empty pools of the right sizes: shared"
+        " (see --pool), split-0, split-1, ... Default: a server of its own.",
+        show_default=False,
+    ),
+]
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"With --address: the shared pool. Default: {SHARED_POOL}.",
+        show_default=False,
+    ),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write the figures as JSON, too; - is stdout."
+    ),
+]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE.png", help="Draw pool use over time."),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="S", help="The same seed makes the same trace.")]
+Requests = Annotated[int, typer.Option(min=1, metavar="N", help="Requests to make.")]
+LoadEngines = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Engines among which the load moves.")
+]
+Rate = Annotated[
+    float,
+    typer.Option(metavar="R", help=f"Mean requests a second, above 0, at most {RATE_MAX:g}."),
+]
+Phase = Annotated[
+    int, typer.Option(min=1, metavar="SECONDS", help="How long one engine stays the busy one.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an application."""
+    add_command(
+        app,
+        replay,
+        epilog="Figures in virtual time are the same every time; latencies are this run's."
+        "\n\nExample: [bold]kvblock replay trace.csv --blocks 4096 --plot use.png[/]",
+    )
+    traces = typer.Typer(no_args_is_help=True, help="Make request traces.")
+    example = "Example: [bold]kvblock trace generate --seed 7 -o trace.csv[/]"
+    add_command(traces, trace_generate, name="generate", epilog=example)
+    app.add_typer(traces, name="trace")
+
+
+def replay(
+    credentials: Credentials,
+    trace: TraceFile = None,
+    engines: Engines = 3,
+    blocks: Blocks = 2048,
+    block_size: BlockSize = 16,
+    mode: ModeOption = Modes.BOTH,
+    limit: Limit = None,
+    time_unit: UnitOption = None,
+    address: Address = None,
+    pool: Pool = None,
+    json_file: JsonFile = None,
+    plot_file: PlotFile = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a trace: engines on one pool, then on fixed shares."""
+    _check_files(json_file, plot_file)
+    if pool is not None and address is None:
+        raise typer.BadParameter("--pool goes with --address")
+    modes = [Mode(mode.value)] if mode is not Modes.BOTH else list(Mode)
+    if Mode.SPLIT in modes and blocks < engines:
+        raise typer.BadParameter(f"--blocks {blocks} is no block for each of {engines} engines")
+    name, found = _read(trace, limit, time_unit)
+    setups = [make_setup(each, engines, blocks, block_size, pool or SHARED_POOL) for each in modes]
+    runs = _run(found, setups, address, credentials)
+    from kvblock_replay.figures import Parameters
+
+    parameters = Parameters(
+        trace=name,
+        format=found.format,
+        requests=len(found.requests),
+        limit=limit,
+        engines=engines,
+        blocks=blocks,
+        block_size=block_size,
+        modes=tuple(each.value for each in modes),
+    )
+    _report(parameters, runs, _Files(json_file, plot_file), as_json=as_json)
+
+
+def trace_generate(
+    output: Output,
+    seed: Seed = _DEFAULTS.seed,
+    requests: Requests = _DEFAULTS.requests,
+    engines: LoadEngines = _DEFAULTS.engines,
+    rate: Rate = _DEFAULTS.rate,
+    phase: Phase = _DEFAULTS.phase,
+) -> None:
+    """Make a trace: bursts, heavy tails, and load that moves from engine to engine."""
+    try:
+        text = "".join(generate(Synthetic(seed, requests, engines, rate, phase)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    _write(output, text)
+
+
+def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
+    for option, path in (("--output", json_file), ("--plot", plot_file)):
+        if path is None or path == _STDOUT:
+            continue
+        if path.is_dir() or not path.parent.is_dir():
+            raise typer.BadParameter(f"{option} {path}: is no file in a directory that exists")
+    if plot_file == _STDOUT:
+        raise typer.BadParameter("--plot -: a picture goes to a file")
+    if plot_file is not None:
+        from kvblock_replay.plot import PlotError, require_matplotlib
+
+        try:
+            require_matplotlib()
+        except PlotError as error:
+            raise CommandError(USAGE, str(error), install_hint("plot")) from error
+
+
+def _read(path: Path | None, limit: int | None, time_unit: TimeUnit | None) -> tuple[str, Trace]:
+    from kvblock_replay.trace import TraceError, read_trace
+
+    try:
+        if path is not None:
+            found = read_trace(path, limit, time_unit)
+            if found.time_unit is not None and time_unit is None:
+                error_console().print(f"timestamps are read as {found.time_unit.word}")
+            return path.name, found
+        with as_file(files("kvblock_replay").joinpath("bundled.csv")) as bundled:
+            return "bundled trace", read_trace(bundled, limit, time_unit)
+    except TraceError as error:
+        raise CommandError(USAGE, str(error)) from error
+
+
+def _run(
+    trace: Trace, setups: list[Setup], address: str | None, credentials: Credentials
+) -> list[Run]:
+    from kvblock.errors import DeadlineExceededError, UnavailableError
+    from kvblock_replay.checks import PoolsDifferError
+    from kvblock_replay.interrupt import signals_wait
+    from kvblock_replay.ledger import ReplayError
+    from kvblock_replay.progress import progress_bars
+    from kvblock_replay.session import Access
+    from kvblock_replay.session import replay as run
+
+    server = None
+    if address is not None:
+        server = Access(address, credentials.token(), credentials.tls_settings())
+    try:
+        with signals_wait() as check, progress_bars(len(trace.requests)) as begin:
+
+            def begin_checked(mode: Mode) -> Callable[[int], None]:
+                advance = begin(mode)
+
+                def checked(done: int) -> None:
+                    check()
+                    advance(done)
+
+                return checked
+
+            return run(trace.requests, setups, server, begin_checked)
+    except PoolsDifferError as error:
+        raise CommandError(USAGE, str(error), error.hint) from error
+    except (UnavailableError, DeadlineExceededError) as error:
+        raise CommandError(UNREACHABLE, str(error)) from error
+    except ReplayError as error:
+        raise CommandError(REFUSED, str(error)) from error
+
+
+def _report(parameters: Parameters, runs: list[Run], written: _Files, *, as_json: bool) -> None:
+    from kvblock_replay.figures import document
+    from kvblock_replay.report import show
+
+    json_file, plot_file = written
+    as_json = as_json or json_file == _STDOUT
+    out = error_console() if as_json else console()
+    show(out, parameters, runs)
+    out.print("Audit clean, nothing held.", style="green")
+    if as_json:
+        print_json(document(parameters, runs))
+    if json_file is not None and json_file != _STDOUT:
+        _write(json_file, json.dumps(document(parameters, runs), indent=2) + "\n")
+    if plot_file is not None:
+        from kvblock_replay.plot import draw
+
+        try:
+            draw(plot_file, parameters, runs)
+        except OSError as error:
+            raise cannot_write(plot_file, error) from error
+
+
+def _write(path: Path, text: str) -> None:
+    if path == _STDOUT:
+        sys.stdout.write(text)
+        return
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error

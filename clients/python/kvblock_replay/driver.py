@@ -1,0 +1,122 @@
+"""Runs a mode: every Step of the simulation is a real call to a real server.
+
+Rules:
+  - Engine i is the session `replay-i`. Steps are made one at a time, in the order of virtual time,
+    so the server's answers, and with them the virtual result, are the same every time.
+  - What the clock says is kept apart from it: the duration of every Step call, and of the whole.
+  - However it ends, nothing stays held: sessions are detached in order, and what the engine of a
+    session that broke still holds is freed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from kvblock import Client, Session
+from kvblock.errors import KVBlockError
+from kvblock.results import StepPolicy
+from kvblock_replay.ledger import Ledger
+from kvblock_replay.modes import Mode, Setup
+from kvblock_replay.simulation import Outcome, simulate
+from kvblock_replay.trace import Request
+
+ENGINE_NAME = "replay-{}"
+
+_log = logging.getLogger(__name__)
+
+_STEPS_PER_REPORT = 64
+
+
+@dataclass(slots=True)
+class Measured:
+    """What the clock said about a mode."""
+
+    latencies_ns: array[int] = field(default_factory=lambda: array("q"))
+    """Duration of every Step call, from before its request is made to after its answer is read."""
+    wall_ns: int = 0
+    """Duration of all of them and of the simulation between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A mode that was replayed."""
+
+    mode: Mode
+    outcome: Outcome
+    measured: Measured
+
+
+def run_mode(
+    client: Client,
+    requests: tuple[Request, ...],
+    setup: Setup,
+    progress: Callable[[int], None],
+) -> Run:
+    """Replay requests in one mode; `progress` is told now and then how many are done with.
+
+    Raises ReplayError when the server's answers do not add up, KVBlockError when it refuses a call
+    or is gone.
+    """
+    sessions: list[Session] = []
+    try:
+        with ExitStack() as stack:
+            for index in range(len(setup.layout.pool_of_engine)):
+                session = client.session(
+                    pool=setup.pool_of(index), engine=ENGINE_NAME.format(index)
+                )
+                sessions.append(stack.enter_context(session))
+            return _run(sessions, requests, setup, progress)
+    except BaseException:
+        _free_all(client, sessions)
+        raise
+
+
+def _run(
+    sessions: list[Session],
+    requests: tuple[Request, ...],
+    setup: Setup,
+    progress: Callable[[int], None],
+) -> Run:
+    steps = [session.step for session in sessions]
+    ledger = Ledger(setup)
+    measured = Measured()
+    clock = time.perf_counter_ns
+    simulation = simulate(requests, setup.layout)
+    begin = clock()
+    try:
+        call = next(simulation)
+        while True:
+            sent = clock()
+            result = steps[call.engine](
+                free=call.free,
+                allocate=call.allocate,
+                num_blocks=call.num_blocks,
+                policy=StepPolicy.IN_ORDER_UNTIL_REFUSED,
+            )
+            measured.latencies_ns.append(clock() - sent)
+            ledger.enter(call, result)
+            if len(measured.latencies_ns) % _STEPS_PER_REPORT == 0:
+                progress(call.done)
+            call = simulation.send(result)
+    except StopIteration as end:
+        outcome: Outcome = end.value
+    measured.wall_ns = clock() - begin
+    progress(outcome.requests)
+    return Run(setup.mode, outcome, measured)
+
+
+def _free_all(client: Client, sessions: list[Session]) -> None:
+    """Free what engines hold whose sessions broke; the failure that broke them matters more."""
+    try:
+        for session in sessions:
+            pool, engine = session.pool, session.engine
+            held = [row.sequence_id for row in client.list_sequences(pool=pool, engine=engine)]
+            if held:
+                client.step(pool=pool, engine=engine, free=held)
+    except KVBlockError as error:
+        _log.warning("could not free what the replay's engines hold: %s", error)

@@ -1,0 +1,1 @@
+"""Commands of the command line that run where the service is installed."""
