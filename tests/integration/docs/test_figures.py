@@ -12,7 +12,7 @@ from benchmarks.goals import GOALS
 from tests.integration.docs.markdown import README, ROOT
 from tests.integration.processes import run
 
-SCRIPT = ROOT / "scripts/readme_figures.py"
+SCRIPT = ("-m", "benchmarks.readme_figures")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_document_without_the_marks_is_refused(tmp_path: Path) -> None:
     other, bench = tmp_path / "other.md", tmp_path / "bench.json"
     other.write_text("nothing\n")
     bench.write_text(json.dumps(measured(1.0)))
-    done = run(sys.executable, SCRIPT, "--readme", other, "--bench", bench, expect=1)
+    done = run(sys.executable, *SCRIPT, "--readme", other, "--bench", bench, expect=1)
     assert "<!-- figures: bench --> stands 0 times" in done.stderr
     assert other.read_text() == "nothing\n"
 
@@ -62,12 +62,12 @@ def test_figures_of_a_quick_run_are_refused(copy: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps(measured(1.0) | {"quick": True}))
     before = copy.read_text()
-    run(sys.executable, SCRIPT, "--readme", copy, "--bench", bench, expect=1)
+    run(sys.executable, *SCRIPT, "--readme", copy, "--bench", bench, expect=1)
     assert copy.read_text() == before
 
 
 def write_figures(readme: Path, *arguments: str | Path) -> None:
-    run(sys.executable, SCRIPT, "--readme", readme, *arguments)
+    run(sys.executable, *SCRIPT, "--readme", readme, *arguments)
 
 
 def deterministic(text: str) -> list[list[str]]:

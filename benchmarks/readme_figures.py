@@ -3,7 +3,7 @@
     make run > build/run.txt
     kvblock replay azure_code_2023.csv --blocks 4096 --output build/azure.json
     make bench
-    P=.venv/bin/python; S=scripts/readme_figures.py
+    P=.venv/bin/python; S="-m benchmarks.readme_figures"
     $P $S --run build/run.txt --replay build/azure.json --bench build/bench.json
 
 Rules:
