@@ -7,6 +7,8 @@ PYTHON ?= python3
 TESTS ?=
 # Arguments for the benchmark.
 BENCH ?=
+# Another checkout with its .venv, to compare the server with.
+COMPARE ?=
 # The torture: what it draws everything from, how long it takes, and further arguments.
 SEED ?= 1
 MINUTES ?= 10
@@ -24,7 +26,7 @@ PACKAGES := service clients/python benchmarks tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test torture floods simulate sweep lint gen bench constraints clean
+.PHONY: help setup run test torture floods simulate sweep lint gen bench compare constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +72,9 @@ bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh
 	@mkdir -p build
 	@$(BIN)/python -m benchmarks --output build/bench.json $(BENCH)
+
+compare: $(READY) ## Compare the server with that of another checkout, COMPARE=DIR
+	@$(BIN)/python -m benchmarks.two_checkouts $(COMPARE)
 
 constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upgrade: the newest)
 	@scripts/pin_versions.sh $(UPGRADE)

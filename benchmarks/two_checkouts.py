@@ -1,0 +1,146 @@
+"""Compares this checkout's server with another's: `python -m benchmarks.two_checkouts DIR`.
+
+Rules:
+- One client sends the same bytes to both servers in turns; a figure is the median of the ratios
+  this / other within rounds. 1.00 is equal, above it this checkout is slower.
+- A server of each checkout is started first once, and second once: which one starts first changes
+  figures by some percent. The figure shown is the geometric mean of both orders.
+- DIR has its own `.venv`, as `make setup` leaves it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from statistics import geometric_mean
+from tempfile import TemporaryDirectory
+
+import grpc
+
+from benchmarks import raw
+from benchmarks.interleave import Comparison, Plan, Subject, interleave
+from benchmarks.placement import client_core, server_core
+from benchmarks.workload import SIZES, BenchError, Pairs, StepBytes, check_freed
+
+THIS, OTHER = "this", "other"
+_HERE = Path(__file__).parents[1]
+_POOL = "bench"
+_UNARY_SIZE = 32
+
+
+def main() -> None:
+    """Measure and print a table, or JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.two_checkouts",
+        description="How much longer calls take with this checkout's server than with another's.",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the other checkout")
+    parser.add_argument("--seconds", type=float, default=6.0, help="for each figure and order")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    given = parser.parse_args()
+    other = given.directory.absolute()
+    if not (other / ".venv/bin/kvblock").is_file():
+        parser.error(f"{other} has no .venv/bin/kvblock; run `make setup` there")
+    found: dict[str, list[float]] = {}
+    with client_core():
+        for order in ((THIS, OTHER), (OTHER, THIS)):
+            checkouts = {name: {THIS: _HERE, OTHER: other}[name] for name in order}
+            for journal in (False, True):
+                for name, ratio in asyncio.run(_measure(checkouts, journal, given.seconds)).items():
+                    found.setdefault(name, []).append(ratio)
+    figures = {name: round(geometric_mean(ratios), 3) for name, ratios in found.items()}
+    if given.json:
+        print(json.dumps(figures))  # noqa: T201 - the program's answer
+        return
+    for name, figure in figures.items():
+        print(f"{name:40} {figure:6.3f}   orders {found[name][0]:.3f} {found[name][1]:.3f}")  # noqa: T201
+
+
+async def _measure(
+    checkouts: Mapping[str, Path], journal: bool, seconds: float
+) -> dict[str, float]:
+    """The ratios of both servers, with a journal or without."""
+    suffix = "journal" if journal else "no journal"
+    plan = Plan(seconds)
+    figures = {}
+    async with AsyncExitStack() as stack:
+        channels = {
+            name: await stack.enter_async_context(_server(checkout, journal))
+            for name, checkout in checkouts.items()
+        }
+        for size in SIZES:
+            async with AsyncExitStack() as sessions:
+                streams = {
+                    name: await sessions.enter_async_context(
+                        raw.session(channel, _POOL, "bench", size)
+                    )
+                    for name, channel in channels.items()
+                }
+                steps = StepBytes(size, _POOL, "bench")
+                found = await interleave(streams, steps.session, plan)
+            figures[f"session step, B={size}, {suffix}"] = _ratio(found)
+        pairs: Mapping[str, Subject[tuple[bytes, bytes]]] = {
+            name: raw.PairedCalls(
+                channel.unary_unary(raw.ALLOCATE), channel.unary_unary(raw.FREE), check_freed
+            )
+            for name, channel in channels.items()
+        }
+        found = await interleave(pairs, Pairs(_POOL, "pairs").take, plan)
+        figures[f"Allocate and Free, {suffix}"] = _ratio(found)
+        unary = StepBytes(_UNARY_SIZE, _POOL, "unary")
+        calls = {
+            name: await stack.enter_async_context(raw.steps(channel, unary, _UNARY_SIZE))
+            for name, channel in channels.items()
+        }
+        found = await interleave(calls, unary.unary, plan)
+        figures[f"unary Step, B={_UNARY_SIZE}, {suffix}"] = _ratio(found)
+    return figures
+
+
+def _ratio(found: Comparison) -> float:
+    return found.ratio(THIS, OTHER)
+
+
+@asynccontextmanager
+async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Channel]:
+    """A server of a checkout, and a channel to it."""
+    with TemporaryDirectory(prefix="kvblock-") as place:
+        address = f"unix:{place}/socket"
+        state = ["--state-dir", f"{place}/state"] if journal else ["--ephemeral"]
+        with server_core():
+            process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
+                [
+                    *(str(checkout / ".venv/bin/kvblock"), "serve", "--listen", address, *state),
+                    *("--pool", f"{_POOL}:total=16384,block_size=16,device=0"),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                cwd=place,
+            )
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise BenchError(f"the server of {checkout} did not start")
+            async with raw.open_channel(address) as channel:
+                yield channel
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours, and no telemetry."""
+    named: Sequence[str] = ("KVBLOCK_", "OTEL_", "PYTHONPATH")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(tuple(named))}
+    return kept | {"OTEL_SDK_DISABLED": "true"}
+
+
+if __name__ == "__main__":
+    main()
