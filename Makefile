@@ -3,8 +3,10 @@
 
 # The Python (3.10 or newer) that .venv is made with.
 PYTHON ?= python3
-# Arguments for pytest, for instance TESTS='-k wheel'.
+# Arguments for pytest, for instance TESTS=tests/unit/core or TESTS='-k wheel'.
 TESTS ?=
+# Processes that run tests; what TESTS names is run by one, unless it is told otherwise.
+WORKERS ?= $(if $(TESTS),0,3)
 # Arguments for the benchmark.
 BENCH ?=
 # Another checkout with its .venv, to compare the server with.
@@ -23,10 +25,12 @@ UPGRADE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PACKAGES := service clients/python benchmarks tests
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test torture floods simulate sweep lint gen bench compare constraints clean
+.PHONY: help setup run check test torture floods simulate sweep lint gen bench compare constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,9 +44,12 @@ $(READY): pyproject.toml constraints.txt scripts/setup.sh
 run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then on a third each
 	@$(BIN)/kvblock replay --engines 3 --mode both
 
-test: $(READY) ## Run all tests
+check: $(READY) ## Run the tests that take a minute: unit, property, architecture, conformance
+	@$(PYTEST) $(CHECKED)
+
+test: $(READY) ## Run all tests; TESTS=tests/unit/core runs some
 	@scripts/install_promtool.sh
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(PYTEST) $(TESTS)
 
 torture: $(READY) ## Kill, stop, cut and fill for MINUTES=10 by SEED=1; TORTURE='--plant ...' adds a bug
 	@scripts/install_faketime.sh
