@@ -8,7 +8,9 @@ Rules:
 from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 
+from kvblock import wire
 from kvblock.errors import KVBlockError
 from kvblock.results import (
     Attachment,
@@ -32,6 +34,9 @@ from kvblock.results import (
 )
 from kvblock.v1 import admin_pb2 as admin
 from kvblock.v1 import kvblock_pb2 as pb
+
+_SERVING = 1
+"""Of grpc.health.v1.HealthCheckResponse.ServingStatus."""
 
 
 def allocated(message: pb.AllocateResponse) -> Granted | Refused:
@@ -119,6 +124,14 @@ def _lease(message: pb.Lease) -> LeaseGranted:
     return LeaseGranted(
         message.epoch, seconds(message.ttl), seconds(message.renew_after), message.resumed
     )
+
+
+def serving(answer: bytes) -> bool:
+    """Whether a HealthCheckResponse says SERVING; one that cannot be read does not."""
+    try:
+        return bool(wire.HealthCheckResponse.FromString(answer).status == _SERVING)
+    except DecodeError:
+        return False
 
 
 def server_stats(message: pb.StatsResponse) -> ServerStats:

@@ -30,7 +30,7 @@ from types import TracebackType
 from typing import IO
 
 from kvblock.errors import KVBlockError
-from kvblock.owner import NotCopied, Owner
+from kvblock.owner import NotCopied, OwnerProcess
 
 READY = "kvblock ready "
 SOCKET_NAME = "kvblock.sock"
@@ -74,7 +74,7 @@ class EmbeddedServer(NotCopied):
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path()
-        self._owner = Owner()
+        self._owner = OwnerProcess()
         self._ready: list[tuple[str, str]] = []
         self._stderr: str | None = None
 
@@ -135,7 +135,7 @@ class EmbeddedServer(NotCopied):
         """
         if self._process is not None:
             raise KVBlockError("this server was started before; make a new one")
-        self._owner = Owner()
+        self._owner = OwnerProcess()
         self._directory = _make_directory()
         listen = ["--listen", f"unix:{self._directory / SOCKET_NAME}"]
         command = [sys.executable, "-m", "kvblock", "serve"]

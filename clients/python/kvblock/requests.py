@@ -16,9 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from kvblock import arguments
 from kvblock.fencing import identify
-from kvblock.lease import Terms
+from kvblock.lease import AttachOptions
 from kvblock.results import BlockState, StepPolicy
-from kvblock.settings import Settings
+from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1.columns import FIXED32, FIXED64, packed_field
@@ -33,7 +33,7 @@ SequenceRequestT = TypeVar(
 
 
 def allocate(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     sequence_id: SupportsIndex,
@@ -55,7 +55,7 @@ def fill_duration(duration: Duration, seconds: float) -> None:
 
 def of_sequence(
     kind: type[SequenceRequestT],
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     sequence_id: SupportsIndex,
@@ -69,7 +69,7 @@ def of_sequence(
 
 
 def can_allocate(
-    settings: Settings, pool: str | None, engine: str | None, num_blocks: SupportsIndex
+    settings: ClientSettings, pool: str | None, engine: str | None, num_blocks: SupportsIndex
 ) -> pb.CanAllocateRequest:
     """The request of a CanAllocate."""
     return pb.CanAllocateRequest(
@@ -85,7 +85,7 @@ def stats(pool: str | None, engine: str | None) -> pb.StatsRequest:
 
 
 def list_sequences(
-    settings: Settings, pool: str | None, engine: str | None, page_size: SupportsIndex
+    settings: ClientSettings, pool: str | None, engine: str | None, page_size: SupportsIndex
 ) -> admin_pb2.ListSequencesRequest:
     """The request for the first page of a ListSequences."""
     return admin_pb2.ListSequencesRequest(
@@ -132,7 +132,7 @@ def list_engines(pool: str | None, page_size: SupportsIndex) -> admin_pb2.ListEn
 
 
 def reclaim_engine(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str,
     epoch: SupportsIndex,
@@ -151,7 +151,7 @@ def reclaim_engine(
 
 
 def list_blocks(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     block_numbers: Iterable[SupportsIndex],
@@ -176,7 +176,7 @@ def list_blocks(
 
 
 def block_tables(
-    settings: Settings, pool: str | None, engine: str | None, page_size: SupportsIndex
+    settings: ClientSettings, pool: str | None, engine: str | None, page_size: SupportsIndex
 ) -> admin_pb2.ListSequencesRequest:
     """The request for the first page of an engine's block tables.
 
@@ -193,7 +193,7 @@ def audit(pool: str | None) -> admin_pb2.AuditRequest:
 
 
 def step(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     free: Iterable[SupportsIndex],
@@ -208,18 +208,22 @@ def step(
 
 
 def attach(
-    settings: Settings, pool: str | None, engine: str | None, terms: Terms, request_id: str
+    settings: ClientSettings,
+    pool: str | None,
+    engine: str | None,
+    options: AttachOptions,
+    request_id: str,
 ) -> pb.AttachEngineRequest:
     """The request of an AttachEngine."""
     request = pb.AttachEngineRequest(
         pool=settings.pool_of(pool),
         engine=settings.engine_of(engine),
-        epoch=terms.epoch,
-        takeover=terms.takeover,
+        epoch=options.epoch,
+        takeover=options.takeover,
         request_id=request_id,
     )
-    if terms.ttl is not None:
-        fill_duration(request.ttl, terms.ttl)
+    if options.ttl is not None:
+        fill_duration(request.ttl, options.ttl)
     return request
 
 

@@ -23,7 +23,7 @@ from kvblock import (
     StepPolicy,
     StepResult,
 )
-from kvblock.cancelling import within
+from kvblock._async.cancelling import within
 
 LAST_RESORT = 60.0
 """Seconds after which something that should have happened is given up."""

@@ -1,4 +1,4 @@
-"""What a frozen server does to gRPC, and how this client goes on all the same.
+"""What a stalled server does to gRPC, and how this client goes on all the same.
 
 A server that is stopped but not gone (SIGSTOP, a debugger, swapping) reads nothing. Once the
 socket's buffer is full, gRPC cannot give up a message that it has begun to write: the operation
@@ -21,14 +21,14 @@ from kvblock.errors import DeadlineExceededError, KVBlockError
 
 LARGE_BYTES = 32_768
 """Longer messages may not fit a socket's buffer."""
-OVERTIME = 0.5
+GRACE_SECONDS = 0.5
 """Seconds by which our own limit is longer than the deadline that gRPC was given."""
 CLOSE_SECONDS = 1.0
 """How long closing a channel is waited for."""
 
 
-class Outlet:
-    """A connection's way out, in which messages may be stuck. Threads may share it."""
+class SendMonitor:
+    """Which of a connection's messages may be stuck on their way out. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,8 +52,8 @@ class Outlet:
                 self._late = late
 
 
-def took_too_long(error: KVBlockError) -> bool | None:
-    """What an error says of the way out: see `Outlet.end`."""
+def timed_out(error: KVBlockError) -> bool | None:
+    """Whether a call took too long, by its error: see `SendMonitor.end`."""
     if isinstance(error, DeadlineExceededError):
         return True
     return None if error.reason is None else False

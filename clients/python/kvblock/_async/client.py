@@ -1,11 +1,8 @@
 """The asyncio client.
 
 Rules:
-- Its connection belongs to the event loop of its first call; one client serves any number of tasks
-  of that loop.
-- Its methods are those of `kvblock.sync.Client`: same names, parameters, defaults and values.
-- What operators ask for is in `kvblock.async_operator`.
-- Cancelling a task cancels its call; whether that was carried out is unknown then.
+- Where it can be used, and what becomes of it when it is forgotten, is said in `connection`.
+- What operators ask for is in `operator`.
 """
 
 from __future__ import annotations
@@ -15,14 +12,15 @@ from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
-from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
-from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
-from kvblock.async_operator import AsyncOperatorCalls
+from kvblock._async.connection import Connection, Interceptor
+from kvblock._async.engine_lease import AsyncEngineLease, attach_engine
+from kvblock._async.operator import OperatorCalls
+from kvblock._async.session import AsyncSession
+from kvblock._async.transport import Stubs
 from kvblock.credentials import Tls
 from kvblock.errors import ClosedError
-from kvblock.health import is_serving
-from kvblock.holder import Holders
-from kvblock.lease import OnLeaseLost, Terms
+from kvblock.lease import AttachOptions, OnLeaseLost
+from kvblock.lease_user import LeaseUsers
 from kvblock.results import (
     BlockTable,
     Capacity,
@@ -32,12 +30,11 @@ from kvblock.results import (
     StepPolicy,
     StepResult,
 )
-from kvblock.session import AsyncSession
-from kvblock.settings import CLOSED, Configured, Settings
+from kvblock.settings import CLOSED, ClientSettings, Configured
 from kvblock.v1 import kvblock_pb2 as pb
 
 
-class AsyncClient(AsyncOperatorCalls, Configured):
+class AsyncClient(OperatorCalls, Configured):
     """A connection to one server, and the pool and engine that its calls mean.
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
@@ -64,11 +61,11 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(
+        self._settings = ClientSettings.of(
             address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
         )
-        self._connection = AsyncConnection(self._settings, interceptors)
-        self._holders: Holders[AsyncSession | AsyncEngineLease] = Holders()
+        self._connection = Connection(self._settings, interceptors)
+        self._users: LeaseUsers[AsyncSession | AsyncEngineLease] = LeaseUsers()
         self._call = self._connection.call
         self._change = self._connection.change
 
@@ -85,10 +82,10 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; sessions are broken off, leases run out, running calls end."""
+        """Close the connection; sessions end, leases expire, running calls fail."""
         if self._settings.owner.is_here:
-            for holder in self._holders.close():
-                await holder.close()
+            for user in self._users.close():
+                await user.close()
             await self._connection.close()
 
     async def allocate(
@@ -232,9 +229,9 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         client for the same pool and engine are made under the lease, too.
         """
         self._settings.owner.check()
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        session = AsyncSession(self._connection, self._settings, terms, pool, engine, timeout)
-        self._holders.add(session)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        session = AsyncSession(self._connection, self._settings, options, pool, engine, timeout)
+        self._users.add(session)
         return session
 
     async def attach_engine(
@@ -260,11 +257,13 @@ class AsyncClient(AsyncOperatorCalls, Configured):
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        request = requests.attach(
+            self._settings, pool, engine, options, fencing.identify(request_id)
+        )
         deadline = self._settings.deadline(timeout)
-        lease = await attach_engine(self._connection, request, deadline, terms)
-        if not self._holders.add(lease):
+        lease = await attach_engine(self._connection, request, deadline, options)
+        if not self._users.add(lease):
             await lease.close()
             raise ClosedError(CLOSED)
         return lease
@@ -291,10 +290,8 @@ class AsyncClient(AsyncOperatorCalls, Configured):
             UnavailableError: no server answers.
 
         """
-        answer = await self._connection.once(
-            self._stubs.health, b"", self._settings.deadline(timeout)
-        )
-        return is_serving(answer)
+        deadline = self._settings.deadline(timeout)
+        return answers.serving(await self._connection.once(self._stubs.health, b"", deadline))
 
     @property
     def _stubs(self) -> Stubs:

@@ -1,12 +1,9 @@
+# Generated from kvblock/_async/client.py by scripts/gen_sync.py: change that one.
 """The synchronous client.
 
 Rules:
-- It stands on gRPC's synchronous stubs; no event loop is involved. Threads may share a client.
-- Its methods are those of `kvblock.client.AsyncClient`: same names, parameters, defaults and
-  values.
-- What operators ask for is in `kvblock.sync_operator`.
-- The connection is that of the client and of the sessions and leases that it makes: forgotten, it
-  is closed when the last of them is collected. It never keeps the interpreter from exiting.
+- Where it can be used, and what becomes of it when it is forgotten, is said in `connection`.
+- What operators ask for is in `operator`.
 """
 
 from __future__ import annotations
@@ -16,12 +13,15 @@ from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
+from kvblock._sync.connection import Connection, Interceptor
+from kvblock._sync.engine_lease import EngineLease, attach_engine
+from kvblock._sync.operator import OperatorCalls
+from kvblock._sync.session import Session
+from kvblock._sync.transport import Stubs
 from kvblock.credentials import Tls
-from kvblock.engine_lease import EngineLease, attach_engine
 from kvblock.errors import ClosedError
-from kvblock.health import is_serving
-from kvblock.holder import Holders
-from kvblock.lease import OnLeaseLost, Terms
+from kvblock.lease import AttachOptions, OnLeaseLost
+from kvblock.lease_user import LeaseUsers
 from kvblock.results import (
     BlockTable,
     Capacity,
@@ -31,10 +31,7 @@ from kvblock.results import (
     StepPolicy,
     StepResult,
 )
-from kvblock.settings import CLOSED, Configured, Settings
-from kvblock.sync_connection import Interceptor, SyncConnection
-from kvblock.sync_operator import OperatorCalls
-from kvblock.sync_session import Session
+from kvblock.settings import CLOSED, ClientSettings, Configured
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -65,14 +62,13 @@ class Client(OperatorCalls, Configured):
         tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(
+        self._settings = ClientSettings.of(
             address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
         )
-        self._connection = SyncConnection(self._settings, interceptors)
-        self._holders: Holders[Session | EngineLease] = Holders()
+        self._connection = Connection(self._settings, interceptors)
+        self._users: LeaseUsers[Session | EngineLease] = LeaseUsers()
         self._call = self._connection.call
         self._change = self._connection.change
-        self._service = self._connection.service
 
     def __enter__(self) -> Client:
         self._settings.owner.check()
@@ -87,10 +83,10 @@ class Client(OperatorCalls, Configured):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; sessions are broken off, leases run out, running calls end."""
+        """Close the connection; sessions end, leases expire, running calls fail."""
         if self._settings.owner.is_here:
-            for holder in self._holders.close():
-                holder.close()
+            for user in self._users.close():
+                user.close()
             self._connection.close()
 
     def allocate(
@@ -111,7 +107,7 @@ class Client(OperatorCalls, Configured):
         """
         request = requests.allocate(self._settings, pool, engine, sequence_id, num_blocks, max_wait)
         deadline = self._settings.deadline(timeout, max_wait)
-        answer = self._change(self._service.Allocate, request, deadline, request_id)
+        answer = self._change(self._stubs.service.Allocate, request, deadline, request_id)
         return answers.allocated(answer)
 
     def free(
@@ -127,7 +123,7 @@ class Client(OperatorCalls, Configured):
         kind = pb.FreeRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        self._change(self._service.Free, request, deadline, request_id)
+        self._change(self._stubs.service.Free, request, deadline, request_id)
 
     def free_returning_count(
         self,
@@ -142,7 +138,8 @@ class Client(OperatorCalls, Configured):
         kind = pb.FreeReturningCountRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        answer = self._change(self._service.FreeReturningCount, request, deadline, request_id)
+        method = self._stubs.service.FreeReturningCount
+        answer = self._change(method, request, deadline, request_id)
         return answer.freed_blocks
 
     def get_block_table(
@@ -164,7 +161,8 @@ class Client(OperatorCalls, Configured):
         deadline = self._settings.deadline(timeout)
         self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
-        return answers.block_table(self._call(self._service.GetBlockTable, request, deadline))
+        answer = self._call(self._stubs.service.GetBlockTable, request, deadline)
+        return answers.block_table(answer)
 
     def can_allocate(
         self,
@@ -184,7 +182,8 @@ class Client(OperatorCalls, Configured):
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
-        return answers.capacity(self._call(self._service.CanAllocate, request, deadline))
+        answer = self._call(self._stubs.service.CanAllocate, request, deadline)
+        return answers.capacity(answer)
 
     def step(
         self,
@@ -207,7 +206,7 @@ class Client(OperatorCalls, Configured):
         request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
-        answer = self._change(self._service.Step, request, deadline, request_id, size)
+        answer = self._change(self._stubs.service.Step, request, deadline, request_id, size)
         return answers.step_result(answer.result)
 
     def session(
@@ -231,9 +230,9 @@ class Client(OperatorCalls, Configured):
         client for the same pool and engine are made under the lease, too.
         """
         self._settings.owner.check()
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        session = Session(self._connection, self._settings, terms, pool, engine, timeout)
-        self._holders.add(session)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        session = Session(self._connection, self._settings, options, pool, engine, timeout)
+        self._users.add(session)
         return session
 
     def attach_engine(
@@ -259,11 +258,13 @@ class Client(OperatorCalls, Configured):
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        request = requests.attach(
+            self._settings, pool, engine, options, fencing.identify(request_id)
+        )
         deadline = self._settings.deadline(timeout)
-        lease = attach_engine(self._connection, request, deadline, terms)
-        if not self._holders.add(lease):
+        lease = attach_engine(self._connection, request, deadline, options)
+        if not self._users.add(lease):
             lease.close()
             raise ClosedError(CLOSED)
         return lease
@@ -281,7 +282,7 @@ class Client(OperatorCalls, Configured):
         """
         request = requests.stats(pool, engine)
         deadline = self._settings.deadline(timeout)
-        return answers.server_stats(self._call(self._service.Stats, request, deadline))
+        return answers.server_stats(self._call(self._stubs.service.Stats, request, deadline))
 
     def health(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it serves; False while it is shutting down.
@@ -290,6 +291,9 @@ class Client(OperatorCalls, Configured):
             UnavailableError: no server answers.
 
         """
-        return is_serving(
-            self._connection.once(self._connection.health, b"", self._settings.deadline(timeout))
-        )
+        deadline = self._settings.deadline(timeout)
+        return answers.serving(self._connection.once(self._stubs.health, b"", deadline))
+
+    @property
+    def _stubs(self) -> Stubs:
+        return self._connection.stubs

@@ -16,18 +16,18 @@ import ctypes
 import os
 import weakref
 
-_holders: weakref.WeakSet[object] = weakref.WeakSet()
+_retained: weakref.WeakSet[object] = weakref.WeakSet()
 
 
-def register(holder: object) -> None:
-    """Never collect `holder` in a forked child or at interpreter exit."""
-    _holders.add(holder)
+def register(what: object) -> None:
+    """Never collect `what` in a forked child or at interpreter exit."""
+    _retained.add(what)
 
 
 def _retain() -> None:
-    for holder in list(_holders):
+    for one in list(_retained):
         # Any reference that Python knows of goes with its module, at the latest.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 
 
 atexit.register(_retain)
