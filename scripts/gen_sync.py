@@ -19,6 +19,7 @@ import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,53 +55,55 @@ def main() -> int:
         "package", type=Path, nargs="?", default=ROOT / "clients/python/kvblock", metavar="PACKAGE"
     )
     given = parser.parse_args()
-    generated = {
-        path.name: generate(path)
-        for path in sorted(given.package.glob("_async/*.py"))
-        if path.stem not in HAND_WRITTEN
-    }
+    generated = generate(given.package / "_async")
     target = given.package / "_sync"
-    there = {path.name for path in target.glob("*.py") if path.stem not in HAND_WRITTEN}
+    there = {
+        path.name: path.read_text() for path in target.glob("*.py") if path.stem not in HAND_WRITTEN
+    }
     if not given.check:
-        for name in there - generated.keys():
+        for name in there.keys() - generated.keys():
             (target / name).unlink()
         for name, text in generated.items():
             (target / name).write_text(text)
         return 0
     stale = [
         name
-        for name in sorted(there | generated.keys())
-        if name not in there or (target / name).read_text() != generated.get(name)
+        for name in sorted(there.keys() | generated.keys())
+        if there.get(name) != generated.get(name)
     ]
     for name in stale:
         sys.stderr.write(f"gen_sync: {target / name} is not fresh; run: make gen\n")
     return 1 if stale else 0
 
 
-def generate(path: Path) -> str:
-    """The synchronous text of a module."""
-    text = path.read_text()
-    for pattern, replacement in SUBSTITUTIONS:
-        text = pattern.sub(replacement, text)
-    fixed = ruff(text, "check", "--quiet", "--fix", "--unsafe-fixes", "--select=F401,I,UP028")
-    return HEADER.format(name=path.name) + ruff(fixed, "format", "--quiet")
+def generate(source: Path) -> dict[str, str]:
+    """The synchronous texts of the modules in a directory, by file name."""
+    with tempfile.TemporaryDirectory() as directory:
+        written = []
+        for path in sorted(source.glob("*.py")):
+            if path.stem not in HAND_WRITTEN:
+                text = path.read_text()
+                for pattern, replacement in SUBSTITUTIONS:
+                    text = pattern.sub(replacement, text)
+                written.append(Path(directory, path.name))
+                written[-1].write_text(text)
+        ruff("check", "--fix", "--unsafe-fixes", "--select=F401,I,UP028", directory)
+        ruff("format", directory)
+        return {path.name: HEADER.format(name=path.name) + path.read_text() for path in written}
 
 
-def ruff(text: str, *command: str) -> str:
-    """What ruff makes of a module of the package."""
+def ruff(*command: str) -> None:
+    """Run ruff by the settings of this repository."""
     tool = Path(sys.executable).with_name("ruff")
-    name = ROOT / "clients/python/kvblock/_sync/module.py"
     done = subprocess.run(
-        [tool, *command, f"--stdin-filename={name}", "-"],
+        [tool, *command, "--quiet", "--no-cache", "--config=pyproject.toml"],
         cwd=ROOT,
-        input=text,
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         raise SystemExit(f"gen_sync: ruff {command[0]} failed: {done.stdout}{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from kvblock.failures import error_of
 from kvblock.fencing import new_request_id
 from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import LeaseUser
-from kvblock.lifecycle import OPEN, OVER, UNATTACHED, Event, State
+from kvblock.lifecycle import OPEN, OVER, STEP_ANSWERED, STEP_SENT, UNATTACHED, Event, State
 from kvblock.results import StepPolicy, StepResult
 from kvblock.settings import ClientSettings
 from kvblock.step_context import Traceparent
@@ -83,7 +83,7 @@ class SessionState(LeaseUser):
         self._stray_attaches = 0
         self._busy: threading.Lock = threading.Lock()
         self._last_step_id = 0
-        self._step = pb.SessionRequest()
+        self._step, self._step_id = pb.SessionRequest(), 0
 
     @property
     def attached(self) -> bool:
@@ -143,21 +143,21 @@ class SessionState(LeaseUser):
         request = pb.SessionRequest()
         step = request.step
         requests.fill_step(step.step, free, allocate, num_blocks, policy)
-        step.step_id = self._last_step_id + 1
+        step.step_id = step_id = self._last_step_id + 1
         if self._traceparent is not None:
             step.traceparent = self._traceparent()
-        self._step = request
-        self._move(Event.STEP_SENT)
+        self._step, self._step_id = request, step_id
+        self._move(STEP_SENT)
         return request
 
     def _take_stepped(self, answer: pb.SessionResponse) -> StepResult:
         stepped = answer.stepped
         step_id = stepped.step_id
-        if step_id != self._step.step.step_id:
+        if step_id != self._step_id:
             raise self._unexpected_answer()
         result = answers.step_result(stepped.result)
         self._last_step_id = step_id
-        self._move(Event.STEP_ANSWERED)
+        self._move(STEP_ANSWERED)
         return result
 
     def _step_in_flight(self) -> pb.SessionRequest:

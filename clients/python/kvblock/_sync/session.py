@@ -36,7 +36,7 @@ from kvblock._sync.detachable import Detachable
 from kvblock._sync.transport import StreamEnded, Transport
 from kvblock.errors import KVBlockError, UnavailableError, UsageError
 from kvblock.lease import AttachOptions
-from kvblock.lifecycle import Event, State
+from kvblock.lifecycle import ATTACHED, Event, State
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Retries
 from kvblock.session_state import LEFT, RENEW, SessionState
@@ -125,7 +125,7 @@ class Session(Detachable, SessionState):
         self._check_call()
         with self._busy:
             sent, lease = monotonic(), self._lease
-            if self._state is not State.ATTACHED or sent - lease.confirmed_at >= lease.ttl:
+            if self._state is not ATTACHED or sent - lease.confirmed_at >= lease.ttl:
                 raise self._unusable()
             request = self._make_step(free, allocate, num_blocks, policy)
             try:
