@@ -3,9 +3,9 @@
 Rules:
 - This package imports grpc, protobuf and the standard library, nothing else; what needs more
   (`kvblock.cli`, `kvblock.replay`, ...) is imported by those who use it.
-- What stands in `__all__` is the interface; modules below may change.
+- The names in `__all__` are the interface; modules below may change.
 - A name is loaded when it is first used: gRPC reads its settings from the environment when it is
-  loaded, so a program of ours must be able to come first.
+  loaded, and kvblock's own programs set some of them before that.
 """
 
 from importlib import import_module

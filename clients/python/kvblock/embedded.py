@@ -9,8 +9,7 @@ Rules:
 - It is stopped with SIGTERM, and killed only when it does not end in time; at the latest at
   interpreter exit.
 - It belongs to the process that started it: a forked child can use it and cannot end it.
-- What it writes to stderr is kept, and is part of the error when it does not start, its last error
-  in front.
+- An error that it did not start has what it wrote to stderr, its last error in front.
 """
 
 from __future__ import annotations

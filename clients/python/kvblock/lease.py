@@ -1,4 +1,4 @@
-"""A lease as this process knows it, and the leases of a client.
+"""A lease as far as this process can tell, and the leases of a client.
 
 Rules:
 - A lease is valid for one TTL from the moment at which the last call was sent that the server
@@ -79,7 +79,7 @@ class Lease:
             raise self.error()
 
     def error(self) -> KVBlockError:
-        """Why it is not valid; one whose time has passed is lost by this."""
+        """Why it is not valid. One whose time has passed becomes a lost one."""
         with self.changed:
             if not self.ended:
                 self.lose(
@@ -121,7 +121,7 @@ class Lease:
         self._end(error)
 
     def release(self) -> None:
-        """It is detached, or left to run out: nobody is told."""
+        """It is detached, or left to expire: `on_lease_lost` is not called."""
         self._end(None)
 
     def release_for_detach(self, timeout: float | None) -> float | None:
@@ -150,8 +150,8 @@ class Leases:
     def __init__(self, pool: str, engine: str, epoch: int) -> None:
         self._made_with = {(pool, engine or DEFAULT_ENGINE): epoch}
         self._leases: dict[tuple[str, str], Lease] = {}
-        # Guards changes: nothing may come between looking whose a name is and taking it away. It
-        # can be taken again by its holder, whom a signal handler may interrupt that closes things.
+        # Guards changes: finding the lease of a name and removing it is one step. Reentrant, since
+        # a signal handler that closes things may interrupt the thread that has it.
         self._changing = threading.RLock()
 
     def add(self, lease: Lease, engine: str, *pools: str) -> None:

@@ -1,4 +1,4 @@
-"""Whose a client is: that of the process which made it, and there is one of it.
+"""The process that owns a client: the one that made it. There is one of each.
 
 A forked child inherits its parent's clients, sessions and leases, whose connections and threads are
 the parent's. A copy shares all of them, too.

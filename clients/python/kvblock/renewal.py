@@ -1,4 +1,4 @@
-"""Keeps a lease alive, and tells when it is lost.
+"""Keeps a lease alive, and reports its loss.
 
 Rules:
 - A daemon thread with a connection of its own renews the lease a third of the TTL after the last
@@ -9,7 +9,7 @@ Rules:
 - It connects when it renews for the first time. A server that does not answer is tried again on a
   new connection; only a server that says so, or the local deadline, ends the lease.
 - Nothing that goes wrong in it ends the thread: it is logged and the renewal is tried again, until
-  the deadline ends the lease and the loss is told.
+  the deadline ends the lease and the loss is reported.
 - It needs no other thread, so that it goes on where none can be started for now. So a renewal under
   way is not cancelled when the lease is released: it ends with its answer or its own deadline.
 - It reports a loss once, and never the end of a lease that was released.
@@ -79,7 +79,7 @@ class Renewal:
                 _log.exception("on_lease_lost failed")
 
     def _wait_until_due(self) -> bool:
-        """Sleep until the lease has to be renewed; False when it is over."""
+        """Sleep until the lease has to be renewed; False when it has ended."""
         lease = self._lease
         with lease.changed:
             while not lease.ended:
@@ -122,8 +122,8 @@ class Renewal:
             _log.warning("the lease of %r cannot be renewed now: %s", self._lease.engine, error)
         self._try_later()
         if isinstance(error, DeadlineExceededError) or error.reason is None:
-            # Nobody waits in gRPC during the pause, so nothing would come of a connection that is
-            # being made: see `kvblock._sync.connection`.
+            # No thread waits in gRPC during the delay, so nothing would come of a connection that
+            # is being made: see `kvblock._sync.connection`.
             self._close_channel()
 
     def _failed_unexpectedly(self) -> None:

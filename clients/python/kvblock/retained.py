@@ -5,8 +5,8 @@ none of them, and at interpreter exit they stand still: it would wait for ever.
 
 Rules:
 - What holds a channel or a running call is registered here when it is made.
-- In a forked child, and before the interpreter takes itself apart, everything registered gets a
-  reference that nobody gives back. Its memory goes with the process.
+- In a forked child, and before the interpreter is finalized, everything registered gets a reference
+  that is never released. Its memory goes with the process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def register(what: object) -> None:
 
 def _retain() -> None:
     for one in list(_retained):
-        # Any reference that Python knows of goes with its module, at the latest.
+        # A reference from Python would be released with its module, at the latest.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 
 

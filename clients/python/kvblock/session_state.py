@@ -3,7 +3,7 @@
 Rules:
 - Messages are made in the order attach, steps, detach, each answered before the next is made; the
   step_id goes on from the lease's last step and grows by one with each step that is answered.
-- A step that was sent and not answered is kept, and is the only one that may be sent until it is.
+- A step that was sent and not answered is the only one that may be sent until it is.
 - A session goes through the states of `kvblock.lifecycle`. What ends it leaves a text that says
   why, and every later use raises ClosedError with that text; a lost lease raises LeaseLostError.
 - One exchange at a time: a second one that is begun meanwhile is an error of the caller and does
@@ -69,16 +69,10 @@ class SessionState(LeaseUser):
         )
         self._traceparent = traceparent
         self._attach = pb.SessionRequest(
-            attach=pb.SessionAttach(
-                pool=self._settings.pool,
-                engine=self._settings.engine,
-                epoch=options.epoch,
-                takeover=options.takeover,
-                request_id=new_request_id(),
+            attach=requests.attach(
+                pb.SessionAttach, self._settings, None, None, options, new_request_id()
             )
         )
-        if options.ttl is not None:
-            requests.fill_duration(self._attach.attach.ttl, options.ttl)
         # Attaches whose answer did not come: one that is late may yet end the stream after it.
         self._stray_attaches = 0
         self._busy: threading.Lock = threading.Lock()

@@ -8,8 +8,8 @@ Rules:
 - A message that may not fit the buffer is not waited for without a limit of our own. Nor is any
   other while such a one is under way in the same connection, or after one took too long, until
   something is answered: it may be stuck behind.
-- Closing a channel is not waited for without a limit either; what is left over ends by itself when
-  the server goes or goes on, and never keeps the interpreter from exiting.
+- Closing a channel is not waited for without a limit either; what is left ends by itself when the
+  server ends or runs again, and never keeps the interpreter from exiting.
 """
 
 from __future__ import annotations

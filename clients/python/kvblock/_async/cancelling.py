@@ -1,4 +1,4 @@
-"""Whose cancellation a CancelledError is, and waiting for a limited time without losing one.
+"""What a CancelledError has cancelled, and waiting for a limited time without losing one.
 
 Rules:
 - gRPC raises CancelledError for a call that was cancelled, also when the task was not.
@@ -55,6 +55,6 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
 
 
 def _retrieve(task: asyncio.Future[_T]) -> None:
-    """Let asyncio take an exception for seen: it logs those that nobody asks for."""
+    """Retrieve an exception, which asyncio would log otherwise."""
     if not task.cancelled():
         task.exception()

@@ -39,13 +39,13 @@ class AsyncClient(OperatorCalls, Configured):
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
     `timeout` is in seconds and holds for each call that has none of its own; None: no timeout.
-    `epoch` is that of a lease which somebody else keeps for the client's pool and engine.
+    `epoch` is that of a lease which another client renews, for this one's pool and engine.
     Making a client does not wait for the server: the first call tells whether it is there.
 
     A call that finds the server unavailable is made again until its timeout, unless `retries` is
     false; with no timeout until the client is closed. A call that changes something takes effect
     once all the same: it carries a `request_id`, a new one unless the caller gives one to repeat a
-    call of which it does not know the outcome.
+    call whose outcome is unknown.
     """
 
     def __init__(
@@ -258,9 +258,8 @@ class AsyncClient(OperatorCalls, Configured):
 
         """
         options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
-        request = requests.attach(
-            self._settings, pool, engine, options, fencing.identify(request_id)
-        )
+        kind, request_id = pb.AttachEngineRequest, fencing.identify(request_id)
+        request = requests.attach(kind, self._settings, pool, engine, options, request_id)
         deadline = self._settings.deadline(timeout)
         lease = await attach_engine(self._connection, request, deadline, options)
         if not self._users.add(lease):

@@ -82,7 +82,7 @@ class Connection(Transport):
         loop = asyncio.get_running_loop()
 
         def call(error: LeaseLostError) -> None:
-            # A loop that is closed has nobody left to tell.
+            # When the loop is closed there is nothing left to report to.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(on_lost, error)
 

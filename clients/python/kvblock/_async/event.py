@@ -1,7 +1,7 @@
 """An event that ends pauses in an event loop.
 
 Rules:
-- It belongs to no loop until somebody waits, and is set in the thread of that loop.
+- It belongs to no loop until a task waits for it, and is set in the thread of that loop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ class StopEvent(asyncio.Event):
 
     def set(self) -> None:
         """End all pauses, now and from now on."""
-        # A pause whose loop is closed has nobody left to wake.
+        # A pause whose loop is closed never ends.
         with contextlib.suppress(RuntimeError):
             super().set()

@@ -1,9 +1,9 @@
-"""What keeps a session or an engine's lease in touch with the server: a stream and a renewal.
+"""What a session or an engine's lease has running: a stream and a renewal.
 
 Rules:
 - Neither refers to the session, so that one which is forgotten is collected; its finalizer calls
   `close` and ends both.
-- A lost lease ends what is running before the user is told.
+- A lost lease ends what is running before `on_lease_lost` is called.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Link:
             renewal.stop()
 
     def lost(self, error: LeaseLostError) -> None:
-        """The lease is lost: end what is running, then tell the user."""
+        """The lease is lost: end what is running, then call `on_lease_lost`."""
         self.interrupt()
         if self._on_lost is not None:
             self._on_lost(error)

@@ -4,10 +4,10 @@ Rules of use:
 - Entering attaches; leaving, in order or by an exception, detaches, and that frees all blocks of
   the engine. A detach that fails while leaving is logged, not raised; call `detach` to have it
   raised.
-- The lease is renewed in the background for as long as the session is open. A stream that breaks, a
-  server that is unavailable for a while or restarts, and a journal that cannot be written for a
-  while are got over within the timeout of the call: the session attaches with its epoch on a new
-  stream and sends the step in flight again, which takes effect once.
+- The lease is renewed in the background for as long as the session is open. When a stream breaks,
+  the server is unavailable for a while or restarts, or its journal cannot be written for a while,
+  the session attaches with its epoch on a new stream, within the timeout of the call, and sends the
+  step in flight again, which takes effect once.
 - A step that gets no answer (its timeout, a cancelled task) stays the step in flight: until
   `recover` has answered it there is no other, so no block is granted that the engine does not learn
   of. The session goes on then.

@@ -4,8 +4,8 @@ Rules:
 - A timeout is a timer that cancels the call. It costs two calls of the loop; waiting in a task of
   its own, as `asyncio.wait_for` does, costs more than the message.
 - A CancelledError that comes out of `exchange` means that the task was cancelled.
-- The status of a call that ended while the loop was blocked reaches nobody when the next thing done
-  is a write: gRPC puts a fault of its own in its place. It is known then that the call is over, not
+- The status of a call that ended while the loop was blocked is lost when the next operation is a
+  write: gRPC puts an error of its own in its place. It is known then that the call has ended, not
   why.
 """
 
@@ -94,7 +94,7 @@ class SessionStream(Stream):
         if not self._owner.is_here:
             return
         self._closed = True
-        # When the loop is closed its calls are over, and cancelling has nobody left to tell.
+        # When the loop is closed its calls have ended, and there is nothing to cancel.
         with contextlib.suppress(RuntimeError):
             self._call.cancel()
 
@@ -109,7 +109,7 @@ class SessionStream(Stream):
             else:
                 await within(limit, self._call.write(request))
         except asyncio.InvalidStateError:
-            # The call was over before; reading says why.
+            # The call had ended before; reading says why.
             return
         except asyncio.TimeoutError:
             self._expire()

@@ -1,8 +1,8 @@
 """What the asyncio client needs of its connection and streams, and calls that are repeated.
 
 Rules:
-- This is the whole of what the other modules use of `connection` and `stream`: where asyncio and
-  threads differ, the difference stands behind it.
+- The other modules use of `connection` and `stream` what is declared here, and nothing else: where
+  asyncio and threads differ, they differ behind it.
 - Every failure of a call comes out as a KVBlockError, after the retries that `kvblock.retry`
   permits.
 """
@@ -31,7 +31,7 @@ ChangeT = TypeVar("ChangeT", bound=Change)
 
 
 class StreamEnded(Exception):
-    """The call is over, and the server has not said why."""
+    """The call has ended, and the server has not said why."""
 
 
 class Stream(Protocol):

@@ -97,8 +97,8 @@ class Connection(Transport):
     def pause(self, stop: StopEvent, seconds: float) -> None:
         """Wait before the next try, until `stop` is set at the latest.
 
-        A connection is made only while somebody waits for something in gRPC: with its usual poller
-        a channel whose calls fail at once may take five seconds to notice what became of one.
+        A connection is made only while a thread waits in gRPC: with its usual poller a channel
+        whose calls fail at once may take five seconds to notice what became of one.
         """
         if self.closed.is_set():
             stop.wait(seconds)

@@ -90,10 +90,10 @@ class OperatorCalls:
     def delete_pool(
         self, pool: str, *, request_id: str | None = None, timeout: float | None = None
     ) -> None:
-        """Delete a pool that nobody uses.
+        """Delete a pool that is not in use.
 
         Raises:
-            FailedPreconditionError: somebody has something in it (POOL_HELD).
+            FailedPreconditionError: an engine has blocks or a lease in it (POOL_HELD).
             NotFoundError: no pool has that name (POOL_NOT_FOUND).
 
         """
