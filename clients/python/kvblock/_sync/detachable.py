@@ -85,7 +85,7 @@ class Detachable(LeaseUser):
         """See whether a call can be made here and now.
 
         Raises:
-            UsageError: it is another process's or event loop's, or a call is running.
+            UsageError: it cannot be used here, or a call is running.
 
         """
         self._connection.check_caller()
