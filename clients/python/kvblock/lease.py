@@ -78,8 +78,8 @@ class Lease:
         if monotonic() - self.confirmed_at >= self.ttl:
             raise self.error()
 
-    def error(self) -> KVBlockError:
-        """Why it is not valid. One whose time has passed becomes a lost one."""
+    def expire(self) -> None:
+        """Its time has passed: it is lost by this, unless it has ended before."""
         with self.changed:
             if not self.ended:
                 self.lose(
@@ -88,6 +88,10 @@ class Lease:
                         f" {self.ttl:g} s; its blocks may have new owners, attach anew"
                     )
                 )
+
+    def error(self) -> KVBlockError:
+        """Why it is not valid."""
+        self.expire()
         if self.lost is None:
             return ClosedError(f"the lease of engine {self.engine!r} was released")
         # A new one each time: an exception that is raised again collects tracebacks.

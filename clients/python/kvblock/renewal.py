@@ -88,7 +88,7 @@ class Renewal:
                 ends_at = confirmed_at + lease.ttl
                 due_at = max(confirmed_at + lease.ttl * RENEW_AFTER, self._not_before)
                 if now >= ends_at:
-                    lease.error()
+                    lease.expire()
                 elif now >= due_at:
                     return True
                 else:

@@ -102,7 +102,7 @@ class ClientSettings(NamedTuple):
         return self.engine if engine is None else arguments.name("engine", engine)
 
     def deadline(self, timeout: float | None, wait: float | None = None) -> float | None:
-        """Seconds until a call is given up, None for never.
+        """Seconds until a call fails with DEADLINE_EXCEEDED, None for never.
 
         The client's own timeout is longer by the time that the call asks the server to wait, up to
         TIMEOUT_MAX: a wait that is too long is the server's to refuse.

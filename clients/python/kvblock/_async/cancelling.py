@@ -35,10 +35,10 @@ def task_is_cancelled(before: int, otherwise_explained: bool) -> bool:
 
 
 async def within(seconds: float, work: Awaitable[_T]) -> _T:
-    """The outcome of some work, which is given up after so many seconds.
+    """The outcome of some work, which is cancelled after so many seconds.
 
     Raises:
-        asyncio.TimeoutError: it was given up; whether it has ended is not waited for.
+        asyncio.TimeoutError: it was cancelled; whether it has ended is not waited for.
 
     """
     task = asyncio.ensure_future(work)
