@@ -72,8 +72,9 @@ lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/buf lint protos
 	scripts/check_breaking.sh
 
-gen: $(READY) ## Generate the Python stubs from protos/ anew
+gen: $(READY) ## Generate anew the Python stubs from protos/, the synchronous client from the asyncio one
 	@scripts/gen_stubs.sh clients/python
+	@$(BIN)/python scripts/gen_sync.py
 
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh

@@ -3,9 +3,9 @@
 Rules:
 - This package imports grpc, protobuf and the standard library, nothing else; what needs more
   (`kvblock_cli`, `kvblock_replay`, ...) is imported by those who use it.
-- What stands in `__all__` is the interface; modules below may change.
+- The names in `__all__` are the interface; modules below may change.
 - A name is loaded when it is first used: gRPC reads its settings from the environment when it is
-  loaded, so a program of ours must be able to come first.
+  loaded, and kvblock's own programs set some of them before that.
 """
 
 from importlib import import_module
@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING
 from kvblock.version import VERSION
 
 if TYPE_CHECKING:
-    from kvblock.async_engine_lease import AsyncEngineLease
-    from kvblock.client import AsyncClient
-    from kvblock.client import AsyncClient as connect_async
+    from kvblock._async.client import AsyncClient
+    from kvblock._async.client import AsyncClient as connect_async
+    from kvblock._async.engine_lease import AsyncEngineLease
+    from kvblock._async.session import AsyncSession
+    from kvblock._sync.client import Client
+    from kvblock._sync.client import Client as connect
+    from kvblock._sync.engine_lease import EngineLease
+    from kvblock._sync.session import Session
     from kvblock.credentials import Tls
     from kvblock.embedded import EmbeddedServer, ServerStartError
-    from kvblock.engine_lease import EngineLease
     from kvblock.errors import (
         AlreadyExistsError,
         ClosedError,
@@ -57,61 +61,27 @@ if TYPE_CHECKING:
         StepPolicy,
         StepResult,
     )
-    from kvblock.session import AsyncSession
-    from kvblock.sync import Client
-    from kvblock.sync import Client as connect
-    from kvblock.sync_session import Session
 
 __version__ = VERSION
 
 _MODULES = {
-    "kvblock.async_engine_lease": ("AsyncEngineLease",),
-    "kvblock.client": ("AsyncClient",),
-    "kvblock.credentials": ("Tls",),
-    "kvblock.embedded": ("EmbeddedServer", "ServerStartError"),
-    "kvblock.engine_lease": ("EngineLease",),
-    "kvblock.errors": (
-        "AlreadyExistsError",
-        "ClosedError",
-        "DeadlineExceededError",
-        "ErrorReason",
-        "FailedPreconditionError",
-        "FieldViolation",
-        "InvalidArgumentError",
-        "KVBlockError",
-        "LeaseLostError",
-        "NotFoundError",
-        "UnansweredError",
-        "PermissionDeniedError",
-        "RateLimitedError",
-        "UnauthenticatedError",
-        "UnavailableError",
-        "UsageError",
-    ),
-    "kvblock.results": (
-        "AuditReport",
-        "BlockInfo",
-        "BlockState",
-        "BlockTable",
-        "Capacity",
-        "EngineInfo",
-        "EngineStats",
-        "EngineTables",
-        "Granted",
-        "PoolInfo",
-        "PoolStats",
-        "RefusalReason",
-        "Refused",
-        "SequenceInfo",
-        "ServerStats",
-        "StepPolicy",
-        "StepResult",
-    ),
-    "kvblock.session": ("AsyncSession",),
-    "kvblock.sync": ("Client",),
-    "kvblock.sync_session": ("Session",),
+    "_async.client": "AsyncClient",
+    "_async.engine_lease": "AsyncEngineLease",
+    "_async.session": "AsyncSession",
+    "_sync.client": "Client",
+    "_sync.engine_lease": "EngineLease",
+    "_sync.session": "Session",
+    "credentials": "Tls",
+    "embedded": "EmbeddedServer ServerStartError",
+    "errors": "AlreadyExistsError ClosedError DeadlineExceededError ErrorReason"
+    " FailedPreconditionError FieldViolation InvalidArgumentError KVBlockError LeaseLostError"
+    " NotFoundError PermissionDeniedError RateLimitedError UnansweredError UnauthenticatedError"
+    " UnavailableError UsageError",
+    "results": "AuditReport BlockInfo BlockState BlockTable Capacity EngineInfo EngineStats"
+    " EngineTables Granted PoolInfo PoolStats RefusalReason Refused SequenceInfo ServerStats"
+    " StepPolicy StepResult",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_HOMES = {name: f"kvblock.{module}" for module, names in _MODULES.items() for name in names.split()}
 _ALIASES = {"connect": "Client", "connect_async": "AsyncClient"}
 
 

@@ -2,13 +2,23 @@
 
 Rules:
 - Lists of numbers are taken with one slice each; nothing is done per element in Python.
+- Blocks, sequences and the answers of an engine's calls are read field by field, which is fastest;
+  other values mirror their message, whose fields have the same names.
 - A message that lacks what the contract promises raises KVBlockError instead of a made-up value.
 """
 
 from __future__ import annotations
 
-from google.protobuf.duration_pb2 import Duration
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kvblock import wire
 from kvblock.errors import KVBlockError
 from kvblock.results import (
     Attachment,
@@ -33,6 +43,11 @@ from kvblock.results import (
 from kvblock.v1 import admin_pb2 as admin
 from kvblock.v1 import kvblock_pb2 as pb
 
+ValueT = TypeVar("ValueT")
+
+_SERVING = 1
+"""Of grpc.health.v1.HealthCheckResponse.ServingStatus."""
+
 
 def allocated(message: pb.AllocateResponse) -> Granted | Refused:
     """What came of an Allocate."""
@@ -55,9 +70,9 @@ def refused(message: pb.Refusal) -> Refused:
     return Refused(RefusalReason(message.reason), message.free_blocks, message.needed, retry_after)
 
 
-def seconds(duration: Duration) -> float:
-    """A duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
+def seconds(time: Duration | Timestamp) -> float:
+    """A duration in seconds, or a moment in seconds since 1970."""
+    return time.seconds + time.nanos / 1e9
 
 
 def block_table(message: pb.GetBlockTableResponse) -> BlockTable:
@@ -83,35 +98,20 @@ def step_result(message: pb.StepResult) -> StepResult:
 
 def attachment(message: pb.SessionAttached) -> Attachment:
     """What a session's attach answered."""
-    return Attachment(
-        message.pool,
-        message.engine,
-        message.total_blocks,
-        message.block_size,
-        message.device_id,
-        message.held_blocks,
-        message.sequences,
-        message.server_epoch,
-        _lease(message.lease),
-        message.last_step_id,
-    )
+    return _mirror(Attachment, message, lease=_lease(message.lease))
 
 
 def engine_attachment(
     request: pb.AttachEngineRequest, message: pb.AttachEngineResponse, default_engine: str
 ) -> Attachment:
     """What a unary attach answered; it names neither pool nor engine."""
-    return Attachment(
-        request.pool,
-        request.engine or default_engine,
-        message.total_blocks,
-        message.block_size,
-        message.device_id,
-        message.held_blocks,
-        message.sequences,
-        message.server_epoch,
-        _lease(message.lease),
-        0,
+    return _mirror(
+        Attachment,
+        message,
+        pool=request.pool,
+        engine=request.engine or default_engine,
+        lease=_lease(message.lease),
+        last_step_id=0,
     )
 
 
@@ -121,41 +121,25 @@ def _lease(message: pb.Lease) -> LeaseGranted:
     )
 
 
+def serving(answer: bytes) -> bool:
+    """Whether a HealthCheckResponse says SERVING; one that cannot be read does not."""
+    try:
+        return bool(wire.HealthCheckResponse.FromString(answer).status == _SERVING)
+    except DecodeError:
+        return False
+
+
 def server_stats(message: pb.StatsResponse) -> ServerStats:
     """The state of pools."""
     return ServerStats(tuple(_pool_stats(pool) for pool in message.pools), message.server_epoch)
 
 
 def _pool_stats(message: pb.PoolStats) -> PoolStats:
-    return PoolStats(
-        pool=message.pool,
-        total_blocks=message.total_blocks,
-        free_blocks=message.free_blocks,
-        held_blocks=message.held_blocks,
-        block_size=message.block_size,
-        device_id=message.device_id,
-        sequences=message.sequences,
-        allocated_blocks_total=message.allocated_blocks_total,
-        freed_blocks_total=message.freed_blocks_total,
+    return _mirror(
+        PoolStats,
+        message,
         refusals={RefusalReason(row.reason): row.count for row in message.refusals},
-        revision=message.revision,
-        waiting=message.waiting,
-        engines=tuple(_engine_stats(row) for row in message.engines),
-        quarantined_blocks=message.quarantined_blocks,
-        reclaimed_blocks_total=message.reclaimed_blocks_total,
-        expired_leases_total=message.expired_leases_total,
-    )
-
-
-def _engine_stats(message: pb.EngineStats) -> EngineStats:
-    expires_in = message.lease_expires_in if message.HasField("lease_expires_in") else None
-    return EngineStats(
-        message.engine,
-        message.held_blocks,
-        message.sequences,
-        message.attached,
-        message.epoch,
-        None if expires_in is None else seconds(expires_in),
+        engines=tuple(_mirror(EngineStats, row) for row in message.engines),
     )
 
 
@@ -166,31 +150,12 @@ def pools(message: admin.ListPoolsResponse) -> tuple[PoolInfo, ...]:
 
 def pool(message: admin.Pool) -> PoolInfo:
     """A pool."""
-    return PoolInfo(
-        message.pool,
-        message.total_blocks,
-        message.block_size,
-        message.device_id,
-        message.is_default,
-        seconds(message.quarantine) if message.HasField("quarantine") else None,
-    )
+    return _mirror(PoolInfo, message)
 
 
 def engines(message: admin.ListEnginesResponse) -> list[EngineInfo]:
     """One page of engines."""
-    return [
-        EngineInfo(
-            row.pool,
-            row.engine,
-            row.epoch,
-            seconds(row.lease_expires_in) if row.HasField("lease_expires_in") else None,
-            row.held_blocks,
-            row.sequences,
-            row.has_stream,
-            seconds(row.since_heartbeat) if row.HasField("since_heartbeat") else None,
-        )
-        for row in message.engines
-    ]
+    return [_mirror(EngineInfo, row) for row in message.engines]
 
 
 def blocks(message: admin.ListBlocksResponse) -> list[BlockInfo]:
@@ -201,12 +166,27 @@ def blocks(message: admin.ListBlocksResponse) -> list[BlockInfo]:
             BlockState(row.state),
             row.engine,
             row.sequence_id if row.HasField("sequence_id") else None,
-            row.since.seconds + row.since.nanos / 1e9 if row.HasField("since") else None,
+            seconds(row.since) if row.HasField("since") else None,
             row.trace_id,
             seconds(row.quarantine_ends_in) if row.HasField("quarantine_ends_in") else None,
         )
         for row in message.blocks
     ]
+
+
+def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
+    """One page of sequences."""
+    return [
+        SequenceInfo(row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:])
+        for row in message.sequences
+    ]
+
+
+def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
+    """What a recount found."""
+    return tuple(
+        _mirror(AuditReport, row, violations=tuple(row.violations)) for row in message.reports
+    )
 
 
 class TablesReader:
@@ -229,26 +209,22 @@ class TablesReader:
         return EngineTables(self._tables, self._revision, len(self._revisions) == 1)
 
 
-def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
-    """One page of sequences."""
-    return [
-        SequenceInfo(row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:])
-        for row in message.sequences
-    ]
-
-
-def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
-    """What a recount found."""
-    return tuple(
-        AuditReport(
-            pool=row.pool,
-            clean=row.clean,
-            total_blocks=row.total_blocks,
-            free_blocks=row.free_blocks,
-            held_blocks=row.held_blocks,
-            sequences=row.sequences,
-            violations=tuple(row.violations),
-            quarantined_blocks=row.quarantined_blocks,
-        )
-        for row in message.reports
+def _mirror(kind: Callable[..., ValueT], message: Message, **given: object) -> ValueT:
+    """A value whose fields are those of a message with the same names, except for those given."""
+    return kind(
+        *(given[name] if name in given else _plain(message, name) for name in _field_names(kind))
     )
+
+
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _plain(message: Message, name: str) -> object:
+    """A number, a text, or a time in seconds; None where it is optional and not there."""
+    field = message.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence and not message.HasField(name):
+        return None
+    value = getattr(message, name)
+    return value if field.message_type is None else seconds(value)

@@ -9,8 +9,7 @@ Rules:
 - It is stopped with SIGTERM, and killed only when it does not end in time; at the latest at
   interpreter exit.
 - It belongs to the process that started it: a forked child can use it and cannot end it.
-- What it writes to stderr is kept, and is part of the error when it does not start, its last error
-  in front.
+- An error that it did not start has what it wrote to stderr, its last error in front.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from types import TracebackType
 from typing import IO
 
 from kvblock.errors import KVBlockError
-from kvblock.owner import NotCopied, Owner
+from kvblock.owner import NotCopied, OwnerProcess
 
 READY = "kvblock ready "
 SOCKET_NAME = "kvblock.sock"
@@ -74,7 +73,7 @@ class EmbeddedServer(NotCopied):
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path()
-        self._owner = Owner()
+        self._owner = OwnerProcess()
         self._ready: list[tuple[str, str]] = []
         self._stderr: str | None = None
 
@@ -135,7 +134,7 @@ class EmbeddedServer(NotCopied):
         """
         if self._process is not None:
             raise KVBlockError("this server was started before; make a new one")
-        self._owner = Owner()
+        self._owner = OwnerProcess()
         self._directory = _make_directory()
         listen = ["--listen", f"unix:{self._directory / SOCKET_NAME}"]
         command = [sys.executable, "-m", "kvblock", "serve"]

@@ -1,8 +1,8 @@
 """What makes a call that changes something safe: its epoch, and an id that lets it be repeated.
 
 Rules:
-- A call is made under the lease that the client has for the pool and engine it names. One that is
-  over is not used: the call is not sent, and an answer that comes after its end is not passed on,
+- A call is made under the lease that the client has for the pool and engine it names. One that has
+  ended is not used: the call is not sent, and an answer that comes after its end is not passed on,
   since the blocks in it may have another owner by then.
 - An answered call counts from when it was sent first: one that was repeated may have been carried
   out then, and its repetition renews nothing.
@@ -58,7 +58,7 @@ def answered(lease: Lease | None, sent: float) -> None:
 
     """
     if lease is not None and not lease.answered(sent):
-        raise lease.refusal()
+        raise lease.error()
 
 
 def failed(lease: Lease | None, error: KVBlockError) -> None:

@@ -1,13 +1,13 @@
-"""A lease as this process knows it, and the leases of a client.
+"""A lease as far as this process can tell, and the leases of a client.
 
 Rules:
 - A lease is valid for one TTL from the moment at which the last call was sent that the server
   answered under its epoch. The server counts from when it carried the call out, which is later: so
   here it ends before the server can end it, and before any of its blocks can have another owner.
 - An answered call proves that the lease has not ended, whenever it was sent: `confirmed_at` never
-  goes back. `ttl` is 0 once the lease is over, and then it stays over.
-- A lease that was lost is told apart from one that was given up: only the former is told of.
-- Threads may share a table of leases, and a signal handler may give one up at any point.
+  goes back. An ended lease has a `ttl` of 0 and stays ended.
+- A lease ends by being lost or by being released; only the loss of one is reported.
+- Threads may share a table of leases, and a signal handler may release one at any point.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_ENGINE = "default"
 OnLeaseLost: TypeAlias = Callable[[LeaseLostError], None]
 
 
-class Terms(NamedTuple):
+class AttachOptions(NamedTuple):
     """What an attach asks for: see the clients' `session`."""
 
     epoch: int
@@ -40,7 +40,7 @@ class Terms(NamedTuple):
         ttl: float | None,
         takeover: bool,
         on_lost: OnLeaseLost | None,
-    ) -> Terms:
+    ) -> AttachOptions:
         """Check the arguments of an attach.
 
         Raises:
@@ -65,31 +65,35 @@ class Lease:
         self.confirmed_at = sent
         self.changed = threading.Condition()
         self.names: tuple[tuple[str, str], ...] = ()
-        self.over = False
+        self.ended = False
         self.lost: LeaseLostError | None = None
 
     @property
     def remaining(self) -> float:
-        """Seconds for which it is valid unless it is renewed; 0 when it is over."""
+        """Seconds for which it is valid unless it is renewed; 0 when it has ended."""
         return max(0.0, self.confirmed_at + self.ttl - monotonic())
 
     def check(self) -> None:
         """Raises LeaseLostError or ClosedError unless it is valid."""
         if monotonic() - self.confirmed_at >= self.ttl:
-            raise self.refusal()
+            raise self.error()
 
-    def refusal(self) -> KVBlockError:
-        """Why it is not valid; one whose time has passed is lost by this."""
+    def expire(self) -> None:
+        """Its time has passed: it is lost by this, unless it has ended before."""
         with self.changed:
-            if not self.over:
+            if not self.ended:
                 self.lose(
                     LeaseLostError(
                         f"the lease of engine {self.engine!r} was not renewed within its"
                         f" {self.ttl:g} s; its blocks may have new owners, attach anew"
                     )
                 )
+
+    def error(self) -> KVBlockError:
+        """Why it is not valid."""
+        self.expire()
         if self.lost is None:
-            return ClosedError(f"the lease of engine {self.engine!r} was given up")
+            return ClosedError(f"the lease of engine {self.engine!r} was released")
         # A new one each time: an exception that is raised again collects tracebacks.
         error = LeaseLostError(
             str(self.lost),
@@ -103,7 +107,7 @@ class Lease:
     def confirm(self, sent: float, ttl: float) -> None:
         """The server has answered a call that was sent at that moment: the lease lasts on."""
         with self.changed:
-            if not self.over:
+            if not self.ended:
                 self.ttl = ttl
                 self.confirmed_at = max(sent, self.confirmed_at)
 
@@ -117,25 +121,25 @@ class Lease:
         return monotonic() - self.confirmed_at < self.ttl
 
     def lose(self, error: LeaseLostError) -> None:
-        """It has ended without our doing."""
+        """It has ended, and not by us."""
         self._end(error)
 
-    def give_up(self) -> None:
-        """It is detached, or left to run out: nobody is told."""
+    def release(self) -> None:
+        """It is detached, or left to expire: `on_lease_lost` is not called."""
         self._end(None)
 
-    def farewell(self, timeout: float | None) -> float | None:
-        """Give it up for a detach; answers for how long that makes sense within a timeout."""
+    def release_for_detach(self, timeout: float | None) -> float | None:
+        """No longer renew it; answers for how long a detach makes sense within a timeout."""
         remaining = self.remaining
-        self.give_up()
+        self.release()
         if not remaining:
             return timeout
         return remaining if timeout is None else min(timeout, remaining)
 
     def _end(self, error: LeaseLostError | None) -> None:
         with self.changed:
-            if not self.over:
-                self.over = True
+            if not self.ended:
+                self.ended = True
                 self.lost = error
                 self.ttl = 0.0
                 self.changed.notify_all()
@@ -150,8 +154,8 @@ class Leases:
     def __init__(self, pool: str, engine: str, epoch: int) -> None:
         self._made_with = {(pool, engine or DEFAULT_ENGINE): epoch}
         self._leases: dict[tuple[str, str], Lease] = {}
-        # Guards changes: nothing may come between looking whose a name is and taking it away. It
-        # can be taken again by its holder, whom a signal handler may interrupt that closes things.
+        # Guards changes: finding the lease of a name and removing it is one step. Reentrant, since
+        # a signal handler that closes things may interrupt the thread that has it.
         self._changing = threading.RLock()
 
     def add(self, lease: Lease, engine: str, *pools: str) -> None:
@@ -162,9 +166,9 @@ class Leases:
             self._leases.update(dict.fromkeys(names, lease))
 
     def under(self, pool: str, engine: str) -> Lease | None:
-        """The lease that a call is made under. One that was lost stays until it is given up."""
+        """The lease that a call is made under. One that was lost stays until it is forgotten."""
         lease = self._leases.get((pool, engine or DEFAULT_ENGINE))
-        if lease is None or (lease.over and lease.lost is None):
+        if lease is None or (lease.ended and lease.lost is None):
             return None
         return lease
 
@@ -173,7 +177,7 @@ class Leases:
         return self._made_with.get((pool, engine or DEFAULT_ENGINE), 0)
 
     def forget(self, lease: Lease) -> None:
-        """A lease was given up; its names may be those of a newer one by now. Safe to repeat."""
+        """A lease was released; its names may be those of a newer one by now. Safe to repeat."""
         with self._changing:
             for name in lease.names:
                 if self._leases.get(name) is lease:

@@ -1,4 +1,4 @@
-"""Whose a client is: that of the process which made it, and there is one of it.
+"""The process that owns a client: the one that made it. There is one of each.
 
 A forked child inherits its parent's clients, sessions and leases, whose connections and threads are
 the parent's. A copy shares all of them, too.
@@ -7,8 +7,8 @@ Rules:
 - What belongs to another process is inert. Leaving it, closing it, collecting it and the end of the
   process send nothing and wait for nothing; every other use raises UsageError. What was learned
   before the fork (addresses, names, epochs) stays readable.
-- It is asked before any lock is taken, which a thread that the child has not may have held at the
-  fork.
+- The process is checked before any lock is taken, which may have been held at the fork by a thread
+  that the child does not have.
 - Nothing that holds a connection is copied or pickled.
 """
 
@@ -22,7 +22,7 @@ from typing import NoReturn
 from kvblock.errors import UsageError
 
 
-class Owner:
+class OwnerProcess:
     """The process that made something: the one that runs when this is made."""
 
     __slots__ = ("_pid",)
@@ -60,7 +60,7 @@ class NotCopied:
         )
 
 
-def _end_here(owner: Owner, end: Callable[[], object]) -> None:
+def _end_here(owner: OwnerProcess, end: Callable[[], object]) -> None:
     # A fork copies finalizers, too.
     if owner.is_here:
         end()

@@ -1,4 +1,4 @@
-"""Keeps a lease alive, and tells when it is lost.
+"""Keeps a lease alive, and reports its loss.
 
 Rules:
 - A daemon thread with a connection of its own renews the lease a third of the TTL after the last
@@ -9,10 +9,10 @@ Rules:
 - It connects when it renews for the first time. A server that does not answer is tried again on a
   new connection; only a server that says so, or the local deadline, ends the lease.
 - Nothing that goes wrong in it ends the thread: it is logged and the renewal is tried again, until
-  the deadline ends the lease and the loss is told.
+  the deadline ends the lease and the loss is reported.
 - It needs no other thread, so that it goes on where none can be started for now. So a renewal under
-  way is not cancelled when the lease is given up: it ends with its answer or its own deadline.
-- It tells of a loss once. Nobody is told of a lease that was given up.
+  way is not cancelled when the lease is released: it ends with its answer or its own deadline.
+- It reports a loss once, and never the end of a lease that was released.
 - It is not there in a forked child, in which the lease is its parent's.
 """
 
@@ -25,14 +25,14 @@ from time import monotonic
 
 import grpc
 
-from kvblock import uncollected
+from kvblock import retained
 from kvblock.answers import seconds
 from kvblock.errors import DeadlineExceededError, LeaseLostError
 from kvblock.failures import error_of
-from kvblock.frozen import close_in_time
 from kvblock.lease import Lease, OnLeaseLost
 from kvblock.retry import backoff
-from kvblock.settings import Settings, open_channel
+from kvblock.settings import ClientSettings, open_channel
+from kvblock.stalled import close_in_time
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
 
@@ -46,7 +46,9 @@ _log = logging.getLogger(__name__)
 class Renewal:
     """The thread of one lease."""
 
-    def __init__(self, lease: Lease, settings: Settings, pool: str, on_lost: OnLeaseLost) -> None:
+    def __init__(
+        self, lease: Lease, settings: ClientSettings, pool: str, on_lost: OnLeaseLost
+    ) -> None:
         self._lease = lease
         self._settings = settings
         self._request = pb.RenewLeaseRequest(pool=pool, engine=lease.engine, epoch=lease.epoch)
@@ -54,21 +56,21 @@ class Renewal:
         self._channel: grpc.Channel | None = None
         self._not_before = 0.0
         self._failures = 0
-        self._surprised = False
-        uncollected.register(self)
+        self._logged = False
+        retained.register(self)
         thread = threading.Thread(target=self._run, name="kvblock-renewal", daemon=True)
         thread.start()
 
     def stop(self) -> None:
-        """Give the lease up; from any thread, more than once if need be."""
-        self._lease.give_up()
+        """Release the lease; from any thread, more than once if need be."""
+        self._lease.release()
 
     def _run(self) -> None:
         while self._wait_until_due():
             try:
                 self._renew()
             except Exception:  # noqa: BLE001 - a lease must not end unseen, whatever it is
-                self._went_wrong()
+                self._failed_unexpectedly()
         self._close_channel()
         if self._lease.lost is not None:
             try:
@@ -77,16 +79,16 @@ class Renewal:
                 _log.exception("on_lease_lost failed")
 
     def _wait_until_due(self) -> bool:
-        """Sleep until the lease has to be renewed; False when it is over."""
+        """Sleep until the lease has to be renewed; False when it has ended."""
         lease = self._lease
         with lease.changed:
-            while not lease.over:
+            while not lease.ended:
                 now = monotonic()
                 confirmed_at = lease.confirmed_at
                 ends_at = confirmed_at + lease.ttl
                 due_at = max(confirmed_at + lease.ttl * RENEW_AFTER, self._not_before)
                 if now >= ends_at:
-                    lease.refusal()
+                    lease.expire()
                 elif now >= due_at:
                     return True
                 else:
@@ -108,7 +110,7 @@ class Renewal:
             self._failed(failed)
         else:
             self._failures = 0
-            self._surprised = False
+            self._logged = False
             lease.confirm(sent, seconds(answer.ttl))
 
     def _failed(self, failed: grpc.RpcError) -> None:
@@ -116,20 +118,20 @@ class Renewal:
         if isinstance(error, LeaseLostError):
             self._lease.lose(error)
             return
-        if not self._lease.over and not self._failures:
+        if not self._lease.ended and not self._failures:
             _log.warning("the lease of %r cannot be renewed now: %s", self._lease.engine, error)
         self._try_later()
         if isinstance(error, DeadlineExceededError) or error.reason is None:
-            # Nobody waits in gRPC during the pause, so nothing would come of a connection that is
-            # being made: see `SyncConnection.pause`.
+            # No thread waits in gRPC during the delay, so nothing would come of a connection that
+            # is being made: see `kvblock._sync.connection`.
             self._close_channel()
 
-    def _went_wrong(self) -> None:
+    def _failed_unexpectedly(self) -> None:
         """Something else than a call has failed: to be called where the exception is handled."""
-        if not self._lease.over and not self._surprised:
+        if not self._lease.ended and not self._logged:
             # Once in a row of failures: the tries are many, and their tracebacks alike.
             _log.exception("the lease of %r cannot be renewed now", self._lease.engine)
-        self._surprised = True
+        self._logged = True
         self._try_later()
 
     def _try_later(self) -> None:
@@ -139,7 +141,7 @@ class Renewal:
 
     def _stub(self) -> kvblock_pb2_grpc.KVBlockServiceStub:
         if self._channel is None:
-            self._channel = open_channel(self._settings)
+            self._channel = open_channel(self._settings, grpc.insecure_channel, grpc.secure_channel)
         return kvblock_pb2_grpc.KVBlockServiceStub(self._channel)
 
     def _close_channel(self) -> None:

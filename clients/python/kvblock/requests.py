@@ -16,9 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from kvblock import arguments
 from kvblock.fencing import identify
-from kvblock.lease import Terms
+from kvblock.lease import AttachOptions
 from kvblock.results import BlockState, StepPolicy
-from kvblock.settings import Settings
+from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1.columns import FIXED32, FIXED64, packed_field
@@ -30,10 +30,11 @@ SequenceRequestT = TypeVar(
     pb.FreeReturningCountRequest,
     pb.GetBlockTableRequest,
 )
+AttachT = TypeVar("AttachT", pb.AttachEngineRequest, pb.SessionAttach)
 
 
 def allocate(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     sequence_id: SupportsIndex,
@@ -42,7 +43,7 @@ def allocate(
 ) -> pb.AllocateRequest:
     """The request of an Allocate."""
     request = of_sequence(pb.AllocateRequest, settings, pool, engine, sequence_id)
-    request.num_blocks = arguments.whole_number("num_blocks", num_blocks, arguments.UINT32_MAX)
+    request.num_blocks = _uint32("num_blocks", num_blocks)
     if max_wait is not None:
         fill_duration(request.max_wait, arguments.seconds("max_wait", max_wait))
     return request
@@ -55,7 +56,7 @@ def fill_duration(duration: Duration, seconds: float) -> None:
 
 def of_sequence(
     kind: type[SequenceRequestT],
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     sequence_id: SupportsIndex,
@@ -69,13 +70,13 @@ def of_sequence(
 
 
 def can_allocate(
-    settings: Settings, pool: str | None, engine: str | None, num_blocks: SupportsIndex
+    settings: ClientSettings, pool: str | None, engine: str | None, num_blocks: SupportsIndex
 ) -> pb.CanAllocateRequest:
     """The request of a CanAllocate."""
     return pb.CanAllocateRequest(
         pool=settings.pool_of(pool),
         engine=settings.engine_of(engine),
-        num_blocks=arguments.whole_number("num_blocks", num_blocks, arguments.UINT32_MAX),
+        num_blocks=_uint32("num_blocks", num_blocks),
     )
 
 
@@ -85,13 +86,13 @@ def stats(pool: str | None, engine: str | None) -> pb.StatsRequest:
 
 
 def list_sequences(
-    settings: Settings, pool: str | None, engine: str | None, page_size: SupportsIndex
+    settings: ClientSettings, pool: str | None, engine: str | None, page_size: SupportsIndex
 ) -> admin_pb2.ListSequencesRequest:
     """The request for the first page of a ListSequences."""
     return admin_pb2.ListSequencesRequest(
         pool=settings.pool_of(pool),
         engine=_named("engine", engine),
-        page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
+        page_size=_uint32("page_size", page_size),
     )
 
 
@@ -106,14 +107,13 @@ def create_pool(
     """The request of a CreatePool."""
     request = admin_pb2.CreatePoolRequest(
         pool=arguments.name("pool", pool),
-        total_blocks=arguments.whole_number("total_blocks", total_blocks, arguments.UINT32_MAX),
-        block_size=arguments.whole_number("block_size", block_size, arguments.UINT32_MAX),
-        device_id=arguments.whole_number("device_id", device_id, arguments.UINT32_MAX),
+        total_blocks=_uint32("total_blocks", total_blocks),
+        block_size=_uint32("block_size", block_size),
+        device_id=_uint32("device_id", device_id),
         request_id=identify(request_id),
     )
     if quarantine is not None:
-        nanoseconds = round(arguments.seconds("quarantine", quarantine) * 1e9)
-        request.quarantine.FromNanoseconds(nanoseconds)
+        fill_duration(request.quarantine, arguments.seconds("quarantine", quarantine))
     return request
 
 
@@ -127,12 +127,12 @@ def list_engines(pool: str | None, page_size: SupportsIndex) -> admin_pb2.ListEn
     """The request for the first page of a ListEngines."""
     return admin_pb2.ListEnginesRequest(
         pool=_named("pool", pool),
-        page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
+        page_size=_uint32("page_size", page_size),
     )
 
 
 def reclaim_engine(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str,
     epoch: SupportsIndex,
@@ -151,7 +151,7 @@ def reclaim_engine(
 
 
 def list_blocks(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     block_numbers: Iterable[SupportsIndex],
@@ -163,10 +163,9 @@ def list_blocks(
         pool=settings.pool_of(pool),
         engine=_named("engine", engine),
         block_numbers=[
-            arguments.whole_number(f"block_numbers[{row}]", number, arguments.UINT32_MAX)
-            for row, number in enumerate(block_numbers)
+            _uint32(f"block_numbers[{row}]", number) for row, number in enumerate(block_numbers)
         ],
-        page_size=arguments.whole_number("page_size", page_size, arguments.UINT32_MAX),
+        page_size=_uint32("page_size", page_size),
     )
     for state in states:
         if not isinstance(state, BlockState):
@@ -176,7 +175,7 @@ def list_blocks(
 
 
 def block_tables(
-    settings: Settings, pool: str | None, engine: str | None, page_size: SupportsIndex
+    settings: ClientSettings, pool: str | None, engine: str | None, page_size: SupportsIndex
 ) -> admin_pb2.ListSequencesRequest:
     """The request for the first page of an engine's block tables.
 
@@ -193,7 +192,7 @@ def audit(pool: str | None) -> admin_pb2.AuditRequest:
 
 
 def step(
-    settings: Settings,
+    settings: ClientSettings,
     pool: str | None,
     engine: str | None,
     free: Iterable[SupportsIndex],
@@ -208,18 +207,23 @@ def step(
 
 
 def attach(
-    settings: Settings, pool: str | None, engine: str | None, terms: Terms, request_id: str
-) -> pb.AttachEngineRequest:
-    """The request of an AttachEngine."""
-    request = pb.AttachEngineRequest(
+    kind: type[AttachT],
+    settings: ClientSettings,
+    pool: str | None,
+    engine: str | None,
+    options: AttachOptions,
+    request_id: str,
+) -> AttachT:
+    """An attach, of a session or of an engine without one."""
+    request = kind(
         pool=settings.pool_of(pool),
         engine=settings.engine_of(engine),
-        epoch=terms.epoch,
-        takeover=terms.takeover,
+        epoch=options.epoch,
+        takeover=options.takeover,
         request_id=request_id,
     )
-    if terms.ttl is not None:
-        fill_duration(request.ttl, terms.ttl)
+    if options.ttl is not None:
+        fill_duration(request.ttl, options.ttl)
     return request
 
 
@@ -266,6 +270,10 @@ def _column(field: str, values: Iterable[SupportsIndex]) -> Any:
 def _check_column(field: str, numbers: Any, maximum: int) -> None:
     for row, number in enumerate(numbers):
         arguments.whole_number(f"{field}[{row}]", number, maximum)
+
+
+def _uint32(field: str, number: SupportsIndex) -> int:
+    return arguments.whole_number(field, number, arguments.UINT32_MAX)
 
 
 def _named(field: str, value: str | None) -> str:

@@ -1,7 +1,7 @@
 """What calls answer, as plain values.
 
 Rules:
-- A value is frozen and knows nothing of the connection it came from; names and units are those of
+- A value is frozen and does not depend on the connection it came from; names and units are those of
   the proto.
 - A refusal is a value like any other, never an exception.
 - Lists of numbers are plain lists, in the order of the contract.
@@ -246,8 +246,8 @@ class BlockInfo:
     state: BlockState
     """Where it is."""
     engine: str
-    """Who was granted it last: its holder while it is held, who lost it while it is in quarantine;
-    empty when it was never used."""
+    """The engine that was granted it last: it has it while the block is held, and has lost it while
+    the block is in quarantine; empty when it was never used."""
     sequence_id: int | None
     """The sequence whose table it is in; None unless it is held."""
     since: float | None

@@ -1,8 +1,8 @@
 """Where a client can work: with real threads, or in asyncio's event loop.
 
 Rules:
-- What cannot work is told at the first call, in one sentence with what to do: gRPC itself would
-  wait for ever, or fail in words of its own.
+- What cannot work fails at the first call, with a sentence that says what to do: gRPC itself would
+  wait for ever, or fail with a message that does not.
 - Nobody's library is imported to find out whether it is in use.
 """
 

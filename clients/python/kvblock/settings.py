@@ -9,15 +9,14 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple, SupportsIndex
-
-import grpc
+from collections.abc import Callable
+from typing import NamedTuple, SupportsIndex, TypeVar
 
 from kvblock import arguments
 from kvblock.address import target_of
 from kvblock.credentials import Credentials, Tls
 from kvblock.lease import Leases
-from kvblock.owner import NotCopied, Owner
+from kvblock.owner import NotCopied, OwnerProcess
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Longest answer that a client takes: a step of 65,536 sequences fits many times."""
@@ -45,11 +44,12 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     *RECONNECTING,
 )
 
+ChannelT = TypeVar("ChannelT")
 
 CLOSED = "this client is closed"
 
 
-class Settings(NamedTuple):
+class ClientSettings(NamedTuple):
     """What a client was made with."""
 
     address: str
@@ -59,7 +59,7 @@ class Settings(NamedTuple):
     timeout: float | None
     retries: bool
     leases: Leases
-    owner: Owner
+    owner: OwnerProcess
     credentials: Credentials = Credentials()
 
     @classmethod
@@ -74,7 +74,7 @@ class Settings(NamedTuple):
         retries: bool = True,
         token: str | None = None,
         tls: Tls | bool = False,
-    ) -> Settings:
+    ) -> ClientSettings:
         """Check the arguments of a client.
 
         Raises:
@@ -89,7 +89,7 @@ class Settings(NamedTuple):
             arguments.timeout(timeout),
             bool(retries),
             Leases(pool, engine, arguments.whole_number("epoch", epoch, arguments.UINT64_MAX)),
-            Owner(),
+            OwnerProcess(),
             Credentials.of(address, token, tls),
         )
 
@@ -102,7 +102,7 @@ class Settings(NamedTuple):
         return self.engine if engine is None else arguments.name("engine", engine)
 
     def deadline(self, timeout: float | None, wait: float | None = None) -> float | None:
-        """Seconds until a call is given up, None for never.
+        """Seconds until a call fails with DEADLINE_EXCEEDED, None for never.
 
         The client's own timeout is longer by the time that the call asks the server to wait, up to
         TIMEOUT_MAX: a wait that is too long is the server's to refuse.
@@ -114,19 +114,24 @@ class Settings(NamedTuple):
         return min(self.timeout + (wait or 0.0), arguments.TIMEOUT_MAX)
 
 
-def open_channel(settings: Settings) -> grpc.Channel:
-    """A channel for synchronous stubs."""
+def open_channel(
+    settings: ClientSettings,
+    insecure: Callable[..., ChannelT],
+    secure: Callable[..., ChannelT],
+    **more: object,
+) -> ChannelT:
+    """A channel, made by gRPC's functions for synchronous or for asyncio's stubs."""
     credentials = settings.credentials
     options = (*CHANNEL_OPTIONS, *credentials.options)
     if credentials.channel is None:
-        return grpc.insecure_channel(settings.target, options)
-    return grpc.secure_channel(settings.target, credentials.channel, options)
+        return insecure(settings.target, options, **more)
+    return secure(settings.target, credentials.channel, options, **more)
 
 
 class Configured(NotCopied):
     """What both clients tell about themselves."""
 
-    _settings: Settings
+    _settings: ClientSettings
 
     @property
     def address(self) -> str:

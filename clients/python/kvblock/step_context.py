@@ -3,7 +3,7 @@
 Rules:
 - A session is one call, so an interceptor sees it begin and end, and none of its steps. The one
   that follows it is asked for the context of each step instead, where that step is made.
-- Without such an interceptor nobody is asked and nothing is sent.
+- Without such an interceptor nothing is asked and nothing is sent.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Traceparent: TypeAlias = Callable[[], str]
 
 @runtime_checkable
 class FollowsSteps(Protocol):
-    """An interceptor that knows the trace context of a step."""
+    """An interceptor that gives the trace context of a step."""
 
     def traceparent(self) -> str:
         """The W3C's traceparent of the caller's current span; empty when there is none."""
 
 
 def traceparent_of(interceptors: Sequence[object]) -> Traceparent | None:
-    """What tells the trace context of a step; None when no interceptor knows it."""
+    """What gives the trace context of a step; None without an interceptor that does."""
     for interceptor in interceptors:
         if isinstance(interceptor, FollowsSteps):
             return interceptor.traceparent

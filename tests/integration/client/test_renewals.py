@@ -13,7 +13,7 @@ import pytest
 
 import kvblock
 from kvblock import ClosedError
-from kvblock.settings import Settings, open_channel
+from kvblock.settings import open_channel
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour
 from tests.integration.client.leasing import (
@@ -171,11 +171,11 @@ def test_a_renewal_that_goes_wrong_is_logged_and_tried_again(
     broken.set()
     failed = threading.Semaphore(0)
 
-    def breaks(settings: Settings) -> grpc.Channel:
+    def breaks(*given: Any) -> Any:
         if broken.is_set():
             failed.release()
             raise ValueError("something else")
-        return open_channel(settings)
+        return open_channel(*given)
 
     monkeypatch.setattr("kvblock.renewal.open_channel", breaks)
     kv = connect(server, engine="e")

@@ -20,7 +20,7 @@ from kvblock import (
     StepPolicy,
     StepResult,
 )
-from kvblock.cancelling import within
+from kvblock._async.cancelling import within
 from tests.conftest import ServerFactory
 from tests.integration.client.conftest import Connect
 from tests.integration.client.flavours import Flavour

@@ -11,8 +11,8 @@ import pytest
 
 from kvblock import fencing
 from kvblock.errors import ClosedError, InvalidArgumentError, LeaseLostError
-from kvblock.holder import Holders, LeaseHolder
-from kvblock.lease import Lease, Leases, Terms
+from kvblock.lease import AttachOptions, Lease, Leases
+from kvblock.lease_user import LeaseUser, LeaseUsers
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -44,29 +44,29 @@ def test_one_whose_time_has_passed_is_lost_for_good() -> None:
         with pytest.raises(LeaseLostError, match="was not renewed within its 1 s"):
             lease.check()
     lease.confirm(monotonic(), 10.0)
-    assert lease.over
+    assert lease.ended
     assert lease.remaining == 0
     lease.confirmed_at = monotonic()
     with pytest.raises(LeaseLostError):
         lease.check()
 
 
-def test_one_that_was_given_up_is_not_lost() -> None:
+def test_one_that_was_released_is_not_lost() -> None:
     lease = Lease("e", 7, 10.0, monotonic())
-    lease.give_up()
+    lease.release()
     lease.lose(LeaseLostError("too late"))
     assert lease.lost is None
     with pytest.raises(ClosedError):
         lease.check()
 
 
-def test_a_farewell_takes_no_longer_than_the_lease() -> None:
+def test_a_detach_is_tried_no_longer_than_the_lease_lasts() -> None:
     for timeout, least, most in ((None, 9.0, 10.0), (5.0, 5.0, 5.0), (60.0, 9.0, 10.0)):
         lease = Lease("e", 7, 10.0, monotonic())
-        limit = lease.farewell(timeout)
+        limit = lease.release_for_detach(timeout)
         assert limit is not None
         assert least <= limit <= most
-        assert lease.over
+        assert lease.ended
 
 
 def test_which_lease_a_call_is_made_under() -> None:
@@ -129,15 +129,15 @@ class Awaited:
         {"on_lost": Awaited()},
     ],
 )
-def test_terms_that_can_never_be(bad: dict[str, object]) -> None:
-    terms = {"epoch": 0, "ttl": None, "takeover": False, "on_lost": None, **bad}
+def test_options_that_can_never_be(bad: dict[str, object]) -> None:
+    options = {"epoch": 0, "ttl": None, "takeover": False, "on_lost": None, **bad}
     with pytest.raises(InvalidArgumentError):
-        Terms.of(**terms)  # type: ignore[arg-type]
+        AttachOptions.of(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("callback", [None, print, [].append, lambda _: None, ValueError])
 def test_what_may_be_told_of_a_loss(callback: Any) -> None:
-    assert Terms.of(0, None, False, callback).on_lost is callback
+    assert AttachOptions.of(0, None, False, callback).on_lost is callback
 
 
 @pytest.fixture
@@ -209,27 +209,27 @@ def test_a_lease_that_is_forgotten_late_leaves_its_successor(hasty: Callable[...
         before = after
 
 
-class Held(LeaseHolder):
+class Held(LeaseUser):
     """What a client has made."""
 
 
 def test_a_client_closes_what_is_still_in_use() -> None:
-    holders: Holders[Held] = Holders()
+    users: LeaseUsers[Held] = LeaseUsers()
     kept, forgotten, in_a_cycle = Held(), Held(), Held()
     in_a_cycle.__dict__["itself"] = in_a_cycle
-    assert all(holders.add(one) for one in (kept, forgotten, in_a_cycle))
+    assert all(users.add(one) for one in (kept, forgotten, in_a_cycle))
     del forgotten, in_a_cycle
     gc.collect()
-    assert holders.close() == [kept]
+    assert users.close() == [kept]
     late = Held()
-    assert not holders.add(late)
+    assert not users.add(late)
 
 
 def test_threads_share_what_a_client_has_made(hasty: Callable[..., None]) -> None:
-    holders: Holders[Held] = Holders()
+    users: LeaseUsers[Held] = LeaseUsers()
     made = [Held() for _ in MANY]
     for one in made:
-        holders.add(one)
+        users.add(one)
     refused: list[Held] = []
     closed: list[Held] = []
     over = threading.Event()
@@ -238,12 +238,12 @@ def test_threads_share_what_a_client_has_made(hasty: Callable[..., None]) -> Non
         while not over.is_set():
             one = Held()
             made.append(one)
-            if not holders.add(one):
+            if not users.add(one):
                 refused.append(one)
 
     def close() -> None:
         try:
-            closed.extend(holders.close())
+            closed.extend(users.close())
         finally:
             over.set()
 

@@ -11,10 +11,10 @@ import pytest
 from kvblock import arguments, requests
 from kvblock.errors import ErrorReason, InvalidArgumentError
 from kvblock.results import StepPolicy
-from kvblock.settings import Settings
+from kvblock.settings import ClientSettings
 from kvblock.v1 import kvblock_pb2 as pb
 
-SETTINGS = Settings.of("localhost:1", "p", "e", 5.0)
+SETTINGS = ClientSettings.of("localhost:1", "p", "e", 5.0)
 
 
 class Tensor:

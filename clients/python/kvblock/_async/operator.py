@@ -1,23 +1,20 @@
 """What an operator asks of a server, for the asyncio client.
 
 Rules:
-- These are the calls of the service `KVBlockAdmin`. Of a lease they know nothing, and none carries
-  an epoch of the client's.
-- Its methods are those of `kvblock.sync_operator.OperatorCalls`: same names, parameters, defaults
-  and values.
+- These are the calls of the service `KVBlockAdmin`. They are made under no lease, and carry no
+  epoch of the client's.
 - A list is fetched while it is read: a page when its first row is asked for, and not before.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import SupportsIndex
+from typing import Protocol, SupportsIndex, TypeVar
 
 from grpc import aio
 
 from kvblock import answers, requests
-from kvblock.async_connection import AsyncConnection
-from kvblock.paging import PageRequestT, PageT, RowT
+from kvblock._async.transport import Transport
 from kvblock.results import (
     AuditReport,
     BlockInfo,
@@ -27,15 +24,32 @@ from kvblock.results import (
     PoolInfo,
     SequenceInfo,
 )
-from kvblock.settings import Settings
+from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2, admin_pb2_grpc
 
 
-class AsyncOperatorCalls:
+class PageRequest(Protocol):
+    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """Some rows, and the token that asks for those after them; empty: there are none."""
+
+    next_page_token: str
+
+
+PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
+PageT = TypeVar("PageT", bound=Page)
+RowT = TypeVar("RowT")
+
+
+class OperatorCalls:
     """The calls for operators that a client has beside those for engines."""
 
-    _settings: Settings
-    _connection: AsyncConnection
+    _settings: ClientSettings
+    _connection: Transport
 
     async def list_pools(self, *, timeout: float | None = None) -> tuple[PoolInfo, ...]:
         """The pools of the server, in order of their names."""
@@ -75,10 +89,10 @@ class AsyncOperatorCalls:
     async def delete_pool(
         self, pool: str, *, request_id: str | None = None, timeout: float | None = None
     ) -> None:
-        """Delete a pool that nobody uses.
+        """Delete a pool that is not in use.
 
         Raises:
-            FailedPreconditionError: somebody has something in it (POOL_HELD).
+            FailedPreconditionError: an engine has blocks or a lease in it (POOL_HELD).
             NotFoundError: no pool has that name (POOL_NOT_FOUND).
 
         """

@@ -3,10 +3,9 @@
 Rules:
 - A timeout is a timer that cancels the call. It costs two calls of the loop; waiting in a task of
   its own, as `asyncio.wait_for` does, costs more than the message.
-- What comes out of `exchange` as CancelledError is a cancelled task; everything else is an
-  RpcError, or StreamEnded.
-- The status of a call that ended while the loop was blocked reaches nobody when the next thing done
-  is a write: gRPC puts a fault of its own in its place. It is known then that the call is over, not
+- A CancelledError that comes out of `exchange` means that the task was cancelled.
+- The status of a call that ended while the loop was blocked is lost when the next operation is a
+  write: gRPC puts an error of its own in its place. It is known then that the call has ended, not
   why.
 """
 
@@ -18,15 +17,12 @@ from typing import Protocol
 
 import grpc
 
-from kvblock import uncollected
-from kvblock.cancelling import cancellations, task_is_cancelled, within
-from kvblock.frozen import Outlet
-from kvblock.owner import Owner
+from kvblock import retained
+from kvblock._async.cancelling import cancellations, task_is_cancelled, within
+from kvblock._async.transport import Stream, StreamEnded
+from kvblock.owner import OwnerProcess
+from kvblock.stalled import SendMonitor
 from kvblock.v1 import kvblock_pb2 as pb
-
-
-class StreamEnded(Exception):
-    """The call is over, and the server has not said why."""
 
 
 class Call(Protocol):
@@ -45,37 +41,28 @@ class Call(Protocol):
         """End the call."""
 
 
-class AsyncStream:
-    """One running Session call; `outlet` is that of its connection.
+class SessionStream(Stream):
+    """One running Session call; `sends` is that of its connection."""
 
-    `timed_out` tells, after a failed exchange, that it took too long.
-    """
-
-    def __init__(self, call: Call, outlet: Outlet) -> None:
+    def __init__(self, call: Call, sends: SendMonitor) -> None:
         self.timed_out = False
         self._closed = False
-        self._owner = Owner()
+        self._owner = OwnerProcess()
         self._call = call
-        self._outlet = outlet
-        uncollected.register(self)
+        self._sends = sends
+        retained.register(self)
 
     async def exchange(
         self, request: pb.SessionRequest, timeout: float | None
     ) -> pb.SessionResponse:
-        """Send a message and answer the next one that comes.
-
-        Raises:
-            grpc.RpcError: the call has ended with an error.
-            StreamEnded: a timeout, a `close` or a broken connection has ended the call.
-
-        """
+        """Send a message and answer the next one that comes."""
         before = cancellations()
         size = request.ByteSize()
-        may_be_stuck = self._outlet.begin(size)
+        may_block = self._sends.begin(size)
         late: bool | None = None
         timer = self._start_timer(timeout)
         try:
-            await self._write(request, timeout if may_be_stuck else None)
+            await self._write(request, timeout if may_block else None)
             answer = await self._call.read()
             if isinstance(answer, pb.SessionResponse):
                 late = False
@@ -86,7 +73,7 @@ class AsyncStream:
         finally:
             if timer is not None:
                 timer.cancel()
-            self._outlet.end(size, self.timed_out or late)
+            self._sends.end(size, self.timed_out or late)
         raise StreamEnded
 
     async def finish(self, timeout: float | None) -> None:
@@ -107,7 +94,7 @@ class AsyncStream:
         if not self._owner.is_here:
             return
         self._closed = True
-        # When the loop is closed its calls are over, and cancelling has nobody left to tell.
+        # When the loop is closed its calls have ended, and there is nothing to cancel.
         with contextlib.suppress(RuntimeError):
             self._call.cancel()
 
@@ -122,7 +109,7 @@ class AsyncStream:
             else:
                 await within(limit, self._call.write(request))
         except asyncio.InvalidStateError:
-            # The call was over before; reading says why.
+            # The call had ended before; reading says why.
             return
         except asyncio.TimeoutError:
             self._expire()

@@ -1,11 +1,9 @@
-"""The asyncio client.
+# Generated from kvblock/_async/client.py by scripts/gen_sync.py: change that one.
+"""The synchronous client.
 
 Rules:
-- Its connection belongs to the event loop of its first call; one client serves any number of tasks
-  of that loop.
-- Its methods are those of `kvblock.sync.Client`: same names, parameters, defaults and values.
-- What operators ask for is in `kvblock.async_operator`.
-- Cancelling a task cancels its call; whether that was carried out is unknown then.
+- Where it can be used, and what becomes of it when it is forgotten, is said in `connection`.
+- What operators ask for is in `operator`.
 """
 
 from __future__ import annotations
@@ -15,14 +13,15 @@ from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
-from kvblock.async_connection import AsyncConnection, Interceptor, Stubs
-from kvblock.async_engine_lease import AsyncEngineLease, attach_engine
-from kvblock.async_operator import AsyncOperatorCalls
+from kvblock._sync.connection import Connection, Interceptor
+from kvblock._sync.engine_lease import EngineLease, attach_engine
+from kvblock._sync.operator import OperatorCalls
+from kvblock._sync.session import Session
+from kvblock._sync.transport import Stubs
 from kvblock.credentials import Tls
 from kvblock.errors import ClosedError
-from kvblock.health import is_serving
-from kvblock.holder import Holders
-from kvblock.lease import OnLeaseLost, Terms
+from kvblock.lease import AttachOptions, OnLeaseLost
+from kvblock.lease_user import LeaseUsers
 from kvblock.results import (
     BlockTable,
     Capacity,
@@ -32,23 +31,22 @@ from kvblock.results import (
     StepPolicy,
     StepResult,
 )
-from kvblock.session import AsyncSession
-from kvblock.settings import CLOSED, Configured, Settings
+from kvblock.settings import CLOSED, ClientSettings, Configured
 from kvblock.v1 import kvblock_pb2 as pb
 
 
-class AsyncClient(AsyncOperatorCalls, Configured):
+class Client(OperatorCalls, Configured):
     """A connection to one server, and the pool and engine that its calls mean.
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
     `timeout` is in seconds and holds for each call that has none of its own; None: no timeout.
-    `epoch` is that of a lease which somebody else keeps for the client's pool and engine.
+    `epoch` is that of a lease which another client renews, for this one's pool and engine.
     Making a client does not wait for the server: the first call tells whether it is there.
 
     A call that finds the server unavailable is made again until its timeout, unless `retries` is
     false; with no timeout until the client is closed. A call that changes something takes effect
     once all the same: it carries a `request_id`, a new one unless the caller gives one to repeat a
-    call of which it does not know the outcome.
+    call whose outcome is unknown.
     """
 
     def __init__(
@@ -64,34 +62,34 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(
+        self._settings = ClientSettings.of(
             address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
         )
-        self._connection = AsyncConnection(self._settings, interceptors)
-        self._holders: Holders[AsyncSession | AsyncEngineLease] = Holders()
+        self._connection = Connection(self._settings, interceptors)
+        self._users: LeaseUsers[Session | EngineLease] = LeaseUsers()
         self._call = self._connection.call
         self._change = self._connection.change
 
-    async def __aenter__(self) -> AsyncClient:
+    def __enter__(self) -> Client:
         self._settings.owner.check()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        self.close()
 
-    async def close(self) -> None:
-        """Close the connection; sessions are broken off, leases run out, running calls end."""
+    def close(self) -> None:
+        """Close the connection; sessions end, leases expire, running calls fail."""
         if self._settings.owner.is_here:
-            for holder in self._holders.close():
-                await holder.close()
-            await self._connection.close()
+            for user in self._users.close():
+                user.close()
+            self._connection.close()
 
-    async def allocate(
+    def allocate(
         self,
         sequence_id: SupportsIndex,
         num_blocks: SupportsIndex = 1,
@@ -109,10 +107,10 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         """
         request = requests.allocate(self._settings, pool, engine, sequence_id, num_blocks, max_wait)
         deadline = self._settings.deadline(timeout, max_wait)
-        answer = await self._change(self._stubs.service.Allocate, request, deadline, request_id)
+        answer = self._change(self._stubs.service.Allocate, request, deadline, request_id)
         return answers.allocated(answer)
 
-    async def free(
+    def free(
         self,
         sequence_id: SupportsIndex,
         *,
@@ -125,9 +123,9 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         kind = pb.FreeRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        await self._change(self._stubs.service.Free, request, deadline, request_id)
+        self._change(self._stubs.service.Free, request, deadline, request_id)
 
-    async def free_returning_count(
+    def free_returning_count(
         self,
         sequence_id: SupportsIndex,
         *,
@@ -141,10 +139,10 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
         method = self._stubs.service.FreeReturningCount
-        answer = await self._change(method, request, deadline, request_id)
+        answer = self._change(method, request, deadline, request_id)
         return answer.freed_blocks
 
-    async def get_block_table(
+    def get_block_table(
         self,
         sequence_id: SupportsIndex,
         *,
@@ -163,10 +161,10 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         deadline = self._settings.deadline(timeout)
         self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
-        answer = await self._call(self._stubs.service.GetBlockTable, request, deadline)
+        answer = self._call(self._stubs.service.GetBlockTable, request, deadline)
         return answers.block_table(answer)
 
-    async def can_allocate(
+    def can_allocate(
         self,
         num_blocks: SupportsIndex = 1,
         *,
@@ -184,10 +182,10 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
-        answer = await self._call(self._stubs.service.CanAllocate, request, deadline)
+        answer = self._call(self._stubs.service.CanAllocate, request, deadline)
         return answers.capacity(answer)
 
-    async def step(
+    def step(
         self,
         *,
         free: Iterable[SupportsIndex] = (),
@@ -208,7 +206,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
-        answer = await self._change(self._stubs.service.Step, request, deadline, request_id, size)
+        answer = self._change(self._stubs.service.Step, request, deadline, request_id, size)
         return answers.step_result(answer.result)
 
     def session(
@@ -221,7 +219,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
         timeout: float | None = None,
-    ) -> AsyncSession:
+    ) -> Session:
         """A session for an engine's loop; entering it attaches, leaving it detaches.
 
         `ttl` is how many seconds its lease should last without renewal; None: as the server likes.
@@ -232,12 +230,12 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         client for the same pool and engine are made under the lease, too.
         """
         self._settings.owner.check()
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        session = AsyncSession(self._connection, self._settings, terms, pool, engine, timeout)
-        self._holders.add(session)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        session = Session(self._connection, self._settings, options, pool, engine, timeout)
+        self._users.add(session)
         return session
 
-    async def attach_engine(
+    def attach_engine(
         self,
         *,
         pool: str | None = None,
@@ -248,7 +246,7 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         on_lease_lost: OnLeaseLost | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
-    ) -> AsyncEngineLease:
+    ) -> EngineLease:
         """A lease for an engine without a stream, renewed in the background; leaving it detaches.
 
         Calls of this client that name the pool and the engine in the same way are made under it.
@@ -260,16 +258,17 @@ class AsyncClient(AsyncOperatorCalls, Configured):
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        kind, request_id = pb.AttachEngineRequest, fencing.identify(request_id)
+        request = requests.attach(kind, self._settings, pool, engine, options, request_id)
         deadline = self._settings.deadline(timeout)
-        lease = await attach_engine(self._connection, request, deadline, terms)
-        if not self._holders.add(lease):
-            await lease.close()
+        lease = attach_engine(self._connection, request, deadline, options)
+        if not self._users.add(lease):
+            lease.close()
             raise ClosedError(CLOSED)
         return lease
 
-    async def stats(
+    def stats(
         self,
         *,
         pool: str | None = None,
@@ -282,19 +281,17 @@ class AsyncClient(AsyncOperatorCalls, Configured):
         """
         request = requests.stats(pool, engine)
         deadline = self._settings.deadline(timeout)
-        return answers.server_stats(await self._call(self._stubs.service.Stats, request, deadline))
+        return answers.server_stats(self._call(self._stubs.service.Stats, request, deadline))
 
-    async def health(self, *, timeout: float | None = None) -> bool:
+    def health(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it serves; False while it is shutting down.
 
         Raises:
             UnavailableError: no server answers.
 
         """
-        answer = await self._connection.once(
-            self._stubs.health, b"", self._settings.deadline(timeout)
-        )
-        return is_serving(answer)
+        deadline = self._settings.deadline(timeout)
+        return answers.serving(self._connection.once(self._stubs.health, b"", deadline))
 
     @property
     def _stubs(self) -> Stubs:

@@ -1,70 +1,70 @@
-"""The synchronous session: an engine's attach, steps and detach on one stream.
+# Generated from kvblock/_async/session.py by scripts/gen_sync.py: change that one.
+"""The synchronous session: an engine's attach, steps and detach under one lease.
 
-Its rules of use are those of `kvblock.session`, which is the same for asyncio.
+Rules of use:
+- Entering attaches; leaving, in order or by an exception, detaches, and that frees all blocks of
+  the engine. A detach that fails while leaving is logged, not raised; call `detach` to have it
+  raised.
+- The lease is renewed in the background for as long as the session is open. When a stream breaks,
+  the server is unavailable for a while or restarts, or its journal cannot be written for a while,
+  the session attaches with its epoch on a new stream, within the timeout of the call, and sends the
+  step in flight again, which takes effect once.
+- A step that gets no answer (its timeout, Ctrl-C) stays the step in flight: until
+  `recover` has answered it there is no other, so no block is granted that the engine does not learn
+  of. The session goes on then.
+- A lost lease is final: `on_lease_lost` is called once, in the renewal's thread, and every use
+  raises LeaseLostError. The lease counts as lost when the server says so, and when it was not
+  renewed for a TTL, which is before the server can give its blocks to others.
+- Any other error that the server answers ends the session: the message had no effect. The lease is
+  kept, and the blocks stay held, until the session is left, detached or closed.
+- `close` ends the stream and leaves the lease to expire; another session that is given its epoch
+  before that goes on with it. One that was not closed by then has lost its lease.
+- A session serves one call at a time; leaving it ends one that is still running. One that is
+  forgotten is closed when it is collected, at the latest at interpreter exit. `on_lease_lost` keeps
+  alive what it refers to.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from time import monotonic
-from types import TracebackType
 from typing import SupportsIndex
 
 import grpc
 
-from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
-from kvblock.frozen import CLOSE_SECONDS
-from kvblock.lease import Terms
-from kvblock.renewal import Renewal
+from kvblock._sync.detachable import Detachable
+from kvblock._sync.transport import StreamEnded, Transport
+from kvblock.errors import KVBlockError, UnavailableError, UsageError
+from kvblock.lease import AttachOptions
+from kvblock.lifecycle import ATTACHED, Event, State
 from kvblock.results import StepPolicy, StepResult
-from kvblock.retry import Tries
-from kvblock.session_state import CLOSED, DETACHED, LEFT, RENEW, SessionState
-from kvblock.settings import Settings
-from kvblock.sync_connection import SyncConnection
-from kvblock.sync_link import Link
+from kvblock.retry import Retries
+from kvblock.session_state import LEFT, RENEW, SessionState
+from kvblock.settings import ClientSettings
+from kvblock.stalled import CLOSE_SECONDS
 from kvblock.v1 import kvblock_pb2 as pb
 
-_log = logging.getLogger(__name__)
 
-
-class Session(SessionState):
+class Session(Detachable, SessionState):
     """One engine's loop under one lease; made by the client's `session`."""
 
     def __init__(
         self,
-        connection: SyncConnection,
-        settings: Settings,
-        terms: Terms,
+        connection: Transport,
+        settings: ClientSettings,
+        options: AttachOptions,
         pool: str | None,
         engine: str | None,
         timeout: float | None,
     ) -> None:
-        super().__init__(settings, terms, pool, engine, timeout, connection.traceparent)
-        self._connection = connection
-        self._link = Link(terms.on_lost)
-        settings.owner.finalize(self, self._link.close)
+        SessionState.__init__(
+            self, settings, options, pool, engine, timeout, connection.traceparent
+        )
+        Detachable.__init__(self, connection, options.on_lost)
 
     def __enter__(self) -> Session:
         self.attach()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._settings.owner.is_here:
-            return
-        try:
-            if self.lease_valid:
-                self._end_running_call()
-                self.detach()
-        except (KVBlockError, RuntimeError) as failure:
-            _log.warning("engine %r could not detach: %s", self.engine, failure)
-        finally:
-            self.close()
 
     def attach(self, *, timeout: float | None = None) -> None:
         """Open the session, as entering it does. One that failed may be tried again.
@@ -80,19 +80,20 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._admit()
+        self._check_call()
         with self._busy:
-            request = self._make_attach()
-            tries = Tries(monotonic(), deadline, again=self._settings.retries)
+            self._check_attachable()
+            retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
             while True:
+                repeated = self._state is State.ATTACHING
+                self._move(Event.ATTACH_SENT)
                 try:
-                    answer, sent = self._open(request, tries, confirm=self._sent_before())
+                    answer, sent = self._open(self._attach, retries, confirm=repeated)
                     break
                 except UnavailableError as failure:
-                    pause = tries.pause(failure)
-                self._connection.pause(self._link.over, pause)
-            lease = self._take_attached(answer, sent)
-            self._link.keep(Renewal(lease, self._settings, self.pool, self._link.lost))
+                    delay = retries.delay(failure)
+                self._connection.pause(self._link.stopped, delay)
+            self._renew(self._take_attached(answer, sent))
 
     def step(
         self,
@@ -121,26 +122,22 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._admit()
+        self._check_call()
         with self._busy:
             sent, lease = monotonic(), self._lease
-            if (
-                sent - lease.confirmed_at >= lease.ttl
-                or self._unanswered is not None
-                or self._ended is not None
-            ):
-                raise self._refusal()
+            if self._state is not ATTACHED or sent - lease.confirmed_at >= lease.ttl:
+                raise self._unusable()
             request = self._make_step(free, allocate, num_blocks, policy)
             try:
                 answer = self._exchange(request, deadline)
             except UnavailableError as failure:
-                tries = Tries(sent, deadline, again=self._settings.retries)
-                return self._insist(request, tries, failure)
+                retries = Retries(sent, deadline, enabled=self._settings.retries)
+                return self._resend(request, retries, failure)
             except KVBlockError as failure:
-                self._judge(failure)
+                self._on_failure(failure)
                 raise
             if not lease.answered(sent):
-                raise self._refusal()
+                raise self._unusable()
             return self._take_stepped(answer)
 
     def recover(self, *, timeout: float | None = None) -> StepResult:
@@ -155,81 +152,54 @@ class Session(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._admit()
+        self._check_call()
         with self._busy:
             request = self._step_in_flight()
-            tries = Tries(monotonic(), deadline, again=self._settings.retries)
-            return self._insist(request, tries, None)
+            retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
+            return self._resend(request, retries, None)
 
-    def detach(self, *, timeout: float | None = None) -> int:
-        """End the session and free all of the engine's blocks; answers how many these were.
-
-        Raises:
-            DeadlineExceededError, UnavailableError: no answer until the timeout, or for as long as
-                the lease can last, since it is not renewed any more; detach again to learn of its
-                end.
-            LeaseLostError: the lease is lost, and with it all blocks of the engine.
-            ClosedError: the session is not attached, or was detached or closed.
-
-        """
-        deadline = self._settings.deadline(timeout)
-        self._admit()
-        with self._busy:
-            request, deadline = self._make_detach(deadline)
-            tries = Tries(monotonic(), deadline)
-            self._link.finish(tries.remaining())
-            method = self._connection.service.DetachEngine
-            try:
-                freed = self._connection.call(method, request, tries.remaining()).freed_blocks
-            except LeaseLostError as failure:
-                self._over(str(failure))
-                raise
-            self._over(DETACHED)
-        return freed
-
-    def close(self) -> None:
-        """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
-        if self._settings.owner.is_here:
-            self._over(CLOSED)
-            self._link.close()
+    def _check_call(self) -> None:
+        self._connection.check_caller()
+        if self._busy.locked():
+            raise UsageError("a call of this session is still running; it serves one at a time")
 
     def _end_running_call(self) -> None:
-        """Break off what another thread is still in, and wait for it a moment."""
+        """End what another caller is still in, and wait for it a moment."""
         if self._busy.locked():
-            self._ended = self._ended or LEFT
+            self._end(Event.LEFT, LEFT)
             self._link.interrupt()
             if self._busy.acquire(timeout=CLOSE_SECONDS):
                 self._busy.release()
 
-    def _insist(
-        self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
+    def _resend(
+        self, request: pb.SessionRequest, retries: Retries, failure: UnavailableError | None
     ) -> StepResult:
         """Send a step on new streams until it is answered."""
         resumed = False
         try:
             while True:
                 if failure is not None:
-                    self._connection.pause(self._link.over, tries.pause(failure))
+                    self._connection.pause(self._link.stopped, retries.delay(failure))
                 if not self.attached or not self.lease_valid:
-                    raise self._refusal()
+                    raise self._unusable()
                 resumed = False
                 try:
-                    answer, sent = self._open(self._make_resume(), tries)
+                    answer, sent = self._open(self._make_resume(), retries)
                     self._take_resumed(answer, sent)
                     resumed = True
                     sent = monotonic()
-                    answer = self._exchange(request, tries.remaining())
+                    answer = self._exchange(request, retries.remaining())
                     if not self._lease.answered(sent):
-                        raise self._refusal()
+                        raise self._unusable()
                     return self._take_stepped(answer)
                 except UnavailableError as error:
                     failure = error
         except KVBlockError as error:
-            self._judge(error, of_step=resumed)
+            self._on_failure(error, of_step=resumed)
             raise
 
     def _open(
-        self, attach: pb.SessionRequest, tries: Tries, *, confirm: bool = False
+        self, attach: pb.SessionRequest, retries: Retries, *, confirm: bool = False
     ) -> tuple[pb.SessionResponse, float]:
         """Attach on a new stream; answers also from when on the lease is sure to last.
 
@@ -239,12 +209,12 @@ class Session(SessionState):
         self._link.replace(self._connection.open_stream())
         sent = monotonic()
         with self._attach_under_way():
-            answer = self._exchange(attach, tries.remaining())
+            answer = self._exchange(attach, retries.remaining())
         if not answer.HasField("attached"):
-            raise self._out_of_turn()
+            raise self._unexpected_answer()
         if confirm:
             sent = monotonic()
-            self._exchange(RENEW, tries.remaining())
+            self._exchange(RENEW, retries.remaining())
         return answer, sent
 
     def _exchange(self, request: pb.SessionRequest, timeout: float | None) -> pb.SessionResponse:
@@ -254,7 +224,7 @@ class Session(SessionState):
             raise self._failure(None)
         try:
             return stream.exchange(request, timeout)
-        except StopIteration:
+        except StreamEnded:
             failure = self._too_late() if stream.timed_out else self._failure(None)
         except grpc.RpcError as error:
             failure = self._failure(error)

@@ -1,22 +1,23 @@
 """The asyncio session: an engine's attach, steps and detach under one lease.
 
-Rules of use, which hold for the synchronous class too:
+Rules of use:
 - Entering attaches; leaving, in order or by an exception, detaches, and that frees all blocks of
-  the engine. A detach that fails while leaving is logged, not raised; call `detach` to be told.
-- The lease is renewed in the background for as long as the session is open. A stream that breaks, a
-  server that is unavailable for a while or restarts, and a journal that cannot be written for a
-  while are got over within the timeout of the call: the session attaches with its epoch on a new
-  stream and sends the step in flight again, which takes effect once.
-- A step that gets no answer (its timeout, Ctrl-C, a cancelled task) stays the step in flight: until
+  the engine. A detach that fails while leaving is logged, not raised; call `detach` to have it
+  raised.
+- The lease is renewed in the background for as long as the session is open. When a stream breaks,
+  the server is unavailable for a while or restarts, or its journal cannot be written for a while,
+  the session attaches with its epoch on a new stream, within the timeout of the call, and sends the
+  step in flight again, which takes effect once.
+- A step that gets no answer (its timeout, a cancelled task) stays the step in flight: until
   `recover` has answered it there is no other, so no block is granted that the engine does not learn
   of. The session goes on then.
-- A lost lease is final: `on_lease_lost` is called once, from the renewal's thread or in the event
-  loop, and every use raises LeaseLostError. The lease counts as lost when the server says so, and
-  when it was not renewed for a TTL, which is before the server can give its blocks to others.
+- A lost lease is final: `on_lease_lost` is called once, in the event loop, and every use
+  raises LeaseLostError. The lease counts as lost when the server says so, and when it was not
+  renewed for a TTL, which is before the server can give its blocks to others.
 - Any other error that the server answers ends the session: the message had no effect. The lease is
   kept, and the blocks stay held, until the session is left, detached or closed.
-- `close` breaks the stream off and leaves the lease to run out; another session that is given its
-  epoch before that goes on with it. One that was not closed by then has lost its lease.
+- `close` ends the stream and leaves the lease to expire; another session that is given its epoch
+  before that goes on with it. One that was not closed by then has lost its lease.
 - A session serves one call at a time; leaving it ends one that is still running. One that is
   forgotten is closed when it is collected, at the latest at interpreter exit. `on_lease_lost` keeps
   alive what it refers to.
@@ -25,67 +26,45 @@ Rules of use, which hold for the synchronous class too:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from time import monotonic
-from types import TracebackType
 from typing import SupportsIndex
 
 import grpc
 
-from kvblock.async_connection import AsyncConnection
-from kvblock.async_link import Link
-from kvblock.async_stream import StreamEnded
-from kvblock.errors import KVBlockError, LeaseLostError, UnavailableError
-from kvblock.frozen import CLOSE_SECONDS
-from kvblock.lease import Terms
-from kvblock.renewal import Renewal
+from kvblock._async.detachable import Detachable
+from kvblock._async.transport import StreamEnded, Transport
+from kvblock.errors import KVBlockError, UnavailableError, UsageError
+from kvblock.lease import AttachOptions
+from kvblock.lifecycle import ATTACHED, Event, State
 from kvblock.results import StepPolicy, StepResult
-from kvblock.retry import Tries
-from kvblock.session_state import CLOSED, DETACHED, LEFT, RENEW, SessionState
-from kvblock.settings import Settings
+from kvblock.retry import Retries
+from kvblock.session_state import LEFT, RENEW, SessionState
+from kvblock.settings import ClientSettings
+from kvblock.stalled import CLOSE_SECONDS
 from kvblock.v1 import kvblock_pb2 as pb
 
-_log = logging.getLogger(__name__)
 
-
-class AsyncSession(SessionState):
+class AsyncSession(Detachable, SessionState):
     """One engine's loop under one lease; made by the client's `session`."""
 
     def __init__(
         self,
-        connection: AsyncConnection,
-        settings: Settings,
-        terms: Terms,
+        connection: Transport,
+        settings: ClientSettings,
+        options: AttachOptions,
         pool: str | None,
         engine: str | None,
         timeout: float | None,
     ) -> None:
-        super().__init__(settings, terms, pool, engine, timeout, connection.traceparent)
-        self._connection = connection
-        self._link = Link(terms.on_lost)
-        settings.owner.finalize(self, self._link.close)
+        SessionState.__init__(
+            self, settings, options, pool, engine, timeout, connection.traceparent
+        )
+        Detachable.__init__(self, connection, options.on_lost)
 
     async def __aenter__(self) -> AsyncSession:
         await self.attach()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not self._settings.owner.is_here:
-            return
-        try:
-            if self.lease_valid:
-                await self._end_running_call()
-                await self.detach()
-        except (KVBlockError, RuntimeError) as failure:
-            _log.warning("engine %r could not detach: %s", self.engine, failure)
-        finally:
-            await self.close()
 
     async def attach(self, *, timeout: float | None = None) -> None:
         """Open the session, as entering it does. One that failed may be tried again.
@@ -101,19 +80,20 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._admit()
+        self._check_call()
         with self._busy:
-            request = self._make_attach()
-            tries = Tries(monotonic(), deadline, again=self._settings.retries)
+            self._check_attachable()
+            retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
             while True:
+                repeated = self._state is State.ATTACHING
+                self._move(Event.ATTACH_SENT)
                 try:
-                    answer, sent = await self._open(request, tries, confirm=self._sent_before())
+                    answer, sent = await self._open(self._attach, retries, confirm=repeated)
                     break
                 except UnavailableError as failure:
-                    pause = tries.pause(failure)
-                await self._link.over.wait(pause)
-            lease = self._take_attached(answer, sent)
-            self._link.keep(Renewal(lease, self._settings, self.pool, self._link.lost))
+                    delay = retries.delay(failure)
+                await self._connection.pause(self._link.stopped, delay)
+            self._renew(self._take_attached(answer, sent))
 
     async def step(
         self,
@@ -142,26 +122,22 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._admit()
+        self._check_call()
         with self._busy:
             sent, lease = monotonic(), self._lease
-            if (
-                sent - lease.confirmed_at >= lease.ttl
-                or self._unanswered is not None
-                or self._ended is not None
-            ):
-                raise self._refusal()
+            if self._state is not ATTACHED or sent - lease.confirmed_at >= lease.ttl:
+                raise self._unusable()
             request = self._make_step(free, allocate, num_blocks, policy)
             try:
                 answer = await self._exchange(request, deadline)
             except UnavailableError as failure:
-                tries = Tries(sent, deadline, again=self._settings.retries)
-                return await self._insist(request, tries, failure)
+                retries = Retries(sent, deadline, enabled=self._settings.retries)
+                return await self._resend(request, retries, failure)
             except KVBlockError as failure:
-                self._judge(failure)
+                self._on_failure(failure)
                 raise
             if not lease.answered(sent):
-                raise self._refusal()
+                raise self._unusable()
             return self._take_stepped(answer)
 
     async def recover(self, *, timeout: float | None = None) -> StepResult:
@@ -176,85 +152,54 @@ class AsyncSession(SessionState):
 
         """
         deadline = self._settings.deadline(timeout)
-        self._admit()
+        self._check_call()
         with self._busy:
             request = self._step_in_flight()
-            tries = Tries(monotonic(), deadline, again=self._settings.retries)
-            return await self._insist(request, tries, None)
+            retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
+            return await self._resend(request, retries, None)
 
-    async def detach(self, *, timeout: float | None = None) -> int:
-        """End the session and free all of the engine's blocks; answers how many these were.
-
-        Raises:
-            DeadlineExceededError, UnavailableError: no answer until the timeout, or for as long as
-                the lease can last, since it is not renewed any more; detach again to learn of its
-                end.
-            LeaseLostError: the lease is lost, and with it all blocks of the engine.
-            ClosedError: the session is not attached, or was detached or closed.
-
-        """
-        deadline = self._settings.deadline(timeout)
-        self._admit()
-        with self._busy:
-            request, deadline = self._make_detach(deadline)
-            tries = Tries(monotonic(), deadline)
-            await self._link.finish(tries.remaining())
-            method = self._connection.stubs.service.DetachEngine
-            try:
-                answer = await self._connection.call(method, request, tries.remaining())
-            except LeaseLostError as failure:
-                self._over(str(failure))
-                raise
-            self._over(DETACHED)
-        return answer.freed_blocks
-
-    async def close(self) -> None:
-        """Break the stream off without a detach: the lease runs out, then its blocks are taken."""
-        if self._settings.owner.is_here:
-            self._over(CLOSED)
-            self._link.close()
-
-    def _admit(self) -> None:
+    def _check_call(self) -> None:
         self._connection.check_caller()
-        super()._admit()
+        if self._busy.locked():
+            raise UsageError("a call of this session is still running; it serves one at a time")
 
     async def _end_running_call(self) -> None:
-        """Break off what another task is still in, and wait for it a moment."""
+        """End what another caller is still in, and wait for it a moment."""
         if self._busy.locked():
-            self._ended = self._ended or LEFT
+            self._end(Event.LEFT, LEFT)
             self._link.interrupt()
             if await asyncio.to_thread(self._busy.acquire, timeout=CLOSE_SECONDS):
                 self._busy.release()
 
-    async def _insist(
-        self, request: pb.SessionRequest, tries: Tries, failure: UnavailableError | None
+    async def _resend(
+        self, request: pb.SessionRequest, retries: Retries, failure: UnavailableError | None
     ) -> StepResult:
         """Send a step on new streams until it is answered."""
         resumed = False
         try:
             while True:
                 if failure is not None:
-                    await self._link.over.wait(tries.pause(failure))
+                    await self._connection.pause(self._link.stopped, retries.delay(failure))
                 if not self.attached or not self.lease_valid:
-                    raise self._refusal()
+                    raise self._unusable()
                 resumed = False
                 try:
-                    answer, sent = await self._open(self._make_resume(), tries)
+                    answer, sent = await self._open(self._make_resume(), retries)
                     self._take_resumed(answer, sent)
                     resumed = True
                     sent = monotonic()
-                    answer = await self._exchange(request, tries.remaining())
+                    answer = await self._exchange(request, retries.remaining())
                     if not self._lease.answered(sent):
-                        raise self._refusal()
+                        raise self._unusable()
                     return self._take_stepped(answer)
                 except UnavailableError as error:
                     failure = error
         except KVBlockError as error:
-            self._judge(error, of_step=resumed)
+            self._on_failure(error, of_step=resumed)
             raise
 
     async def _open(
-        self, attach: pb.SessionRequest, tries: Tries, *, confirm: bool = False
+        self, attach: pb.SessionRequest, retries: Retries, *, confirm: bool = False
     ) -> tuple[pb.SessionResponse, float]:
         """Attach on a new stream; answers also from when on the lease is sure to last.
 
@@ -264,12 +209,12 @@ class AsyncSession(SessionState):
         self._link.replace(self._connection.open_stream())
         sent = monotonic()
         with self._attach_under_way():
-            answer = await self._exchange(attach, tries.remaining())
+            answer = await self._exchange(attach, retries.remaining())
         if not answer.HasField("attached"):
-            raise self._out_of_turn()
+            raise self._unexpected_answer()
         if confirm:
             sent = monotonic()
-            await self._exchange(RENEW, tries.remaining())
+            await self._exchange(RENEW, retries.remaining())
         return answer, sent
 
     async def _exchange(

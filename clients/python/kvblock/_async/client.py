@@ -1,12 +1,8 @@
-"""The synchronous client.
+"""The asyncio client.
 
 Rules:
-- It stands on gRPC's synchronous stubs; no event loop is involved. Threads may share a client.
-- Its methods are those of `kvblock.client.AsyncClient`: same names, parameters, defaults and
-  values.
-- What operators ask for is in `kvblock.sync_operator`.
-- The connection is that of the client and of the sessions and leases that it makes: forgotten, it
-  is closed when the last of them is collected. It never keeps the interpreter from exiting.
+- Where it can be used, and what becomes of it when it is forgotten, is said in `connection`.
+- What operators ask for is in `operator`.
 """
 
 from __future__ import annotations
@@ -16,12 +12,15 @@ from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
+from kvblock._async.connection import Connection, Interceptor
+from kvblock._async.engine_lease import AsyncEngineLease, attach_engine
+from kvblock._async.operator import OperatorCalls
+from kvblock._async.session import AsyncSession
+from kvblock._async.transport import Stubs
 from kvblock.credentials import Tls
-from kvblock.engine_lease import EngineLease, attach_engine
 from kvblock.errors import ClosedError
-from kvblock.health import is_serving
-from kvblock.holder import Holders
-from kvblock.lease import OnLeaseLost, Terms
+from kvblock.lease import AttachOptions, OnLeaseLost
+from kvblock.lease_user import LeaseUsers
 from kvblock.results import (
     BlockTable,
     Capacity,
@@ -31,25 +30,22 @@ from kvblock.results import (
     StepPolicy,
     StepResult,
 )
-from kvblock.settings import CLOSED, Configured, Settings
-from kvblock.sync_connection import Interceptor, SyncConnection
-from kvblock.sync_operator import OperatorCalls
-from kvblock.sync_session import Session
+from kvblock.settings import CLOSED, ClientSettings, Configured
 from kvblock.v1 import kvblock_pb2 as pb
 
 
-class Client(OperatorCalls, Configured):
+class AsyncClient(OperatorCalls, Configured):
     """A connection to one server, and the pool and engine that its calls mean.
 
     `address` is `unix:PATH`, `unix:///PATH` or `HOST:PORT`. `pool` "" is the server's default pool.
     `timeout` is in seconds and holds for each call that has none of its own; None: no timeout.
-    `epoch` is that of a lease which somebody else keeps for the client's pool and engine.
+    `epoch` is that of a lease which another client renews, for this one's pool and engine.
     Making a client does not wait for the server: the first call tells whether it is there.
 
     A call that finds the server unavailable is made again until its timeout, unless `retries` is
     false; with no timeout until the client is closed. A call that changes something takes effect
     once all the same: it carries a `request_id`, a new one unless the caller gives one to repeat a
-    call of which it does not know the outcome.
+    call whose outcome is unknown.
     """
 
     def __init__(
@@ -65,35 +61,34 @@ class Client(OperatorCalls, Configured):
         tls: Tls | bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
-        self._settings = Settings.of(
+        self._settings = ClientSettings.of(
             address, pool, engine, timeout, epoch, retries=retries, token=token, tls=tls
         )
-        self._connection = SyncConnection(self._settings, interceptors)
-        self._holders: Holders[Session | EngineLease] = Holders()
+        self._connection = Connection(self._settings, interceptors)
+        self._users: LeaseUsers[AsyncSession | AsyncEngineLease] = LeaseUsers()
         self._call = self._connection.call
         self._change = self._connection.change
-        self._service = self._connection.service
 
-    def __enter__(self) -> Client:
+    async def __aenter__(self) -> AsyncClient:
         self._settings.owner.check()
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        await self.close()
 
-    def close(self) -> None:
-        """Close the connection; sessions are broken off, leases run out, running calls end."""
+    async def close(self) -> None:
+        """Close the connection; sessions end, leases expire, running calls fail."""
         if self._settings.owner.is_here:
-            for holder in self._holders.close():
-                holder.close()
-            self._connection.close()
+            for user in self._users.close():
+                await user.close()
+            await self._connection.close()
 
-    def allocate(
+    async def allocate(
         self,
         sequence_id: SupportsIndex,
         num_blocks: SupportsIndex = 1,
@@ -111,10 +106,10 @@ class Client(OperatorCalls, Configured):
         """
         request = requests.allocate(self._settings, pool, engine, sequence_id, num_blocks, max_wait)
         deadline = self._settings.deadline(timeout, max_wait)
-        answer = self._change(self._service.Allocate, request, deadline, request_id)
+        answer = await self._change(self._stubs.service.Allocate, request, deadline, request_id)
         return answers.allocated(answer)
 
-    def free(
+    async def free(
         self,
         sequence_id: SupportsIndex,
         *,
@@ -127,9 +122,9 @@ class Client(OperatorCalls, Configured):
         kind = pb.FreeRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        self._change(self._service.Free, request, deadline, request_id)
+        await self._change(self._stubs.service.Free, request, deadline, request_id)
 
-    def free_returning_count(
+    async def free_returning_count(
         self,
         sequence_id: SupportsIndex,
         *,
@@ -142,10 +137,11 @@ class Client(OperatorCalls, Configured):
         kind = pb.FreeReturningCountRequest
         request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
-        answer = self._change(self._service.FreeReturningCount, request, deadline, request_id)
+        method = self._stubs.service.FreeReturningCount
+        answer = await self._change(method, request, deadline, request_id)
         return answer.freed_blocks
 
-    def get_block_table(
+    async def get_block_table(
         self,
         sequence_id: SupportsIndex,
         *,
@@ -164,9 +160,10 @@ class Client(OperatorCalls, Configured):
         deadline = self._settings.deadline(timeout)
         self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
-        return answers.block_table(self._call(self._service.GetBlockTable, request, deadline))
+        answer = await self._call(self._stubs.service.GetBlockTable, request, deadline)
+        return answers.block_table(answer)
 
-    def can_allocate(
+    async def can_allocate(
         self,
         num_blocks: SupportsIndex = 1,
         *,
@@ -184,9 +181,10 @@ class Client(OperatorCalls, Configured):
         """
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
-        return answers.capacity(self._call(self._service.CanAllocate, request, deadline))
+        answer = await self._call(self._stubs.service.CanAllocate, request, deadline)
+        return answers.capacity(answer)
 
-    def step(
+    async def step(
         self,
         *,
         free: Iterable[SupportsIndex] = (),
@@ -207,7 +205,7 @@ class Client(OperatorCalls, Configured):
         request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
-        answer = self._change(self._service.Step, request, deadline, request_id, size)
+        answer = await self._change(self._stubs.service.Step, request, deadline, request_id, size)
         return answers.step_result(answer.result)
 
     def session(
@@ -220,7 +218,7 @@ class Client(OperatorCalls, Configured):
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
         timeout: float | None = None,
-    ) -> Session:
+    ) -> AsyncSession:
         """A session for an engine's loop; entering it attaches, leaving it detaches.
 
         `ttl` is how many seconds its lease should last without renewal; None: as the server likes.
@@ -231,12 +229,12 @@ class Client(OperatorCalls, Configured):
         client for the same pool and engine are made under the lease, too.
         """
         self._settings.owner.check()
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        session = Session(self._connection, self._settings, terms, pool, engine, timeout)
-        self._holders.add(session)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        session = AsyncSession(self._connection, self._settings, options, pool, engine, timeout)
+        self._users.add(session)
         return session
 
-    def attach_engine(
+    async def attach_engine(
         self,
         *,
         pool: str | None = None,
@@ -247,7 +245,7 @@ class Client(OperatorCalls, Configured):
         on_lease_lost: OnLeaseLost | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
-    ) -> EngineLease:
+    ) -> AsyncEngineLease:
         """A lease for an engine without a stream, renewed in the background; leaving it detaches.
 
         Calls of this client that name the pool and the engine in the same way are made under it.
@@ -259,16 +257,17 @@ class Client(OperatorCalls, Configured):
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        terms = Terms.of(epoch, ttl, takeover, on_lease_lost)
-        request = requests.attach(self._settings, pool, engine, terms, fencing.identify(request_id))
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        kind, request_id = pb.AttachEngineRequest, fencing.identify(request_id)
+        request = requests.attach(kind, self._settings, pool, engine, options, request_id)
         deadline = self._settings.deadline(timeout)
-        lease = attach_engine(self._connection, request, deadline, terms)
-        if not self._holders.add(lease):
-            lease.close()
+        lease = await attach_engine(self._connection, request, deadline, options)
+        if not self._users.add(lease):
+            await lease.close()
             raise ClosedError(CLOSED)
         return lease
 
-    def stats(
+    async def stats(
         self,
         *,
         pool: str | None = None,
@@ -281,15 +280,18 @@ class Client(OperatorCalls, Configured):
         """
         request = requests.stats(pool, engine)
         deadline = self._settings.deadline(timeout)
-        return answers.server_stats(self._call(self._service.Stats, request, deadline))
+        return answers.server_stats(await self._call(self._stubs.service.Stats, request, deadline))
 
-    def health(self, *, timeout: float | None = None) -> bool:
+    async def health(self, *, timeout: float | None = None) -> bool:
         """Whether the server says that it serves; False while it is shutting down.
 
         Raises:
             UnavailableError: no server answers.
 
         """
-        return is_serving(
-            self._connection.once(self._connection.health, b"", self._settings.deadline(timeout))
-        )
+        deadline = self._settings.deadline(timeout)
+        return answers.serving(await self._connection.once(self._stubs.health, b"", deadline))
+
+    @property
+    def _stubs(self) -> Stubs:
+        return self._connection.stubs

@@ -1,47 +1,46 @@
-"""The stream and the renewal of a synchronous session.
+# Generated from kvblock/_async/link.py by scripts/gen_sync.py: change that one.
+"""What a session or an engine's lease has running: a stream and a renewal.
 
 Rules:
 - Neither refers to the session, so that one which is forgotten is collected; its finalizer calls
   `close` and ends both.
-- A lost lease ends what is running before the user is told.
-- `lost` runs in the renewal's thread, everything else in any.
+- A lost lease ends what is running before `on_lease_lost` is called.
 """
 
 from __future__ import annotations
 
-import threading
-
+from kvblock._sync.event import StopEvent
+from kvblock._sync.transport import Stream
 from kvblock.errors import LeaseLostError
 from kvblock.lease import OnLeaseLost
 from kvblock.renewal import Renewal
-from kvblock.sync_stream import SyncStream
 
 
 class Link:
-    """What a session has now; `over` is set when it is closed or its lease is lost."""
+    """The stream and the renewal of now; `stopped` is set by a `close` and by a lost lease."""
 
     def __init__(self, on_lost: OnLeaseLost | None) -> None:
-        self.over = threading.Event()
-        self.stream: SyncStream | None = None
+        self.stopped = StopEvent()
+        self.stream: Stream | None = None
         self._renewal: Renewal | None = None
         self._on_lost = on_lost
 
-    def replace(self, stream: SyncStream | None) -> None:
+    def replace(self, stream: Stream | None) -> None:
         """Use another stream from now on."""
         before, self.stream = self.stream, stream
         if before is not None:
             before.close()
-        if stream is not None and self.over.is_set():
+        if stream is not None and self.stopped.is_set():
             stream.close()
 
-    def keep(self, renewal: Renewal) -> None:
-        """The lease is renewed by this, until the session is closed."""
+    def renew_by(self, renewal: Renewal) -> None:
+        """The lease is renewed by this, until the link is closed."""
         self._renewal = renewal
-        if self.over.is_set():
+        if self.stopped.is_set():
             renewal.stop()
 
     def lost(self, error: LeaseLostError) -> None:
-        """The lease is lost: end what is running, then tell the user."""
+        """The lease is lost: end what is running, then call `on_lease_lost`."""
         self.interrupt()
         if self._on_lost is not None:
             self._on_lost(error)
@@ -52,7 +51,7 @@ class Link:
             self._renewal.stop()
         if self.stream is not None:
             self.stream.finish(timeout)
-            self.stream = None
+            self.replace(None)
 
     def close(self) -> None:
         """End at once."""
@@ -62,7 +61,7 @@ class Link:
 
     def interrupt(self) -> None:
         """End what is running; the lease is renewed all the same."""
-        self.over.set()
+        self.stopped.set()
         stream = self.stream
         if stream is not None:
             stream.close()

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeAlias
 
-from kvblock import uncollected
-from kvblock.frozen import Outlet
-from kvblock.owner import Owner
+from kvblock import retained
+from kvblock._sync.transport import Stream, StreamEnded
+from kvblock.owner import OwnerProcess
+from kvblock.stalled import SendMonitor
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -39,38 +40,29 @@ class Call(Protocol):
 _Answers: TypeAlias = "SimpleQueue[pb.SessionResponse | Exception]"
 
 
-class SyncStream:
-    """One running Session call; `outlet` is that of its connection.
-
-    `timed_out` tells, after a failed exchange, that it took too long.
-    """
+class SessionStream(Stream):
+    """One running Session call; `sends` is that of its connection."""
 
     def __init__(
-        self, start: Callable[[Iterator[pb.SessionRequest]], Call], outlet: Outlet
+        self, start: Callable[[Iterator[pb.SessionRequest]], Call], sends: SendMonitor
     ) -> None:
         self.timed_out = False
-        self._owner = Owner()
-        self._outlet = outlet
+        self._owner = OwnerProcess()
+        self._sends = sends
         self._requests: SimpleQueue[pb.SessionRequest | None] = SimpleQueue()
         self._answers: _Answers = SimpleQueue()
         self._call: Call | None = start(iter(self._requests.get, None))
-        uncollected.register(self)
+        retained.register(self)
         threading.Thread(
             target=_read, args=(self._call, self._answers), name="kvblock-answers", daemon=True
         ).start()
 
     def exchange(self, request: pb.SessionRequest, timeout: float | None) -> pb.SessionResponse:
-        """Send a message and answer the next one that comes.
-
-        Raises:
-            grpc.RpcError: the call has ended with an error, or by a `close`.
-            StopIteration: the call is over, by a timeout, a `close` or the server's doing.
-
-        """
+        """Send a message and answer the next one that comes."""
         if self._call is None:
-            raise StopIteration
+            raise StreamEnded
         size = request.ByteSize()
-        self._outlet.begin(size)
+        self._sends.begin(size)
         late: bool | None = None
         try:
             self._requests.put(request)
@@ -80,10 +72,10 @@ class SyncStream:
                 return answer
         except Empty:
             self.timed_out = late = True
-            raise StopIteration from None
+            raise StreamEnded from None
         finally:
-            self._outlet.end(size, late)
-        raise answer
+            self._sends.end(size, late)
+        raise StreamEnded if isinstance(answer, StopIteration) else answer
 
     def finish(self, timeout: float | None) -> None:
         """Read a call to its end that has nothing more to say."""
@@ -91,7 +83,6 @@ class SyncStream:
             self._requests.put(None)
             with contextlib.suppress(Empty):
                 self._answers.get(timeout=timeout)
-        self.close()
 
     def close(self) -> None:
         """Cancel the call if it is still running."""

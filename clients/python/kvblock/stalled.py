@@ -1,4 +1,4 @@
-"""What a frozen server does to gRPC, and how this client goes on all the same.
+"""What a stalled server does to gRPC, and how this client goes on all the same.
 
 A server that is stopped but not gone (SIGSTOP, a debugger, swapping) reads nothing. Once the
 socket's buffer is full, gRPC cannot give up a message that it has begun to write: the operation
@@ -8,8 +8,8 @@ Rules:
 - A message that may not fit the buffer is not waited for without a limit of our own. Nor is any
   other while such a one is under way in the same connection, or after one took too long, until
   something is answered: it may be stuck behind.
-- Closing a channel is not waited for without a limit either; what is left over ends by itself when
-  the server goes or goes on, and never keeps the interpreter from exiting.
+- Closing a channel is not waited for without a limit either; what is left ends by itself when the
+  server ends or runs again, and never keeps the interpreter from exiting.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from kvblock.errors import DeadlineExceededError, KVBlockError
 
 LARGE_BYTES = 32_768
 """Longer messages may not fit a socket's buffer."""
-OVERTIME = 0.5
+GRACE_SECONDS = 0.5
 """Seconds by which our own limit is longer than the deadline that gRPC was given."""
 CLOSE_SECONDS = 1.0
 """How long closing a channel is waited for."""
 
 
-class Outlet:
-    """A connection's way out, in which messages may be stuck. Threads may share it."""
+class SendMonitor:
+    """Which of a connection's messages may be stuck on their way out. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,8 +52,8 @@ class Outlet:
                 self._late = late
 
 
-def took_too_long(error: KVBlockError) -> bool | None:
-    """What an error says of the way out: see `Outlet.end`."""
+def timed_out(error: KVBlockError) -> bool | None:
+    """Whether a call took too long, by its error: see `SendMonitor.end`."""
     if isinstance(error, DeadlineExceededError):
         return True
     return None if error.reason is None else False

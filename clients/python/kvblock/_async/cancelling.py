@@ -1,4 +1,4 @@
-"""Whose cancellation a CancelledError is, and waiting for a limited time without losing one.
+"""What a CancelledError has cancelled, and waiting for a limited time without losing one.
 
 Rules:
 - gRPC raises CancelledError for a call that was cancelled, also when the task was not.
@@ -35,10 +35,10 @@ def task_is_cancelled(before: int, otherwise_explained: bool) -> bool:
 
 
 async def within(seconds: float, work: Awaitable[_T]) -> _T:
-    """The outcome of some work, which is given up after so many seconds.
+    """The outcome of some work, which is cancelled after so many seconds.
 
     Raises:
-        asyncio.TimeoutError: it was given up; whether it has ended is not waited for.
+        asyncio.TimeoutError: it was cancelled; whether it has ended is not waited for.
 
     """
     task = asyncio.ensure_future(work)
@@ -55,6 +55,6 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
 
 
 def _retrieve(task: asyncio.Future[_T]) -> None:
-    """Let asyncio take an exception for seen: it logs those that nobody asks for."""
+    """Retrieve an exception, which asyncio would log otherwise."""
     if not task.cancelled():
         task.exception()

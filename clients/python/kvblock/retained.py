@@ -5,8 +5,8 @@ none of them, and at interpreter exit they stand still: it would wait for ever.
 
 Rules:
 - What holds a channel or a running call is registered here when it is made.
-- In a forked child, and before the interpreter takes itself apart, everything registered gets a
-  reference that nobody gives back. Its memory goes with the process.
+- In a forked child, and before the interpreter is finalized, everything registered gets a reference
+  that is never released. Its memory goes with the process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import ctypes
 import os
 import weakref
 
-_holders: weakref.WeakSet[object] = weakref.WeakSet()
+_retained: weakref.WeakSet[object] = weakref.WeakSet()
 
 
-def register(holder: object) -> None:
-    """Never collect `holder` in a forked child or at interpreter exit."""
-    _holders.add(holder)
+def register(what: object) -> None:
+    """Never collect `what` in a forked child or at interpreter exit."""
+    _retained.add(what)
 
 
 def _retain() -> None:
-    for holder in list(_holders):
-        # Any reference that Python knows of goes with its module, at the latest.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
+    for one in list(_retained):
+        # A reference from Python would be released with its module, at the latest.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 
 
 atexit.register(_retain)

@@ -1,22 +1,21 @@
+# Generated from kvblock/_async/operator.py by scripts/gen_sync.py: change that one.
 """What an operator asks of a server, for the synchronous client.
 
 Rules:
-- These are the calls of the service `KVBlockAdmin`. Of a lease they know nothing, and none carries
-  an epoch of the client's.
-- Its methods are those of `kvblock.async_operator.AsyncOperatorCalls`: same names, parameters,
-  defaults and values.
+- These are the calls of the service `KVBlockAdmin`. They are made under no lease, and carry no
+  epoch of the client's.
 - A list is fetched while it is read: a page when its first row is asked for, and not before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import SupportsIndex
+from typing import Protocol, SupportsIndex, TypeVar
 
 import grpc
 
 from kvblock import answers, requests
-from kvblock.paging import PageRequestT, PageT, RowT
+from kvblock._sync.transport import Transport
 from kvblock.results import (
     AuditReport,
     BlockInfo,
@@ -26,24 +25,38 @@ from kvblock.results import (
     PoolInfo,
     SequenceInfo,
 )
-from kvblock.settings import Settings
-from kvblock.sync_connection import SyncConnection
-from kvblock.v1 import admin_pb2
+from kvblock.settings import ClientSettings
+from kvblock.v1 import admin_pb2, admin_pb2_grpc
+
+
+class PageRequest(Protocol):
+    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """Some rows, and the token that asks for those after them; empty: there are none."""
+
+    next_page_token: str
+
+
+PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
+PageT = TypeVar("PageT", bound=Page)
+RowT = TypeVar("RowT")
 
 
 class OperatorCalls:
     """The calls for operators that a client has beside those for engines."""
 
-    _settings: Settings
-    _connection: SyncConnection
+    _settings: ClientSettings
+    _connection: Transport
 
     def list_pools(self, *, timeout: float | None = None) -> tuple[PoolInfo, ...]:
         """The pools of the server, in order of their names."""
         deadline = self._settings.deadline(timeout)
         request = admin_pb2.ListPoolsRequest()
-        return answers.pools(
-            self._connection.call(self._connection.admin.ListPools, request, deadline)
-        )
+        return answers.pools(self._connection.call(self._admin.ListPools, request, deadline))
 
     def create_pool(
         self,
@@ -71,22 +84,22 @@ class OperatorCalls:
             pool, total_blocks, block_size, device_id, quarantine, request_id
         )
         deadline = self._settings.deadline(timeout)
-        answer = self._connection.call(self._connection.admin.CreatePool, request, deadline)
+        answer = self._connection.call(self._admin.CreatePool, request, deadline)
         return answers.pool(answer.pool)
 
     def delete_pool(
         self, pool: str, *, request_id: str | None = None, timeout: float | None = None
     ) -> None:
-        """Delete a pool that nobody uses.
+        """Delete a pool that is not in use.
 
         Raises:
-            FailedPreconditionError: somebody has something in it (POOL_HELD).
+            FailedPreconditionError: an engine has blocks or a lease in it (POOL_HELD).
             NotFoundError: no pool has that name (POOL_NOT_FOUND).
 
         """
         request = requests.delete_pool(pool, request_id)
         deadline = self._settings.deadline(timeout)
-        self._connection.call(self._connection.admin.DeletePool, request, deadline)
+        self._connection.call(self._admin.DeletePool, request, deadline)
 
     def list_engines(
         self,
@@ -102,7 +115,7 @@ class OperatorCalls:
         """
         request = requests.list_engines(pool, page_size)
         deadline = self._settings.deadline(timeout)
-        return self._pages(self._connection.admin.ListEngines, request, answers.engines, deadline)
+        return self._pages(lambda admin: admin.ListEngines, request, answers.engines, deadline)
 
     def reclaim_engine(
         self,
@@ -130,7 +143,7 @@ class OperatorCalls:
             self._settings, pool, engine, epoch, request_id, force=force
         )
         deadline = self._settings.deadline(timeout)
-        answer = self._connection.call(self._connection.admin.ReclaimEngine, request, deadline)
+        answer = self._connection.call(self._admin.ReclaimEngine, request, deadline)
         return answer.reclaimed_blocks
 
     def list_blocks(
@@ -153,7 +166,7 @@ class OperatorCalls:
             self._settings, pool, engine, block_numbers, states, page_size
         )
         deadline = self._settings.deadline(timeout)
-        return self._pages(self._connection.admin.ListBlocks, request, answers.blocks, deadline)
+        return self._pages(lambda admin: admin.ListBlocks, request, answers.blocks, deadline)
 
     def list_sequences(
         self,
@@ -172,9 +185,7 @@ class OperatorCalls:
         request = requests.list_sequences(self._settings, pool, engine, page_size)
         request.with_block_numbers = with_block_numbers
         deadline = self._settings.deadline(timeout)
-        return self._pages(
-            self._connection.admin.ListSequences, request, answers.sequences, deadline
-        )
+        return self._pages(lambda admin: admin.ListSequences, request, answers.sequences, deadline)
 
     def block_tables(
         self,
@@ -193,7 +204,7 @@ class OperatorCalls:
         deadline = self._settings.deadline(timeout)
         reader = answers.TablesReader()
         while True:
-            page = self._connection.call(self._connection.admin.ListSequences, request, deadline)
+            page = self._connection.call(self._admin.ListSequences, request, deadline)
             request.page_token = reader.take(page)
             if not request.page_token:
                 return reader.tables()
@@ -207,24 +218,30 @@ class OperatorCalls:
         """
         request = requests.audit(pool)
         deadline = self._settings.deadline(timeout)
-        answer = self._connection.call(self._connection.admin.Audit, request, deadline)
+        answer = self._connection.call(self._admin.Audit, request, deadline)
         return answers.audit_reports(answer)
 
     def drain(self, *, timeout: float | None = None) -> None:
         """Let the server begin its drain, as SIGTERM does: it takes no new work, and ends."""
         deadline = self._settings.deadline(timeout)
-        self._connection.call(self._connection.admin.Drain, admin_pb2.DrainRequest(), deadline)
+        self._connection.call(self._admin.Drain, admin_pb2.DrainRequest(), deadline)
 
     def _pages(
         self,
-        method: grpc.UnaryUnaryMultiCallable[PageRequestT, PageT],
+        method_of: Callable[
+            [admin_pb2_grpc.KVBlockAdminStub], grpc.UnaryUnaryMultiCallable[PageRequestT, PageT]
+        ],
         request: PageRequestT,
         rows_of: Callable[[PageT], Iterable[RowT]],
         timeout: float | None,
     ) -> Iterator[RowT]:
         while True:
-            page = self._connection.call(method, request, timeout)
+            page = self._connection.call(method_of(self._admin), request, timeout)
             yield from rows_of(page)
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    @property
+    def _admin(self) -> admin_pb2_grpc.KVBlockAdminStub:
+        return self._connection.stubs.admin

@@ -1,0 +1,67 @@
+# Generated from kvblock/_async/engine_lease.py by scripts/gen_sync.py: change that one.
+"""An engine's lease without a stream, for the synchronous client.
+
+Rules of use:
+- It is renewed in the background until it is left, detached, closed or collected.
+- Leaving detaches, and that frees all blocks of the engine. A detach that fails while leaving is
+  logged, not raised; call `detach` to have it raised.
+- `close` leaves the lease to expire; an attach with its epoch before that goes on with it.
+- A lost lease is final: `on_lease_lost` is called once, in the renewal's thread, and every call
+  under the lease raises LeaseLostError until it is closed or another one is attached.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from kvblock import answers
+from kvblock._sync.detachable import Detachable
+from kvblock._sync.transport import Transport
+from kvblock.lease import DEFAULT_ENGINE, AttachOptions
+from kvblock.lifecycle import State
+from kvblock.retry import Retries
+from kvblock.v1 import kvblock_pb2 as pb
+
+
+class EngineLease(Detachable):
+    """An engine's lease; made by the client's `attach_engine`."""
+
+    _state = State.ATTACHED
+
+    def __init__(
+        self,
+        connection: Transport,
+        request: pb.AttachEngineRequest,
+        answer: pb.AttachEngineResponse,
+        sent: float,
+        options: AttachOptions,
+    ) -> None:
+        self._settings = connection.settings
+        super().__init__(connection, options.on_lost)
+        learned = answers.engine_attachment(request, answer, DEFAULT_ENGINE)
+        self._renew(self._take_attachment(learned, sent, request.pool))
+
+    def __enter__(self) -> EngineLease:
+        self._settings.owner.check()
+        return self
+
+
+def attach_engine(
+    connection: Transport,
+    request: pb.AttachEngineRequest,
+    timeout: float | None,
+    options: AttachOptions,
+) -> EngineLease:
+    """Attach an engine."""
+    retries = Retries(monotonic(), timeout)
+    sent = monotonic()
+    answer = connection.call(connection.stubs.service.AttachEngine, request, timeout)
+    if monotonic() - sent >= answers.seconds(answer.lease.renew_after):
+        # It took so long that the lease may be old already: the first try of several may have been
+        # carried out.
+        renewal = pb.RenewLeaseRequest(
+            pool=request.pool, engine=request.engine, epoch=answer.lease.epoch
+        )
+        sent = monotonic()
+        connection.call(connection.stubs.service.RenewLease, renewal, retries.remaining())
+    return EngineLease(connection, request, answer, sent, options)
