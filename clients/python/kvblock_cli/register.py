@@ -14,10 +14,11 @@ import copy
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 from typer.models import OptionInfo, ParameterInfo
 
 from kvblock_cli.options import Credentials, Server, credentials_of, server_of
@@ -34,12 +35,20 @@ def add_command(
     epilog: str,
     name: str | None = None,
     timeout: float | None = None,
+    kind: type[TyperCommand] = TyperCommand,
+    more: Sequence[inspect.Parameter] = (),
 ) -> None:
-    """Add a command; `timeout` is how many seconds it waits for a server unless told otherwise."""
-    app.command(name, epilog=epilog)(_with_options(command, timeout))
+    """Add a command.
+
+    `timeout` is how many seconds it waits for a server unless told otherwise, `kind` what it is to
+    typer; `more` has options that its `**` parameter takes.
+    """
+    app.command(name, epilog=epilog, cls=kind)(_with_options(command, timeout, more))
 
 
-def _with_options(command: Callable[..., None], timeout: float | None) -> Callable[..., None]:
+def _with_options(
+    command: Callable[..., None], timeout: float | None, more: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
     """A command whose parameters are options only, one for each that a group is made of."""
     own = inspect.signature(command, eval_str=True)
     groups = {
@@ -55,9 +64,13 @@ def _with_options(command: Callable[..., None], timeout: float | None) -> Callab
             values[name] = make(**{one.name: values.pop(one.name) for one in members[name]})
         command(**values)
 
-    parameters = [one for name, one in own.parameters.items() if name not in groups]
+    parameters = [
+        one
+        for name, one in own.parameters.items()
+        if name not in groups and one.kind is not one.VAR_KEYWORD
+    ]
     parameters += [one for name in groups for one in members[name]]
-    parameters = [_keyword(one, timeout) for one in parameters]
+    parameters = [_keyword(one, timeout) for one in (*parameters, *more)]
     extended.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     extended.__annotations__ = {one.name: one.annotation for one in parameters}
     return extended
