@@ -63,8 +63,9 @@ lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/buf lint protos
 	scripts/check_breaking.sh
 
-gen: $(READY) ## Generate the Python stubs from protos/ anew
+gen: $(READY) ## Generate the Python stubs from protos/ and the table of settings anew
 	@scripts/gen_stubs.sh clients/python
+	@$(BIN)/python scripts/settings_table.py
 
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh

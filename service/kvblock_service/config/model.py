@@ -134,7 +134,7 @@ class ServerSettings(BaseModel):
     """The certificate's key, PEM."""
     tls_client_ca: Annotated[str | None, path, ACCESS] = None
     """Authorities whose certificates clients have to show, PEM."""
-    access_file: Annotated[str | None, path, ACCESS, Shown("", "everybody everything")] = None
+    access_file: Annotated[str | None, path, ACCESS, Shown("", "everybody may do everything")] = None
     """Who may do what, TOML."""
     unix_mode: Annotated[str, mode, ACCESS] = "0600"
     """The mode of Unix sockets."""

@@ -93,7 +93,7 @@ def seconds(low: float, high: float) -> Check[float]:
             return None
         return number if low <= number <= high else None
 
-    return Check("SECONDS", f"a number of seconds from {low:g} to {high:g}", read)
+    return Check("SECONDS", f"a number of seconds from {low:.10g} to {high:.10g}", read)
 
 
 def one_of(*words: str) -> Check[str]:
@@ -110,8 +110,8 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[object], str | None]:
 
 
 def _path(value: object) -> str | None:
-    is_path = isinstance(value, str) and value and "\0" not in value
-    return str(Path(str(value)).absolute()) if is_path else None
+    found = _matching(re.compile(r"[^\0]+"))(value)
+    return None if found is None else str(Path(found).absolute())
 
 
 def _mode(value: object) -> str | None:
@@ -125,17 +125,15 @@ def _truth(value: object) -> bool | None:
 
 
 def _directory(value: object) -> str | None:
-    is_text = isinstance(value, str) and value
-    return str(Path(str(value)).expanduser().absolute()) if is_text else None
+    found = text.read(value)
+    return None if found is None else str(Path(found).expanduser().absolute())
 
 
-_A_TEXT = "a text that is not empty"
-
-text = Check("TEXT", _A_TEXT, lambda value: value if isinstance(value, str) and value else None)
+text = Check("TEXT", "a text that is not empty", _matching(re.compile(".+", re.DOTALL)))
 name = Check("NAME", "1 to 128 characters from A-Z a-z 0-9 . _ -", _matching(_NAME))
 path = Check("FILE", "the path of a file", _path)
 """The path of a file, made absolute."""
-directory = Check("DIR", _A_TEXT, _directory)
+directory = Check("DIR", "the path of a directory", _directory)
 """A directory's path, made absolute; `~` is the user's home."""
 mode = Check("MODE", "a text of three octal digits, such as 0660", _mode)
 """The mode of a file, as four octal digits."""

@@ -283,6 +283,6 @@ def test_the_default_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_state_settings() -> None:
     assert load(state_dir="~/a").state_dir == str(Path("~/a").expanduser())
     assert load(state_dir="a").state_dir == str(Path("a").absolute())
-    assert problem(state_dir="") == "--state-dir : must be a text that is not empty"
+    assert problem(state_dir="") == "--state-dir : must be the path of a directory"
     assert problem(durability="disk") == "--durability disk: must be one of: process, host"
     assert problem(snapshot_records="0").endswith("from 1 to 1099511627776")
