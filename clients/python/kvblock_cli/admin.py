@@ -8,25 +8,25 @@ Rules:
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from kvblock_cli import belief
+from kvblock_cli import engine_tables
 from kvblock_cli.failures import REFUSED
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server
 from kvblock_cli.output import (
+    Column,
     console,
     cut,
     number,
+    print_answer,
     print_json,
-    print_json_rows,
+    print_rows,
     say,
-    table,
+    table_of,
     terminal_width,
 )
 from kvblock_cli.register import add_command
@@ -44,7 +44,7 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="FILE.json",
-        help="Compare with what engines believe they hold: an object like"
+        help="Compare with what engines have in their tables: an object like"
         ' {"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": \\[0, 1]}} or a list of'
         " such; - reads stdin.",
         show_default=False,
@@ -65,19 +65,16 @@ def pools(server: Server, as_json: Json = False) -> None:
     """List the pools as they were configured or created."""
     with server.connect() as kv:
         answer = kv.list_pools()
-    if as_json:
-        print_json({"pools": answer})
-        return
-    made = table("POOL", "BLOCKS", "BLOCK SIZE", "DEVICE", "DEFAULT")
-    for pool in answer:
-        made.add_row(
-            pool.pool,
-            number(pool.total_blocks),
-            number(pool.block_size),
-            str(pool.device_id),
-            "yes" if pool.is_default else "no",
-        )
-    console().print(made)
+    print_answer({"pools": answer}, table_of(answer, _POOLS), as_json=as_json)
+
+
+_POOLS: dict[str, Column] = {
+    "POOL": "pool",
+    "BLOCKS": "total_blocks",
+    "BLOCK SIZE": "block_size",
+    "DEVICE": lambda row: str(row.device_id),
+    "DEFAULT": "is_default",
+}
 
 
 def sequences(
@@ -90,31 +87,17 @@ def sequences(
     """List the sequences of a pool, in order of engine and id."""
     with server.connect(pool) as kv:
         rows = kv.list_sequences(engine=engine, with_block_numbers=with_blocks)
-        if as_json:
-            print_json_rows("sequences", rows)
-        else:
-            _print_rows(rows)
+        width = terminal_width()
+        left = None if width is None else width - _BEFORE_ENGINE
 
+        def line(row: SequenceInfo) -> str:
+            blocks = "".join(f" {block}" for block in row.block_numbers)
+            engine = cut(row.engine, left)
+            shown = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {engine}"
+            return f"{shown}{blocks and ' '}{blocks}"
 
-def _print_rows(rows: Iterator[SequenceInfo]) -> None:
-    out = console()
-    first = next(rows, None)
-    if first is None:
-        out.print("no sequences")
-        return
-    out.print(f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE", style="bold", soft_wrap=True)
-    width = terminal_width()
-    left = None if width is None else width - _BEFORE_ENGINE
-    for row in _with(first, rows):
-        blocks = "".join(f" {block}" for block in row.block_numbers)
-        engine = cut(row.engine, left)
-        sequence = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {engine}"
-        sys.stdout.write(f"{sequence}{blocks and ' '}{blocks}\n")
-
-
-def _with(first: SequenceInfo, rest: Iterator[SequenceInfo]) -> Iterator[SequenceInfo]:
-    yield first
-    yield from rest
+        head = f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE"
+        print_rows("sequences", rows, head, line, as_json=as_json)
 
 
 def audit(
@@ -127,12 +110,12 @@ def audit(
 
     A pool waits while it is counted. Exits with 1 when anything is wrong.
 
-    With --from, what engines believe they hold is compared with what the server has, too.
+    With --from, what engines have in their tables is compared with what the server has, too.
     """
-    beliefs = [] if from_file is None else belief.read(from_file)
+    files = [] if from_file is None else engine_tables.read(from_file)
     with server.connect() as kv:
         reports = kv.audit(pool=pool)
-        comparisons = [belief.compare(kv, one) for one in beliefs]
+        comparisons = [engine_tables.compare(kv, one) for one in files]
     if as_json:
         answer: dict[str, object] = {"reports": reports}
         print_json(answer if from_file is None else answer | {"comparisons": comparisons})
@@ -145,43 +128,47 @@ def audit(
 
 
 def _print_reports(reports: tuple[AuditReport, ...]) -> None:
-    made = table("POOL", "RESULT", "TOTAL", "FREE", "HELD", "QUARANTINE", "SEQUENCES", left=2)
-    for report in reports:
-        made.add_row(
-            report.pool,
-            Text("clean", "green") if report.clean else Text("wrong", "bold red"),
-            number(report.total_blocks),
-            number(report.free_blocks),
-            number(report.held_blocks),
-            number(report.quarantined_blocks),
-            number(report.sequences),
-        )
-    console().print(made)
+    console().print(table_of(reports, _REPORTS, left=2))
     for report in reports:
         for violation in report.violations:
             say(f"{report.pool}: {violation}")
 
 
-def _print_comparisons(comparisons: list[belief.Comparison]) -> None:
-    made = table("POOL", "ENGINE", "RESULT", "EPOCH", "SEQUENCES", "BLOCKS", left=3)
-    for one in comparisons:
-        made.add_row(
-            one.pool,
-            one.engine,
-            Text("differs", "bold red") if one.differences else Text("same", "green"),
-            str(one.epoch) if one.epoch else "no lease",
-            number(one.sequences),
-            number(one.blocks),
-        )
+_REPORTS: dict[str, Column] = {
+    "POOL": "pool",
+    "RESULT": lambda row: _result("clean" if row.clean else "wrong", good=row.clean),
+    "TOTAL": "total_blocks",
+    "FREE": "free_blocks",
+    "HELD": "held_blocks",
+    "QUARANTINE": "quarantined_blocks",
+    "SEQUENCES": "sequences",
+}
+_COMPARISONS: dict[str, Column] = {
+    "POOL": "pool",
+    "ENGINE": "engine",
+    "RESULT": lambda row: _result(
+        "differs" if row.differences else "same", good=not row.differences
+    ),
+    "EPOCH": lambda row: str(row.epoch or "no lease"),
+    "SEQUENCES": "sequences",
+    "BLOCKS": "blocks",
+}
+
+
+def _result(word: str, *, good: bool) -> Text:
+    return Text(word, "green" if good else "bold red")
+
+
+def _print_comparisons(comparisons: list[engine_tables.Comparison]) -> None:
     out = console()
     out.print()
-    out.print(made)
+    out.print(table_of(comparisons, _COMPARISONS, left=3))
     for one in comparisons:
         where = f"{one.pool}, {one.engine}"
         if not one.at_one_moment:
             say(
-                f"{where}: the pool changed each of the {belief.ATTEMPTS} times that it was read;"
-                " this may be of several moments"
+                f"{where}: the pool changed each of the {engine_tables.ATTEMPTS} times that it was"
+                " read; this may be of several moments"
             )
         for difference in one.differences[:_SHOWN_MAX]:
             say(f"{where}: {difference.kind.name}: {difference.text}")

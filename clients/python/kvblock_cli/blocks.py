@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from kvblock_cli.failures import REFUSED, note_change
 from kvblock_cli.options import Engine, Json, Pool, SequenceId, Server
-from kvblock_cli.output import console, number, print_json, say
+from kvblock_cli.output import number, print_answer, print_json, say
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ def allocate(
     granted = isinstance(answer, Granted)
     if granted:
         note_change()
-    if as_json:
-        print_json({"granted" if granted else "refused": answer})
-    else:
-        console().print(allocation_text(answer))
+    kind = "granted" if granted else "refused"
+    print_answer({kind: answer}, Text.from_markup(allocation_text(answer)), as_json=as_json)
     if not granted:
         raise typer.Exit(REFUSED)
 
@@ -84,10 +83,7 @@ def free(
     with server.connect(pool, engine) as kv:
         freed = kv.free_returning_count(sequence_id)
         note_change()
-    if as_json:
-        print_json({"freed_blocks": freed})
-    else:
-        console().print(f"freed {counted(freed)}")
+    print_answer({"freed_blocks": freed}, f"freed {counted(freed)}", as_json=as_json)
 
 
 def block_table(
@@ -124,11 +120,9 @@ def can_allocate(
     """
     with server.connect(pool, engine) as kv:
         answer = kv.can_allocate(num_blocks)
-    if as_json:
-        print_json(answer)
-    else:
-        word = "[green]yes[/]" if answer else "[red]no[/]"
-        console().print(f"{word}, {number(answer.free_blocks)} free")
+    word = "[green]yes[/]" if answer else "[red]no[/]"
+    shown = Text.from_markup(f"{word}, {number(answer.free_blocks)} free")
+    print_answer(answer, shown, as_json=as_json)
     if not answer:
         raise typer.Exit(REFUSED)
 

@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvblock_cli import confirm
-from kvblock_cli.belief import default_pool
 from kvblock_cli.blocks import counted
 from kvblock_cli.confirm import Yes
+from kvblock_cli.engine_tables import default_pool
 from kvblock_cli.failures import REFUSED, CommandError, note_change
 from kvblock_cli.options import AnyPool, Json, Pool, Server
-from kvblock_cli.output import console, number, print_json, print_json_rows, printable, say, table
+from kvblock_cli.output import (
+    Column,
+    console,
+    print_answer,
+    print_json_rows,
+    printable,
+    seconds_left,
+    table_of,
+)
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
@@ -53,21 +61,18 @@ def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
             print_json_rows("engines", rows)
             return
         found = list(rows)
-    if not found:
-        console().print("no engines")
-        return
-    made = table("POOL", "ENGINE", "HELD", "SEQUENCES", "EPOCH", "EXPIRES IN", "STREAM", left=2)
-    for row in found:
-        made.add_row(
-            row.pool,
-            row.engine,
-            number(row.held_blocks),
-            number(row.sequences),
-            str(row.epoch) if row.epoch else "no lease",
-            "" if row.lease_expires_in is None else f"{row.lease_expires_in:.1f} s",
-            "yes" if row.has_stream else "no",
-        )
-    console().print(made)
+    console().print(table_of(found, _ENGINES, left=2) if found else "no engines")
+
+
+_ENGINES: dict[str, Column] = {
+    "POOL": "pool",
+    "ENGINE": "engine",
+    "HELD": "held_blocks",
+    "SEQUENCES": "sequences",
+    "EPOCH": lambda row: str(row.epoch or "no lease"),
+    "EXPIRES IN": lambda row: seconds_left(row.lease_expires_in),
+    "STREAM": "has_stream",
+}
 
 
 def reclaim(
@@ -105,10 +110,8 @@ def reclaim(
                 raise
             raise _alive(printable(error.message)) from None
         note_change()
-    if as_json:
-        print_json({"reclaimed_blocks": reclaimed})
-    else:
-        say(f"reclaimed {counted(reclaimed)} of engine {engine}")
+    shown = f"reclaimed {counted(reclaimed)} of engine {engine}"
+    print_answer({"reclaimed_blocks": reclaimed}, shown, as_json=as_json)
 
 
 def _find(kv: Client, pool: str, engine: str) -> EngineInfo:

@@ -7,18 +7,15 @@ Rules:
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
-from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kvblock_cli.belief import owner_text
+from kvblock_cli.engine_tables import owner_text
 from kvblock_cli.failures import REFUSED
 from kvblock_cli.options import AnyEngine, Json, Pool, Server
-from kvblock_cli.output import cut, print_json, print_json_rows, say, terminal_width
+from kvblock_cli.output import cut, print_json, print_rows, say, terminal_width
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
@@ -73,10 +70,11 @@ def blocks(
     states = [BlockState.HELD] if held else []
     with server.connect(pool) as kv:
         rows = kv.list_blocks(engine=engine, block_numbers=block or (), states=states)
-        if as_json:
-            print_json_rows("blocks", rows)
-        else:
-            _print_rows(rows)
+        trace, name = _widths(terminal_width())
+        head = _line(("BLOCK", "STATE", "SEQUENCE", "GRANTED", "TRACE", "ENGINE"), trace, name)
+        print_rows(
+            "blocks", rows, head, lambda row: _line(_cells(row), trace, name), as_json=as_json
+        )
 
 
 def holder(
@@ -100,18 +98,6 @@ def holder(
             say(_sentence(row))
     if any(row.state is not BlockState.HELD for row in rows):
         raise typer.Exit(REFUSED)
-
-
-def _print_rows(rows: Iterator[BlockInfo]) -> None:
-    first = next(rows, None)
-    if first is None:
-        say("no blocks")
-        return
-    trace, engine = _widths(terminal_width())
-    head = ("BLOCK", "STATE", "SEQUENCE", "GRANTED", "TRACE", "ENGINE")
-    say(_line(head, trace, engine), "bold")
-    for row in chain((first,), rows):
-        sys.stdout.write(_line(_cells(row), trace, engine) + "\n")
 
 
 def _widths(terminal: int | None) -> tuple[int, int | None]:

@@ -15,7 +15,7 @@ from kvblock_cli.blocks import counted
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import note_change
 from kvblock_cli.options import Json, Server
-from kvblock_cli.output import number, print_json, say
+from kvblock_cli.output import number, print_answer
 from kvblock_cli.register import add_command
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The pool's name.")]
@@ -41,13 +41,10 @@ Quarantine = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     group = typer.Typer(no_args_is_help=True)
-    app.add_typer(
-        group,
-        name="pool",
-        help="Create and delete pools while the server runs.",
-        epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]",
-    )
-    add_command(group, create, epilog="Example: [bold]kvblock pool create gpu1 8192 --device 1[/]")
+    example = "Example: [bold]kvblock pool create gpu1 8192 --device 1[/]"
+    about = "Create and delete pools while the server runs."
+    app.add_typer(group, name="pool", help=about, epilog=example)
+    add_command(group, create, epilog=example)
     add_command(group, delete, epilog="Example: [bold]kvblock pool delete gpu1 --yes[/]")
     add_command(app, drain, epilog="Example: [bold]kvblock drain --yes[/]")
 
@@ -70,11 +67,9 @@ def create(
             name, total_blocks, block_size=block_size, device_id=device, quarantine=quarantine
         )
         note_change()
-    if as_json:
-        print_json({"pool": made})
-        return
     size = f"{counted(made.total_blocks)} of {number(made.block_size)} tokens"
-    say(f"created pool {made.pool}: {size} on device {made.device_id}")
+    shown = f"created pool {made.pool}: {size} on device {made.device_id}"
+    print_answer({"pool": made}, shown, as_json=as_json)
 
 
 def delete(server: Server, name: Name, yes: Yes = False, as_json: Json = False) -> None:
@@ -89,10 +84,7 @@ def delete(server: Server, name: Name, yes: Yes = False, as_json: Json = False) 
     with server.connect() as kv:
         kv.delete_pool(name)
         note_change()
-    if as_json:
-        print_json({})
-    else:
-        say(f"deleted pool {name}")
+    print_answer({}, f"deleted pool {name}", as_json=as_json)
 
 
 def drain(server: Server, yes: Yes = False, as_json: Json = False) -> None:
@@ -107,7 +99,4 @@ def drain(server: Server, yes: Yes = False, as_json: Json = False) -> None:
     with server.connect() as kv:
         kv.drain()
         note_change()
-    if as_json:
-        print_json({})
-    else:
-        say("the server is draining")
+    print_answer({}, "the server is draining", as_json=as_json)

@@ -11,8 +11,9 @@ Rules:
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,14 +114,15 @@ def default_address() -> str | None:
     return f"unix:{directory}/kvblock.sock" if directory else None
 
 
-class Credentials(NamedTuple):
+@dataclass(frozen=True)
+class Credentials:
     """What the options say about who is calling, and about TLS."""
 
-    token_file: Path | None = None
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    token_file: TokenFile = None
+    tls: UseTls = False
+    tls_ca: TlsCa = None
+    tls_cert: TlsCert = None
+    tls_key: TlsKey = None
 
     def token(self) -> str | None:
         """The token.
@@ -151,12 +153,15 @@ class Credentials(NamedTuple):
         return Tls(*named) if any(named) else self.tls
 
 
-class Server(NamedTuple):
-    """The server that a command talks to, and how."""
+@dataclass(frozen=True)
+class _Reached:
+    address: Address = None
+    timeout: Timeout = 5.0
 
-    address: str | None
-    timeout: float
-    credentials: Credentials
+
+@dataclass(frozen=True)
+class Server(Credentials, _Reached):
+    """The server that a command talks to, and how."""
 
     def connect(self, pool: str = "", engine: str = "default") -> Client:
         """A client of the server.
@@ -182,31 +187,7 @@ class Server(NamedTuple):
             pool=pool,
             engine=engine,
             timeout=self.timeout,
-            token=self.credentials.token(),
-            tls=self.credentials.tls_settings(),
+            token=self.token(),
+            tls=self.tls_settings(),
             retries=False,
         )
-
-
-def credentials_of(
-    token_file: TokenFile = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-) -> Credentials:
-    """The credentials that the options name."""
-    return Credentials(token_file, tls, tls_ca, tls_cert, tls_key)
-
-
-def server_of(
-    address: Address = None,
-    timeout: Timeout = 5.0,
-    token_file: TokenFile = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-) -> Server:
-    """The server that the options name."""
-    return Server(address, timeout, credentials_of(token_file, tls, tls_ca, tls_cert, tls_key))

@@ -21,9 +21,9 @@ import typer
 from typer.core import TyperCommand
 from typer.models import OptionInfo, ParameterInfo
 
-from kvblock_cli.options import Credentials, Server, credentials_of, server_of
+from kvblock_cli.options import Credentials, Server
 
-_GROUPS: dict[Any, Callable[..., Any]] = {Server: server_of, Credentials: credentials_of}
+_GROUPS: tuple[Any, ...] = (Server, Credentials)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?|[+-]?(inf|nan)", re.I)
 
@@ -52,16 +52,14 @@ def _with_options(
     """A command whose parameters are options only, one for each that a group is made of."""
     own = inspect.signature(command, eval_str=True)
     groups = {
-        name: _GROUPS[one.annotation]
-        for name, one in own.parameters.items()
-        if one.annotation in _GROUPS
+        name: one.annotation for name, one in own.parameters.items() if one.annotation in _GROUPS
     }
-    members = {name: _parameters(make) for name, make in groups.items()}
+    members = {name: _parameters(group) for name, group in groups.items()}
 
     @functools.wraps(command)
     def extended(**values: Any) -> None:
-        for name, make in groups.items():
-            values[name] = make(**{one.name: values.pop(one.name) for one in members[name]})
+        for name, group in groups.items():
+            values[name] = group(**{one.name: values.pop(one.name) for one in members[name]})
         command(**values)
 
     parameters = [
@@ -76,8 +74,8 @@ def _with_options(
     return extended
 
 
-def _parameters(make: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(make, eval_str=True).parameters.values())
+def _parameters(group: type[Credentials]) -> list[inspect.Parameter]:
+    return list(inspect.signature(group, eval_str=True).parameters.values())
 
 
 def _keyword(parameter: inspect.Parameter, timeout: float | None) -> inspect.Parameter:
