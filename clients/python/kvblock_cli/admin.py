@@ -16,7 +16,7 @@ from rich.text import Text
 
 from kvblock_cli import engine_tables
 from kvblock_cli.failures import REFUSED
-from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server
+from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server, option
 from kvblock_cli.output import (
     Column,
     console,
@@ -41,13 +41,12 @@ _BEFORE_ENGINE = 34
 WithBlocks = Annotated[bool, typer.Option("--blocks", help="With their blocks, in table order.")]
 From = Annotated[
     Path | None,
-    typer.Option(
-        "--from",
-        metavar="FILE.json",
-        help="Compare with what engines have in their tables: an object like"
+    option(
+        "FILE.json",
+        "Compare with what engines have in their tables: an object like"
         ' {"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": \\[0, 1]}} or a list of'
         " such; - reads stdin.",
-        show_default=False,
+        "--from",
     ),
 ]
 

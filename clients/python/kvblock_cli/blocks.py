@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from kvblock_cli.failures import REFUSED, note_change
-from kvblock_cli.options import Engine, Json, Pool, SequenceId, Server
+from kvblock_cli.options import Engine, Json, Pool, SequenceId, Server, option
 from kvblock_cli.output import number, print_answer, print_json, say
 from kvblock_cli.register import add_command
 
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 NumBlocks = Annotated[int, typer.Argument(help="How many blocks.")]
 MaxWait = Annotated[
     float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="How long to wait for blocks that are not free now, before the refusal."
+    option(
+        "SECONDS",
+        "How long to wait for blocks that are not free now, before the refusal."
         " Default: not at all.",
-        show_default=False,
     ),
 ]
 

@@ -16,7 +16,7 @@ from kvblock_cli.blocks import counted
 from kvblock_cli.confirm import Yes
 from kvblock_cli.engine_tables import default_pool
 from kvblock_cli.failures import REFUSED, CommandError, note_change
-from kvblock_cli.options import AnyPool, Json, Pool, Server
+from kvblock_cli.options import AnyPool, Json, Pool, Server, option
 from kvblock_cli.output import (
     Column,
     console,
@@ -34,12 +34,11 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(metavar="ENGINE", help="The engine's name.")]
 Epoch = Annotated[
     int,
-    typer.Option(
+    option(
+        "N",
+        "Only if this is the epoch of its lease. Default: whatever it is.",
         min=0,
         max=2**64 - 1,
-        metavar="N",
-        help="Only if this is the epoch of its lease. Default: whatever it is.",
-        show_default=False,
     ),
 ]
 Force = Annotated[

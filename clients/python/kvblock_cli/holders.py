@@ -14,7 +14,7 @@ import typer
 
 from kvblock_cli.engine_tables import owner_text
 from kvblock_cli.failures import REFUSED
-from kvblock_cli.options import AnyEngine, Json, Pool, Server
+from kvblock_cli.options import AnyEngine, Json, Pool, Server, option
 from kvblock_cli.output import cut, print_json, print_rows, say, terminal_width
 from kvblock_cli.register import add_command
 
@@ -27,14 +27,13 @@ _TRACE, _TRACE_MIN, _ENGINE_MIN = 32, 8, 16
 
 BlockOption = Annotated[
     list[int] | None,
-    typer.Option(
+    option(
+        "N",
+        "Only this block; once for each. Default: all that were ever used.",
         "--block",
         "-b",
         min=0,
         max=2**32 - 1,
-        metavar="N",
-        help="Only this block; once for each. Default: all that were ever used.",
-        show_default=False,
     ),
 ]
 BlockArguments = Annotated[

@@ -14,7 +14,7 @@ from kvblock_cli import confirm
 from kvblock_cli.blocks import counted
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import note_change
-from kvblock_cli.options import Json, Server
+from kvblock_cli.options import Json, Server, option
 from kvblock_cli.output import number, print_answer
 from kvblock_cli.register import add_command
 
@@ -22,18 +22,17 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The pool's name.")]
 Total = Annotated[
     int, typer.Argument(metavar="TOTAL", help="How many blocks it has.", show_default=False)
 ]
-BlockSize = Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Token slots per block.")]
+BlockSize = Annotated[int, option("TOKENS", "Token slots per block.", min=1, show_default=True)]
 Device = Annotated[
-    int, typer.Option(min=0, metavar="ID", help="The device whose memory the blocks number.")
+    int, option("ID", "The device whose memory the blocks number.", min=0, show_default=True)
 ]
 Quarantine = Annotated[
     float | None,
-    typer.Option(
-        min=0.0,
-        metavar="SECONDS",
-        help="How long the blocks of a vanished engine wait before they are free."
+    option(
+        "SECONDS",
+        "How long the blocks of a vanished engine wait before they are free."
         " Default: as long as its lease would have lasted without renewal.",
-        show_default=False,
+        min=0.0,
     ),
 ]
 

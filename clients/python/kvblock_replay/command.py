@@ -17,13 +17,13 @@ from collections.abc import Callable
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from kvblock.extras import install_hint
 from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write
-from kvblock_cli.options import Credentials, Json
+from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
 from kvblock_replay.generate import RATE_MAX, Synthetic, generate
@@ -55,6 +55,10 @@ class _Files(NamedTuple):
     plot_file: Path | None
 
 
+def _number(metavar: str, text: str, low: int | None = None, high: int | None = None) -> Any:
+    return option(metavar, text, min=low, max=high, show_default=True)
+
+
 TraceFile = Annotated[
     Path | None,
     typer.Argument(
@@ -65,27 +69,14 @@ TraceFile = Annotated[
         show_default=False,
     ),
 ]
-Engines = Annotated[
-    int,
-    typer.Option(min=1, max=1024, metavar="N", help="Engines. Request i goes to engine i mod N."),
-]
-Blocks = Annotated[
-    int,
-    typer.Option(min=1, max=_BLOCKS_MAX, metavar="M", help="Blocks, over all pools of a mode."),
-]
-BlockSize = Annotated[
-    int, typer.Option(min=1, max=2**32 - 1, metavar="TOKENS", help="Token slots per block.")
-]
+Engines = Annotated[int, _number("N", "Engines. Request i goes to engine i mod N.", 1, 1024)]
+Blocks = Annotated[int, _number("M", "Blocks, over all pools of a mode.", 1, _BLOCKS_MAX)]
+BlockSize = Annotated[int, _number("TOKENS", "Token slots per block.", 1, 2**32 - 1)]
 ModeOption = Annotated[
     Modes,
     typer.Option(help="One pool for all, an even share for each engine, or one after the other."),
 ]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Only the first N requests of the file.", show_default=False
-    ),
-]
+Limit = Annotated[int | None, option("N", "Only the first N requests of the file.", min=1)]
 UnitOption = Annotated[
     TimeUnit | None,
     typer.Option(
@@ -97,48 +88,27 @@ UnitOption = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "ADDRESS",
+        "A running server, unix:PATH or HOST:PORT, with empty pools of the right sizes: shared"
+        " (see --pool), split-0, split-1, ... Default: a server of its own.",
         "--address",
         "-a",
-        metavar="ADDRESS",
-        help="A running server, unix:PATH or HOST:PORT, with empty pools of the right sizes: shared"
-        " (see --pool), split-0, split-1, ... Default: a server of its own.",
-        show_default=False,
     ),
 ]
 Pool = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"With --address: the shared pool. Default: {SHARED_POOL}.",
-        show_default=False,
-    ),
+    str | None, option("NAME", f"With --address: the shared pool. Default: {SHARED_POOL}.")
 ]
 JsonFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="Write the figures as JSON, too; - is stdout."
-    ),
+    Path | None, option("FILE", "Write the figures as JSON, too; - is stdout.", "--output", "-o")
 ]
-PlotFile = Annotated[
-    Path | None,
-    typer.Option("--plot", metavar="FILE.png", help="Draw pool use over time."),
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
-]
-Seed = Annotated[int, typer.Option(min=0, metavar="S", help="The same seed makes the same trace.")]
-Requests = Annotated[int, typer.Option(min=1, metavar="N", help="Requests to make.")]
-LoadEngines = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Engines among which the load moves.")
-]
-Rate = Annotated[
-    float,
-    typer.Option(metavar="R", help=f"Mean requests a second, above 0, at most {RATE_MAX:g}."),
-]
-Phase = Annotated[
-    int, typer.Option(min=1, metavar="SECONDS", help="How long one engine stays the busy one.")
-]
+PlotFile = Annotated[Path | None, option("FILE.png", "Draw pool use over time.", "--plot")]
+Output = Annotated[Path, option("FILE", "Where to; - is stdout.", "--output", "-o")]
+Seed = Annotated[int, _number("S", "The same seed makes the same trace.", 0)]
+Requests = Annotated[int, _number("N", "Requests to make.", 1)]
+LoadEngines = Annotated[int, _number("N", "Engines among which the load moves.", 1)]
+Rate = Annotated[float, _number("R", f"Mean requests a second, above 0, at most {RATE_MAX:g}.")]
+Phase = Annotated[int, _number("SECONDS", "How long one engine stays the busy one.", 1)]
 
 
 def register(app: typer.Typer) -> None:
@@ -212,11 +182,11 @@ def trace_generate(
 
 
 def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
-    for option, path in (("--output", json_file), ("--plot", plot_file)):
+    for name, path in (("--output", json_file), ("--plot", plot_file)):
         if path is None or path == _STDOUT:
             continue
         if path.is_dir() or not path.parent.is_dir():
-            raise typer.BadParameter(f"{option} {path}: is no file in a directory that exists")
+            raise typer.BadParameter(f"{name} {path}: is no file in a directory that exists")
     if plot_file == _STDOUT:
         raise typer.BadParameter("--plot -: a picture goes to a file")
     if plot_file is not None:

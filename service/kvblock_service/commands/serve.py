@@ -24,6 +24,7 @@ from typer.core import TyperCommand
 
 from kvblock.extras import install_hint
 from kvblock_cli.failures import USAGE, CommandError, not_installed
+from kvblock_cli.options import option
 from kvblock_cli.output import console, print_json, table
 from kvblock_cli.register import add_command
 
@@ -40,12 +41,7 @@ _EPILOG = (
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="A TOML file with settings (KVBLOCK_CONFIG names one, too).",
-        show_default=False,
-    ),
+    option("FILE", "A TOML file with settings (KVBLOCK_CONFIG names one, too).", "--config"),
 ]
 Check = Annotated[
     bool,
@@ -92,19 +88,14 @@ def _option(setting: Described) -> inspect.Parameter:
     text = escape(setting.meaning) + (" Once for each." if setting.is_list else "")
     if setting.default and not setting.is_switch:
         text += rf" [dim]\[default: {escape(setting.default)}][/]"
-    option = typer.Option(
-        setting.flag,
-        metavar=setting.metavar or None,
-        help=text.replace("`", ""),
-        rich_help_panel=setting.panel,
-        show_default=False,
-    )
+    text = text.replace("`", "")
+    made = option(setting.metavar or None, text, setting.flag, rich_help_panel=setting.panel)
     kind: Any = list[str] if setting.is_list else bool if setting.is_switch else str
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, option],
+        annotation=Annotated[kind | None, made],
     )
 
 

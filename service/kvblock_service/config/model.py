@@ -134,13 +134,15 @@ class ServerSettings(BaseModel):
     """The certificate's key, PEM."""
     tls_client_ca: Annotated[str | None, path, ACCESS] = None
     """Authorities whose certificates clients have to show, PEM."""
-    access_file: Annotated[str | None, path, ACCESS, Shown("", "everybody may do everything")] = None
+    access_file: Annotated[
+        str | None, path, ACCESS, Shown(default="everybody may do everything")
+    ] = None
     """Who may do what, TOML."""
     unix_mode: Annotated[str, mode, ACCESS] = "0600"
     """The mode of Unix sockets."""
-    unix_owner: Annotated[str | None, user, ACCESS, Shown("", "the server's")] = None
+    unix_owner: Annotated[str | None, user, ACCESS, Shown(default="the server's")] = None
     """The owner of Unix sockets, by name or number."""
-    unix_group: Annotated[str | None, group, ACCESS, Shown("", "the server's")] = None
+    unix_group: Annotated[str | None, group, ACCESS, Shown(default="the server's")] = None
     """The group of Unix sockets, by name or number."""
     listen: Annotated[
         tuple[_Address, ...],
@@ -176,7 +178,7 @@ class ServerSettings(BaseModel):
         str,
         directory,
         STATE,
-        Shown("", "`/var/lib/kvblock` for root, for others `kvblock` in `$XDG_STATE_HOME`"),
+        Shown(default="`/var/lib/kvblock` for root, for others `kvblock` in `$XDG_STATE_HOME`"),
     ] = Field(default_factory=default_state_dir)
     """Where the journal is, from which a restart takes up everything."""
     durability: Annotated[str, one_of("process", "host"), STATE] = "process"
