@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,13 +45,6 @@ class Modes(str, Enum):
     SHARED = "shared"
     SPLIT = "split"
     BOTH = "both"
-
-
-class _Files(NamedTuple):
-    """What is written besides what stdout gets."""
-
-    json_file: Path | None
-    plot_file: Path | None
 
 
 def _number(metavar: str, text: str, low: int | None = None, high: int | None = None) -> Any:
@@ -162,7 +154,7 @@ def replay(
         block_size=block_size,
         modes=tuple(each.value for each in modes),
     )
-    _report(parameters, runs, _Files(json_file, plot_file), as_json=as_json)
+    _report(parameters, runs, json_file, plot_file, as_json=as_json)
 
 
 def trace_generate(
@@ -217,29 +209,18 @@ def _run(
     trace: Trace, setups: list[Setup], address: str | None, credentials: Credentials
 ) -> list[Run]:
     from kvblock.errors import DeadlineExceededError, UnavailableError
-    from kvblock_replay.checks import PoolsDifferError
+    from kvblock_replay.checks import PoolsDifferError, ReplayError
+    from kvblock_replay.driver import Access
+    from kvblock_replay.driver import replay as run
     from kvblock_replay.interrupt import signals_wait
-    from kvblock_replay.ledger import ReplayError
     from kvblock_replay.progress import progress_bars
-    from kvblock_replay.session import Access
-    from kvblock_replay.session import replay as run
 
     server = None
     if address is not None:
         server = Access(address, credentials.token(), credentials.tls_settings())
     try:
-        with signals_wait() as check, progress_bars(len(trace.requests)) as begin:
-
-            def begin_checked(mode: Mode) -> Callable[[int], None]:
-                advance = begin(mode)
-
-                def checked(done: int) -> None:
-                    check()
-                    advance(done)
-
-                return checked
-
-            return run(trace.requests, setups, server, begin_checked)
+        with signals_wait() as check, progress_bars(len(trace.requests), check) as begin:
+            return run(trace.requests, setups, server, begin)
     except PoolsDifferError as error:
         raise CommandError(USAGE, str(error), error.hint) from error
     except (UnavailableError, DeadlineExceededError) as error:
@@ -248,11 +229,17 @@ def _run(
         raise CommandError(REFUSED, str(error)) from error
 
 
-def _report(parameters: Parameters, runs: list[Run], written: _Files, *, as_json: bool) -> None:
+def _report(
+    parameters: Parameters,
+    runs: list[Run],
+    json_file: Path | None,
+    plot_file: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     from kvblock_replay.figures import document
     from kvblock_replay.report import show
 
-    json_file, plot_file = written
     as_json = as_json or json_file == _STDOUT
     out = error_console() if as_json else console()
     show(out, parameters, runs)
