@@ -166,12 +166,7 @@ def _show(loaded: LoadedSettings, *, as_json: bool) -> None:
     for name, value in (values | {"pools": specs}).items():
         entries = value if isinstance(value, (list, tuple)) else [value]
         for row, entry in enumerate(entries):
-            shown = (
-                ""
-                if entry in ("", None)
-                else str(entry).lower()
-                if isinstance(entry, bool)
-                else str(entry)
-            )
-            made.add_row("" if row else name, shown or Text("none", "dim"), loaded.sources[name])
+            shown = str(entry).lower() if isinstance(entry, bool) else str(entry)
+            value = Text("none", "dim") if entry in ("", None) else shown
+            made.add_row("" if row else name, value, loaded.sources[name])
     console().print(made)
