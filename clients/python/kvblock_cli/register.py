@@ -32,18 +32,25 @@ def add_command(
     app: typer.Typer,
     command: Callable[..., None],
     *,
-    epilog: str,
+    epilog: str = "",
+    example: str = "",
     name: str | None = None,
     timeout: float | None = None,
     kind: type[TyperCommand] = TyperCommand,
     more: Sequence[inspect.Parameter] = (),
 ) -> None:
-    """Add a command.
+    """Add a command, with an epilog or with an example alone.
 
     `timeout` is how many seconds it waits for a server unless told otherwise, `kind` what it is to
     typer; `more` has options that its `**` parameter takes.
     """
+    epilog = epilog or epilog_of(example)
     app.command(name, epilog=epilog, cls=kind)(_with_options(command, timeout, more))
+
+
+def epilog_of(example: str) -> str:
+    """What stands below a help text that has an example: what is typed behind `kvblock`."""
+    return f"Example: [bold]kvblock {example}[/]"
 
 
 def _with_options(

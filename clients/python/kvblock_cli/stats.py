@@ -53,7 +53,7 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again and again
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    add_command(app, stats, epilog="Example: [bold]kvblock stats --watch 0.5[/]")
+    add_command(app, stats, example="stats --watch 0.5")
 
 
 def stats(

@@ -112,8 +112,8 @@ def register(app: typer.Typer) -> None:
         "\n\nExample: [bold]kvblock replay trace.csv --blocks 4096 --plot use.png[/]",
     )
     traces = typer.Typer(no_args_is_help=True, help="Make request traces.")
-    example = "Example: [bold]kvblock trace generate --seed 7 -o trace.csv[/]"
-    add_command(traces, trace_generate, name="generate", epilog=example)
+    example = "trace generate --seed 7 -o trace.csv"
+    add_command(traces, trace_generate, name="generate", example=example)
     app.add_typer(traces, name="trace")
 
 

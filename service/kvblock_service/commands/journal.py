@@ -34,12 +34,10 @@ from kvblock_cli.output import (
     say,
     table_of,
 )
-from kvblock_cli.register import add_command
+from kvblock_cli.register import add_command, epilog_of
 
 if TYPE_CHECKING:
     from kvblock_service.journal.inspect import Contents
-
-_EXAMPLE = "Example: [bold]kvblock journal {}[/]"
 
 Dir = Annotated[
     Path | None,
@@ -62,9 +60,9 @@ def register(app: typer.Typer) -> None:
         (discard, "discard --pool main --yes"),
         (set_aside, "set-aside /var/lib/kvblock --yes"),
     ):
-        add_command(group, command, epilog=_EXAMPLE.format(example))
+        add_command(group, command, example=f"journal {example}")
     about = "Read, check and mend what a server has kept."
-    app.add_typer(group, name="journal", help=about, epilog=_EXAMPLE.format("verify"))
+    app.add_typer(group, name="journal", help=about, epilog=epilog_of("journal verify"))
 
 
 def verify(directory: Dir = None, as_json: Json = False) -> None:
