@@ -82,16 +82,16 @@ def _refused(code: int, event: str, error: Exception) -> int:
 
 
 async def _serve(config: ServerSettings, log: LogStream) -> float:
-    """Serve until the end; answers when, by the monotonic clock, the grace time is over."""
+    """Serve until the end; answers when, by the monotonic clock, the grace time has passed."""
     edge = build_edge(config)
     keeping = Keeping(config)
     try:
-        return await _serve_kept(config, edge, keeping, log)
+        return await _serve_state(config, edge, keeping, log)
     finally:
         await keeping.close()
 
 
-async def _serve_kept(
+async def _serve_state(
     config: ServerSettings, edge: Edge, keeping: Keeping, log: LogStream
 ) -> float:
     host = build_host(config, keeping)
@@ -140,7 +140,7 @@ def _begin_upkeep(
 
 
 def build_host(config: ServerSettings, keeping: Keeping) -> Host:
-    """The pools of a configuration, as they were kept."""
+    """The pools of a configuration, as the state has them."""
     waits = {
         pool.name: None if pool.quarantine is None else round(pool.quarantine * 1000)
         for pool in config.pools

@@ -222,7 +222,7 @@ def owner_text(row: BlockInfo) -> str:
 
 
 def _within_limit(call: Callable[[int], _T], size: int) -> _T:
-    """What a call answers that is told how much to ask for at once; less, if the server says so."""
+    """The answer of a call with this page size, or with the server's limit if that is smaller."""
     from kvblock import ErrorReason, InvalidArgumentError
 
     try:

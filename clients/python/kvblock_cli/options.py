@@ -159,7 +159,7 @@ class Server(Credentials, _Reached):
                 "no server is named, and XDG_RUNTIME_DIR is not set, where one would be looked for",
                 "name it with --address or KVBLOCK_ADDRESS",
             )
-        # A person is told at once that no server is there.
+        # Without a server it fails at once: a person is waiting.
         return kvblock.connect(
             address,
             pool=pool,

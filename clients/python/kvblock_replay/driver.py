@@ -110,7 +110,7 @@ def run_mode(
     setup: Setup,
     progress: Callable[[int], None],
 ) -> Run:
-    """Replay requests in one mode; `progress` is told now and then how many are done with.
+    """Replay requests in one mode; `progress` is called now and then with how many are done.
 
     Raises ReplayError when the server's answers do not add up, KVBlockError when it refuses a call
     or is gone.

@@ -1,8 +1,8 @@
-"""`kvblock journal`: what a server has kept, read without it.
+"""`kvblock journal`: the state that a server has written, read without it.
 
 Rules:
 - verify, dump and export change nothing, and work beside a running server: they read what was there
-  when they came by. discard and set-aside change something, and only of a server that is not
+  when they began. discard and set-aside change something, and only of a server that is not
   running; they ask first, or demand --yes.
 - The state directory is the one that `kvblock serve` would have in the same environment.
 - A journal that cannot be read exits with 1, and the text says where the damage is.
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         (set_aside, "set-aside /var/lib/kvblock --yes"),
     ):
         add_command(group, command, example=f"journal {example}")
-    about = "Read, check and mend what a server has kept."
+    about = "Read, check and repair the journal of a server."
     app.add_typer(group, name="journal", help=about, epilog=epilog_of("journal verify"))
 
 
@@ -128,9 +128,9 @@ def discard(
 
 
 def set_aside(directory: Dir = None, yes: Yes = False, as_json: Json = False) -> None:
-    """Rename what a stopped server has kept, so that the next start begins with empty pools.
+    """Rename the state of a stopped server, so that the next start begins with empty pools.
 
-    For a journal that is damaged. Nothing is removed before former_state_seconds are over: rename
+    For a journal that is damaged. Nothing is removed before former_state_seconds have passed: rename
     it back, with no server running, to have it again.
     """
     asks = confirm.must_ask("lets the next start begin with empty pools", yes=yes)

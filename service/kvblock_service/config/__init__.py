@@ -3,9 +3,9 @@
 Rules:
 - A value is taken from the flags, else from its `KVBLOCK_*` variable, else from the TOML file,
   else from the defaults. A list is taken from one source as a whole.
-- What nobody knows (a key of the file, a `KVBLOCK_*` variable) is an error; variables of plug-ins
+- An unknown key of the file or `KVBLOCK_*` variable is an error; variables of plug-ins
   have prefixes of their own.
-- All problems are told at once, each with its source, its value and what is legal.
+- All problems are reported at once, each with its source, its value and what is legal.
 - ServerSettings that exist are valid and do not change.
 """
 

@@ -5,7 +5,7 @@ Rules:
   mistake is seen. Passed over are those of plug-ins, by their prefixes, and those that Kubernetes
   sets for a service named `kvblock`.
 - An empty variable counts as not set.
-- A file that cannot be read is the only problem that is told: the others may follow from it.
+- A file that cannot be read is the only problem that is reported: the others may follow from it.
 """
 
 import difflib
@@ -71,7 +71,7 @@ def load_settings(flags: Mapping[str, object], config_file: Path | None = None) 
     `config_file`: a TOML file; None: the one that KVBLOCK_CONFIG names, if any.
 
     Raises:
-        ConfigError: something is wrong; the text tells all of it.
+        ConfigError: something is wrong; the text has all of it.
 
     """
     problems: list[str] = []

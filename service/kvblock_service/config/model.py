@@ -38,7 +38,7 @@ BLOCKS_MAX = 2**31 - 1
 BLOCK_SIZE_MAX = 65_536
 """Token slots that one block may have."""
 BLOCK_SIZE = 16
-"""Token slots of a block unless a pool is told otherwise."""
+"""Token slots of a block unless a pool sets another number."""
 QUARANTINE_MAX = 86_400
 """Seconds that blocks may wait in quarantine."""
 _TTL_MIN, _TTL_MAX = 0.5, 86_400
@@ -63,7 +63,7 @@ class Shown(NamedTuple):
 
 def _served(value: object, info: ValidationInfo) -> str:
     address = listen_address(text(value))
-    # A tls_cert that was found wrong is told of by itself.
+    # A tls_cert that is wrong is a problem of its own.
     if info.data.get("tls_cert", "wrong") is not None:
         return address
     return _permitted(address, info, ", give tls_cert and tls_key,")

@@ -172,7 +172,7 @@ user, group = _as_written(user_number), _as_written(group_number)
 
 
 def default_state_dir() -> str:
-    """Where a server keeps its state that was told nothing.
+    """Where a server has its state without `state_dir`.
 
     `/var/lib/kvblock` for root, for others `kvblock` in $XDG_STATE_HOME or `~/.local/state`.
     Root's does not follow the variable, which a login shell may have and a system service has not.
