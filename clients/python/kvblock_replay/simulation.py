@@ -2,7 +2,7 @@
 
 Rules:
   - `simulate` is a generator: it yields the Step that an engine makes and is sent its StepResult.
-    Whoever drives it decides what a Step is made of; the simulation depends on the pools' sizes only.
+    Whoever drives it decides what a Step is made of; the simulation needs the pools' sizes only.
   - Virtual time is counted in nanoseconds from the trace's first request. The engine whose
     iteration begins first goes first; at the same moment the one with the smaller number. An engine
     with nothing to do sleeps until its next request. The order of the Steps, and with it every

@@ -130,8 +130,8 @@ def discard(
 def set_aside(directory: Dir = None, yes: Yes = False, as_json: Json = False) -> None:
     """Rename the state of a stopped server, so that the next start begins with empty pools.
 
-    For a journal that is damaged. Nothing is removed before former_state_seconds have passed: rename
-    it back, with no server running, to have it again.
+    For a journal that is damaged. Nothing is removed before former_state_seconds have passed:
+    rename it back, with no server running, to have it again.
     """
     asks = confirm.must_ask("lets the next start begin with empty pools", yes=yes)
     with _readable():
