@@ -72,9 +72,10 @@ lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/buf lint protos
 	scripts/check_breaking.sh
 
-gen: $(READY) ## Generate anew the Python stubs from protos/, the synchronous client from the asyncio one
+gen: $(READY) ## Generate what is generated: Python stubs, the synchronous client, the settings' table
 	@scripts/gen_stubs.sh clients/python
 	@$(BIN)/python scripts/gen_sync.py
+	@$(BIN)/python scripts/settings_table.py
 
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh

@@ -10,8 +10,8 @@ Rules:
 from __future__ import annotations
 
 from benchmarks import raw, workload
+from benchmarks.context import Context
 from benchmarks.interleave import interleave
-from benchmarks.stage import Stage
 
 OURS = "kvblock"
 ECHO = "echo"
@@ -21,12 +21,12 @@ _WARM_UP = 130
 """Steps before the answer that the echo gets to give: from here on a step_id has two bytes."""
 
 
-async def stream(stage: Stage) -> None:
+async def stream(context: Context) -> None:
     """A step in a session against a message on a stream."""
-    servers = stage.servers
-    for index, size in enumerate(stage.sizes):
-        steps = workload.StepBytes(size, servers.pool, stage.engine)
-        async with raw.session(servers.ours, servers.pool, stage.engine, size) as session:
+    servers = context.servers
+    for index, size in enumerate(context.sizes):
+        steps = workload.StepBytes(size, servers.pool, context.engine)
+        async with raw.session(servers.ours, servers.pool, context.engine, size) as session:
             await session.run(steps.session(_WARM_UP))
             async with (
                 raw.echo_stream(servers.echo, session.last_answer) as bare,
@@ -35,19 +35,19 @@ async def stream(stage: Stage) -> None:
                 found = await interleave(
                     {OURS: session, ECHO: bare, TUNED: tuned},
                     steps.session,
-                    stage.plan(10),
-                    stage.part(index, len(stage.sizes)),
+                    context.plan(10),
+                    context.part(index, len(context.sizes)),
                 )
-        stage.add("stream_step_over_echo", size, found, OURS, ECHO)
-        stage.add("stream_step_over_tuned_echo", size, found, OURS, TUNED)
+        context.add("stream_step_over_echo", size, found, OURS, ECHO)
+        context.add("stream_step_over_tuned_echo", size, found, OURS, TUNED)
 
 
-async def unary(stage: Stage) -> None:
+async def unary(context: Context) -> None:
     """A unary Step against a unary echo, and an Allocate with a Free against two."""
-    servers = stage.servers
-    parts = len(stage.sizes) + 1
-    for index, size in enumerate(stage.sizes):
-        steps = workload.StepBytes(size, servers.pool, stage.engine)
+    servers = context.servers
+    parts = len(context.sizes) + 1
+    for index, size in enumerate(context.sizes):
+        steps = workload.StepBytes(size, servers.pool, context.engine)
         async with raw.steps(servers.ours, steps, size) as calls:
             await calls.run(steps.unary(_WARM_UP))
             echoes = {
@@ -55,16 +55,16 @@ async def unary(stage: Stage) -> None:
                 for name, channel in ((ECHO, servers.echo), (TUNED, servers.tuned_echo))
             }
             found = await interleave(
-                {OURS: calls, **echoes}, steps.unary, stage.plan(8), stage.part(index, parts)
+                {OURS: calls, **echoes}, steps.unary, context.plan(8), context.part(index, parts)
             )
-        stage.add("unary_step_over_echo", size, found, OURS, ECHO)
-        stage.add("unary_step_over_tuned_echo", size, found, OURS, TUNED)
-    await _allocate(stage, parts)
+        context.add("unary_step_over_echo", size, found, OURS, ECHO)
+        context.add("unary_step_over_tuned_echo", size, found, OURS, TUNED)
+    await _allocate(context, parts)
 
 
-async def _allocate(stage: Stage, parts: int) -> None:
-    ours, echo = stage.servers.ours, stage.servers.echo
-    pairs = workload.Pairs(stage.servers.pool, stage.engine)
+async def _allocate(context: Context, parts: int) -> None:
+    ours, echo = context.servers.ours, context.servers.echo
+    pairs = workload.Pairs(context.servers.pool, context.engine)
     calls = raw.PairedCalls(
         ours.unary_unary(raw.ALLOCATE), ours.unary_unary(raw.FREE), workload.check_freed
     )
@@ -75,8 +75,8 @@ async def _allocate(stage: Stage, parts: int) -> None:
         await raw.echo_method(echo, "free", freed),
     )
     found = await interleave(
-        {OURS: calls, ECHO: bare}, pairs.take, stage.plan(10), stage.part(parts - 1, parts)
+        {OURS: calls, ECHO: bare}, pairs.take, context.plan(10), context.part(parts - 1, parts)
     )
     key = "unary_allocate_over_echo"
-    stage.results.figures[key] = round(found.ratio(OURS, ECHO), 3)
-    stage.results.details[key] = found.details()
+    context.results.figures[key] = round(found.ratio(OURS, ECHO), 3)
+    context.results.details[key] = found.details()

@@ -25,7 +25,7 @@ from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
-    from benchmarks.stage import Access
+    from benchmarks.context import Access
 
 _SECTIONS = (
     "stream",
@@ -106,7 +106,7 @@ def bench(
 
     Exits with 0 also when a figure misses its bar, with 1 when a measurement fails.
     """
-    from benchmarks.stage import NO_ACCESS, Access
+    from benchmarks.context import NO_ACCESS, Access
 
     chosen = _checked(only or [])
     if pool and address is None:
@@ -135,8 +135,8 @@ def _measure(
 ) -> dict[str, object]:
     """Measure, show the table, and give everything as JSON has it."""
     from benchmarks import machine, placement, report
+    from benchmarks.context import FULL, QUICK
     from benchmarks.run import SECTIONS, run
-    from benchmarks.stage import FULL, QUICK
     from benchmarks.workload import BenchError
 
     effort = QUICK if quick else FULL

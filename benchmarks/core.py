@@ -7,20 +7,20 @@ import json
 import sys
 from typing import Any
 
-from benchmarks.stage import Stage
+from benchmarks.context import Context
 from benchmarks.workload import BenchError
 
 
-async def core(stage: Stage) -> None:
+async def core(context: Context) -> None:
     """Run both measurements, each in a fresh process."""
-    speed = await _measure("speed", str(stage.plan(12).seconds))
-    stage.results.details["core_step"] = speed
-    stage.tick(0.5)
-    blocks = stage.effort.memory
+    speed = await _measure("speed", str(context.plan(12).seconds))
+    context.results.details["core_step"] = speed
+    context.tick(0.5)
+    blocks = context.effort.memory
     by_moment = await _measure("memory", str(blocks))
-    stage.results.figures["bytes_per_block"] = max(by_moment.values())
-    stage.results.details["bytes_per_block"] = {"blocks": blocks} | by_moment
-    stage.tick(1)
+    context.results.figures["bytes_per_block"] = max(by_moment.values())
+    context.results.details["bytes_per_block"] = {"blocks": blocks} | by_moment
+    context.tick(1)
 
 
 async def _measure(what: str, argument: str) -> Any:

@@ -20,10 +20,10 @@ from pathlib import Path
 import kvblock
 from benchmarks import raw
 from benchmarks.child import private_directory
+from benchmarks.context import Context
 from benchmarks.interleave import interleave
 from benchmarks.own_server import POOL, own_server
 from benchmarks.placement import server_core
-from benchmarks.stage import Stage
 from benchmarks.workload import BenchError, StepBytes
 
 SIZE = 32
@@ -40,7 +40,7 @@ _RECORDS = 40
 """Records after which the restart from a snapshot has one; filling the pool takes more."""
 
 
-async def durability(stage: Stage) -> None:
+async def durability(context: Context) -> None:
     """Steps of a server with a journal against those of one without; then restarts."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(private_directory())
@@ -58,25 +58,25 @@ async def durability(stage: Stage) -> None:
             name: await stack.enter_async_context(raw.session(server.channel, POOL, "bench", SIZE))
             for name, server in servers.items()
         }
-        found = await interleave(sessions, steps.session, stage.plan(12), stage.part(0, 2))
+        found = await interleave(sessions, steps.session, context.plan(12), context.part(0, 2))
     for key, name in ((KEY, "journal"), (SQLITE_KEY, "sqlite")):
-        stage.results.figures[key] = round(found.ratio(name, "ephemeral"), 3)
-        stage.results.details[key] = {"step_size": SIZE} | found.details()
-    _restarts(stage)
+        context.results.figures[key] = round(found.ratio(name, "ephemeral"), 3)
+        context.results.details[key] = {"step_size": SIZE} | found.details()
+    _restarts(context)
 
 
-def _restarts(stage: Stage) -> None:
+def _restarts(context: Context) -> None:
     seconds = {}
     with private_directory() as directory:
         for name, records in (("records", 10**9), ("snapshot", _RECORDS)):
             place = directory / name
             log = _fill(place, records)
             seconds[name] = round(_restart_seconds(place), 2)
-            stage.tick(0.5 + 0.25 * len(seconds))
+            context.tick(0.5 + 0.25 * len(seconds))
     # The last one filled is the one with snapshots.
-    stage.results.figures[PAUSE_KEY] = max(_pauses(log))
-    stage.results.figures[RESTART_KEY] = max(seconds.values())
-    stage.results.details[RESTART_KEY] = {
+    context.results.figures[PAUSE_KEY] = max(_pauses(log))
+    context.results.figures[RESTART_KEY] = max(seconds.values())
+    context.results.details[RESTART_KEY] = {
         "held_blocks": _HELD,
         "sequences": _HELD // _TABLE,
         "seconds": seconds,

@@ -17,9 +17,9 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks import raw
+from benchmarks.context import Context
 from benchmarks.interleave import Comparison, interleave
 from benchmarks.processor import own_seconds, seconds_of
-from benchmarks.stage import Stage
 from benchmarks.workload import StepBytes
 
 COUNTS = (1, 8, 64)
@@ -61,35 +61,35 @@ class _Fleet:
         return None if self._process is None else seconds_of(self._process)
 
 
-async def engines(stage: Stage) -> None:
+async def engines(context: Context) -> None:
     """1, 8 and 64 engines, each with a session."""
     by_count: dict[str, object] = {}
-    counts = stage.fitting("engines at once:", COUNTS, SIZE)
+    counts = context.fitting("engines at once:", COUNTS, SIZE)
     for index, count in enumerate(counts):
-        plan = stage.plan(6, calls=_STEPS_PER_SLICE // count)
-        steps = [StepBytes(SIZE, stage.servers.pool, stage.engine) for _ in range(count)]
+        plan = context.plan(6, calls=_STEPS_PER_SLICE // count)
+        steps = [StepBytes(SIZE, context.servers.pool, context.engine) for _ in range(count)]
 
         def make(calls: int, steps: Sequence[StepBytes] = steps) -> list[list[bytes]]:
             return [each.session(calls) for each in steps]
 
-        async with _fleets(stage, count, make(1)) as fleets:
-            found = await interleave(fleets, make, plan, stage.part(index, len(counts)))
+        async with _fleets(context, count, make(1)) as fleets:
+            found = await interleave(fleets, make, plan, context.part(index, len(counts)))
         by_count[str(count)] = {
             name: _figures(found, name, fleet.slices[plan.warm_up :])
             for name, fleet in fleets.items()
         }
-    stage.results.details["concurrent_engines"] = {"step_size": SIZE} | by_count
+    context.results.details["concurrent_engines"] = {"step_size": SIZE} | by_count
 
 
 @asynccontextmanager
 async def _fleets(
-    stage: Stage, count: int, first: Sequence[Sequence[bytes]]
+    context: Context, count: int, first: Sequence[Sequence[bytes]]
 ) -> AsyncIterator[dict[str, _Fleet]]:
-    servers = stage.servers
+    servers = context.servers
     async with AsyncExitStack() as stack:
         ours = [
             await stack.enter_async_context(
-                raw.session(servers.ours, servers.pool, f"{stage.engine}-{number}", SIZE)
+                raw.session(servers.ours, servers.pool, f"{context.engine}-{number}", SIZE)
             )
             for number in range(count)
         ]

@@ -10,18 +10,18 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from benchmarks import raw
+from benchmarks.context import Context
 from benchmarks.interleave import interleave
-from benchmarks.stage import Stage
 from benchmarks.workload import StepBytes
 
 SIZE = 32
 KEY = "leases_over_none"
 
 
-async def leases(stage: Stage) -> None:
+async def leases(context: Context) -> None:
     """Unary steps with a lease against unary steps without one."""
-    servers = stage.servers
-    free, leased = f"{stage.engine}-free", f"{stage.engine}-leased"
+    servers = context.servers
+    free, leased = f"{context.engine}-free", f"{context.engine}-leased"
     epoch = await raw.attach(servers.ours, servers.pool, leased)
     # Both subjects get requests of the same index; each has its own engine's bytes for it.
     without = StepBytes(SIZE, servers.pool, free)
@@ -38,9 +38,9 @@ async def leases(stage: Stage) -> None:
         found = await interleave(
             subjects,
             lambda count: list(zip(without.unary(count), with_lease.unary(count), strict=True)),
-            stage.plan(10),
-            stage.part(0, 1),
+            context.plan(10),
+            context.part(0, 1),
         )
     await raw.detach(servers.ours, servers.pool, leased, epoch)
-    stage.results.figures[KEY] = round(found.ratio("leased", "none"), 3)
-    stage.results.details[KEY] = {"step_size": SIZE} | found.details()
+    context.results.figures[KEY] = round(found.ratio("leased", "none"), 3)
+    context.results.details[KEY] = {"step_size": SIZE} | found.details()

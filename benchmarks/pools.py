@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 
 import kvblock
 from benchmarks import raw
+from benchmarks.context import Context
 from benchmarks.interleave import Tick, interleave
 from benchmarks.own_server import POOL, own_server
-from benchmarks.stage import Stage
 from benchmarks.workload import BenchError, StepBytes
 
 SMALL = 1 << 14
@@ -24,9 +24,9 @@ TABLE = 1000
 _TABLES_PER_STEP = 250
 
 
-async def large_pool(stage: Stage) -> None:
+async def large_pool(context: Context) -> None:
     """Steps in a pool of 2^24 blocks against steps in one of 2^14."""
-    blocks = {"small": SMALL, "large": stage.effort.large_pool}
+    blocks = {"small": SMALL, "large": context.effort.large_pool}
     details: dict[str, object] = {"blocks": blocks}
     ratios = []
     async with AsyncExitStack() as stack:
@@ -35,7 +35,7 @@ async def large_pool(stage: Stage) -> None:
             for name, count in blocks.items()
         }
         for name, server in servers.items():
-            _use_whole(server.address, blocks[name], stage.part(0, 1 + len(SIZES)))
+            _use_whole(server.address, blocks[name], context.part(0, 1 + len(SIZES)))
         for index, size in enumerate(SIZES):
             steps = StepBytes(size, POOL, "bench")
             async with AsyncExitStack() as sessions:
@@ -48,13 +48,13 @@ async def large_pool(stage: Stage) -> None:
                 found = await interleave(
                     subjects,
                     steps.session,
-                    stage.plan(8),
-                    stage.part(1 + index, 1 + len(SIZES)),
+                    context.plan(8),
+                    context.part(1 + index, 1 + len(SIZES)),
                 )
             ratios.append(found.ratio("large", "small"))
             details[str(size)] = {"ratio": round(ratios[-1], 3)} | found.details()
-    stage.results.figures["large_pool_over_small"] = round(max(ratios), 3)
-    stage.results.details["large_pool_over_small"] = details
+    context.results.figures["large_pool_over_small"] = round(max(ratios), 3)
+    context.results.details["large_pool_over_small"] = details
 
 
 def _use_whole(address: str, blocks: int, tick: Tick) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import grpc
 
-from benchmarks.stage import NO_ACCESS, Access
+from benchmarks.context import NO_ACCESS, Access
 from benchmarks.workload import BenchError, StepBytes, check
 from kvblock.address import target_of
 from kvblock.credentials import Credentials

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.context import FULL, Effort, Results
 from benchmarks.goals import GOALS, Goal
-from benchmarks.stage import FULL, Effort, Results
 
 _MARKS = {
     "goal": ("goal reached", "green"),

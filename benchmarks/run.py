@@ -21,13 +21,13 @@ import kvblock
 from benchmarks import raw
 from benchmarks.against_echo import stream, unary
 from benchmarks.child import echo_server, private_directory
+from benchmarks.context import NO_ACCESS, Access, Context, Effort, Results, Servers
 from benchmarks.core import core
 from benchmarks.durability import durability
 from benchmarks.engines import engines
 from benchmarks.leases import leases
 from benchmarks.own_server import POOL, own_server
 from benchmarks.pools import large_pool
-from benchmarks.stage import NO_ACCESS, Access, Effort, Results, Servers, Stage
 from benchmarks.tracing import tracing
 from benchmarks.workload import BenchError
 from kvblock.extras import install_hint
@@ -46,7 +46,7 @@ class Section(NamedTuple):
     title: str
     keys: tuple[str, ...]
     weight: float
-    run: Callable[[Stage], Awaitable[None]]
+    run: Callable[[Context], Awaitable[None]]
     lacking: Callable[[], str]
     any_server: bool
 
@@ -67,10 +67,10 @@ def _lacking_redis() -> str:
     return ""
 
 
-async def _redis(stage: Stage) -> None:
-    from benchmarks.redis_rival import against_redis
+async def _redis(context: Context) -> None:
+    from benchmarks.against_redis import against_redis
 
-    await against_redis(stage)
+    await against_redis(context)
 
 
 SECTIONS = {
@@ -152,11 +152,11 @@ async def run(
     chosen = {n: s for n, s in chosen.items() if _can_run(s, address is not None, results)}
     try:
         async with _servers(address, access, pool) as servers:
-            stage = Stage(servers, results, await _free_blocks(servers), effort)
+            context = Context(servers, results, await _free_blocks(servers), effort)
             for section in chosen.values():
-                stage.tick = begin(section.title, section.weight)
-                await section.run(stage)
-                stage.tick(1)
+                context.tick = begin(section.title, section.weight)
+                await section.run(context)
+                context.tick(1)
     except grpc.RpcError as error:
         raise BenchError(f"a call failed: {error.code().name}: {error.details()}") from error
     return results

@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 
 from benchmarks import raw
 from benchmarks.child import collector
+from benchmarks.context import Context
 from benchmarks.interleave import Comparison, interleave
 from benchmarks.own_server import POOL, TELEMETRY_OFF, own_server
-from benchmarks.stage import Stage
 from benchmarks.workload import StepBytes
 
 SIZE = 32
@@ -25,7 +25,7 @@ _CALLS = 100
 """Calls in a slice: long enough that most of what they lead to export is sent within it."""
 
 
-async def tracing(stage: Stage) -> None:
+async def tracing(context: Context) -> None:
     """Steps with sampled traces against steps without telemetry."""
     async with AsyncExitStack() as stack:
         address = stack.enter_context(collector())
@@ -45,7 +45,7 @@ async def tracing(stage: Stage) -> None:
                 for name, server in servers.items()
             }
             stream = await interleave(
-                streams, steps.session, stage.plan(12, calls=_CALLS), stage.part(0, 2)
+                streams, steps.session, context.plan(12, calls=_CALLS), context.part(0, 2)
             )
         steps = StepBytes(SIZE, POOL, "bench")
         unary_calls = {
@@ -53,11 +53,11 @@ async def tracing(stage: Stage) -> None:
             for name, server in servers.items()
         }
         unary = await interleave(
-            unary_calls, steps.unary, stage.plan(12, calls=_CALLS), stage.part(1, 2)
+            unary_calls, steps.unary, context.plan(12, calls=_CALLS), context.part(1, 2)
         )
     for name, ratio in _ratios(stream).items():
-        stage.results.figures[f"tracing_{name}_over_off"] = ratio
-    stage.results.details["tracing"] = {
+        context.results.figures[f"tracing_{name}_over_off"] = ratio
+    context.results.details["tracing"] = {
         "step_size": SIZE,
         "stream": stream.details(),
         "unary": unary.details() | {"over_off": _ratios(unary)},

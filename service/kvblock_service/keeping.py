@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kvblock_service.committer import Committer
-from kvblock_service.config import ServerConfig
+from kvblock_service.config import ServerSettings
 from kvblock_service.core.commands import Command, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal.codec import encode
@@ -77,9 +77,8 @@ class Keeping:
     their request_id; `log` is None for a server that keeps nothing.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
-        limits = config.limits
-        bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
+    def __init__(self, config: ServerSettings) -> None:
+        bounds = Bounds(config.engines_max, config.sequences_per_engine_max, config.request_ids_max)
         geometries = [
             Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id)
             for pool in config.pools
@@ -116,7 +115,7 @@ class Keeping:
         self._compactor = Compactor(
             opened.journal,
             SnapshotLimits(config.snapshot_records, config.snapshot_bytes),
-            limits.request_ids_max,
+            config.request_ids_max,
         )
 
     @property

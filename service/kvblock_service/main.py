@@ -21,7 +21,7 @@ import uvloop
 
 from kvblock_service import logging_setup, telemetry
 from kvblock_service.access import AccessError, TurnedAway, access_file, tls_files
-from kvblock_service.config import ServerConfig
+from kvblock_service.config import ServerSettings
 from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.host import Host, HostLimits
@@ -46,7 +46,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("kvblock")
 
 
-def run(config: ServerConfig) -> int:
+def run(config: ServerSettings) -> int:
     """Serve until a signal asks for the end; answers the exit code.
 
     0: drained. 1: an address could not be bound, or the state directory cannot be served from. 2:
@@ -81,17 +81,19 @@ def _refused(code: int, event: str, error: Exception) -> int:
     return code
 
 
-async def _serve(config: ServerConfig, log: LogStream) -> float:
-    """Serve until the end; answers when, by the monotonic clock, the grace time is over."""
+async def _serve(config: ServerSettings, log: LogStream) -> float:
+    """Serve until the end; answers when, by the monotonic clock, the grace time has passed."""
     edge = build_edge(config)
     keeping = Keeping(config)
     try:
-        return await _serve_kept(config, edge, keeping, log)
+        return await _serve_state(config, edge, keeping, log)
     finally:
         await keeping.close()
 
 
-async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream) -> float:
+async def _serve_state(
+    config: ServerSettings, edge: Edge, keeping: Keeping, log: LogStream
+) -> float:
     host = build_host(config, keeping)
     files = OpenFiles()
     sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures, files)
@@ -137,16 +139,15 @@ def _begin_upkeep(
     return [loop.create_task(_looked_after(server, work, broken)) for work, broken in works]
 
 
-def build_host(config: ServerConfig, keeping: Keeping) -> Host:
-    """The pools of a configuration, as they were kept."""
-    limits = config.limits
+def build_host(config: ServerSettings, keeping: Keeping) -> Host:
+    """The pools of a configuration, as the state has them."""
     waits = {
         pool.name: None if pool.quarantine is None else round(pool.quarantine * 1000)
         for pool in config.pools
     }
 
     def hosted(pool: Pool, quarantine_ms: int | None) -> PoolHost:
-        return PoolHost(pool, limits.wait_queue_max, quarantine_ms, keeping.log)
+        return PoolHost(pool, config.wait_queue_max, quarantine_ms, keeping.log)
 
     def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
         return hosted(Pool(geometry, keeping.bounds, epoch_floor), quarantine_ms)
@@ -157,7 +158,7 @@ def build_host(config: ServerConfig, keeping: Keeping) -> Host:
     ]
     # Pools that were made at run time and came back do not change what an empty name means.
     only = config.pools[0].name if len(config.pools) == 1 else ""
-    host_limits = HostLimits(limits.sessions_max, 1.0, limits.pools_max)
+    host_limits = HostLimits(config.sessions_max, 1.0, config.pools_max)
     return Host(
         pools,
         config.default_pool or only,
@@ -170,7 +171,7 @@ def build_host(config: ServerConfig, keeping: Keeping) -> Host:
     )
 
 
-def build_edge(config: ServerConfig) -> Edge:
+def build_edge(config: ServerSettings) -> Edge:
     """How clients are met under a configuration; reads its certificates and identities.
 
     Raises:
@@ -190,25 +191,24 @@ def build_edge(config: ServerConfig) -> Edge:
             user_number(config.unix_owner) if config.unix_owner else None,
             group_number(config.unix_group) if config.unix_group else None,
         ),
-        config.limits.concurrent_calls_max,
-        config.limits.health_watches_max,
+        config.concurrent_calls_max,
+        config.health_watches_max,
         config.keepalive_seconds,
         config.slow_reader_seconds,
         config.request_seconds,
-        config.limits.connections_max,
-        config.limits.calls_per_connection_max,
+        config.connections_max,
+        config.calls_per_connection_max,
     )
 
 
-def service_options(config: ServerConfig, watch: Telemetry = OFF) -> ServiceOptions:
+def service_options(config: ServerSettings, watch: Telemetry = OFF) -> ServiceOptions:
     """How the methods behave under a configuration."""
-    limits = config.limits
     request_limits = RequestLimits(
-        message_bytes_max=limits.message_bytes_max,
-        blocks_per_request_max=limits.blocks_per_request_max,
-        sequences_per_step_max=limits.sequences_per_step_max,
-        max_wait_max=limits.max_wait_max,
-        page_size_max=limits.page_size_max,
+        message_bytes_max=config.message_bytes_max,
+        blocks_per_request_max=config.blocks_per_request_max,
+        sequences_per_step_max=config.sequences_per_step_max,
+        max_wait_max=config.max_wait_max,
+        page_size_max=config.page_size_max,
     )
     terms = LeaseTerms(config.lease_ttl, config.lease_ttl_min, config.lease_ttl_max)
     return ServiceOptions(
@@ -227,9 +227,9 @@ async def _looked_after(
         server.break_down(broken)
 
 
-def _make_room_for_connections(config: ServerConfig) -> None:
+def _make_room_for_connections(config: ServerSettings) -> None:
     """Let the process have as many open files as its connections need, or say what lacks."""
-    wanted = len(config.listen) * config.limits.connections_max + SPARE
+    wanted = len(config.listen) * config.connections_max + SPARE
     allowed = raise_limit(wanted)
     if allowed < wanted:
         _log.warning(
@@ -253,7 +253,7 @@ def _stop_asked(host: Host) -> "asyncio.Future[str]":
     return stop
 
 
-def _tell_start(config: ServerConfig, bound: list[str]) -> None:
+def _tell_start(config: ServerSettings, bound: list[str]) -> None:
     for pool in config.pools:
         _log.info(
             "pool",

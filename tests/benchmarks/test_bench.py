@@ -17,9 +17,9 @@ import pytest
 import kvblock
 from benchmarks import machine, raw, report
 from benchmarks.child import collector, echo_server, private_directory
+from benchmarks.context import Effort, Results
 from benchmarks.interleave import Plan, interleave
 from benchmarks.run import run
-from benchmarks.stage import Effort, Results
 from benchmarks.workload import Step, Steps
 from tests.conftest import ServerFactory
 

@@ -10,7 +10,7 @@ import kvblock
 from kvblock import BlockTable, Client, Granted, RefusalReason, Refused, StepPolicy
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
-from kvblock_service.config import Limits
+from kvblock_service.config import ServerSettings
 
 IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED
 RETRY_AFTER = 0.25
@@ -156,7 +156,7 @@ def test_empty_step(kv: Client, pool: str) -> None:
 
 
 def test_largest_grant_reaches_a_client_with_default_settings(address: str, pool: str) -> None:
-    limit = Limits().blocks_per_request_max
+    limit = ServerSettings.model_fields["blocks_per_request_max"].default
     with grpc.insecure_channel(address) as channel:
         stub = kvblock_pb2_grpc.KVBlockServiceStub(channel)
         request = pb.AllocateRequest(pool=pool, sequence_id=1, num_blocks=limit)
@@ -164,7 +164,7 @@ def test_largest_grant_reaches_a_client_with_default_settings(address: str, pool
 
 
 def test_vast_pool(kv: Client, pool: str) -> None:
-    limit = Limits().blocks_per_request_max
+    limit = ServerSettings.model_fields["blocks_per_request_max"].default
     assert kv.can_allocate(limit) == kvblock.Capacity(True, 2**31 - 1)
     for call in (kv.can_allocate, partial(kv.allocate, 1)):
         with pytest.raises(kvblock.InvalidArgumentError) as caught:

@@ -69,6 +69,18 @@ def test_wheel_carries_its_licence(wheel: Path) -> None:
     assert licence == (ROOT / "LICENSE").read_bytes()
 
 
+def test_wheel_holds_the_packages_and_the_protos(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as files:
+        names = [name for name in files.namelist() if ".dist-info/" not in name]
+    tops = {"kvblock", "kvblock_cli", "kvblock_replay", "kvblock_service"}
+    assert {name.partition("/")[0] for name in names} == tops
+    protos = (ROOT / "protos").rglob("*.proto")
+    assert {name for name in names if name.endswith(".proto")} == {
+        str(path.relative_to(ROOT / "protos")) for path in protos
+    }
+    assert {"kvblock/__main__.py", "kvblock/py.typed", "kvblock_replay/bundled.csv"} <= set(names)
+
+
 def test_light_install_holds_the_client_and_nothing_else(light: Path) -> None:
     pip = (sys.executable, "-m", "pip", "--python", light / "python")
     listed = json.loads(run(*pip, "list", "--format", "json").stdout)

@@ -42,12 +42,12 @@ def check_outcome(outcome: Outcome, requests: list[Request], layout: Layout) -> 
         <= layout.pool_blocks[layout.pool_of_engine[index % len(layout.pool_of_engine)]]
     ]
     assert outcome.requests == len(requests)
-    assert outcome.finished == len(fitting) == len(outcome.waits_ns)
+    assert outcome.counts.finished == len(fitting) == len(outcome.waits_ns)
     assert outcome.skipped == len(requests) - len(fitting)
-    assert outcome.prompt_tokens == sum(request.prompt_tokens for request in fitting)
-    assert outcome.generated_tokens == sum(request.generated_tokens for request in fitting)
+    assert outcome.counts.prompt_tokens == sum(request.prompt_tokens for request in fitting)
+    assert outcome.counts.generated_tokens == sum(request.generated_tokens for request in fitting)
     assert all(wait >= 0 for wait in outcome.waits_ns)
-    assert (outcome.recomputed_tokens > 0) == (outcome.preemptions > 0)
+    assert (outcome.counts.recomputed_tokens > 0) == (outcome.counts.preemptions > 0)
     assert outcome.peak_blocks <= outcome.total_blocks == sum(layout.pool_blocks)
 
 
@@ -89,4 +89,4 @@ def test_engine_alone_never_stands_still_for_long(requests: list[Request], block
     """Alone in its pool, an engine that is refused helps itself at once: no two idle iterations."""
     layout = Layout((blocks,), (0,), BLOCK_SIZE)
     outcome, _ = drive(requests, layout, steps_max=steps_max(requests, layout))
-    assert outcome.steps <= 2 * (outcome.generated_tokens + outcome.finished)
+    assert outcome.steps <= 2 * (outcome.counts.generated_tokens + outcome.counts.finished)

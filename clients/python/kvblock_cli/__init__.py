@@ -46,11 +46,11 @@ def main(application: str = "kvblock_cli.app", program: str = "kvblock") -> None
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
-        _tell_missing(error.name or "")
+        _report_missing(error.name or "")
         sys.exit(2)
 
 
-def _tell_missing(module: str) -> None:
+def _report_missing(module: str) -> None:
     message = f"the command line needs {module}, which is not installed"
     hint = install_hint("server" if sys.argv[1:2] == ["serve"] else "cli")
     if "--json" in sys.argv:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from kvblock.version import VERSION
-from kvblock_cli import admin, blocks, engines, holders, manage, stats
+from kvblock_cli import engines, pools, sequences, stats
 from kvblock_replay import command as replay
 from kvblock_service.commands import journal, serve
 
@@ -31,7 +31,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EXIT_CODES)(kvblock)
-    modules = (serve, stats, blocks, admin, holders, engines, manage, journal, replay)
+    modules = (serve, stats, sequences, pools, engines, journal, replay)
     for module in modules:
         module.register(app)
     return app

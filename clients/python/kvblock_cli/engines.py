@@ -1,48 +1,97 @@
-"""`kvblock engines` and `reclaim`: who uses the pools, and how to end one that is gone.
+"""`kvblock engines`, `reclaim`, `blocks` and `holder`: who uses the pools, and who has which block.
 
 Rules:
 - A reclaim asks first on a terminal, and then means the lease that it has shown: one that began
   since is left alone. An engine that is alive takes --force; the server sees to that.
+- Blocks are fetched and printed page by page, also in JSON.
+- `holder` exits with 1 when one of the blocks is held by nobody.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kvblock_cli import confirm
-from kvblock_cli.belief import default_pool
-from kvblock_cli.blocks import counted
 from kvblock_cli.confirm import Yes
+from kvblock_cli.engine_tables import default_pool, owner_text
 from kvblock_cli.failures import REFUSED, CommandError, note_change
-from kvblock_cli.options import AnyPool, Json, Pool, Server
-from kvblock_cli.output import console, number, print_json, print_json_rows, printable, say, table
+from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server, option
+from kvblock_cli.output import (
+    Column,
+    console,
+    cut,
+    print_answer,
+    print_json,
+    print_json_rows,
+    print_rows,
+    printable,
+    say,
+    seconds_left,
+    table_of,
+    terminal_width,
+)
 from kvblock_cli.register import add_command
+from kvblock_cli.sequences import counted
 
 if TYPE_CHECKING:
-    from kvblock import Client, EngineInfo
+    from kvblock import BlockInfo, Client, EngineInfo
+
+_BEFORE_TRACE, _GAP = 68, 2
+"""Characters in a row of `blocks` before its trace, and between two columns."""
+
+_TRACE, _TRACE_MIN, _ENGINE_MIN = 32, 8, 16
 
 Name = Annotated[str, typer.Argument(metavar="ENGINE", help="The engine's name.")]
 Epoch = Annotated[
     int,
-    typer.Option(
+    option(
+        "N",
+        "Only if this is the epoch of its lease. Default: whatever it is.",
         min=0,
         max=2**64 - 1,
-        metavar="N",
-        help="Only if this is the epoch of its lease. Default: whatever it is.",
-        show_default=False,
     ),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Also when its lease has not run out: it is alive.")
 ]
+BlockOption = Annotated[
+    list[int] | None,
+    option(
+        "N",
+        "Only this block; once for each. Default: all that were ever used.",
+        "--block",
+        "-b",
+        min=0,
+        max=2**32 - 1,
+    ),
+]
+BlockArguments = Annotated[
+    list[int],
+    typer.Argument(
+        min=0, max=2**32 - 1, metavar="BLOCK...", help="Block numbers.", show_default=False
+    ),
+]
+Held = Annotated[bool, typer.Option("--held", help="Only blocks that are in a block table.")]
+_ENGINES: dict[str, Column] = {
+    "POOL": "pool",
+    "ENGINE": "engine",
+    "HELD": "held_blocks",
+    "SEQUENCES": "sequences",
+    "EPOCH": lambda row: str(row.epoch or "no lease"),
+    "EXPIRES IN": lambda row: seconds_left(row.lease_expires_in),
+    "STREAM": "has_stream",
+}
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    add_command(app, engines, epilog="Example: [bold]kvblock engines --pool main[/]")
-    add_command(app, reclaim, epilog="Example: [bold]kvblock reclaim engine-0 --yes[/]")
+    add_command(app, engines, example="engines --pool main")
+    add_command(app, reclaim, example="reclaim engine-0 --yes")
+    add_command(app, blocks, example="blocks --engine engine-0 | head")
+    add_command(app, holder, example="holder 17")
 
 
 def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
@@ -53,21 +102,7 @@ def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
             print_json_rows("engines", rows)
             return
         found = list(rows)
-    if not found:
-        console().print("no engines")
-        return
-    made = table("POOL", "ENGINE", "HELD", "SEQUENCES", "EPOCH", "EXPIRES IN", "STREAM", left=2)
-    for row in found:
-        made.add_row(
-            row.pool,
-            row.engine,
-            number(row.held_blocks),
-            number(row.sequences),
-            str(row.epoch) if row.epoch else "no lease",
-            "" if row.lease_expires_in is None else f"{row.lease_expires_in:.1f} s",
-            "yes" if row.has_stream else "no",
-        )
-    console().print(made)
+    console().print(table_of(found, _ENGINES, left=2) if found else "no engines")
 
 
 def reclaim(
@@ -105,10 +140,8 @@ def reclaim(
                 raise
             raise _alive(printable(error.message)) from None
         note_change()
-    if as_json:
-        print_json({"reclaimed_blocks": reclaimed})
-    else:
-        say(f"reclaimed {counted(reclaimed)} of engine {engine}")
+    shown = f"reclaimed {counted(reclaimed)} of engine {engine}"
+    print_answer({"reclaimed_blocks": reclaimed}, shown, as_json=as_json)
 
 
 def _find(kv: Client, pool: str, engine: str) -> EngineInfo:
@@ -143,3 +176,98 @@ def _lease(found: EngineInfo) -> str:
     stream = "an open stream" if found.has_stream else "no stream"
     heard = f"its last heartbeat was {found.since_heartbeat or 0:.1f} s ago"
     return f"has a lease for {found.lease_expires_in:.1f} s more and {stream}; {heard}"
+
+
+def blocks(
+    server: Server,
+    block: BlockOption = None,
+    engine: AnyEngine = "",
+    held: Held = False,
+    pool: Pool = "",
+    as_json: Json = False,
+) -> None:
+    """List the blocks of a pool and who was granted them last.
+
+    They come in order of their numbers. With --engine, those that it holds, and those that it lost
+    and that are in quarantine.
+    """
+    from kvblock import BlockState
+
+    states = [BlockState.HELD] if held else []
+    with server.connect(pool) as kv:
+        rows = kv.list_blocks(engine=engine, block_numbers=block or (), states=states)
+        trace, name = _widths(terminal_width())
+        head = _line(("BLOCK", "STATE", "SEQUENCE", "GRANTED", "TRACE", "ENGINE"), trace, name)
+        print_rows(
+            "blocks", rows, head, lambda row: _line(_cells(row), trace, name), as_json=as_json
+        )
+
+
+def holder(
+    server: Server,
+    block: BlockArguments,
+    pool: Pool = "",
+    as_json: Json = False,
+) -> None:
+    """Tell who holds a block, since when, and under which trace.
+
+    Exits with 1 when nobody does.
+    """
+    from kvblock import BlockState
+
+    with server.connect(pool) as kv:
+        rows = list(kv.list_blocks(block_numbers=block))
+    if as_json:
+        print_json({"blocks": rows})
+    else:
+        for row in rows:
+            say(_sentence(row))
+    if any(row.state is not BlockState.HELD for row in rows):
+        raise typer.Exit(REFUSED)
+
+
+def _widths(terminal: int | None) -> tuple[int, int | None]:
+    """How wide the traces and the names of engines are, 0: not there, None: as wide as they are.
+
+    What is elided on a narrow terminal is the trace first, as `holder` tells it, too.
+    """
+    if terminal is None:
+        return _TRACE, None
+    left = terminal - _BEFORE_TRACE
+    trace = min(_TRACE, left - _GAP - _ENGINE_MIN)
+    if trace < _TRACE_MIN:
+        return 0, left
+    return trace, left - trace - _GAP
+
+
+def _cells(row: BlockInfo) -> tuple[str, ...]:
+    return (
+        str(row.block_number),
+        row.state.name.lower().replace("_", " "),
+        "-" if row.sequence_id is None else str(row.sequence_id),
+        "-" if row.since is None else _local(row.since),
+        row.trace_id or "-",
+        row.engine or "-",
+    )
+
+
+def _line(cells: tuple[str, ...], trace: int, engine: int | None) -> str:
+    block, state, sequence, granted, trace_id, name = cells
+    shown = f"{block:>10}  {state:<11}  {sequence:>20}  {granted:<19}"
+    if trace:
+        shown += f"  {cut(trace_id, trace):<{trace}}"
+    return f"{shown}  {cut(name, engine)}"
+
+
+def _sentence(row: BlockInfo) -> str:
+    told = f"block {row.block_number}: {owner_text(row)}"
+    if row.since is not None:
+        told += f"; granted {_local(row.since)}"
+    return f"{told}, trace {row.trace_id}" if row.trace_id else told
+
+
+def _local(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds:.0f} s"  # A time that this machine's calendar does not have.

@@ -96,7 +96,7 @@ def run(application: typer.Typer, program: str) -> int:
         return INTERRUPTED
     except OutputError as error:
         discard_output()
-        return PIPE_CLOSED if error.reader_is_gone else _tell_unwritable(error)
+        return PIPE_CLOSED if error.reader_is_gone else _report_unwritable(error)
     return code
 
 
@@ -104,11 +104,11 @@ def _exit_code_of(command: Callable[[], object]) -> int:
     try:
         code = command()
     except CommandError as error:
-        return _tell(error.exit_code, str(error), error.hint, error.reason, keep="\n")
+        return _report(error.exit_code, str(error), error.hint, error.reason, keep="\n")
     except _TyperError as error:
-        return _tell_usage(error)
+        return _report_usage(error)
     except _client_error() as error:
-        return _tell_failed_call(error)
+        return _report_failed_call(error)
     return code if isinstance(code, int) else DONE
 
 
@@ -119,7 +119,7 @@ def _client_error() -> type[KVBlockError]:
     return KVBlockError
 
 
-def _tell_failed_call(error: KVBlockError) -> int:
+def _report_failed_call(error: KVBlockError) -> int:
     from kvblock.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
 
     code, hint = REFUSED, ""
@@ -133,7 +133,7 @@ def _tell_failed_call(error: KVBlockError) -> int:
         code, hint = UNREACHABLE, "--timeout sets how long to wait for an answer"
     text = _as_typed(error)
     reason = error.reason or error.code
-    return _tell(code, text, hint, reason.name if reason else None)
+    return _report(code, text, hint, reason.name if reason else None)
 
 
 def _as_typed(error: KVBlockError) -> str:
@@ -149,35 +149,35 @@ def _as_typed(error: KVBlockError) -> str:
     return f"{typed} {told}".replace("(tls=...)", "(--tls)")
 
 
-def _tell_unwritable(error: OutputError) -> int:
+def _report_unwritable(error: OutputError) -> int:
     fate = "; the call was carried out" if _changed.get() else ""
     # Nobody would see an object on stdout.
-    _tell_on_stderr(f"the output cannot be written to stdout: {error}{fate}")
+    _report_on_stderr(f"the output cannot be written to stdout: {error}{fate}")
     return UNWRITABLE
 
 
-def _tell_usage(error: Any) -> int:
+def _report_usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         return USAGE
     context = getattr(error, "ctx", None)
     text = " ".join(error.format_message().split()).replace("Input should be", "must be")
-    return _tell(USAGE, text, f"see `{context.command_path} --help`" if context else "")
+    return _report(USAGE, text, f"see `{context.command_path} --help`" if context else "")
 
 
-def _tell(
+def _report(
     code: int, text: str, hint: str = "", reason: str | None = None, *, keep: str = ""
 ) -> int:
-    """Tell an error; `keep`: what is not escaped in it, as it is no text of a server's."""
+    """Report an error; `keep`: what is not escaped in it, as it is no text of a server's."""
     if json_wanted():
         print_json_error(
             {"reason": reason, "message": text, "hint": hint or None, "exit_code": code}
         )
     else:
-        _tell_on_stderr(text, hint, keep=keep)
+        _report_on_stderr(text, hint, keep=keep)
     return code
 
 
-def _tell_on_stderr(text: str, hint: str = "", *, keep: str = "") -> None:
+def _report_on_stderr(text: str, hint: str = "", *, keep: str = "") -> None:
     console = error_console()
     console.print("[bold red]error:[/] ", end="")
     console.print(printable(text, keep), markup=False, soft_wrap=True)

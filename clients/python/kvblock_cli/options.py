@@ -11,8 +11,9 @@ Rules:
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,44 +22,38 @@ from kvblock_cli.failures import USAGE, CommandError
 if TYPE_CHECKING:
     from kvblock import Client, Tls
 
-SERVER_PANEL = "Server"
+_PANEL = "Server"
+
+
+def option(metavar: str | None, text: str, *names: str, **more: Any) -> Any:
+    """An option, whose text says what follows where it is not given."""
+    return typer.Option(*names, metavar=metavar, help=text, **({"show_default": False} | more))
+
+
+def _credential(text: str, variable: str) -> Any:
+    return option("FILE", text, envvar=variable, rich_help_panel=_PANEL)
+
 
 Address = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "ADDRESS",
+        "The server: unix:PATH or HOST:PORT. Default: where `kvblock serve` listens by itself:"
+        " KVBLOCK_LISTEN, else unix:/run/kvblock.sock for root, for others kvblock.sock in"
+        " $XDG_RUNTIME_DIR.",
         "--address",
         "-a",
         envvar="KVBLOCK_ADDRESS",
-        metavar="ADDRESS",
-        help="The server: unix:PATH or HOST:PORT. Default: where `kvblock serve` listens by"
-        " itself: KVBLOCK_LISTEN, else unix:/run/kvblock.sock for root, for others kvblock.sock in"
-        " $XDG_RUNTIME_DIR.",
-        show_default=False,
-        rich_help_panel=SERVER_PANEL,
+        rich_help_panel=_PANEL,
     ),
 ]
 Timeout = Annotated[
     float,
-    typer.Option(
-        metavar="SECONDS", help="How long to wait for an answer.", rich_help_panel=SERVER_PANEL
-    ),
+    option("SECONDS", "How long to wait for an answer.", show_default=True, rich_help_panel=_PANEL),
 ]
-
-
-def _credential(metavar: str, help_text: str, variable: str, *names: str) -> Any:
-    return typer.Option(
-        *names,
-        envvar=variable,
-        metavar=metavar,
-        help=help_text,
-        show_default=False,
-        rich_help_panel=SERVER_PANEL,
-    )
-
-
 TokenFile = Annotated[
     Path | None,
-    _credential("FILE", "The file with the token that says who is calling.", "KVBLOCK_TOKEN_FILE"),
+    _credential("The file with the token that says who is calling.", "KVBLOCK_TOKEN_FILE"),
 ]
 UseTls = Annotated[
     bool,
@@ -67,38 +62,22 @@ UseTls = Annotated[
         envvar="KVBLOCK_TLS",
         help="Use TLS. The server's certificate has to come from a public authority, or from one of"
         " --tls-ca, which implies this.",
-        rich_help_panel=SERVER_PANEL,
+        rich_help_panel=_PANEL,
     ),
 ]
 TlsCa = Annotated[
-    Path | None,
-    _credential("FILE", "The authorities that the server may have, PEM.", "KVBLOCK_TLS_CA"),
+    Path | None, _credential("The authorities that the server may have, PEM.", "KVBLOCK_TLS_CA")
 ]
 TlsCert = Annotated[
-    Path | None,
-    _credential("FILE", "The client's certificate, PEM.", "KVBLOCK_CLIENT_CERT"),
+    Path | None, _credential("The client's certificate, PEM.", "KVBLOCK_CLIENT_CERT")
 ]
-TlsKey = Annotated[Path | None, _credential("FILE", "Its key, PEM.", "KVBLOCK_CLIENT_KEY")]
+TlsKey = Annotated[Path | None, _credential("Its key, PEM.", "KVBLOCK_CLIENT_KEY")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Pool = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME", help="The pool. Default: the server's default pool.", show_default=False
-    ),
-]
-AnyPool = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Only this pool. Default: all.", show_default=False),
-]
-Engine = Annotated[str, typer.Option(metavar="NAME", help="The engine whose sequence it is.")]
-AnyEngine = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Only this engine. Default: all.", show_default=False),
-]
-SequenceId = Annotated[
-    int,
-    typer.Argument(help="A number from 0 to 2^64 - 1.", show_default=False),
-]
+Pool = Annotated[str, option("NAME", "The pool. Default: the server's default pool.")]
+AnyPool = Annotated[str, option("NAME", "Only this pool. Default: all.")]
+Engine = Annotated[str, option("NAME", "The engine whose sequence it is.", show_default=True)]
+AnyEngine = Annotated[str, option("NAME", "Only this engine. Default: all.")]
+SequenceId = Annotated[int, typer.Argument(help="A number from 0 to 2^64 - 1.", show_default=False)]
 
 
 def default_address() -> str | None:
@@ -113,14 +92,15 @@ def default_address() -> str | None:
     return f"unix:{directory}/kvblock.sock" if directory else None
 
 
-class Credentials(NamedTuple):
+@dataclass(frozen=True)
+class Credentials:
     """What the options say about who is calling, and about TLS."""
 
-    token_file: Path | None = None
-    tls: bool = False
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    token_file: TokenFile = None
+    tls: UseTls = False
+    tls_ca: TlsCa = None
+    tls_cert: TlsCert = None
+    tls_key: TlsKey = None
 
     def token(self) -> str | None:
         """The token.
@@ -151,12 +131,15 @@ class Credentials(NamedTuple):
         return Tls(*named) if any(named) else self.tls
 
 
-class Server(NamedTuple):
-    """The server that a command talks to, and how."""
+@dataclass(frozen=True)
+class _Reached:
+    address: Address = None
+    timeout: Timeout = 5.0
 
-    address: str | None
-    timeout: float
-    credentials: Credentials
+
+@dataclass(frozen=True)
+class Server(Credentials, _Reached):
+    """The server that a command talks to, and how."""
 
     def connect(self, pool: str = "", engine: str = "default") -> Client:
         """A client of the server.
@@ -176,37 +159,13 @@ class Server(NamedTuple):
                 "no server is named, and XDG_RUNTIME_DIR is not set, where one would be looked for",
                 "name it with --address or KVBLOCK_ADDRESS",
             )
-        # A person is told at once that no server is there.
+        # Without a server it fails at once: a person is waiting.
         return kvblock.connect(
             address,
             pool=pool,
             engine=engine,
             timeout=self.timeout,
-            token=self.credentials.token(),
-            tls=self.credentials.tls_settings(),
+            token=self.token(),
+            tls=self.tls_settings(),
             retries=False,
         )
-
-
-def credentials_of(
-    token_file: TokenFile = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-) -> Credentials:
-    """The credentials that the options name."""
-    return Credentials(token_file, tls, tls_ca, tls_cert, tls_key)
-
-
-def server_of(
-    address: Address = None,
-    timeout: Timeout = 5.0,
-    token_file: TokenFile = None,
-    tls: UseTls = False,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-) -> Server:
-    """The server that the options name."""
-    return Server(address, timeout, credentials_of(token_file, tls, tls_ca, tls_cert, tls_key))

@@ -16,13 +16,17 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from itertools import chain
+from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
+
+_Row = TypeVar("_Row")
 
 _UNBOUNDED = 10_000
 _WIDE_IN_JOURNALS = frozenset(
@@ -79,19 +83,13 @@ def wide_fields() -> frozenset[str]:
     """The names of all fields that have 64 bits."""
     from kvblock.v1 import admin_pb2, kvblock_pb2
 
-    files = (admin_pb2.DESCRIPTOR, kvblock_pb2.DESCRIPTOR)
-    fields = [
-        field
-        for file in files
+    return _WIDE_IN_JOURNALS | {
+        field.name
+        for file in (admin_pb2.DESCRIPTOR, kvblock_pb2.DESCRIPTOR)
         for message in file.message_types_by_name.values()
         for field in message.fields
-    ]
-    found = {
-        field.name
-        for field in fields
         if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
     }
-    return _WIDE_IN_JOURNALS | found
 
 
 def json_wanted() -> bool:
@@ -120,6 +118,16 @@ def print_json(value: object, *, one_line: bool = False) -> None:
     sys.stdout.flush()
 
 
+def print_answer(value: object, shown: RenderableType, *, as_json: bool) -> None:
+    """Print an answer: the value as JSON, or what people are shown of it."""
+    if as_json:
+        print_json(value)
+    elif isinstance(shown, str):
+        say(shown)
+    else:
+        console().print(shown)
+
+
 class _Unfinished:
     """Whether an object with a list in it has been begun on stdout, and is not closed."""
 
@@ -140,6 +148,22 @@ def print_json_rows(name: str, rows: Iterator[object]) -> None:
         sys.stdout.write(f",\n{json_text(row)}")
     sys.stdout.write("]}\n")
     _Unfinished.begun = False
+
+
+def print_rows(
+    name: str, rows: Iterator[_Row], head: str, line: Callable[[_Row], str], *, as_json: bool
+) -> None:
+    """Print the rows of a listing as they come: as JSON, or one a line under a head."""
+    if as_json:
+        print_json_rows(name, rows)
+        return
+    first = next(rows, None)
+    if first is None:
+        say(f"no {name}")
+        return
+    say(head, "bold")
+    for row in chain((first,), rows):
+        sys.stdout.write(f"{line(row)}\n")
 
 
 def print_json_error(error: Mapping[str, object]) -> None:
@@ -195,6 +219,27 @@ def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
     return made
 
 
+Column = str | Callable[[Any], RenderableType]
+"""What stands in a column: the name of a row's field, or a function of the row."""
+
+
+def table_of(rows: Iterable[Any], columns: Mapping[str, Column], *, left: int = 1) -> Table:
+    """A table with a column for each heading; its first `left` columns hold words."""
+    made = table(*columns, left=left)
+    for row in rows:
+        made.add_row(*(_cell(row, column) for column in columns.values()))
+    return made
+
+
+def _cell(row: Any, column: Column) -> RenderableType:
+    if callable(column):
+        return column(row)
+    value = row[column] if isinstance(row, Mapping) else getattr(row, column)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, int) else str(value)
+
+
 def cut(text: str, width: int | None) -> str:
     """A text in a column of so many characters; None: the column is as wide as the text."""
     shown = Text(printable(text))
@@ -211,6 +256,11 @@ def terminal_width() -> int | None:
 def number(value: int) -> str:
     """A number for people."""
     return f"{value:,}"
+
+
+def seconds_left(seconds: float | None) -> str:
+    """How long something lasts, for people; empty: it does not end."""
+    return "" if seconds is None else f"{seconds:.1f} s"
 
 
 def share(part: int, whole: int) -> Text:

@@ -14,15 +14,16 @@ import copy
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 from typer.models import OptionInfo, ParameterInfo
 
-from kvblock_cli.options import Credentials, Server, credentials_of, server_of
+from kvblock_cli.options import Credentials, Server
 
-_GROUPS: dict[Any, Callable[..., Any]] = {Server: server_of, Credentials: credentials_of}
+_GROUPS: tuple[Any, ...] = (Server, Credentials)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?|[+-]?(inf|nan)", re.I)
 
@@ -31,40 +32,57 @@ def add_command(
     app: typer.Typer,
     command: Callable[..., None],
     *,
-    epilog: str,
+    epilog: str = "",
+    example: str = "",
     name: str | None = None,
     timeout: float | None = None,
+    kind: type[TyperCommand] = TyperCommand,
+    more: Sequence[inspect.Parameter] = (),
 ) -> None:
-    """Add a command; `timeout` is how many seconds it waits for a server unless told otherwise."""
-    app.command(name, epilog=epilog)(_with_options(command, timeout))
+    """Add a command, with an epilog or with an example alone.
+
+    `timeout` is how many seconds it waits for a server unless told otherwise, `kind` what it is to
+    typer; `more` has options that its `**` parameter takes.
+    """
+    epilog = epilog or epilog_of(example)
+    app.command(name, epilog=epilog, cls=kind)(_with_options(command, timeout, more))
 
 
-def _with_options(command: Callable[..., None], timeout: float | None) -> Callable[..., None]:
+def epilog_of(example: str) -> str:
+    """What stands below a help text that has an example: what is typed behind `kvblock`."""
+    return f"Example: [bold]kvblock {example}[/]"
+
+
+def _with_options(
+    command: Callable[..., None], timeout: float | None, more: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
     """A command whose parameters are options only, one for each that a group is made of."""
     own = inspect.signature(command, eval_str=True)
     groups = {
-        name: _GROUPS[one.annotation]
-        for name, one in own.parameters.items()
-        if one.annotation in _GROUPS
+        name: one.annotation for name, one in own.parameters.items() if one.annotation in _GROUPS
     }
-    members = {name: _parameters(make) for name, make in groups.items()}
+    members = {name: _parameters(group) for name, group in groups.items()}
 
     @functools.wraps(command)
     def extended(**values: Any) -> None:
-        for name, make in groups.items():
-            values[name] = make(**{one.name: values.pop(one.name) for one in members[name]})
+        for name, group in groups.items():
+            values[name] = group(**{one.name: values.pop(one.name) for one in members[name]})
         command(**values)
 
-    parameters = [one for name, one in own.parameters.items() if name not in groups]
+    parameters = [
+        one
+        for name, one in own.parameters.items()
+        if name not in groups and one.kind is not one.VAR_KEYWORD
+    ]
     parameters += [one for name in groups for one in members[name]]
-    parameters = [_keyword(one, timeout) for one in parameters]
+    parameters = [_keyword(one, timeout) for one in (*parameters, *more)]
     extended.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     extended.__annotations__ = {one.name: one.annotation for one in parameters}
     return extended
 
 
-def _parameters(make: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(make, eval_str=True).parameters.values())
+def _parameters(group: type[Credentials]) -> list[inspect.Parameter]:
+    return list(inspect.signature(group, eval_str=True).parameters.values())
 
 
 def _keyword(parameter: inspect.Parameter, timeout: float | None) -> inspect.Parameter:

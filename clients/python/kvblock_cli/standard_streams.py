@@ -83,7 +83,7 @@ def _stream(
 
 
 class _Descriptor(io.FileIO):
-    """Writes to a descriptor; `on_error` is told what cannot be written."""
+    """Writes to a descriptor; `on_error` gets the error of what cannot be written."""
 
     def __init__(self, number: int, on_error: Callable[[OSError], None]) -> None:
         super().__init__(number, "wb", closefd=False)

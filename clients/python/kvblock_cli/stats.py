@@ -19,7 +19,17 @@ from rich.live import Live
 
 from kvblock_cli.failures import REFUSED, CommandError
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Server
-from kvblock_cli.output import console, number, plain, print_json, share, table
+from kvblock_cli.output import (
+    Column,
+    console,
+    number,
+    plain,
+    print_answer,
+    print_json,
+    seconds_left,
+    share,
+    table_of,
+)
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
@@ -43,7 +53,7 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again and again
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    add_command(app, stats, epilog="Example: [bold]kvblock stats --watch 0.5[/]")
+    add_command(app, stats, example="stats --watch 0.5")
 
 
 def stats(
@@ -66,10 +76,7 @@ def stats(
             raise _no_engine(kv, pool, engine)
         if watch:
             _watch(kv, pool, engine, interval or _INTERVAL, as_json=as_json)
-    if as_json:
-        print_json(document(answer))
-    else:
-        console().print(overview(answer))
+    print_answer(document(answer), overview(answer), as_json=as_json)
 
 
 def _has_engine(answer: ServerStats) -> bool:
@@ -125,57 +132,43 @@ def _pool_document(pool: PoolStats) -> dict[str, Any]:
 
 def overview(answer: ServerStats) -> RenderableType:
     """The answer for people: pools, their counters, and the engines where there are any."""
-    parts: list[RenderableType] = [_state(answer.pools), "", _counters(answer.pools)]
-    if any(pool.engines for pool in answer.pools):
-        parts += ["", _engines(answer.pools)]
+    parts: list[RenderableType] = [
+        table_of(answer.pools, _STATE),
+        "",
+        table_of(answer.pools, _COUNTERS),
+    ]
+    engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
+    if engines:
+        parts += ["", table_of(engines, _ENGINES, left=2)]
     return Group(*parts)
 
 
-def _state(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table("POOL", "TOTAL", "FREE", "HELD", "QUARANTINE", "USE", "SEQUENCES", "WAITING")
-    for pool in pools:
-        made.add_row(
-            pool.pool,
-            number(pool.total_blocks),
-            number(pool.free_blocks),
-            number(pool.held_blocks),
-            number(pool.quarantined_blocks),
-            share(pool.held_blocks, pool.total_blocks),
-            number(pool.sequences),
-            number(pool.waiting),
-        )
-    return made
-
-
-def _counters(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table(
-        "POOL", "ALLOCATED", "FREED", "RECLAIMED", "EXPIRED", "REFUSED", "BLOCK SIZE", "DEVICE"
-    )
-    for pool in pools:
-        made.add_row(
-            pool.pool,
-            number(pool.allocated_blocks_total),
-            number(pool.freed_blocks_total),
-            number(pool.reclaimed_blocks_total),
-            number(pool.expired_leases_total),
-            number(sum(pool.refusals.values())),
-            number(pool.block_size),
-            str(pool.device_id),
-        )
-    return made
-
-
-def _engines(pools: tuple[PoolStats, ...]) -> RenderableType:
-    made = table("POOL", "ENGINE", "HELD", "SHARE", "SEQUENCES", "EPOCH", "LEASE", left=2)
-    for pool in pools:
-        for engine in pool.engines:
-            made.add_row(
-                pool.pool,
-                engine.engine,
-                number(engine.held_blocks),
-                share(engine.held_blocks, pool.total_blocks),
-                number(engine.sequences),
-                str(engine.epoch) if engine.epoch else "-",
-                "none" if engine.lease_expires_in is None else f"{engine.lease_expires_in:.1f} s",
-            )
-    return made
+_STATE: dict[str, Column] = {
+    "POOL": "pool",
+    "TOTAL": "total_blocks",
+    "FREE": "free_blocks",
+    "HELD": "held_blocks",
+    "QUARANTINE": "quarantined_blocks",
+    "USE": lambda pool: share(pool.held_blocks, pool.total_blocks),
+    "SEQUENCES": "sequences",
+    "WAITING": "waiting",
+}
+_COUNTERS: dict[str, Column] = {
+    "POOL": "pool",
+    "ALLOCATED": "allocated_blocks_total",
+    "FREED": "freed_blocks_total",
+    "RECLAIMED": "reclaimed_blocks_total",
+    "EXPIRED": "expired_leases_total",
+    "REFUSED": lambda pool: number(sum(pool.refusals.values())),
+    "BLOCK SIZE": "block_size",
+    "DEVICE": lambda pool: str(pool.device_id),
+}
+_ENGINES: dict[str, Column] = {
+    "POOL": lambda row: row[0].pool,
+    "ENGINE": lambda row: row[1].engine,
+    "HELD": lambda row: number(row[1].held_blocks),
+    "SHARE": lambda row: share(row[1].held_blocks, row[0].total_blocks),
+    "SEQUENCES": lambda row: number(row[1].sequences),
+    "EPOCH": lambda row: str(row[1].epoch or "-"),
+    "LEASE": lambda row: seconds_left(row[1].lease_expires_in) or "none",
+}

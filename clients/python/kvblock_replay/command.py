@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kvblock.extras import install_hint
 from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write
-from kvblock_cli.options import Credentials, Json
+from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
 from kvblock_replay.generate import RATE_MAX, Synthetic, generate
@@ -48,11 +47,8 @@ class Modes(str, Enum):
     BOTH = "both"
 
 
-class _Files(NamedTuple):
-    """What is written besides what stdout gets."""
-
-    json_file: Path | None
-    plot_file: Path | None
+def _number(metavar: str, text: str, low: int | None = None, high: int | None = None) -> Any:
+    return option(metavar, text, min=low, max=high, show_default=True)
 
 
 TraceFile = Annotated[
@@ -65,27 +61,14 @@ TraceFile = Annotated[
         show_default=False,
     ),
 ]
-Engines = Annotated[
-    int,
-    typer.Option(min=1, max=1024, metavar="N", help="Engines. Request i goes to engine i mod N."),
-]
-Blocks = Annotated[
-    int,
-    typer.Option(min=1, max=_BLOCKS_MAX, metavar="M", help="Blocks, over all pools of a mode."),
-]
-BlockSize = Annotated[
-    int, typer.Option(min=1, max=2**32 - 1, metavar="TOKENS", help="Token slots per block.")
-]
+Engines = Annotated[int, _number("N", "Engines. Request i goes to engine i mod N.", 1, 1024)]
+Blocks = Annotated[int, _number("M", "Blocks, over all pools of a mode.", 1, _BLOCKS_MAX)]
+BlockSize = Annotated[int, _number("TOKENS", "Token slots per block.", 1, 2**32 - 1)]
 ModeOption = Annotated[
     Modes,
     typer.Option(help="One pool for all, an even share for each engine, or one after the other."),
 ]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        min=1, metavar="N", help="Only the first N requests of the file.", show_default=False
-    ),
-]
+Limit = Annotated[int | None, option("N", "Only the first N requests of the file.", min=1)]
 UnitOption = Annotated[
     TimeUnit | None,
     typer.Option(
@@ -97,48 +80,27 @@ UnitOption = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "ADDRESS",
+        "A running server, unix:PATH or HOST:PORT, with empty pools of the right sizes: shared"
+        " (see --pool), split-0, split-1, ... Default: a server of its own.",
         "--address",
         "-a",
-        metavar="ADDRESS",
-        help="A running server, unix:PATH or HOST:PORT, with empty pools of the right sizes: shared"
-        " (see --pool), split-0, split-1, ... Default: a server of its own.",
-        show_default=False,
     ),
 ]
 Pool = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"With --address: the shared pool. Default: {SHARED_POOL}.",
-        show_default=False,
-    ),
+    str | None, option("NAME", f"With --address: the shared pool. Default: {SHARED_POOL}.")
 ]
 JsonFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="Write the figures as JSON, too; - is stdout."
-    ),
+    Path | None, option("FILE", "Write the figures as JSON, too; - is stdout.", "--output", "-o")
 ]
-PlotFile = Annotated[
-    Path | None,
-    typer.Option("--plot", metavar="FILE.png", help="Draw pool use over time."),
-]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="Where to; - is stdout.")
-]
-Seed = Annotated[int, typer.Option(min=0, metavar="S", help="The same seed makes the same trace.")]
-Requests = Annotated[int, typer.Option(min=1, metavar="N", help="Requests to make.")]
-LoadEngines = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Engines among which the load moves.")
-]
-Rate = Annotated[
-    float,
-    typer.Option(metavar="R", help=f"Mean requests a second, above 0, at most {RATE_MAX:g}."),
-]
-Phase = Annotated[
-    int, typer.Option(min=1, metavar="SECONDS", help="How long one engine stays the busy one.")
-]
+PlotFile = Annotated[Path | None, option("FILE.png", "Draw pool use over time.", "--plot")]
+Output = Annotated[Path, option("FILE", "Where to; - is stdout.", "--output", "-o")]
+Seed = Annotated[int, _number("S", "The same seed makes the same trace.", 0)]
+Requests = Annotated[int, _number("N", "Requests to make.", 1)]
+LoadEngines = Annotated[int, _number("N", "Engines among which the load moves.", 1)]
+Rate = Annotated[float, _number("R", f"Mean requests a second, above 0, at most {RATE_MAX:g}.")]
+Phase = Annotated[int, _number("SECONDS", "How long one engine stays the busy one.", 1)]
 
 
 def register(app: typer.Typer) -> None:
@@ -150,8 +112,8 @@ def register(app: typer.Typer) -> None:
         "\n\nExample: [bold]kvblock replay trace.csv --blocks 4096 --plot use.png[/]",
     )
     traces = typer.Typer(no_args_is_help=True, help="Make request traces.")
-    example = "Example: [bold]kvblock trace generate --seed 7 -o trace.csv[/]"
-    add_command(traces, trace_generate, name="generate", epilog=example)
+    example = "trace generate --seed 7 -o trace.csv"
+    add_command(traces, trace_generate, name="generate", example=example)
     app.add_typer(traces, name="trace")
 
 
@@ -192,7 +154,7 @@ def replay(
         block_size=block_size,
         modes=tuple(each.value for each in modes),
     )
-    _report(parameters, runs, _Files(json_file, plot_file), as_json=as_json)
+    _report(parameters, runs, json_file, plot_file, as_json=as_json)
 
 
 def trace_generate(
@@ -212,11 +174,11 @@ def trace_generate(
 
 
 def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
-    for option, path in (("--output", json_file), ("--plot", plot_file)):
+    for name, path in (("--output", json_file), ("--plot", plot_file)):
         if path is None or path == _STDOUT:
             continue
         if path.is_dir() or not path.parent.is_dir():
-            raise typer.BadParameter(f"{option} {path}: is no file in a directory that exists")
+            raise typer.BadParameter(f"{name} {path}: is no file in a directory that exists")
     if plot_file == _STDOUT:
         raise typer.BadParameter("--plot -: a picture goes to a file")
     if plot_file is not None:
@@ -247,29 +209,18 @@ def _run(
     trace: Trace, setups: list[Setup], address: str | None, credentials: Credentials
 ) -> list[Run]:
     from kvblock.errors import DeadlineExceededError, UnavailableError
-    from kvblock_replay.checks import PoolsDifferError
+    from kvblock_replay.checks import PoolsDifferError, ReplayError
+    from kvblock_replay.driver import Access
+    from kvblock_replay.driver import replay as run
     from kvblock_replay.interrupt import signals_wait
-    from kvblock_replay.ledger import ReplayError
     from kvblock_replay.progress import progress_bars
-    from kvblock_replay.session import Access
-    from kvblock_replay.session import replay as run
 
     server = None
     if address is not None:
         server = Access(address, credentials.token(), credentials.tls_settings())
     try:
-        with signals_wait() as check, progress_bars(len(trace.requests)) as begin:
-
-            def begin_checked(mode: Mode) -> Callable[[int], None]:
-                advance = begin(mode)
-
-                def checked(done: int) -> None:
-                    check()
-                    advance(done)
-
-                return checked
-
-            return run(trace.requests, setups, server, begin_checked)
+        with signals_wait() as check, progress_bars(len(trace.requests), check) as begin:
+            return run(trace.requests, setups, server, begin)
     except PoolsDifferError as error:
         raise CommandError(USAGE, str(error), error.hint) from error
     except (UnavailableError, DeadlineExceededError) as error:
@@ -278,11 +229,17 @@ def _run(
         raise CommandError(REFUSED, str(error)) from error
 
 
-def _report(parameters: Parameters, runs: list[Run], written: _Files, *, as_json: bool) -> None:
+def _report(
+    parameters: Parameters,
+    runs: list[Run],
+    json_file: Path | None,
+    plot_file: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     from kvblock_replay.figures import document
     from kvblock_replay.report import show
 
-    json_file, plot_file = written
     as_json = as_json or json_file == _STDOUT
     out = error_console() if as_json else console()
     show(out, parameters, runs)

@@ -33,7 +33,8 @@ a request larger than its pool was never queued.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 
 from kvblock_replay.cost import (
     BORROWING,
@@ -78,7 +79,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Counts:
-    """What an engine has done so far."""
+    """What engines have done so far."""
 
     finished: int = 0
     prompt_tokens: int = 0
@@ -86,7 +87,12 @@ class Counts:
     generated_tokens: int = 0
     preemptions: int = 0
     recomputed_tokens: int = 0
-    last_finish_ns: int = 0
+    """Tokens that were computed again after preemptions."""
+
+    @classmethod
+    def of(cls, several: Iterable[Counts]) -> Counts:
+        """The sums of several engines."""
+        return cls(*(sum(values) for values in zip(*map(astuple, several), strict=True)))
 
 
 class Engine:
@@ -94,6 +100,7 @@ class Engine:
 
     def __init__(self, block_size: int, pool_blocks: int, *, shares_pool: bool) -> None:
         self.counts = Counts()
+        self.last_finish_ns = 0
         self.waits_ns: list[int] = []
         """From arrival to first admission, of every request that was admitted."""
         self._block_size = block_size
@@ -228,4 +235,4 @@ class Engine:
         if ended:
             self._running = [s for s in self._running if s.blocks]
             self.counts.finished += ended
-            self.counts.last_finish_ns = end_ns
+            self.last_finish_ns = end_ns

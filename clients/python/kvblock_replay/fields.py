@@ -3,7 +3,7 @@
 Rules:
   - Numbers stay text until they are checked: int() itself refuses thousands of digits, and floats
     round.
-  - An error names the line's number, the field, its value and what was wanted.
+  - An error names the field, its value and what was wanted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
 
 class BadLine(Exception):
-    """The text says which line of a trace is broken and how."""
+    """The text says how a line of a trace is broken."""
 
 
 class Row(NamedTuple):
@@ -50,10 +50,10 @@ def shorten(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else text[: _SHOWN_MAX - 3] + "..."
 
 
-def bad(number: int, field: str, value: object, wanted: str) -> NoReturn:
+def bad(field: str, value: object, wanted: str) -> NoReturn:
     """Refuse the value of a field. Raises BadLine."""
     shown = value if isinstance(value, Number) and len(value) <= _SHOWN_MAX else shorten(value)
-    raise BadLine(f"line {number}: {field} is {shown}: {wanted}")
+    raise BadLine(f"{field} is {shown}: {wanted}")
 
 
 def number_in(text: str) -> str:
@@ -61,28 +61,28 @@ def number_in(text: str) -> str:
     return Number(text) if _NUMBER.fullmatch(text) else text
 
 
-def tokens(number: int, field: str, value: object) -> int:
+def tokens(field: str, value: object) -> int:
     """How many tokens a field says. Raises BadLine."""
     wanted = f"wanted a whole number from 0 to {TOKENS_MAX}"
     if not isinstance(value, Number) or not _WHOLE_NUMBER.fullmatch(value):
-        bad(number, field, value, wanted)
+        bad(field, value, wanted)
     if value.startswith("-") or len(value.lstrip("0")) > len(str(TOKENS_MAX)):
-        bad(number, field, value, wanted)
+        bad(field, value, wanted)
     count = int(value.lstrip("0") or "0")
     if count > TOKENS_MAX:
-        bad(number, field, value, wanted)
+        bad(field, value, wanted)
     return count
 
 
-def moment(number: int, field: str, value: object) -> int:
+def moment(field: str, value: object) -> int:
     """The billionths of a second, or of a millisecond, that a field says. Raises BadLine."""
     wanted = f"wanted seconds or milliseconds from 0 to {TIMESTAMP_MAX}"
     if not isinstance(value, Number):
-        bad(number, field, value, wanted)
+        bad(field, value, wanted)
     try:
         found = Decimal(value)
     except InvalidOperation:
-        bad(number, field, value, wanted)
+        bad(field, value, wanted)
     if not found.is_finite() or not 0 <= found <= TIMESTAMP_MAX:
-        bad(number, field, value, wanted)
+        bad(field, value, wanted)
     return int(found * BILLION)

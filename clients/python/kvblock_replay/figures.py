@@ -44,33 +44,8 @@ class Parameters:
         return f"{engines}, {self.blocks:,} blocks of {self.block_size} tokens"
 
 
-@dataclass(frozen=True, slots=True)
-class Virtual:
-    """What came of a mode in virtual time."""
-
-    requests_finished: int
-    requests_skipped: int
-    prompt_tokens: int
-    generated_tokens: int
-    preemptions: int
-    recomputed_tokens: int
-    steps: int
-    queue_wait_p50_s: float | None
-    queue_wait_p95_s: float | None
-    makespan_s: float
-    pool_use_mean: float
-    pool_use_peak: float
-    pool_blocks: int
-
-
-@dataclass(frozen=True, slots=True)
-class Clocked:
-    """What the clock said about a mode; None when it made no Step."""
-
-    rpc_latency_p50_ms: float | None
-    rpc_latency_p99_ms: float | None
-    steps_per_second: float | None
-    wall_s: float
+Figures = dict[str, float | None]
+"""Figures by their names; None where a mode finished or asked nothing."""
 
 
 def percentile(ordered: Sequence[int], percent: int) -> int | None:
@@ -80,42 +55,44 @@ def percentile(ordered: Sequence[int], percent: int) -> int | None:
     return ordered[-(-len(ordered) * percent // 100) - 1]
 
 
-def virtual(outcome: Outcome) -> Virtual:
+def virtual(outcome: Outcome) -> Figures:
     """Answer the figures of an outcome."""
-    return Virtual(
-        requests_finished=outcome.finished,
-        requests_skipped=outcome.skipped,
-        prompt_tokens=outcome.prompt_tokens,
-        generated_tokens=outcome.generated_tokens,
-        preemptions=outcome.preemptions,
-        recomputed_tokens=outcome.recomputed_tokens,
-        steps=outcome.steps,
-        queue_wait_p50_s=_over(percentile(outcome.waits_ns, 50), _NS_PER_S),
-        queue_wait_p95_s=_over(percentile(outcome.waits_ns, 95), _NS_PER_S),
-        makespan_s=outcome.makespan_ns / _NS_PER_S,
-        pool_use_mean=outcome.pool_use.mean(outcome.makespan_ns) / outcome.total_blocks,
-        pool_use_peak=outcome.peak_blocks / outcome.total_blocks,
-        pool_blocks=outcome.total_blocks,
-    )
+    counts = outcome.counts
+    return {
+        "requests_finished": counts.finished,
+        "requests_skipped": outcome.skipped,
+        "prompt_tokens": counts.prompt_tokens,
+        "generated_tokens": counts.generated_tokens,
+        "preemptions": counts.preemptions,
+        "recomputed_tokens": counts.recomputed_tokens,
+        "steps": outcome.steps,
+        "queue_wait_p50_s": _over(percentile(outcome.waits_ns, 50), _NS_PER_S),
+        "queue_wait_p95_s": _over(percentile(outcome.waits_ns, 95), _NS_PER_S),
+        "makespan_s": outcome.makespan_ns / _NS_PER_S,
+        "pool_use_mean": outcome.pool_use.mean(outcome.makespan_ns) / outcome.total_blocks,
+        "pool_use_peak": outcome.peak_blocks / outcome.total_blocks,
+        "pool_blocks": outcome.total_blocks,
+    }
 
 
-def clocked(measured: Measured) -> Clocked:
+def clocked(measured: Measured) -> Figures:
     """Answer the figures of what was measured."""
     latencies = sorted(measured.latencies_ns)
-    return Clocked(
-        rpc_latency_p50_ms=_over(percentile(latencies, 50), _NS_PER_MS),
-        rpc_latency_p99_ms=_over(percentile(latencies, 99), _NS_PER_MS),
-        steps_per_second=len(latencies) * _NS_PER_S / measured.wall_ns if latencies else None,
-        wall_s=measured.wall_ns / _NS_PER_S,
-    )
+    rate = len(latencies) * _NS_PER_S / measured.wall_ns if latencies else None
+    return {
+        "rpc_latency_p50_ms": _over(percentile(latencies, 50), _NS_PER_MS),
+        "rpc_latency_p99_ms": _over(percentile(latencies, 99), _NS_PER_MS),
+        "steps_per_second": rate,
+        "wall_s": measured.wall_ns / _NS_PER_S,
+    }
 
 
 def document(parameters: Parameters, runs: Sequence[Run]) -> dict[str, object]:
     """Answer everything as what `json.dumps` takes."""
     return {
         "parameters": asdict(parameters),
-        "virtual": {run.mode.value: asdict(virtual(run.outcome)) for run in runs},
-        "measured": {run.mode.value: asdict(clocked(run.measured)) for run in runs},
+        "virtual": {run.mode.value: virtual(run.outcome) for run in runs},
+        "measured": {run.mode.value: clocked(run.measured) for run in runs},
     }
 
 

@@ -22,10 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kvblock_replay.csv_lines import AZURE_COLUMNS
-
-BUNDLED_SEED = 1
-BUNDLED_REQUESTS = 360
+from kvblock_replay.formats import AZURE_COLUMNS
 
 _SLOTS_PER_SECOND = 100
 _TICKS_PER_SLOT = 100_000
@@ -42,11 +39,11 @@ _START = datetime(2026, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Synthetic:
-    """The parameters of a synthetic trace."""
+    """The parameters of a synthetic trace; by default those of the one in the package."""
 
-    seed: int = BUNDLED_SEED
+    seed: int = 1
     """Any whole number from 0 on."""
-    requests: int = BUNDLED_REQUESTS
+    requests: int = 360
     """Requests to make, at least 1."""
     engines: int = 3
     """Engines among which the load moves, at least 1."""
@@ -57,11 +54,6 @@ class Synthetic:
 
 
 RATE_MAX = _SLOTS_PER_SECOND / _BURST_FACTOR
-
-
-def bundled() -> Synthetic:
-    """Answer the parameters of the trace that comes with the package."""
-    return Synthetic()
 
 
 def generate(parameters: Synthetic) -> Iterator[str]:

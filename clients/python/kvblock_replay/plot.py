@@ -61,7 +61,7 @@ def draw(path: Path, parameters: Parameters, runs: Sequence[Run]) -> None:
         times = [(column + 0.5) * seconds / _COLUMNS for column in range(_COLUMNS)]
         label = (
             f"{run.mode.value}: done after {seconds:,.0f} s, "
-            f"{run.outcome.preemptions:,} preemptions"
+            f"{run.outcome.counts.preemptions:,} preemptions"
         )
         colour = _COLOURS[run.mode]
         axes.plot(times, share, color=colour, linewidth=1.4, label=label)

@@ -20,8 +20,13 @@ from kvblock_replay.modes import Mode
 
 
 @contextmanager
-def progress_bars(requests: int) -> Iterator[Callable[[Mode], Callable[[int], None]]]:
-    """Give a function that begins a mode's bar and answers how to move it on."""
+def progress_bars(
+    requests: int, check: Callable[[], None]
+) -> Iterator[Callable[[Mode], Callable[[int], None]]]:
+    """Give a function that begins a mode's bar and answers how to move it on.
+
+    `check` is called whenever it moves.
+    """
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description:6}"),
@@ -36,6 +41,11 @@ def progress_bars(requests: int) -> Iterator[Callable[[Mode], Callable[[int], No
 
         def begin(mode: Mode) -> Callable[[int], None]:
             task = progress.add_task(mode.value, total=requests)
-            return lambda done: progress.update(task, completed=done)
+
+            def move(done: int) -> None:
+                check()
+                progress.update(task, completed=done)
+
+            return move
 
         yield begin

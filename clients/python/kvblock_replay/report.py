@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvblock_replay.driver import Run
-from kvblock_replay.figures import Clocked, Parameters, Virtual, clocked, virtual
+from kvblock_replay.figures import Figures, Parameters, clocked, virtual
 from kvblock_replay.modes import Mode
 
 Value = float | None
@@ -34,16 +34,9 @@ class _Row(NamedTuple):
     """Whether the value is a share, whose difference is in percentage points."""
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:,.2f} s"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:,.3f} ms"
+_count = "{:,.0f}".format
+_seconds = "{:,.2f} s".format
+_milliseconds = "{:,.3f} ms".format
 
 
 def _share(value: float) -> str:
@@ -105,10 +98,8 @@ def table(runs: Sequence[Run]) -> Table:
     return made
 
 
-def _cells(row: _Row, figures: dict[Mode, Virtual] | dict[Mode, Clocked]) -> list[str | Text]:
-    values: dict[Mode, Value] = {
-        mode: getattr(of_mode, row.field) for mode, of_mode in figures.items()
-    }
+def _cells(row: _Row, figures: dict[Mode, Figures]) -> list[str | Text]:
+    values = {mode: of_mode[row.field] for mode, of_mode in figures.items()}
     cells: list[str | Text] = [
         "-" if value is None else row.show(value) for value in values.values()
     ]

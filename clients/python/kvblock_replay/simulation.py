@@ -2,7 +2,7 @@
 
 Rules:
   - `simulate` is a generator: it yields the Step that an engine makes and is sent its StepResult.
-    Whoever drives it decides what a Step is made of; the simulation knows the pools' sizes only.
+    Whoever drives it decides what a Step is made of; the simulation needs the pools' sizes only.
   - Virtual time is counted in nanoseconds from the trace's first request. The engine whose
     iteration begins first goes first; at the same moment the one with the smaller number. An engine
     with nothing to do sleeps until its next request. The order of the Steps, and with it every
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from kvblock.results import StepResult
 from kvblock_replay.cost import blocks_needed
-from kvblock_replay.engine import Engine, Sequence
+from kvblock_replay.engine import Counts, Engine, Sequence
 from kvblock_replay.trace import Request
 
 
@@ -84,15 +84,10 @@ class Outcome:
     """What a mode did, in virtual terms: the same for the same input, always."""
 
     requests: int
-    finished: int
     skipped: int
     """Requests that need more blocks than their pool has."""
-    prompt_tokens: int
-    """Of the finished requests."""
-    generated_tokens: int
-    preemptions: int
-    recomputed_tokens: int
-    """Tokens that were computed again after preemptions."""
+    counts: Counts
+    """What all engines did together."""
     steps: int
     makespan_ns: int
     """From the first request's arrival to the last one's end."""
@@ -146,7 +141,17 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
         peak = max(peak, in_use)
         use.note(now, in_use)
         heapq.heappush(agenda, (now + duration, index))
-    return _outcome(engines, layout, len(requests), skipped, steps, use, peak)
+    return Outcome(
+        requests=len(requests),
+        skipped=skipped,
+        counts=Counts.of(engine.counts for engine in engines),
+        steps=steps,
+        makespan_ns=max(engine.last_finish_ns for engine in engines),
+        waits_ns=sorted(wait for engine in engines for wait in engine.waits_ns),
+        pool_use=use,
+        peak_blocks=peak,
+        total_blocks=sum(layout.pool_blocks),
+    )
 
 
 def _deal(requests: tuple[Request, ...], layout: Layout) -> tuple[list[deque[Sequence]], int]:
@@ -162,30 +167,3 @@ def _deal(requests: tuple[Request, ...], layout: Layout) -> tuple[list[deque[Seq
         else:
             arrivals[index].append(Sequence(number, request))
     return arrivals, skipped
-
-
-def _outcome(
-    engines: list[Engine],
-    layout: Layout,
-    requests: int,
-    skipped: int,
-    steps: int,
-    use: PoolUse,
-    peak: int,
-) -> Outcome:
-    counts = [engine.counts for engine in engines]
-    return Outcome(
-        requests=requests,
-        finished=sum(count.finished for count in counts),
-        skipped=skipped,
-        prompt_tokens=sum(count.prompt_tokens for count in counts),
-        generated_tokens=sum(count.generated_tokens for count in counts),
-        preemptions=sum(count.preemptions for count in counts),
-        recomputed_tokens=sum(count.recomputed_tokens for count in counts),
-        steps=steps,
-        makespan_ns=max(count.last_finish_ns for count in counts),
-        waits_ns=sorted(wait for engine in engines for wait in engine.waits_ns),
-        pool_use=use,
-        peak_blocks=peak,
-        total_blocks=sum(layout.pool_blocks),
-    )

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -30,6 +30,7 @@ from kvblock_replay.units import TimeUnit, choose_unit, nanoseconds
 LINE_BYTES_MAX = 4 * 1024 * 1024
 EVIDENCE_LINES = 1000
 """So many lines at least are looked at for the unit of the timestamps."""
+_MARK = b"\xef\xbb\xbf"
 
 
 class TraceError(Exception):
@@ -82,7 +83,10 @@ def _read(file: BinaryIO, limit: int | None, time_unit: TimeUnit | None) -> Trac
     first = next(lines, None)
     if first is None:
         raise BadLine("the file is empty: it holds no requests")
-    reader = choose_format(*first)
+    try:
+        reader = choose_format(first[1])
+    except BadLine as error:
+        raise _at(first[0], error) from error
     if reader.dated and time_unit is not None:
         raise BadLine("its timestamps are dates: --time-unit is for numbers")
     rows = _rows(reader, first, lines)
@@ -113,38 +117,45 @@ def _unit(reader: LineReader, found: list[Row], more: Iterator[Row]) -> TimeUnit
 def _rows(
     reader: LineReader, first: tuple[int, str], lines: Iterator[tuple[int, str]]
 ) -> Iterator[Row]:
-    if not reader.first_line_is_header:
-        yield reader.parse(*first)
-    for number, line in lines:
-        yield reader.parse(number, line)
+    for number, line in lines if reader.first_line_is_header else chain((first,), lines):
+        try:
+            row = reader.parse(line)
+        except BadLine as error:
+            raise _at(number, error) from error
+        yield row
 
 
 def _lines(source: Unpacked) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not blank with their numbers, counted from 1."""
-    number = 0
-    while raw := _line(source, number + 1):
-        number += 1
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+    for number in count(1):
         try:
-            line = raw.decode("utf-8").strip()
+            raw = _line(source)
+            line = raw.removeprefix(_MARK if number == 1 else b"").decode("utf-8").strip()
+        except BadLine as error:
+            raise _at(number, error) from error
         except UnicodeDecodeError as error:
-            shown = shorten(raw[error.start : error.start + 8])
+            shown = shorten(error.object[error.start : error.start + 8])
             raise BadLine(f"line {number}: is not UTF-8 from {shown} on") from error
+        if not raw:
+            return
         if line:
             yield number, line
 
 
-def _line(source: Unpacked, number: int) -> bytes:
+def _at(number: int, error: BadLine) -> BadLine:
+    return BadLine(f"line {number}: {error}")
+
+
+def _line(source: Unpacked) -> bytes:
     try:
         raw = source.file.readline(LINE_BYTES_MAX + 1)
     except source.damage as error:
-        raise BadLine(f"line {number}: the packed file is damaged here: {error}") from error
+        raise BadLine(f"the packed file is damaged here: {error}") from error
     if b"\r" in raw.rstrip(b"\r\n"):
         raise BadLine(
-            f"line {number}: has a carriage return in it; lines end with LF or CRLF, and"
+            "has a carriage return in it; lines end with LF or CRLF, and"
             " `tr '\\r' '\\n'` makes such of lines that end with CR alone"
         )
     if len(raw) > LINE_BYTES_MAX:
-        raise BadLine(f"line {number}: is longer than {LINE_BYTES_MAX} bytes")
+        raise BadLine(f"is longer than {LINE_BYTES_MAX} bytes")
     return raw

@@ -77,6 +77,6 @@ def nanoseconds(arrival: int, unit: TimeUnit) -> int:
     if arrival > SECONDS_MAX * BILLION:
         raise BadLine(
             f"a timestamp is {arrival // BILLION} seconds: wanted at most {SECONDS_MAX};"
-            " milliseconds are told by --time-unit ms"
+            " for milliseconds, give --time-unit ms"
         )
     return arrival

@@ -1,8 +1,8 @@
-"""`kvblock journal`: what a server has kept, read without it.
+"""`kvblock journal`: the state that a server has written, read without it.
 
 Rules:
 - verify, dump and export change nothing, and work beside a running server: they read what was there
-  when they came by. discard and set-aside change something, and only of a server that is not
+  when they began. discard and set-aside change something, and only of a server that is not
   running; they ask first, or demand --yes.
 - The state directory is the one that `kvblock serve` would have in the same environment.
 - A journal that cannot be read exits with 1, and the text says where the damage is.
@@ -24,9 +24,17 @@ from kvblock.extras import install_hint
 from kvblock_cli import confirm
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import REFUSED, USAGE, CommandError, not_installed, note_change
-from kvblock_cli.options import Json
-from kvblock_cli.output import console, json_text, number, print_json, say, table
-from kvblock_cli.register import add_command
+from kvblock_cli.options import Json, option
+from kvblock_cli.output import (
+    console,
+    json_text,
+    number,
+    print_answer,
+    print_json,
+    say,
+    table_of,
+)
+from kvblock_cli.register import add_command, epilog_of
 
 if TYPE_CHECKING:
     from kvblock_service.journal.inspect import Contents
@@ -52,13 +60,9 @@ def register(app: typer.Typer) -> None:
         (discard, "discard --pool main --yes"),
         (set_aside, "set-aside /var/lib/kvblock --yes"),
     ):
-        add_command(group, command, epilog=f"Example: [bold]kvblock journal {example}[/]")
-    app.add_typer(
-        group,
-        name="journal",
-        help="Read, check and mend what a server has kept.",
-        epilog="Example: [bold]kvblock journal verify[/]",
-    )
+        add_command(group, command, example=f"journal {example}")
+    about = "Read, check and repair the journal of a server."
+    app.add_typer(group, name="journal", help=about, epilog=epilog_of("journal verify"))
 
 
 def verify(directory: Dir = None, as_json: Json = False) -> None:
@@ -67,11 +71,10 @@ def verify(directory: Dir = None, as_json: Json = False) -> None:
         from kvblock_service.journal.inspect import read_contents
 
         contents = read_contents(_state_dir(directory))
-    found = contents.summary()
     if as_json:
-        print_json(found)
+        print_json(contents.summary())
     else:
-        _show(contents, found)
+        _show(contents)
     if contents.problems:
         raise typer.Exit(REFUSED)
 
@@ -80,11 +83,9 @@ def dump(
     directory: Dir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     first: Annotated[
-        int, typer.Option("--from", metavar="POSITION", help="Begin at this position.", min=0)
+        int, option("POSITION", "Begin at this position. Default: 0.", "--from", min=0)
     ] = 0,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Print at most N records.", min=0)
-    ] = None,
+    limit: Annotated[int | None, option("N", "Print at most N records.", min=0)] = None,
 ) -> None:
     """Print the records behind the newest snapshot, one a line."""
     with _readable():
@@ -108,7 +109,7 @@ def export(directory: Dir = None, as_json: Json = False) -> None:
 
 
 def discard(
-    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="The pool to drop.")],
+    pool: Annotated[str, option("NAME", "The pool to drop.", "--pool")],
     directory: Dir = None,
     yes: Yes = False,
     as_json: Json = False,
@@ -123,17 +124,14 @@ def discard(
             confirm.ask(f"all that engines hold in pool {pool} of {state_dir} is lost. Drop it?")
         discard_pool(state_dir, pool)
         note_change()
-    if as_json:
-        print_json({})
-    else:
-        say(f"pool {pool} is dropped")
+    print_answer({}, f"pool {pool} is dropped", as_json=as_json)
 
 
 def set_aside(directory: Dir = None, yes: Yes = False, as_json: Json = False) -> None:
-    """Rename what a stopped server has kept, so that the next start begins with empty pools.
+    """Rename the state of a stopped server, so that the next start begins with empty pools.
 
-    For a journal that is damaged. Nothing is removed before former_state_seconds are over: rename
-    it back, with no server running, to have it again.
+    For a journal that is damaged. Nothing is removed before former_state_seconds have passed:
+    rename it back, with no server running, to have it again.
     """
     asks = confirm.must_ask("lets the next start begin with empty pools", yes=yes)
     with _readable():
@@ -177,19 +175,14 @@ def _readable() -> Iterator[None]:
         raise CommandError(REFUSED, str(error)) from error
 
 
-def _show(contents: Contents, found: dict[str, Any]) -> None:
-    made = table("POOL", "HELD", "QUARANTINED", "FREE", "ENGINES", "SEQUENCES")
-    for pool in found["pools"]:
-        made.add_row(
-            pool["pool"],
-            *(number(pool[key]) for key in ("held", "quarantined", "free", "engines", "sequences")),
-        )
-    console().print(made)
-    words = (
+def _show(contents: Contents) -> None:
+    found = contents.summary()
+    fields = ("pool", "held", "quarantined", "free", "engines", "sequences")
+    console().print(table_of(found["pools"], {field.upper(): field for field in fields}))
+    say(
         f"server epoch {found['server_epoch']}, snapshot at {found['snapshot_position']},"
         f" {number(found['records'])} records behind it, the last at {found['position']}"
     )
-    say(words)
     for remark in contents.remarks:
         say(f"note: {remark}")
     for problem in contents.problems:

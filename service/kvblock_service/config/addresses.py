@@ -70,7 +70,7 @@ def is_loopback(address: str) -> bool:
 
 
 def default_listen() -> str | None:
-    """Where a server listens that was told nothing; None when this user has no such place.
+    """Where a server listens without `listen`; None when this user has no such place.
 
     `unix:/run/kvblock.sock` for root, `unix:$XDG_RUNTIME_DIR/kvblock.sock` for others. Root's does
     not follow the variable, which a login shell has and a system service has not.

@@ -1,31 +1,36 @@
-"""Collects the settings from their sources and makes a ServerConfig of them.
+"""Collects the settings from their sources and makes ServerSettings of them.
 
 Rules:
 - `KVBLOCK_*` variables that are neither a setting nor the client's are errors, so that a typing
   mistake is seen. Passed over are those of plug-ins, by their prefixes, and those that Kubernetes
   sets for a service named `kvblock`.
 - An empty variable counts as not set.
-- A file that cannot be read is the only problem that is told: the others may follow from it.
+- A file that cannot be read is the only problem that is reported: the others may follow from it.
 """
 
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from kvblock.trusted_file import UnusableFileError, read_file
 from kvblock_service.config.addresses import default_listen
-from kvblock_service.config.model import Limits, ServerConfig, Settings
-from kvblock_service.config.problems import ConfigError, Origin, sentences
+from kvblock_service.config.model import ServerSettings
+from kvblock_service.config.problems import LISTS, ConfigError, Origin, sentences
 from kvblock_service.config.toml_text import toml_table
 from kvblock_service.config.values import default_state_dir, directory, items
 
 PREFIX = "KVBLOCK_"
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in ServerSettings.model_fields} | {
+    "pools": "--pool"
+}
+"""The flag that sets a setting."""
+VARIABLES = {name: f"{PREFIX}{name.upper()}" for name in ServerSettings.model_fields}
+"""The variable that sets a setting."""
 FILE_VARIABLE = "KVBLOCK_CONFIG"
 CLIENT_VARIABLES = (
     "KVBLOCK_ADDRESS",
@@ -47,38 +52,28 @@ _SET_BY_KUBERNETES = re.compile(
     r"KVBLOCK_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)"
 )
 _OTHERS_PREFIX = f"; a variable that is not the server's begins with {PLUGIN_PREFIXES[0]}"
-_LISTS = ("pools", "listen")
 
 
-class _Flat(Settings, Limits, BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
-
-
-class LoadedConfig(NamedTuple):
-    """A configuration, and for each setting's name the source of its value.
+class LoadedSettings(NamedTuple):
+    """The settings, and for each one's name the source of its value.
 
     A source is a flag, a variable, the path of the file, or `default`.
     """
 
-    config: ServerConfig
+    settings: ServerSettings
     sources: dict[str, str]
 
 
-def load_config(flags: Mapping[str, object], config_file: Path | None = None) -> ServerConfig:
-    """The configuration that the flags, the environment and the file make together.
+def load_settings(flags: Mapping[str, object], config_file: Path | None = None) -> LoadedSettings:
+    """The settings that the flags, the environment and the file make together.
 
     `flags` has settings by name, as text or typed; None and empty lists count as not given.
     `config_file`: a TOML file; None: the one that KVBLOCK_CONFIG names, if any.
 
     Raises:
-        ConfigError: something is wrong; the text tells all of it.
+        ConfigError: something is wrong; the text has all of it.
 
     """
-    return load_with_sources(flags, config_file).config
-
-
-def load_with_sources(flags: Mapping[str, object], config_file: Path | None = None) -> LoadedConfig:
-    """`load_config`, telling also where each value came from."""
     problems: list[str] = []
     origins: dict[str, Origin] = {}
     address = default_listen()
@@ -86,17 +81,20 @@ def load_with_sources(flags: Mapping[str, object], config_file: Path | None = No
         origins["listen"] = Origin("default", [address])
     origins |= _from_file(config_file, problems)
     origins |= _from_environment(problems)
-    origins |= _from_flags(flags)
+    for name, value in flags.items():
+        if value is not None and value not in ([], ()):
+            origins[name] = _origin(name, FLAGS[name], value)
     try:
-        config = ServerConfig.model_validate(_nested(origins))
+        settings = ServerSettings.model_validate(
+            {name: origin.value for name, origin in origins.items()}
+        )
     except ValidationError as error:
         raise ConfigError(problems + sentences(error, origins)) from None
     if problems:
         raise ConfigError(problems)
-    sources = {
-        name: origins[name].label if name in origins else "default" for name in config.flat()
-    }
-    return LoadedConfig(config, sources)
+    default = Origin("default", None)
+    sources = {name: origins.get(name, default).label for name in ServerSettings.model_fields}
+    return LoadedSettings(settings, sources)
 
 
 def load_state_dir() -> str:
@@ -117,43 +115,27 @@ def load_state_dir() -> str:
         raise ConfigError([f"{found.label}: {found.value!r} {error}"]) from None
 
 
-def _from_flags(flags: Mapping[str, object]) -> dict[str, Origin]:
-    return {
-        name: _origin(name, flag_of(name), value)
-        for name, value in flags.items()
-        if value is not None and value not in ([], ())
-    }
-
-
-def flag_of(name: str) -> str:
-    """The flag that sets a setting."""
-    return "--pool" if name == "pools" else f"--{name.replace('_', '-')}"
-
-
-def variable_of(name: str) -> str:
-    """The variable that sets a setting."""
-    return f"{PREFIX}{name.upper()}"
-
-
 def _from_environment(problems: list[str]) -> dict[str, Origin]:
-    found = EnvSettingsSource(_Flat)()
-    known = {variable_of(name) for name in _Flat.model_fields}
-    for variable in sorted(os.environ):
-        name = variable.upper()
-        if name.startswith(PREFIX) and name not in known and not _is_of_others(name):
-            bare = name.removeprefix(PREFIX).lower()
-            problems.append(
-                f"{variable}: no such variable{_guess(bare, variable_of) or _OTHERS_PREFIX}"
-            )
-    return {name: _origin(name, f"{PREFIX}{name.upper()}", value) for name, value in found.items()}
+    names = {variable: name for name, variable in VARIABLES.items()}
+    found = {}
+    for variable, value in sorted(os.environ.items()):
+        name = names.get(variable.upper())
+        if name is not None and value:
+            found[name] = _origin(name, VARIABLES[name], value)
+        elif name is None and _is_unknown(variable.upper()):
+            bare = variable.upper().removeprefix(PREFIX).lower()
+            guess = _guess(bare, VARIABLES) or _OTHERS_PREFIX
+            problems.append(f"{variable}: no such variable{guess}")
+    return found
 
 
-def _is_of_others(variable: str) -> bool:
+def _is_unknown(variable: str) -> bool:
+    """Whether a variable that sets nothing might be meant to."""
     return (
-        variable == FILE_VARIABLE
-        or variable in CLIENT_VARIABLES
-        or variable.startswith(PLUGIN_PREFIXES)
-        or _SET_BY_KUBERNETES.fullmatch(variable) is not None
+        variable.startswith(PREFIX)
+        and variable not in (FILE_VARIABLE, *CLIENT_VARIABLES)
+        and not variable.startswith(PLUGIN_PREFIXES)
+        and _SET_BY_KUBERNETES.fullmatch(variable) is None
     )
 
 
@@ -171,26 +153,20 @@ def _from_file(config_file: Path | None, problems: list[str]) -> dict[str, Origi
         raise ConfigError([f"{label} {config_file}: {error}"]) from error
     except ValueError as error:
         raise ConfigError([f"{config_file}: {error}"]) from error
-    known = _Flat.model_fields
     path = str(config_file)
     problems += [
-        f"{path}: {name}: no such key{_guess(name, str)}" for name in found if name not in known
+        f"{path}: {name}: no such key{_guess(name)}" for name in found if name not in FLAGS
     ]
-    return {name: _origin(name, path, found[name], path) for name in found if name in known}
+    return {name: _origin(name, path, found[name], path) for name in found if name in FLAGS}
 
 
 def _origin(name: str, label: str, value: object, path: str = "") -> Origin:
-    if name in _LISTS and isinstance(value, (str, tuple)):
+    if name in LISTS and isinstance(value, (str, tuple)):
         value = items(value)
     return Origin(label, value, path)
 
 
-def _nested(origins: Mapping[str, Origin]) -> dict[str, object]:
-    values = {name: origin.value for name, origin in origins.items()}
-    limits = {name: values.pop(name) for name in Limits.model_fields if name in values}
-    return values | {"limits": limits}
-
-
-def _guess(name: str, shown: Callable[[str], str]) -> str:
-    close = difflib.get_close_matches(name, list(_Flat.model_fields), n=1)
-    return f"; did you mean {shown(close[0])}?" if close else ""
+def _guess(name: str, shown: Mapping[str, str] | None = None) -> str:
+    for close in difflib.get_close_matches(name, list(FLAGS), n=1):
+        return f"; did you mean {shown[close] if shown else close}?"
+    return ""

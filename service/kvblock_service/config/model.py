@@ -1,42 +1,36 @@
-"""The settings of a server, their defaults and their bounds.
+"""The settings of a server: what each is for, its default and its bounds.
 
 Rules:
-- Every bound of a setting stands beside it, once.
+- A setting stands here and nowhere else: the options of `kvblock serve`, their help and the table
+  in docs/configuration.md are made of its type, its default and the text below it. Backticks stand
+  around what is typed.
 - Settings that depend on one another are declared in the order in which they are checked.
 - A setting's name is its TOML key, its variable (`KVBLOCK_` and upper case) and its flag (`--`
   and hyphens); only `pools` has the flag `--pool`.
+- What crosses one of the LIMITS is refused with an error that names it.
 """
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_settings import NoDecode
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from kvblock_service.config.addresses import is_loopback, listen_address, tcp_address
 from kvblock_service.config.values import (
     POOL_KEYS,
-    OneOf,
-    Seconds,
-    Whole,
     default_state_dir,
     directory,
     group,
     items,
     mode,
     name,
+    one_of,
     path,
     pool_fields,
+    seconds,
     text,
     truth,
     user,
+    whole,
 )
 
 BLOCKS_MAX = 2**31 - 1
@@ -44,14 +38,32 @@ BLOCKS_MAX = 2**31 - 1
 BLOCK_SIZE_MAX = 65_536
 """Token slots that one block may have."""
 BLOCK_SIZE = 16
-"""Token slots of a block unless a pool is told otherwise."""
+"""Token slots of a block unless a pool sets another number."""
 QUARANTINE_MAX = 86_400
 """Seconds that blocks may wait in quarantine."""
+_TTL_MIN, _TTL_MAX = 0.5, 86_400
+
+
+class Panel(NamedTuple):
+    """The heading under which a setting is listed."""
+
+    title: str
+
+
+POOLS, ACCESS = Panel("Pools and addresses"), Panel("Access")
+BEHAVIOUR, STATE, LIMITS = Panel("Behaviour"), Panel("State"), Panel("Limits")
+
+
+class Shown(NamedTuple):
+    """What stands for a setting's value, and for its default, where its type does not tell."""
+
+    metavar: str = ""
+    default: str = ""
 
 
 def _served(value: object, info: ValidationInfo) -> str:
     address = listen_address(text(value))
-    # A tls_cert that was found wrong is told of by itself.
+    # A tls_cert that is wrong is a problem of its own.
     if info.data.get("tls_cert", "wrong") is not None:
         return address
     return _permitted(address, info, ", give tls_cert and tls_key,")
@@ -59,15 +71,6 @@ def _served(value: object, info: ValidationInfo) -> str:
 
 def _scraped(value: object, info: ValidationInfo) -> str | None:
     return None if value is None else _permitted(tcp_address(text(value)), info)
-
-
-def _ttl_max(value: object, info: ValidationInfo) -> float:
-    return Seconds(info.data.get("lease_ttl_min", 0.5), 86_400)(value)
-
-
-def _ttl(value: object, info: ValidationInfo) -> float:
-    low = info.data.get("lease_ttl_min", 0.5)
-    return Seconds(low, info.data.get("lease_ttl_max", 86_400))(value)
 
 
 def _permitted(address: str, info: ValidationInfo, other_way: str = ",") -> str:
@@ -79,14 +82,6 @@ def _permitted(address: str, info: ValidationInfo, other_way: str = ",") -> str:
     )
 
 
-def _quarantine(value: object) -> float | None:
-    return None if value is None else Seconds(0, QUARANTINE_MAX)(value)
-
-
-def _if_given(check: Callable[[object], str]) -> BeforeValidator:
-    return BeforeValidator(lambda value: None if value is None else check(value))
-
-
 class PoolConfig(BaseModel):
     """One pool: `total_blocks` blocks of `block_size` token slots on device `device_id`.
 
@@ -96,11 +91,11 @@ class PoolConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, BeforeValidator(name)]
-    total_blocks: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))]
-    block_size: Annotated[int, BeforeValidator(Whole(1, BLOCK_SIZE_MAX))] = BLOCK_SIZE
-    device_id: Annotated[int, BeforeValidator(Whole(0, 2**32 - 1))] = 0
-    quarantine: Annotated[float | None, BeforeValidator(_quarantine)] = None
+    name: Annotated[str, name]
+    total_blocks: Annotated[int, whole(1, BLOCKS_MAX)]
+    block_size: Annotated[int, whole(1, BLOCK_SIZE_MAX)] = BLOCK_SIZE
+    device_id: Annotated[int, whole(0, 2**32 - 1)] = 0
+    quarantine: Annotated[float | None, seconds(0, QUARANTINE_MAX)] = None
 
     def table(self) -> dict[str, object]:
         """The pool as a TOML file holds it."""
@@ -114,94 +109,130 @@ class PoolConfig(BaseModel):
         return f"{self.name}:{sizes}{wait}"
 
 
-class Limits(BaseModel):
-    """How much clients may ask for. What crosses one is refused with an error that names it.
+_Pool = Annotated[PoolConfig, BeforeValidator(pool_fields)]
+_Address = Annotated[str, BeforeValidator(_served)]
+_List = BeforeValidator(items)
+_HIGHEST = 2**20
 
-    `message_bytes_max` is in bytes, `max_wait_max` in seconds, the others count things.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ServerSettings(BaseModel):
+    """Everything that `kvblock serve` can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    pools: Annotated[tuple[_Pool, ...], _List, POOLS, Shown("SPEC")]
+    """The pools, at least one: `NAME:total=4096`, then, if they differ, `,block_size=16` and
+    `,device=0`, and `,quarantine=SECONDS`, if the blocks of a vanished engine shall not wait for
+    its TTL."""
+    default_pool: Annotated[str, POOLS, Shown("NAME", "the only pool")] = ""
+    """What requests mean that name no pool."""
+    insecure: Annotated[bool, truth, ACCESS] = False
+    """Permit addresses that other machines can reach without TLS."""
+    tls_cert: Annotated[str | None, path, ACCESS] = None
+    """The certificate of the TCP addresses, with its chain, PEM."""
+    tls_key: Annotated[str | None, path, ACCESS] = Field(None, validate_default=True)
+    """The certificate's key, PEM."""
+    tls_client_ca: Annotated[str | None, path, ACCESS] = None
+    """Authorities whose certificates clients have to show, PEM."""
+    access_file: Annotated[
+        str | None, path, ACCESS, Shown(default="everybody may do everything")
+    ] = None
+    """Who may do what, TOML."""
+    unix_mode: Annotated[str, mode, ACCESS] = "0600"
+    """The mode of Unix sockets."""
+    unix_owner: Annotated[str | None, user, ACCESS, Shown(default="the server's")] = None
+    """The owner of Unix sockets, by name or number."""
+    unix_group: Annotated[str | None, group, ACCESS, Shown(default="the server's")] = None
+    """The group of Unix sockets, by name or number."""
+    listen: Annotated[
+        tuple[_Address, ...],
+        _List,
+        POOLS,
+        Shown(
+            "ADDRESS",
+            "`unix:/run/kvblock.sock` for root, for others `kvblock.sock` in `$XDG_RUNTIME_DIR`",
+        ),
+    ]
+    """Where clients connect: `unix:PATH`, `HOST:PORT` or `[IPv6]:PORT`; port 0 is any free one."""
+    metrics_listen: Annotated[
+        str | None, BeforeValidator(_scraped), POOLS, Shown("HOST:PORT", "nowhere")
+    ] = None
+    """Where Prometheus may scrape."""
+    grace: Annotated[float, seconds(0, 3600), BEHAVIOUR] = 10.0
+    """How long a shutdown waits for running calls."""
+    retry_after: Annotated[float, seconds(0, 60), BEHAVIOUR] = 0.010
+    """When a refused client should try again."""
+    lease_ttl_min: Annotated[float, seconds(_TTL_MIN, _TTL_MAX), BEHAVIOUR] = 1.0
+    """The shortest TTL that a lease may have."""
+    lease_ttl_max: Annotated[float, seconds(_TTL_MIN, _TTL_MAX), BEHAVIOUR] = 3600.0
+    """The longest TTL that a lease may have."""
+    lease_ttl: Annotated[float, seconds(_TTL_MIN, _TTL_MAX), BEHAVIOUR] = 10.0
+    """How long an engine's lease lasts without renewal, unless it asks for another TTL."""
+    keepalive_seconds: Annotated[float, seconds(1, 86_400), BEHAVIOUR] = 30.0
+    """How long a connection may be silent before a ping, and the ping unanswered."""
+    slow_reader_seconds: Annotated[float, seconds(0.1, 86_400), BEHAVIOUR] = 30.0
+    """How long a session may leave an answer unread, or not attach."""
+    request_seconds: Annotated[float, seconds(0.1, 86_400), BEHAVIOUR] = 10.0
+    """How long the request of a call, or a stream's first message, may take to arrive."""
+    state_dir: Annotated[
+        str,
+        directory,
+        STATE,
+        Shown(default="`/var/lib/kvblock` for root, for others `kvblock` in `$XDG_STATE_HOME`"),
+    ] = Field(default_factory=default_state_dir)
+    """Where the journal is, from which a restart takes up everything."""
+    durability: Annotated[str, one_of("process", "host"), STATE] = "process"
+    """What the journal outlives: `process`, or `host`, which syncs every commit to the disk."""
+    journal_format: Annotated[str, one_of("append", "sqlite"), STATE] = "append"
+    """How the journal is kept: `append`, plain files, or `sqlite`, which sqlite3 can read and which
+    costs a step more. Either is read, whatever is chosen."""
+    ephemeral: Annotated[bool, truth, STATE] = False
+    """Keep no journal: a restart begins with empty pools."""
+    snapshot_records: Annotated[int, whole(1, 2**40), STATE] = 50_000
+    """Records after which a snapshot is made; a restart replays about as many."""
+    snapshot_bytes: Annotated[int, whole(1, 2**50), STATE] = 64 * 1024 * 1024
+    """Bytes in records after which a snapshot is made."""
+    former_state_seconds: Annotated[float, seconds(0, 31_536_000), STATE] = 604_800.0
+    """How long a journal that does not count any more stays, as `EPOCH.former-MILLISECONDS`; 0: it
+    is removed at once."""
+    log_format: Annotated[str, one_of("auto", "text", "json"), BEHAVIOUR] = "auto"
+    """`text`, `json`, or `auto`: text on a terminal, JSON otherwise."""
+    log_level: Annotated[str, one_of("debug", "info", "warning", "error"), BEHAVIOUR] = "info"
+    """What is logged: `debug`, `info`, `warning` or `error`, each with those after it."""
 
     # gRPC reads up to four times as much, and counts bytes in 32 bits.
-    message_bytes_max: Annotated[int, BeforeValidator(Whole(1024, 2**28))] = 4 * 1024 * 1024
+    message_bytes_max: Annotated[int, whole(1024, 2**28), LIMITS] = 4 * 1024 * 1024
+    """Bytes in a request."""
     # A million block numbers fit into the 4 MiB that gRPC clients take unless told otherwise.
-    blocks_per_request_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_000_000
-    sequences_per_step_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 65_536
-    sequences_per_engine_max: Annotated[int, BeforeValidator(Whole(1, BLOCKS_MAX))] = 1_048_576
-    pools_max: Annotated[int, BeforeValidator(Whole(1, 2**16))] = 64
-    engines_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
-    sessions_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
-    wait_queue_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 1024
-    max_wait_max: Annotated[float, BeforeValidator(Seconds(0, 86_400))] = 60.0
-    page_size_max: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 10_000
-    request_ids_max: Annotated[int, BeforeValidator(Whole(0, 2**24))] = 65_536
-    concurrent_calls_max: Annotated[int, BeforeValidator(Whole(1, 2**24))] = 4096
-    health_watches_max: Annotated[int, BeforeValidator(Whole(0, 2**20))] = 256
-    connections_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 1024
-    calls_per_connection_max: Annotated[int, BeforeValidator(Whole(1, 2**20))] = 4096
-
-
-class Settings(BaseModel):
-    """All settings but the limits.
-
-    `default_pool`: what requests mean that name no pool; empty: the only pool, if there is one.
-    `insecure`: whether addresses without TLS may be open to other machines. `tls_cert` and
-    `tls_key` (PEM files): TLS for every TCP address of `listen`; `tls_client_ca`: whose
-    certificates clients have to show. `access_file`: who may do what; None: whoever can connect may
-    do everything. `unix_mode`, `unix_owner`, `unix_group`: of the files of Unix sockets.
-    `metrics_listen`: where Prometheus may scrape; None: nowhere. `grace`: seconds that a drain may
-    take. `retry_after`: seconds after which a refused client should try again. `lease_ttl`: seconds
-    that a lease lasts without renewal unless its engine asks for another time, from `lease_ttl_min`
-    to `lease_ttl_max`.
-    `keepalive_seconds`: how long a connection may be silent, and then a ping unanswered.
-    `slow_reader_seconds`: how long a session's client may leave an answer unread, or not attach.
-    `request_seconds`: how long the request of a call may take to arrive.
-    `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
-    outlives, the server's process or the host too; `journal_format`: of what it writes from now on.
-    `snapshot_records`, `snapshot_bytes`: what may be written before a snapshot is made; a restart
-    replays about as much. `former_state_seconds`: how long a journal that does not count any more
-    stays in `state_dir`, under another name; 0: it is removed at once.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    pools: Annotated[
-        tuple[Annotated[PoolConfig, BeforeValidator(pool_fields)], ...],
-        BeforeValidator(items),
-        NoDecode,
-    ]
-    default_pool: str = ""
-    insecure: Annotated[bool, BeforeValidator(truth)] = False
-    tls_cert: Annotated[str | None, _if_given(path)] = None
-    tls_key: Annotated[str | None, _if_given(path)] = Field(None, validate_default=True)
-    tls_client_ca: Annotated[str | None, _if_given(path)] = None
-    access_file: Annotated[str | None, _if_given(path)] = None
-    unix_mode: Annotated[str, BeforeValidator(mode)] = "0600"
-    unix_owner: Annotated[str | None, _if_given(user)] = None
-    unix_group: Annotated[str | None, _if_given(group)] = None
-    listen: Annotated[
-        tuple[Annotated[str, BeforeValidator(_served)], ...], BeforeValidator(items), NoDecode
-    ]
-    metrics_listen: Annotated[str | None, BeforeValidator(_scraped)] = None
-    grace: Annotated[float, BeforeValidator(Seconds(0, 3600))] = 10.0
-    retry_after: Annotated[float, BeforeValidator(Seconds(0, 60))] = 0.010
-    lease_ttl_min: Annotated[float, BeforeValidator(Seconds(0.5, 86_400))] = 1.0
-    lease_ttl_max: Annotated[float, BeforeValidator(_ttl_max)] = 3600.0
-    lease_ttl: Annotated[float, BeforeValidator(_ttl)] = 10.0
-    keepalive_seconds: Annotated[float, BeforeValidator(Seconds(1, 86_400))] = 30.0
-    slow_reader_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 30.0
-    request_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 10.0
-    state_dir: Annotated[str, BeforeValidator(directory)] = Field(default_factory=default_state_dir)
-    durability: Annotated[str, BeforeValidator(OneOf(("process", "host")))] = "process"
-    journal_format: Annotated[str, BeforeValidator(OneOf(("append", "sqlite")))] = "append"
-    ephemeral: Annotated[bool, BeforeValidator(truth)] = False
-    snapshot_records: Annotated[int, BeforeValidator(Whole(1, 2**40))] = 50_000
-    snapshot_bytes: Annotated[int, BeforeValidator(Whole(1, 2**50))] = 64 * 1024 * 1024
-    former_state_seconds: Annotated[float, BeforeValidator(Seconds(0, 31_536_000))] = 604_800.0
-    log_format: Annotated[str, BeforeValidator(OneOf(("auto", "text", "json")))] = "auto"
-    log_level: Annotated[str, BeforeValidator(OneOf(("debug", "info", "warning", "error")))] = (
-        "info"
-    )
+    blocks_per_request_max: Annotated[int, whole(1, BLOCKS_MAX), LIMITS] = 1_000_000
+    """Blocks that one request asks for."""
+    sequences_per_step_max: Annotated[int, whole(1, 2**24), LIMITS] = 65_536
+    """Sequences that one step frees, and that it serves."""
+    sequences_per_engine_max: Annotated[int, whole(1, BLOCKS_MAX), LIMITS] = 1_048_576
+    """Sequences of an engine."""
+    pools_max: Annotated[int, whole(1, 2**16), LIMITS] = 64
+    """Pools of the server, when one is created while it runs."""
+    engines_max: Annotated[int, whole(1, _HIGHEST), LIMITS] = 1024
+    """Engines in a pool."""
+    sessions_max: Annotated[int, whole(1, _HIGHEST), LIMITS] = 1024
+    """Sessions of the server."""
+    wait_queue_max: Annotated[int, whole(0, _HIGHEST), LIMITS] = 1024
+    """Allocations that wait in a pool."""
+    max_wait_max: Annotated[float, seconds(0, 86_400), LIMITS] = 60.0
+    """How long an allocation may wait."""
+    page_size_max: Annotated[int, whole(1, 1_000_000), LIMITS] = 10_000
+    """Rows in a page of a listing."""
+    request_ids_max: Annotated[int, whole(0, 2**24), LIMITS] = 65_536
+    """Results of a pool that are remembered by `request_id`."""
+    concurrent_calls_max: Annotated[int, whole(1, 2**24), LIMITS] = 4096
+    """Calls that are served at once, sessions among them; 64 more for renewals and health
+    checks."""
+    health_watches_max: Annotated[int, whole(0, _HIGHEST), LIMITS] = 256
+    """Health watches at once, which need no identity."""
+    connections_max: Annotated[int, whole(1, _HIGHEST), LIMITS] = 1024
+    """Connections of each address; those beyond are closed."""
+    calls_per_connection_max: Annotated[int, whole(1, _HIGHEST), LIMITS] = 4096
+    """Calls that one connection has at once; a client keeps those beyond until others end."""
 
     @field_validator("pools")
     @classmethod
@@ -241,17 +272,15 @@ class Settings(BaseModel):
         fixed = [a for a in addresses if a.startswith("unix:") or not a.endswith(":0")]
         return _without_repeats(addresses, fixed)
 
+    @field_validator("lease_ttl_max", "lease_ttl", mode="before")
+    @classmethod
+    def _ttl_is_within_the_others(cls, value: object, info: ValidationInfo) -> float:
+        low = info.data.get("lease_ttl_min", _TTL_MIN)
+        return seconds(low, info.data.get("lease_ttl_max", _TTL_MAX))(value)
 
-class ServerConfig(Settings):
-    """Everything that `kvblock serve` can be told."""
-
-    limits: Limits = Limits()
-
-    def flat(self) -> dict[str, object]:
-        """Every setting by its name, the limits among the others, as TOML would hold it."""
-        values = self.model_dump(exclude={"limits"})
-        values["pools"] = [pool.table() for pool in self.pools]
-        return values | self.limits.model_dump()
+    def as_toml(self) -> dict[str, object]:
+        """Every setting by its name, as TOML would hold it."""
+        return self.model_dump() | {"pools": [pool.table() for pool in self.pools]}
 
     def exposed(self) -> tuple[str, ...]:
         """The addresses that other machines may reach without TLS."""

@@ -16,7 +16,8 @@ from kvblock_service.config.values import POOL_KEYS
 
 _SHOWN_MAX = 120
 _KEY_OF_FIELD = {field: key for key, field in POOL_KEYS.items()}
-_LISTS = {"pools": "--pool NAME:total=BLOCKS", "listen": "--listen unix:PATH"}
+LISTS = {"pools": "--pool NAME:total=BLOCKS", "listen": "--listen unix:PATH"}
+"""The settings that are lists, and an example of each."""
 
 
 class ConfigError(Exception):
@@ -52,7 +53,7 @@ def sentences(error: ValidationError, origins: Mapping[str, Origin]) -> list[str
 
 
 def _sentence(details: ErrorDetails, origins: Mapping[str, Origin]) -> str:
-    location = [part for part in details["loc"] if part != "limits"]
+    location = details["loc"]
     field = str(location[0])
     index = next((part for part in location[1:] if isinstance(part, int)), None)
     origin = origins.get(field)
@@ -60,7 +61,7 @@ def _sentence(details: ErrorDetails, origins: Mapping[str, Origin]) -> str:
     if origin is None and raised:
         return f"{field}: {raised}"
     if origin is None:
-        return f"{field}: not given; give at least one, for instance {_LISTS[field]}"
+        return f"{field}: not given; give at least one, for instance {LISTS[field]}"
     problem = str(raised) if raised else details["msg"]
     key = location[-1]
     if isinstance(key, str) and index is not None:

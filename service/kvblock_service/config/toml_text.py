@@ -16,6 +16,7 @@ else:
 
 NESTING_MAX = 16
 """How many lists and tables may stand in one another; the files of a server have three."""
+_TOO_DEEP = f"lists and tables are nested deeper than {NESTING_MAX}"
 
 
 def toml_table(content: bytes) -> dict[str, Any]:
@@ -30,14 +31,10 @@ def toml_table(content: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"no valid TOML: {error}") from None
     except RecursionError:
-        raise ValueError(_too_deep()) from None
+        raise ValueError(_TOO_DEEP) from None
     if _is_too_deep(table):
-        raise ValueError(_too_deep())
+        raise ValueError(_TOO_DEEP)
     return table
-
-
-def _too_deep() -> str:
-    return f"lists and tables are nested deeper than {NESTING_MAX}"
 
 
 def _is_too_deep(table: dict[str, Any]) -> bool:

@@ -13,10 +13,14 @@ import os
 import pwd
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+_Checked = TypeVar("_Checked")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
@@ -36,126 +40,139 @@ POOL_KEYS = {
 """The keys of a pool as users write them, and the fields they set."""
 
 
-class Whole(NamedTuple):
+@dataclass(frozen=True)
+class Check(Generic[_Checked]):
+    """A check, as a function and as an annotation of a field.
+
+    `metavar` stands for the value in a help text, `legal` says what it must be, and `read` answers
+    the value in its type, None for one that is not legal. In a field that may be None, None is.
+    """
+
+    metavar: str
+    legal: str
+    read: Callable[[object], _Checked | None]
+
+    def __call__(self, value: object) -> _Checked:
+        """The value in its type."""
+        found = self.read(value)
+        if found is None:
+            raise ValueError(f"must be {self.legal}")
+        return found
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """What pydantic asks an annotation for."""
+        passes_none = type(None) in get_args(source)
+        return core_schema.no_info_before_validator_function(
+            lambda value: None if value is None and passes_none else self(value), handler(source)
+        )
+
+
+def whole(low: int, high: int) -> Check[int]:
     """Whole numbers from `low` to `high`."""
 
-    low: int
-    high: int
-
-    def __call__(self, value: object) -> int:
-        """The number."""
+    def read(value: object) -> int | None:
         if isinstance(value, str) and _WHOLE.fullmatch(value):
             value = int(value)
-        if type(value) is int and self.low <= value <= self.high:
-            return value
-        raise ValueError(f"must be a whole number from {self.low} to {self.high}")
+        return value if type(value) is int and low <= value <= high else None
+
+    return Check("N", f"a whole number from {low} to {high}", read)
 
 
-class Seconds(NamedTuple):
+def seconds(low: float, high: float) -> Check[float]:
     """Seconds from `low` to `high`, with fractions."""
 
-    low: float
-    high: float
-
-    def __call__(self, value: object) -> float:
-        """The seconds."""
-        number = math.nan
+    def read(value: object) -> float | None:
         # Of what Python takes besides, blanks, `1_0` and digits of other scripts, nothing is meant.
-        written = not isinstance(value, str) or _DECIMAL.fullmatch(value)
-        if written and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except (ValueError, OverflowError):
-                number = math.nan
-        if self.low <= number <= self.high:
-            return number
-        raise ValueError(f"must be a number of seconds from {self.low:g} to {self.high:g}")
+        if isinstance(value, bool) or (isinstance(value, str) and not _DECIMAL.fullmatch(value)):
+            return None
+        try:
+            number = float(value) if isinstance(value, (str, int, float)) else math.nan
+        except OverflowError:
+            return None
+        return number if low <= number <= high else None
+
+    return Check("SECONDS", f"a number of seconds from {low:.10g} to {high:.10g}", read)
 
 
-class OneOf(NamedTuple):
-    """One of a few words, in any case."""
+def one_of(*words: str) -> Check[str]:
+    """One of a few words, in any case; in lower case."""
 
-    words: tuple[str, ...]
+    def read(value: object) -> str | None:
+        return value.lower() if isinstance(value, str) and value.lower() in words else None
 
-    def __call__(self, value: object) -> str:
-        """The word in lower case."""
-        if isinstance(value, str) and value.lower() in self.words:
-            return value.lower()
-        raise ValueError(f"must be one of: {', '.join(self.words)}")
+    return Check("WORD", f"one of: {', '.join(words)}", read)
 
 
-def path(value: object) -> str:
-    """The path of a file, made absolute."""
-    if isinstance(value, str) and value and "\0" not in value:
-        return str(Path(value).absolute())
-    raise ValueError("must be the path of a file")
+def _matching(pattern: re.Pattern[str]) -> Callable[[object], str | None]:
+    return lambda value: value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
-def mode(value: object) -> str:
-    """The mode of a file, as four octal digits."""
+def _path(value: object) -> str | None:
+    found = _matching(re.compile(r"[^\0]+"))(value)
+    return None if found is None else str(Path(found).absolute())
+
+
+def _mode(value: object) -> str | None:
     # No number: 660 in a TOML file would be another mode than 0660.
-    if isinstance(value, str) and _MODE.fullmatch(value):
-        return f"{int(value, 8):04o}"
-    raise ValueError("must be a text of three octal digits, such as 0660")
+    found = _matching(_MODE)(value)
+    return None if found is None else f"{int(found, 8):04o}"
 
 
-def user(value: object) -> str:
-    """A user of this machine, by name or number."""
-    _number_of(value, lambda known: pwd.getpwnam(known).pw_uid, "user")
-    return str(value)
+def _truth(value: object) -> bool | None:
+    return _TRUTH.get(str(value).lower()) if isinstance(value, (str, bool)) else None
 
 
-def group(value: object) -> str:
-    """A group of this machine, by name or number."""
-    _number_of(value, lambda known: grp.getgrnam(known).gr_gid, "group")
-    return str(value)
+def _directory(value: object) -> str | None:
+    found = text.read(value)
+    return None if found is None else str(Path(found).expanduser().absolute())
 
 
-def user_number(name_or_number: str) -> int:
-    """The number of a user that was found legal."""
-    return _number_of(name_or_number, lambda known: pwd.getpwnam(known).pw_uid, "user")
+text = Check("TEXT", "a text that is not empty", _matching(re.compile(".+", re.DOTALL)))
+name = Check("NAME", "1 to 128 characters from A-Z a-z 0-9 . _ -", _matching(_NAME))
+path = Check("FILE", "the path of a file", _path)
+"""The path of a file, made absolute."""
+directory = Check("DIR", "the path of a directory", _directory)
+"""A directory's path, made absolute; `~` is the user's home."""
+mode = Check("MODE", "a text of three octal digits, such as 0660", _mode)
+"""The mode of a file, as four octal digits."""
+truth = Check("", "true or false", _truth)
 
 
-def group_number(name_or_number: str) -> int:
-    """The number of a group that was found legal."""
-    return _number_of(name_or_number, lambda known: grp.getgrnam(known).gr_gid, "group")
-
-
-def _number_of(value: object, look_up: Callable[[str], int], kind: str) -> int:
-    if type(value) is int and 0 <= value <= _USER_MAX:
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return _number_of(int(value[:20]), look_up, kind)
-    if isinstance(value, str) and value and "\0" not in value:
+def _account(kind: str, look_up: Callable[[str], int]) -> Check[int]:
+    def read(value: object) -> int | None:
+        if type(value) is int:
+            return value if 0 <= value <= _USER_MAX else None
+        if not isinstance(value, str) or not value or "\0" in value:
+            return None
+        if value.isascii() and value.isdigit():
+            return read(int(value[:20]))
         try:
             return look_up(value)
         except (KeyError, UnicodeEncodeError):
-            pass
-    raise ValueError(f"must be the name or the number of a {kind} of this machine")
+            return None
+
+    return Check(kind.upper(), f"the name or the number of a {kind} of this machine", read)
 
 
-def truth(value: object) -> bool:
-    """True or false."""
-    known = _TRUTH.get(str(value).lower()) if isinstance(value, (str, bool)) else None
-    if known is None:
-        raise ValueError("must be true or false")
-    return known
+def _as_written(number: Check[int]) -> Check[str]:
+    return Check(
+        number.metavar,
+        number.legal,
+        lambda value: None if number.read(value) is None else str(value),
+    )
 
 
-def text(value: object) -> str:
-    """A text that is not empty."""
-    if isinstance(value, str) and value:
-        return value
-    raise ValueError("must be a text that is not empty")
-
-
-def directory(value: object) -> str:
-    """A directory's path, made absolute; `~` is the user's home."""
-    return str(Path(text(value)).expanduser().absolute())
+user_number = _account("user", lambda known: pwd.getpwnam(known).pw_uid)
+"""The number of a user of this machine, who is given by name or number."""
+group_number = _account("group", lambda known: grp.getgrnam(known).gr_gid)
+"""The number of a group of this machine, which is given by name or number."""
+user, group = _as_written(user_number), _as_written(group_number)
 
 
 def default_state_dir() -> str:
-    """Where a server keeps its state that was told nothing.
+    """Where a server has its state without `state_dir`.
 
     `/var/lib/kvblock` for root, for others `kvblock` in $XDG_STATE_HOME or `~/.local/state`.
     Root's does not follow the variable, which a login shell may have and a system service has not.
@@ -166,13 +183,6 @@ def default_state_dir() -> str:
     # The specification has relative paths ignored.
     state = Path(home) if Path(home).is_absolute() else Path("~/.local/state")
     return directory(str(state / "kvblock"))
-
-
-def name(value: object) -> str:
-    """The name of a pool."""
-    if isinstance(value, str) and _NAME.fullmatch(value):
-        return value
-    raise ValueError("must be 1 to 128 characters from A-Z a-z 0-9 . _ -")
 
 
 def items(value: object) -> list[object]:

@@ -83,7 +83,7 @@ def test_shell_completion() -> None:
         ("typer", ["stats"], "cli"),
         ("rich", ["stats"], "cli"),
         ("typer", ["serve"], "server"),
-        ("pydantic_settings", ["serve", "--pool", "a:total=1"], "server"),
+        ("structlog", ["serve", "--pool", "a:total=1"], "server"),
         ("grpc_health", ["serve", "--pool", "a:total=1", "--check"], "server"),
     ],
 )

@@ -149,7 +149,7 @@ def test_the_message_of_an_error_is_one_line(address: str, here: Here) -> None:
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
 def test_an_audit_of_both_sides(address: str, here: Here, tmp_path: Any, extra: list[str]) -> None:
-    path = tmp_path / "beliefs.json"
+    path = tmp_path / "tables.json"
     path.write_text('{"pool": "a", "tables": {"1": [0]}}')
     done = here.run("audit", "--from", str(path), "--address", address, *extra)
     assert done.code == 1

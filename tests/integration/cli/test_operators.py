@@ -131,15 +131,15 @@ def test_sequences_with_their_blocks(console: Console) -> None:
     assert answer_of(console, "sequences", "--blocks")["sequences"][0]["block_numbers"] == [0, 1]
 
 
-def believe(tmp_path: Path, *beliefs: dict[str, Any]) -> Path:
-    path = tmp_path / "belief.json"
-    path.write_text(json.dumps(list(beliefs)))
+def tables_file(tmp_path: Path, *engines: dict[str, Any]) -> Path:
+    path = tmp_path / "tables.json"
+    path.write_text(json.dumps(list(engines)))
     return path
 
 
-def test_an_engine_that_believes_what_is_so(console: Console, tmp_path: Path) -> None:
+def test_an_engine_that_has_what_the_server_has(console: Console, tmp_path: Path) -> None:
     console.out("allocate", 10, 2, "--engine", "a")
-    path = believe(tmp_path, {"engine": "a", "epoch": 0, "tables": {"10": [0, 1], "11": []}})
+    path = tables_file(tmp_path, {"engine": "a", "epoch": 0, "tables": {"10": [0, 1], "11": []}})
     text = console.out("audit", "--pool", "main", "--from", path)
     assert rows(text)[-2:] == [
         ["POOL", "ENGINE", "RESULT", "EPOCH", "SEQUENCES", "BLOCKS"],
@@ -154,13 +154,13 @@ def test_an_engine_that_believes_what_is_so(console: Console, tmp_path: Path) ->
     assert (comparison["at_one_moment"], comparison["differences"]) == (True, [])
 
 
-def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> None:
+def test_an_engine_that_has_other_tables(console: Console, tmp_path: Path) -> None:
     console.out("allocate", 10, 3, "--engine", "a")
     console.out("allocate", 20, 1, "--engine", "b")
     console.out("allocate", 11, 2, "--engine", "a")
     console.out("allocate", 12, 2, "--engine", "a")
     tables = {"10": [0, 3, 70, 9, 9], "11": [5, 4], "13": [6]}
-    path = believe(tmp_path, {"pool": "main", "engine": "a", "epoch": "3", "tables": tables})
+    path = tables_file(tmp_path, {"pool": "main", "engine": "a", "epoch": "3", "tables": tables})
     (comparison,) = answer_of(console, "audit", "--from", path, expect=1)["comparisons"]
     found = {
         (one["kind"], one["sequence_id"], one["block_number"]) for one in comparison["differences"]
@@ -181,12 +181,12 @@ def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> 
     assert comparison["at_one_moment"]
     text = console.out("audit", "--from", path, expect=1)
     for line in (
-        "main, a: EPOCH: the engine believes in epoch 3, the server has no lease of it",
+        "main, a: EPOCH: the engine has epoch 3, the server has no lease of it",
         "main, a: NOT_HELD: block 3 is in the engine's sequence 10, but held by engine b,"
         " sequence 20",
         "main, a: NOT_HELD: block 70 is in the engine's sequence 10, but the pool has only 64"
         " blocks",
-        "main, a: LEAKED: block 7 is in the server's sequence 12; the engine does not know it",
+        "main, a: LEAKED: block 7 is in the server's sequence 12; the engine does not have it",
         "main, a: ORDER: sequence 11: at [0] the engine has block 5, the server 4",
     ):
         assert line in text.splitlines()
@@ -211,7 +211,7 @@ def test_an_engine_that_believes_otherwise(console: Console, tmp_path: Path) -> 
 def test_a_file_that_says_nothing(
     console: Console, tmp_path: Path, text: str, problem: str
 ) -> None:
-    path = tmp_path / "belief.json"
+    path = tmp_path / "tables.json"
     path.write_text(text)
     told = console.error("audit", "--from", path, expect=2)
     assert told.startswith(f"error: --from {path}: ")

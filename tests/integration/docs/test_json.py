@@ -131,7 +131,7 @@ def engines_and_blocks(check: Checked) -> None:
     check("can-allocate", "1")
 
 
-def what_operators_see(check: Checked, address: str, beliefs: Path) -> None:
+def what_operators_see(check: Checked, address: str, tables: Path) -> None:
     with kvblock.connect(address, engine="leased") as kv, kv.attach_engine() as lease:
         kv.allocate(1)
         (pool, *_) = check("stats", "--pool", "main")["pools"]
@@ -142,8 +142,8 @@ def what_operators_see(check: Checked, address: str, beliefs: Path) -> None:
     assert check("sequences", "--blocks")["sequences"][0]["sequence_id"] == BIG
     assert check("blocks")["blocks"][0]["sequence_id"] == BIG
     check("holder", "2", code=1)
-    beliefs.write_text(json.dumps({"engine": "a", "epoch": "3", "tables": {BIG: [1, 9]}}))
-    compared = check("audit", "--from", str(beliefs), code=1)["comparisons"][0]
+    tables.write_text(json.dumps({"engine": "a", "epoch": "3", "tables": {BIG: [1, 9]}}))
+    compared = check("audit", "--from", str(tables), code=1)["comparisons"][0]
     assert compared["differences"][-1]["sequence_id"] == BIG
     check("pools")
     check("pool create", "extra", "8")
@@ -166,7 +166,7 @@ def test_every_output_has_the_shape_of_the_page(
     server = server_factory(POOLS, flags, env={"KVBLOCK_EPHEMERAL": "false"})
     check = Checked(here, server.address)
     engines_and_blocks(check)
-    what_operators_see(check, server.address, tmp_path / "beliefs.json")
+    what_operators_see(check, server.address, tmp_path / "tables.json")
     what_is_kept(check, state)
     check("replay", "--mode", "shared", "--limit", "1")
     check("free", BIG, "--engine", "a")

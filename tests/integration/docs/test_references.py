@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -16,6 +15,7 @@ import typer
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_cli import failures
 from kvblock_cli.app import make_app
+from kvblock_service.config import ServerSettings
 from kvblock_service.rpc.errors import CODES
 from tests.integration.docs.markdown import (
     DOCUMENTS,
@@ -112,15 +112,12 @@ def test_every_reason_is_in_the_table_with_its_code() -> None:
     ]
 
 
-def test_every_setting_is_in_the_table_with_its_default() -> None:
-    (table,) = (table for table in tables(README) if table.rows[0][0] == "Setting")
-    serve = (Path(sys.executable).with_name("kvblock"), "serve", "--pool", "a:total=1")
-    shown = json.loads(run(*serve, "--check", "--json").stdout)
-    defaults = {
-        name: str(value).lower() if isinstance(value, bool) else str(value or "")
-        for name, value in shown["config"].items()
-    } | {"pools": "", "listen": "", "state_dir": "", "ephemeral": "false"}
-    assert {row[0].strip("`"): row[1].strip("`") for row in table.rows[1:]} == defaults
+def test_the_table_of_settings_is_fresh_and_has_them_all() -> None:
+    run(sys.executable, ROOT / "scripts/settings_table.py", "--check")
+    (table,) = (one for one in tables(ROOT / "docs/configuration.md") if "Setting" in one.rows[0])
+    names = [row[0].strip("`") for row in table.rows[1:]]
+    assert sorted(names) == sorted(ServerSettings.model_fields)
+    assert all(row[1] and row[3] for row in table.rows)
 
 
 def test_every_exit_code_is_in_the_table() -> None:

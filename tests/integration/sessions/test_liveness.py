@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
 from kvblock_service import main
-from kvblock_service.config.model import PoolConfig, ServerConfig
+from kvblock_service.config.model import PoolConfig, ServerSettings
 from kvblock_service.keeping import Keeping
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.server import KVBlockServer
@@ -76,7 +76,7 @@ def test_busy_server_loses_no_lease(server_factory: ServerFactory) -> None:
 def test_server_without_its_reaper_does_not_say_that_it_serves(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/kv.sock"
     pools = (PoolConfig(name="main", total_blocks=8),)
-    config = ServerConfig(pools=pools, listen=(address,), tls_key=None, ephemeral=True)
+    config = ServerSettings(pools=pools, listen=(address,), tls_key=None, ephemeral=True)
 
     async def scenario() -> None:
         host = main.build_host(config, Keeping(config))

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,8 +11,8 @@ import typer
 
 from kvblock_cli.app import make_app
 from kvblock_cli.options import default_address
-from kvblock_service.config import default_listen, load_config
-from kvblock_service.config.load import flag_of
+from kvblock_service.config import default_listen, load_settings
+from kvblock_service.config.load import FLAGS
 
 COMMANDS: dict[str, Any] = typer.main.get_command(make_app()).commands  # type: ignore[attr-defined]
 OURS = [
@@ -63,10 +65,10 @@ def test_commands_that_ask_a_server_share_their_options(name: str) -> None:
 def test_every_setting_has_a_flag_that_tells_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KVBLOCK_")]:
         monkeypatch.delenv(name)
-    settings = load_config({"pools": ["a:total=1"], "listen": ["unix:/a"]}).flat()
+    settings = load_settings({"pools": ["a:total=1"], "listen": ["unix:/a"]}).settings.as_toml()
     flags = options("serve")
     for name, default in settings.items():
-        flag = flags[flag_of(name)]
+        flag = flags[FLAGS[name]]
         assert flag.name == name
         told = re.search(r"\\\[default: ([^\]]*)\]", flag.help)
         if isinstance(default, (int, float)) and not isinstance(default, bool):
@@ -75,8 +77,32 @@ def test_every_setting_has_a_flag_that_tells_its_default(monkeypatch: pytest.Mon
         if name.startswith("log_"):
             assert told is not None
             assert told[1] == default
+        assert bool(flag.multiple) == (name in ("pools", "listen"))
+        assert bool(flag.is_flag) == (name in ("insecure", "ephemeral"))
     not_settings = {"--config", "--check", "--json", "--help"}
-    assert set(flags) - {flag_of(name) for name in settings} - not_settings <= {"-h"}
+    assert set(flags) - {FLAGS[name] for name in settings} - not_settings <= {"-h"}
+
+
+def test_settings_and_grpc_are_loaded_only_where_they_are_needed() -> None:
+    code = (
+        "import sys\n"
+        "import kvblock_cli\n"
+        "sys.argv = ['kvblock', *sys.argv[1:]]\n"
+        "try:\n    kvblock_cli.main()\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "print([name for name in ('grpc', 'kvblock_service.config') if name in sys.modules])\n"
+    )
+    shown = {}
+    for arguments in ("--help", "stats --help", "serve --help"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments.split()],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        shown[arguments] = done.stdout.splitlines()[-1]
+    loaded = {"--help": "[]", "stats --help": "[]", "serve --help": "['kvblock_service.config']"}
+    assert shown == loaded
 
 
 @pytest.mark.parametrize("user", [0, 1000])

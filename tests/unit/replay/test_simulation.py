@@ -10,16 +10,16 @@ SECOND = 1_000_000_000
 
 def test_nothing_that_fits() -> None:
     outcome, pools = drive([Request(0, 100, 1)], shared(1, 6), steps_max=0)
-    assert (outcome.requests, outcome.skipped, outcome.finished) == (1, 1, 0)
+    assert (outcome.requests, outcome.skipped, outcome.counts.finished) == (1, 1, 0)
     assert (outcome.makespan_ns, outcome.waits_ns, outcome.steps) == (0, [], 0)
     assert pools.calls == []
 
 
 def test_one_request() -> None:
     outcome, _ = drive([Request(0, 100, 3)], shared(1, 7), steps_max=4)
-    assert outcome.finished == 1
-    assert outcome.prompt_tokens == 100
-    assert outcome.generated_tokens == 3
+    assert outcome.counts.finished == 1
+    assert outcome.counts.prompt_tokens == 100
+    assert outcome.counts.generated_tokens == 3
     assert outcome.steps == 4
     assert outcome.makespan_ns == 3 * (ITERATION_NS + SEQUENCE_NS) + 100 * PREFILL_TOKEN_NS
     assert outcome.peak_blocks == 7
@@ -45,7 +45,7 @@ def test_skipped_request_leaves_the_others_their_engine() -> None:
 
 def test_largest_request_that_fits() -> None:
     outcome, _ = drive([Request(0, 100, 61), Request(0, 100, 62)], shared(1, 10), steps_max=100)
-    assert (outcome.finished, outcome.skipped) == (1, 1)
+    assert (outcome.counts.finished, outcome.skipped) == (1, 1)
 
 
 def test_idle_time_costs_no_step() -> None:
@@ -73,7 +73,7 @@ def test_split_pools_do_not_meet() -> None:
     layout = Layout((4, 3), (0, 1), 16)
     requests = [Request(0, 64, 1), Request(0, 64, 1), Request(0, 64, 1), Request(0, 48, 1)]
     outcome, pools = drive(requests, layout, steps_max=100)
-    assert (outcome.finished, outcome.skipped) == (3, 1)
+    assert (outcome.counts.finished, outcome.skipped) == (3, 1)
     assert outcome.total_blocks == 7
     assert outcome.peak_blocks == 7
     assert pools.held() == 0
@@ -82,9 +82,9 @@ def test_split_pools_do_not_meet() -> None:
 def test_two_engines_that_fill_the_pool_with_one_sequence_each_both_end() -> None:
     requests = [Request(0, 64, 100), Request(0, 64, 100)]
     outcome, pools = drive(requests, shared(2, 12), steps_max=1000)
-    assert outcome.finished == 2
-    assert outcome.preemptions > 0
-    assert outcome.generated_tokens == 200
+    assert outcome.counts.finished == 2
+    assert outcome.counts.preemptions > 0
+    assert outcome.counts.generated_tokens == 200
     assert pools.held() == 0
 
 

@@ -5,13 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kvblock_service.config import (
-    PLUGIN_PREFIXES,
-    ConfigError,
-    ServerConfig,
-    load_config,
-    load_with_sources,
-)
+from kvblock_service.config import ConfigError, ServerSettings, load_settings
+from kvblock_service.config.load import PLUGIN_PREFIXES
 from kvblock_service.config.values import default_state_dir
 
 FLAGS: dict[str, object] = {"pools": ["main:total=8"], "listen": ["unix:/tmp/kv.sock"]}
@@ -25,13 +20,13 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def problems(flags: dict[str, object], file: Path | None = None) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        load_config(flags, file)
+        load_settings(flags, file)
     return list(caught.value.problems)
 
 
 def test_defaults() -> None:
-    config, sources = load_with_sources(FLAGS)
-    assert config.flat() == {
+    config, sources = load_settings(FLAGS)
+    assert config.as_toml() == {
         "pools": [{"name": "main", "total": 8, "block_size": 16, "device": 0}],
         "default_pool": "",
         "insecure": False,
@@ -89,12 +84,12 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(
     file.write_text("grace = 1\nretry_after = 1\nengines_max = 1\nlog_level = 'error'\n")
     monkeypatch.setenv("KVBLOCK_GRACE", "2")
     monkeypatch.setenv("KVBLOCK_RETRY_AFTER", "2")
-    config, sources = load_with_sources(FLAGS | {"grace": "3"}, file)
+    config, sources = load_settings(FLAGS | {"grace": "3"}, file)
     assert (config.grace, sources["grace"]) == (3.0, "--grace")
     assert (config.retry_after, sources["retry_after"]) == (2.0, "KVBLOCK_RETRY_AFTER")
-    assert (config.limits.engines_max, sources["engines_max"]) == (1, str(file))
+    assert (config.engines_max, sources["engines_max"]) == (1, str(file))
     assert (config.log_level, sources["log_level"]) == ("error", str(file))
-    assert (config.limits.sessions_max, sources["sessions_max"]) == (1024, "default")
+    assert (config.sessions_max, sources["sessions_max"]) == (1024, "default")
 
 
 def test_a_list_comes_from_one_source_as_a_whole(
@@ -105,21 +100,21 @@ def test_a_list_comes_from_one_source_as_a_whole(
         'listen = ["127.0.0.1:1", "127.0.0.1:2"]\n'
         '[[pools]]\nname = "file"\ntotal = 4096\nblock_size = 32\ndevice = 7\n'
     )
-    config = load_config({}, file)
+    config = load_settings({}, file).settings
     assert [pool.spec() for pool in config.pools] == ["file:total=4096,block_size=32,device=7"]
     assert config.listen == ("127.0.0.1:1", "127.0.0.1:2")
     monkeypatch.setenv("KVBLOCK_POOLS", "one:total=1 two:total=2")
     monkeypatch.setenv("KVBLOCK_LISTEN", "unix:/a unix:/b")
-    config = load_config({}, file)
+    config = load_settings({}, file).settings
     assert [pool.name for pool in config.pools] == ["one", "two"]
     assert config.listen == ("unix:/a", "unix:/b")
-    assert [pool.name for pool in load_config(FLAGS, file).pools] == ["main"]
+    assert [pool.name for pool in load_settings(FLAGS, file).settings.pools] == ["main"]
 
 
 def test_flags_that_were_not_given_count_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVBLOCK_POOLS", "main:total=8")
     flags: dict[str, object] = {"pools": [], "grace": None, "listen": ["unix:/a"]}
-    assert load_config(flags).pools[0].total_blocks == 8
+    assert load_settings(flags).settings.pools[0].total_blocks == 8
 
 
 @pytest.mark.parametrize(
@@ -160,26 +155,26 @@ def test_unknown_variables_are_errors(
 )
 def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "tcp://10.0.0.1:50051")
-    load_config(FLAGS)
+    load_settings(FLAGS)
 
 
 def test_no_setting_is_named_like_a_variable_of_a_plug_in() -> None:
-    for name in load_config(FLAGS).flat():
+    for name in load_settings(FLAGS).settings.as_toml():
         assert not f"KVBLOCK_{name.upper()}_".startswith(PLUGIN_PREFIXES)
 
 
 def test_empty_variables_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVBLOCK_GRACE", "")
     monkeypatch.setenv("KVBLOCK_CONFIG", "")
-    assert load_config(FLAGS).grace == 10.0
+    assert load_settings(FLAGS).settings.grace == 10.0
 
 
 def test_a_variable_names_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("grace = 4\n")
     (tmp_path / "b.toml").write_text("grace = 5\n")
     monkeypatch.setenv("KVBLOCK_CONFIG", str(tmp_path / "a.toml"))
-    assert load_config(FLAGS).grace == 4.0
-    assert load_config(FLAGS, tmp_path / "b.toml").grace == 5.0
+    assert load_settings(FLAGS).settings.grace == 4.0
+    assert load_settings(FLAGS, tmp_path / "b.toml").settings.grace == 5.0
     monkeypatch.setenv("KVBLOCK_CONFIG", "/nowhere.toml")
     assert problems(FLAGS) == ["KVBLOCK_CONFIG /nowhere.toml: No such file or directory"]
 
@@ -236,7 +231,7 @@ def test_a_pool_is_needed() -> None:
 
 def test_where_it_listens_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     def listen() -> tuple[str, ...]:
-        return load_config({"pools": ["a:total=1"]}).listen
+        return load_settings({"pools": ["a:total=1"]}).settings.listen
 
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -250,8 +245,8 @@ def test_where_it_listens_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_configuration_does_not_change() -> None:
-    config = load_config(FLAGS)
-    assert isinstance(config, ServerConfig)
-    for part in (config, config.limits, config.pools[0]):
+    config = load_settings(FLAGS).settings
+    assert isinstance(config, ServerSettings)
+    for part in (config, config.pools[0]):
         with pytest.raises(ValueError, match="frozen"):
             part.__setattr__(next(iter(type(part).model_fields)), 1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kvblock_service.config import ConfigError, ServerConfig, load_config
+from kvblock_service.config import ConfigError, ServerSettings, load_settings
 from kvblock_service.config.addresses import is_loopback, listen_address
 from kvblock_service.config.values import group_number, user_number
 
@@ -22,8 +22,8 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def load(**flags: object) -> ServerConfig:
-    return load_config({"pools": [POOL], "listen": [SOCKET]} | flags)
+def load(**flags: object) -> ServerSettings:
+    return load_settings({"pools": [POOL], "listen": [SOCKET]} | flags).settings
 
 
 def problem(**flags: object) -> str:
@@ -251,7 +251,7 @@ TOML_VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-SETTINGS = sorted(load_config({"pools": [POOL], "listen": [SOCKET]}).flat())
+SETTINGS = sorted(load_settings({"pools": [POOL], "listen": [SOCKET]}).settings.as_toml())
 
 
 @given(settings=st.dictionaries(st.sampled_from(SETTINGS), TOML_VALUES))
@@ -283,6 +283,6 @@ def test_the_default_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_state_settings() -> None:
     assert load(state_dir="~/a").state_dir == str(Path("~/a").expanduser())
     assert load(state_dir="a").state_dir == str(Path("a").absolute())
-    assert problem(state_dir="") == "--state-dir : must be a text that is not empty"
+    assert problem(state_dir="") == "--state-dir : must be the path of a directory"
     assert problem(durability="disk") == "--durability disk: must be one of: process, host"
     assert problem(snapshot_records="0").endswith("from 1 to 1099511627776")

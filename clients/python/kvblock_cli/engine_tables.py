@@ -1,4 +1,4 @@
-"""The other side of an audit: what engines believe they hold, against what the server has.
+"""The other side of an audit: the block tables that engines have, against those of the server.
 
 Rules:
 - A file is one object, or a list of them:
@@ -36,16 +36,16 @@ class Kind(Enum):
     """In what way the two sides differ."""
 
     EPOCH = "the engine's lease is another one"
-    NOT_HELD = "the engine believes that it holds a block which is not its own"
-    LEAKED = "the server counts a block as the engine's of which the engine knows nothing"
+    NOT_HELD = "the engine has a block in a table which is not its own"
+    LEAKED = "a block of the engine's, by the server, is in none of its tables"
     MISPLACED = "a block is in another sequence"
     TWICE = "the engine's own tables list a block twice"
     ORDER = "a table has the same blocks in another order"
 
 
 @dataclass(frozen=True)
-class Belief:
-    """What one engine believes it holds."""
+class EngineTables:
+    """What one engine has in its tables."""
 
     pool: str
     engine: str
@@ -81,7 +81,7 @@ class Comparison:
     differences: list[Difference]
 
 
-def read(path: Path) -> list[Belief]:
+def read(path: Path) -> list[EngineTables]:
     """What a file says; `-` is stdin.
 
     Raises:
@@ -98,18 +98,18 @@ def read(path: Path) -> list[Belief]:
     except ValueError as error:
         raise CommandError(USAGE, f"--from {path}: no valid JSON: {error}") from error
     rows = found if isinstance(found, list) else [found]
-    return [_belief(f"--from {path}: [{number}]", row) for number, row in enumerate(rows)]
+    return [_engine_tables(f"--from {path}: [{number}]", row) for number, row in enumerate(rows)]
 
 
-def compare(kv: Client, belief: Belief) -> Comparison:
-    """Compare one engine's belief with the server."""
-    pool = belief.pool or default_pool(kv)
+def compare(kv: Client, given: EngineTables) -> Comparison:
+    """Compare one engine's tables with the server's."""
+    pool = given.pool or default_pool(kv)
     if not pool:
         raise CommandError(
-            USAGE, f"engine {belief.engine} names no pool, and the server has no default one"
+            USAGE, f"engine {given.engine} names no pool, and the server has no default one"
         )
     for _ in range(ATTEMPTS):
-        comparison = _compare_once(kv, belief, pool)
+        comparison = _compare_once(kv, given, pool)
         if comparison.at_one_moment:
             break
     return comparison
@@ -120,35 +120,35 @@ def default_pool(kv: Client) -> str:
     return next((one.pool for one in kv.list_pools() if one.is_default), "")
 
 
-def _compare_once(kv: Client, belief: Belief, pool: str) -> Comparison:
-    before = _stats(kv, pool, belief.engine)
+def _compare_once(kv: Client, given: EngineTables, pool: str) -> Comparison:
+    before = _stats(kv, pool, given.engine)
     tables = _within_limit(
-        lambda size: kv.block_tables(pool=pool, engine=belief.engine, page_size=size), _PAGE
+        lambda size: kv.block_tables(pool=pool, engine=given.engine, page_size=size), _PAGE
     )
-    differences = _own(belief, tables.tables)
+    differences = list(_own(given, tables.tables))
     served = {block for table in tables.tables.values() for block in table}
-    strange = {
+    not_held = {
         block: sequence_id
-        for sequence_id, table in belief.tables.items()
+        for sequence_id, table in given.tables.items()
         for block in table
         if block not in served
     }
-    differences += _strange(kv, pool, strange, before.total_blocks)
-    after = _stats(kv, pool, belief.engine)
+    differences += _not_held(kv, pool, not_held, before.total_blocks)
+    after = _stats(kv, pool, given.engine)
     epoch = after.engines[0].epoch
-    if belief.epoch not in (None, epoch):
-        text = f"the engine believes in epoch {belief.epoch}, the server has {_epoch(epoch)}"
+    if given.epoch not in (None, epoch):
+        text = f"the engine has epoch {given.epoch}, the server has {_epoch(epoch)}"
         differences.insert(0, Difference(Kind.EPOCH, None, None, text))
     still = tables.at_one_moment and before.engines[0].epoch == epoch
     return Comparison(
         pool=pool,
-        engine=belief.engine,
+        engine=given.engine,
         epoch=epoch,
         sequences=len(tables.tables),
         blocks=len(served),
         revision=tables.revision,
         # Who else holds a block was asked later than what this engine holds.
-        at_one_moment=still and (not strange or after.revision == tables.revision),
+        at_one_moment=still and (not not_held or after.revision == tables.revision),
         differences=differences,
     )
 
@@ -161,40 +161,37 @@ def _stats(kv: Client, pool: str, engine: str) -> PoolStats:
     return pools[0]
 
 
-def _own(belief: Belief, served: dict[int, list[int]]) -> list[Difference]:
+def _own(given: EngineTables, served: dict[int, list[int]]) -> Iterator[Difference]:
     """What differs within the engine's own tables."""
-    found: list[Difference] = []
     places = {block: sequence for sequence, table in served.items() for block in table}
-    believed: dict[int, int] = {}
-    for sequence_id, table in belief.tables.items():
+    seen: dict[int, int] = {}
+    for sequence_id, table in given.tables.items():
         for block in table:
-            if block in believed:
-                text = f"block {block} is in the engine's sequences {believed[block]} and"
-                found.append(Difference(Kind.TWICE, sequence_id, block, f"{text} {sequence_id}"))
+            if block in seen:
+                text = f"block {block} is in the engine's sequences {seen[block]} and {sequence_id}"
+                yield Difference(Kind.TWICE, sequence_id, block, text)
                 continue
-            believed[block] = sequence_id
+            seen[block] = sequence_id
             if places.get(block, sequence_id) != sequence_id:
                 text = f"block {block} is in the engine's sequence {sequence_id}, but in the"
                 text = f"{text} server's {places[block]}"
-                found.append(Difference(Kind.MISPLACED, sequence_id, block, text))
+                yield Difference(Kind.MISPLACED, sequence_id, block, text)
         answered = served.get(sequence_id, [])
         if table != answered and sorted(table) == sorted(answered):
             at = next(row for row, block in enumerate(table) if block != answered[row])
             text = f"sequence {sequence_id}: at [{at}] the engine has block {table[at]}, the server"
-            text = f"{text} {answered[at]}"
-            found.append(Difference(Kind.ORDER, sequence_id, None, text))
+            yield Difference(Kind.ORDER, sequence_id, None, f"{text} {answered[at]}")
     for block, sequence_id in places.items():
-        if block not in believed:
+        if block not in seen:
             text = f"block {block} is in the server's sequence {sequence_id}; the engine does not"
-            found.append(Difference(Kind.LEAKED, sequence_id, block, f"{text} know it"))
-    return found
+            yield Difference(Kind.LEAKED, sequence_id, block, f"{text} have it")
 
 
-def _strange(
-    kv: Client, pool: str, strange: dict[int, int], total_blocks: int
+def _not_held(
+    kv: Client, pool: str, not_held: dict[int, int], total_blocks: int
 ) -> Iterator[Difference]:
-    """Who has the blocks that the engine believes in, and that are not its own."""
-    known = sorted(block for block in strange if block < total_blocks)
+    """Who has the blocks that are in the engine's tables and are not its own."""
+    known = sorted(block for block in not_held if block < total_blocks)
     owners: dict[int, BlockInfo] = {}
 
     def look_up(size: int) -> list[BlockInfo]:
@@ -204,7 +201,7 @@ def _strange(
         rows = _within_limit(look_up, _LOOKED_UP)
         owners |= {row.block_number: row for row in rows}
         known = known[len(rows) :]
-    for block, sequence_id in sorted(strange.items()):
+    for block, sequence_id in sorted(not_held.items()):
         where = f"block {block} is in the engine's sequence {sequence_id}, but"
         row = owners.get(block)
         told = owner_text(row) if row else f"the pool has only {total_blocks} blocks"
@@ -225,7 +222,7 @@ def owner_text(row: BlockInfo) -> str:
 
 
 def _within_limit(call: Callable[[int], _T], size: int) -> _T:
-    """What a call answers that is told how much to ask for at once; less, if the server says so."""
+    """The answer of a call with this page size, or with the server's limit if that is smaller."""
     from kvblock import ErrorReason, InvalidArgumentError
 
     try:
@@ -241,41 +238,39 @@ def _epoch(epoch: int) -> str:
     return f"epoch {epoch}" if epoch else "no lease of it"
 
 
-def _belief(where: str, row: Any) -> Belief:
-    if not isinstance(row, dict):
-        raise CommandError(USAGE, f"{where}: must be an object")
+def _engine_tables(where: str, row: Any) -> EngineTables:
+    _must(isinstance(row, dict), where, "must be an object")
     unknown = sorted(row.keys() - {"pool", "engine", "epoch", "tables"})
-    if unknown:
-        raise CommandError(USAGE, f"{where}: has the unknown key {unknown[0]!r}")
+    _must(not unknown, where, f"has the unknown key {next(iter(unknown), None)!r}")
     tables = row.get("tables")
-    if not isinstance(tables, dict):
-        raise CommandError(USAGE, f"{where}.tables: must be an object")
+    _must(isinstance(tables, dict), f"{where}.tables", "must be an object")
     pool, engine = row.get("pool", ""), row.get("engine", "") or "default"
-    if not isinstance(pool, str) or not isinstance(engine, str):
-        raise CommandError(USAGE, f"{where}: pool and engine must be texts")
+    texts = isinstance(pool, str) and isinstance(engine, str)
+    _must(texts, where, "pool and engine must be texts")
     epoch = row.get("epoch")
     # As a text, too: that is how --json has it.
     if isinstance(epoch, str) and _is_id(epoch):
         epoch = int(epoch)
-    if epoch is not None and not _is_whole(epoch, _UINT64_MAX):
-        raise CommandError(USAGE, f"{where}.epoch: {epoch!r} must be from 0 to {_UINT64_MAX}")
-    return Belief(pool, engine, epoch, dict(_tables(where, tables)))
+    legal = epoch is None or _is_whole(epoch, _UINT64_MAX)
+    _must(legal, f"{where}.epoch", f"{epoch!r} must be from 0 to {_UINT64_MAX}")
+    return EngineTables(pool, engine, epoch, dict(_tables(where, tables)))
 
 
 def _tables(where: str, tables: dict[str, Any]) -> Iterator[tuple[int, list[int]]]:
     for key, table in tables.items():
         there = f"{where}.tables[{key!r}]"
-        if not _is_id(key):
-            raise CommandError(USAGE, f"{there}: the key must be a sequence id")
-        if not isinstance(table, list):
-            raise CommandError(USAGE, f"{there}: must be a list of block numbers")
+        _must(_is_id(key), there, "the key must be a sequence id")
+        _must(isinstance(table, list), there, "must be a list of block numbers")
         for row, block in enumerate(table):
-            if not _is_whole(block, _UINT32_MAX):
-                raise CommandError(
-                    USAGE, f"{there}[{row}]: {block!r} must be from 0 to {_UINT32_MAX}"
-                )
+            legal = _is_whole(block, _UINT32_MAX)
+            _must(legal, f"{there}[{row}]", f"{block!r} must be from 0 to {_UINT32_MAX}")
         if table:
             yield int(key), table
+
+
+def _must(legal: bool, where: str, problem: str) -> None:
+    if not legal:
+        raise CommandError(USAGE, f"{where}: {problem}")
 
 
 def _is_id(text: str) -> bool:

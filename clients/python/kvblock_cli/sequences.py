@@ -1,9 +1,11 @@
-"""`kvblock allocate`, `free`, `table` and `can-allocate`: one call about one sequence.
+"""`kvblock allocate`, `free`, `table`, `can-allocate` and `sequences`: what sequences hold.
 
 Rules:
 - A refusal is an answer: it goes to stdout, and the exit code is 1.
 - In JSON the answers are those of the proto: `allocate` prints `{"granted": {...}}` or
   `{"refused": {...}}`, the others the fields of the response.
+- Sequences are fetched and printed page by page, so that a listing of any length needs little
+  memory and starts at once; also in JSON.
 """
 
 from __future__ import annotations
@@ -11,35 +13,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from kvblock_cli.failures import REFUSED, note_change
-from kvblock_cli.options import Engine, Json, Pool, SequenceId, Server
-from kvblock_cli.output import console, number, print_json, say
+from kvblock_cli.options import AnyEngine, Engine, Json, Pool, SequenceId, Server, option
+from kvblock_cli.output import (
+    cut,
+    number,
+    print_answer,
+    print_json,
+    print_rows,
+    say,
+    terminal_width,
+)
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
-    from kvblock import Granted, Refused
+    from kvblock import Granted, Refused, SequenceInfo
+
+_BEFORE_ENGINE = 34
+"""Characters in a row of `sequences` before the engine's name."""
 
 NumBlocks = Annotated[int, typer.Argument(help="How many blocks.")]
 MaxWait = Annotated[
     float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="How long to wait for blocks that are not free now, before the refusal."
+    option(
+        "SECONDS",
+        "How long to wait for blocks that are not free now, before the refusal."
         " Default: not at all.",
-        show_default=False,
     ),
 ]
+WithBlocks = Annotated[bool, typer.Option("--blocks", help="With their blocks, in table order.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    add_command(app, allocate, epilog="Example: [bold]kvblock allocate 10 2 --max-wait 1.5[/]")
-    add_command(app, free, epilog="Example: [bold]kvblock free 10[/]")
-    add_command(app, block_table, name="table", epilog="Example: [bold]kvblock table 10 --json[/]")
-    add_command(
-        app, can_allocate, epilog="Example: [bold]kvblock can-allocate 64 && echo enough[/]"
-    )
+    add_command(app, allocate, example="allocate 10 2 --max-wait 1.5")
+    add_command(app, free, example="free 10")
+    add_command(app, block_table, name="table", example="table 10 --json")
+    add_command(app, can_allocate, example="can-allocate 64 && echo enough")
+    add_command(app, sequences, example="sequences --engine engine-0 | head")
 
 
 def allocate(
@@ -62,10 +75,8 @@ def allocate(
     granted = isinstance(answer, Granted)
     if granted:
         note_change()
-    if as_json:
-        print_json({"granted" if granted else "refused": answer})
-    else:
-        console().print(allocation_text(answer))
+    kind = "granted" if granted else "refused"
+    print_answer({kind: answer}, Text.from_markup(allocation_text(answer)), as_json=as_json)
     if not granted:
         raise typer.Exit(REFUSED)
 
@@ -84,10 +95,7 @@ def free(
     with server.connect(pool, engine) as kv:
         freed = kv.free_returning_count(sequence_id)
         note_change()
-    if as_json:
-        print_json({"freed_blocks": freed})
-    else:
-        console().print(f"freed {counted(freed)}")
+    print_answer({"freed_blocks": freed}, f"freed {counted(freed)}", as_json=as_json)
 
 
 def block_table(
@@ -124,13 +132,34 @@ def can_allocate(
     """
     with server.connect(pool, engine) as kv:
         answer = kv.can_allocate(num_blocks)
-    if as_json:
-        print_json(answer)
-    else:
-        word = "[green]yes[/]" if answer else "[red]no[/]"
-        console().print(f"{word}, {number(answer.free_blocks)} free")
+    word = "[green]yes[/]" if answer else "[red]no[/]"
+    shown = Text.from_markup(f"{word}, {number(answer.free_blocks)} free")
+    print_answer(answer, shown, as_json=as_json)
     if not answer:
         raise typer.Exit(REFUSED)
+
+
+def sequences(
+    server: Server,
+    pool: Pool = "",
+    engine: AnyEngine = "",
+    with_blocks: WithBlocks = False,
+    as_json: Json = False,
+) -> None:
+    """List the sequences of a pool, in order of engine and id."""
+    with server.connect(pool) as kv:
+        rows = kv.list_sequences(engine=engine, with_block_numbers=with_blocks)
+        width = terminal_width()
+        left = None if width is None else width - _BEFORE_ENGINE
+
+        def line(row: SequenceInfo) -> str:
+            blocks = "".join(f" {block}" for block in row.block_numbers)
+            engine = cut(row.engine, left)
+            shown = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {engine}"
+            return f"{shown}{blocks and ' '}{blocks}"
+
+        head = f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE"
+        print_rows("sequences", rows, head, line, as_json=as_json)
 
 
 def counted(blocks: int) -> str:

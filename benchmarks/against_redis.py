@@ -16,10 +16,10 @@ from time import perf_counter_ns
 from typing import Protocol
 
 import kvblock
+from benchmarks.context import Context
 from benchmarks.interleave import Comparison, interleave
 from benchmarks.redis_scripts import PLAIN
 from benchmarks.redis_store import AsyncRedisStore, RedisStore, make_pool, redis_server
-from benchmarks.stage import Stage
 from benchmarks.workload import BenchError, Step, Steps
 
 _POOL_BLOCKS = 1 << 16
@@ -70,21 +70,21 @@ def _check(answer: _Answer, step: Step) -> None:
         raise BenchError(f"a step of {len(step.allocate)} sequences was given {len(blocks)} blocks")
 
 
-async def against_redis(stage: Stage) -> None:
+async def against_redis(context: Context) -> None:
     """A step of ours against one of Redis's, by step size."""
     key, tuned_key = "redis_over_stream_step", "tuned_redis_over_stream_step"
-    for index, size in enumerate(stage.sizes):
-        async with _subjects(stage) as subjects:
+    for index, size in enumerate(context.sizes):
+        async with _subjects(context) as subjects:
             found = await interleave(
                 subjects,
                 Steps(size).take,
-                stage.plan(12, calls=25 if size < 2048 else 10),
-                stage.part(index, len(stage.sizes)),
+                context.plan(12, calls=25 if size < 2048 else 10),
+                context.part(index, len(context.sizes)),
             )
         tuned = _faster(found, "tuned redis", "tuned redis asyncio")
         ours = _faster(found, "kvblock", "kvblock asyncio")
-        stage.add(key, size, found, "redis", ours)
-        stage.add(tuned_key, size, found, tuned, ours)
+        context.add(key, size, found, "redis", ours)
+        context.add(tuned_key, size, found, tuned, ours)
 
 
 def _faster(found: Comparison, *names: str) -> str:
@@ -92,8 +92,8 @@ def _faster(found: Comparison, *names: str) -> str:
 
 
 @asynccontextmanager
-async def _subjects(stage: Stage) -> AsyncIterator[dict[str, _Sync | _Async]]:
-    servers = stage.servers
+async def _subjects(context: Context) -> AsyncIterator[dict[str, _Sync | _Async]]:
+    servers = context.servers
     where = {"pool": servers.pool, **servers.access._asdict()}
     async with AsyncExitStack() as stack:
         socket = stack.enter_context(redis_server())
@@ -108,12 +108,12 @@ async def _subjects(stage: Stage) -> AsyncIterator[dict[str, _Sync | _Async]]:
         stack.push_async_callback(aio_store.close)
         await aio_store.load()
         client = stack.enter_context(kvblock.connect(servers.address, **where))
-        session = stack.enter_context(client.session(engine=f"{stage.engine}-sync"))
+        session = stack.enter_context(client.session(engine=f"{context.engine}-sync"))
         aio_client = await stack.enter_async_context(
             kvblock.connect_async(servers.address, **where)
         )
         aio_session = await stack.enter_async_context(
-            aio_client.session(engine=f"{stage.engine}-asyncio")
+            aio_client.session(engine=f"{context.engine}-asyncio")
         )
 
         def step(step: Step) -> kvblock.StepResult:

@@ -75,8 +75,8 @@ class Results:
         self.missing: dict[str, str] = {}
 
 
-class Stage:
-    """Where a section runs. `sizes` are the step sizes that our server's pool has room for.
+class Context:
+    """What a section runs with. `sizes` are the step sizes that our server's pool has room for.
 
     `free_blocks`: of that pool, when the benchmark begins.
     """
