@@ -33,8 +33,8 @@ from kvblock_service.ready import ReadyLineError, print_ready
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.edge import Edge, SocketFile
 from kvblock_service.rpc.listeners import ListenError
+from kvblock_service.rpc.methods import ServiceOptions
 from kvblock_service.rpc.server import KVBlockServer
-from kvblock_service.rpc.service import ServiceOptions
 from kvblock_service.rpc.validate import LeaseTerms, RequestLimits
 from kvblock_service.telemetry import OFF, Telemetry
 

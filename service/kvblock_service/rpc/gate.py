@@ -223,7 +223,7 @@ class Gate:
         if rate is not None:
             wait = rate.refused_for(time.monotonic())
             if wait:
-                raise RateLimited(identity.name, rate.per_second, wait)
+                raise RateLimited(identity.name, f"{rate.per_second:g}", wait)
 
 
 class SessionPass:
