@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 
 from kvblock_service import logging_setup, telemetry
-from kvblock_service.access import AccessError, TurnedAway, access_file, tls_files
+from kvblock_service.access import AccessError, RejectedCalls, access_file, tls_files
 from kvblock_service.config import ServerConfig
 from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Geometry, Pool
@@ -94,7 +94,7 @@ async def _serve(config: ServerConfig, log: LogStream) -> float:
 async def _serve_kept(config: ServerConfig, edge: Edge, keeping: Keeping, log: LogStream) -> float:
     host = build_host(config, keeping)
     files = OpenFiles()
-    sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures, files)
+    sources = telemetry.Sources(host, edge.rejected, log, keeping.figures, files)
     watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.wrappers, edge)
     upkeep: list[asyncio.Task[None]] = []
@@ -182,7 +182,7 @@ def build_edge(config: ServerConfig) -> Edge:
         client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
         tls = tls_files(Path(config.tls_cert), Path(config.tls_key), client_ca)
     return Edge(
-        TurnedAway.nobody(),
+        RejectedCalls(),
         access_file(Path(config.access_file)) if config.access_file else None,
         tls,
         SocketFile(

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from kvblock_service.access.failures import Limit
+from kvblock_service.access.rejected_calls import Limit
 
 RESERVED = 64
 """Slots beyond `calls_max` that only those calls have which keep engines alive."""

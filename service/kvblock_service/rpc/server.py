@@ -27,7 +27,7 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
-from kvblock_service.access import TurnedAway
+from kvblock_service.access import RejectedCalls
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, reflection, session
 from kvblock_service.rpc.admin import KVBlockAdmin
@@ -35,7 +35,7 @@ from kvblock_service.rpc.admission import Admission
 from kvblock_service.rpc.call_slots import CallSlots
 from kvblock_service.rpc.edge import Edge, server_credentials
 from kvblock_service.rpc.gate import Gate
-from kvblock_service.rpc.handlers import Handler, HandlerWrapper, Methods
+from kvblock_service.rpc.handlers import Handler, Methods, Wrap
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
 from kvblock_service.rpc.methods import PoolMethods, ServiceOptions
@@ -58,12 +58,12 @@ class KVBlockServer:
         self,
         host: Host,
         options: ServiceOptions,
-        wrappers: Sequence[HandlerWrapper] = (),
+        wrappers: Sequence[Wrap] = (),
         edge: Edge | None = None,
     ) -> None:
         self._host = host
-        edge = edge or Edge(TurnedAway.nobody())
-        self._gate = Gate(host, edge.access, edge.turned_away) if edge.access else None
+        edge = edge or Edge(RejectedCalls())
+        self._gate = Gate(host, edge.access, edge.rejected) if edge.access else None
         self._watched = edge.watched()
         self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
@@ -72,7 +72,7 @@ class KVBlockServer:
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
         slots = CallSlots(edge.concurrent_calls_max, edge.request_seconds)
-        admission = Admission(slots, self._gate, edge.turned_away.limits)
+        admission = Admission(slots, self._gate, edge.rejected.limits)
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
             options=[
@@ -83,7 +83,7 @@ class KVBlockServer:
                 *edge.options(),
             ],
         )
-        self._add_services(options, [admission, *wrappers])
+        self._add_services(options, [admission.wrap, *wrappers])
 
     def bind(self, address: str) -> None:
         """Listen on an address, too.
@@ -139,7 +139,7 @@ class KVBlockServer:
             begun = self._activity.begun
             await asyncio.sleep(_QUIET_SECONDS)
 
-    def _add_services(self, options: ServiceOptions, wrappers: Sequence[HandlerWrapper]) -> None:
+    def _add_services(self, options: ServiceOptions, wrappers: Sequence[Wrap]) -> None:
         service, admin = KVBlockService(self._host, options), KVBlockAdmin(self._host, options)
         methods = self._unary(SERVICE, service)
         methods["Session"] = session.handler(service, self._activity, self._gate, self._slow)
