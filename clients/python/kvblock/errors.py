@@ -49,12 +49,6 @@ class KVBlockError(Exception):
     of seconds after which the server wants to be tried again, None when it did not say.
     """
 
-    reason: ErrorReason | None
-    code: StatusCode | None
-    metadata: dict[str, str]
-    violations: tuple[FieldViolation, ...]
-    retry_after: float | None = None
-
     def __init__(
         self,
         message: str,
@@ -63,12 +57,14 @@ class KVBlockError(Exception):
         code: StatusCode | None = None,
         metadata: Mapping[str, str] | None = None,
         violations: tuple[FieldViolation, ...] = (),
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.code = code
         self.metadata = dict(metadata or {})
         self.violations = violations
+        self.retry_after = retry_after
 
     @property
     def message(self) -> str:

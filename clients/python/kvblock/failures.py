@@ -67,18 +67,17 @@ def error_of_status(
     address: str,
 ) -> KVBlockError:
     """The exception for a status with its trailing metadata."""
-    reason, metadata, violations, retry_after = _read_details(trailers)
+    details = _read_details(trailers)
+    reason: ErrorReason | None = details.get("reason")
     if reason is None:
         text = _explain(code, text, address)
     if reason in (None, ErrorReason.UNSPECIFIED):
         kind = _CLASSES.get(code, KVBlockError)
-    elif reason is ErrorReason.STALE_EPOCH and metadata.get("epoch") == _NO_EPOCH:
+    elif reason is ErrorReason.STALE_EPOCH and details["metadata"].get("epoch") == _NO_EPOCH:
         kind = FailedPreconditionError
     else:
         kind = reason.error
-    error = kind(text, reason=reason, code=code, metadata=metadata, violations=violations)
-    error.retry_after = retry_after
-    return error
+    return kind(text, code=code, **details)
 
 
 def too_late(address: str) -> DeadlineExceededError:
@@ -99,31 +98,27 @@ def _explain(code: StatusCode, text: str, address: str) -> str:
     return text or code.name
 
 
-def _read_details(
-    trailers: Iterable[tuple[str, str | bytes]],
-) -> tuple[ErrorReason | None, dict[str, str], tuple[FieldViolation, ...], float | None]:
-    reason: ErrorReason | None = None
-    metadata: dict[str, str] = {}
-    violations: tuple[FieldViolation, ...] = ()
-    retry_after: float | None = None
+def _read_details(trailers: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
+    """What the details say of an error, by the names of KVBlockError's attributes."""
+    found: dict[str, Any] = {}
     for packed in _details(trailers):
         try:
             if packed.type_url.endswith("/google.rpc.ErrorInfo"):
                 info = wire.ErrorInfo.FromString(packed.value)
                 if info.domain == DOMAIN:
-                    reason = ErrorReason.__members__.get(info.reason, ErrorReason.UNSPECIFIED)
-                    metadata = {entry.key: entry.value for entry in info.metadata}
+                    reasons = ErrorReason.__members__
+                    found["reason"] = reasons.get(info.reason, ErrorReason.UNSPECIFIED)
+                    found["metadata"] = {entry.key: entry.value for entry in info.metadata}
             elif packed.type_url.endswith("/google.rpc.BadRequest"):
                 bad = wire.BadRequest.FromString(packed.value)
-                violations = tuple(
-                    FieldViolation(one.field, one.description) for one in bad.field_violations
-                )
+                named = [FieldViolation(one.field, one.description) for one in bad.field_violations]
+                found["violations"] = tuple(named)
             elif packed.type_url.endswith("/google.rpc.RetryInfo"):
                 delay = wire.RetryInfo.FromString(packed.value).retry_delay
-                retry_after = delay.seconds + delay.nanos / 1e9
+                found["retry_after"] = delay.seconds + delay.nanos / 1e9
         except DecodeError:
             continue
-    return reason, metadata, violations, retry_after
+    return found
 
 
 def _details(trailers: Iterable[tuple[str, str | bytes]]) -> Iterable[Any]:

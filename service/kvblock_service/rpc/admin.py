@@ -79,7 +79,7 @@ class KVBlockAdmin(PoolMethods):
         """End an engine from outside."""
         pool = self.pool(request.pool)
         key = convert.command_key(request)
-        engine = key.engine
+        engine = key[0]
         epoch = pool.epoch(engine)
         quarantine_ms = pool.quarantine_of(engine, round(self.leases.ttl * 1000))
         revision = pool.state().revision

@@ -114,10 +114,11 @@ def unary(
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
-            enter(context)
+            _context.set(context)
             try:
                 try:
-                    host.refuse_when_draining()
+                    if host.draining:
+                        host.refuse_when_draining()
                     permit = admitted.get()
                     request = parse(message_type, data, bytes_max)
                     if permit:

@@ -5,7 +5,7 @@ Rules:
 - The columns of a step cross in bulk: a slice out of the message, packed bytes into it.
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.core.commands import (
@@ -31,12 +31,8 @@ _POLICIES: dict[int, StepPolicy] = {
 }
 
 
-class CommandKey(NamedTuple):
-    """Whose a command is, and what makes it safe to repeat: the first fields of most commands."""
-
-    engine: str
-    epoch: int
-    request_id: str = ""
+CommandKey: TypeAlias = tuple[str, int, str]
+"""Whose a command is, and what makes it safe to repeat: its engine, epoch and request_id."""
 
 
 class _Keyed(Protocol):
@@ -55,7 +51,7 @@ def command_key(request: _Keyed) -> CommandKey:
 
     """
     engine = validate.engine_name(request.engine)
-    return CommandKey(engine, request.epoch, validate.request_id(request.request_id))
+    return engine, request.epoch, validate.request_id(request.request_id)
 
 
 def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -> StepColumns:

@@ -40,27 +40,15 @@ class Takes(Enum):
     """To be an admin."""
 
 
+_OWN = "Allocate Free FreeReturningCount GetBlockTable CanAllocate Step"
+_LEASES = "AttachEngine RenewLease DetachEngine"
+_ADMIN = "ListPools CreatePool DeletePool ListEngines ReclaimEngine ListBlocks ListSequences Audit"
+
 METHODS = {
-    "Allocate": Takes.OWN,
-    "Free": Takes.OWN,
-    "FreeReturningCount": Takes.OWN,
-    "GetBlockTable": Takes.OWN,
-    "CanAllocate": Takes.OWN,
+    **dict.fromkeys(f"{_OWN} {_LEASES}".split(), Takes.OWN),
     "Stats": Takes.VIEW,
-    "Step": Takes.OWN,
-    "AttachEngine": Takes.OWN,
-    "RenewLease": Takes.OWN,
-    "DetachEngine": Takes.OWN,
     "Session": Takes.SESSION,
-    "ListPools": Takes.ADMIN,
-    "CreatePool": Takes.ADMIN,
-    "DeletePool": Takes.ADMIN,
-    "ListEngines": Takes.ADMIN,
-    "ReclaimEngine": Takes.ADMIN,
-    "ListBlocks": Takes.ADMIN,
-    "ListSequences": Takes.ADMIN,
-    "Audit": Takes.ADMIN,
-    "Drain": Takes.ADMIN,
+    **dict.fromkeys(f"{_ADMIN} Drain".split(), Takes.ADMIN),
 }
 
 

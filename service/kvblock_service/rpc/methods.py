@@ -61,21 +61,23 @@ class PoolMethods:
     # Its outcome is Any: which one belongs to which command is the core's to say.
     def apply(self, pool: PoolHost, command: Command) -> Any:
         """Carry out the command of a unary call; gives its outcome."""
-        return self.observed(pool, command, pool.apply(command, self.trace_id()))
+        outcome = pool.apply(command, self.trace_id())
+        if self.observer:
+            self.observe(pool, command, outcome)
+        return outcome
 
-    def observed(
+    def observe(
         self,
         pool: PoolHost,
         command: Command,
         outcome: Answer,
         started_ns: int = 0,
         parent: SpanContext | None = None,
-    ) -> Answer:
-        """Tell the observer of the command that was carried out last; gives its outcome."""
+    ) -> None:
+        """Tell the observer, if there is one, of the command that was carried out last."""
         if self.observer:
             name, wait = pool.geometry.name, pool.lock_wait_ns
             self.observer(Applied(name, command, outcome, wait, started_ns, parent))
-        return outcome
 
 
 def persisted(

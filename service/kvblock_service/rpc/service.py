@@ -49,7 +49,8 @@ class KVBlockService(PoolMethods):
         waited = partial(self.waited, pool.geometry.name) if self.waited else None
         trace_id, permit = self.trace_id(), calls.permit_again
         outcome = await pool.allocate(command, max_wait, trace_id, permit, waited)
-        return self.observed(pool, command, outcome)
+        self.observe(pool, command, outcome)
+        return outcome
 
     @persisted
     async def free(self, request: pb.FreeRequest) -> pb.FreeResponse:
@@ -139,9 +140,10 @@ class KVBlockService(PoolMethods):
     ) -> Attached:
         """Begin or resume the lease that a request asks for."""
         ttl_ms = validate.ttl_ms(request.ttl if request.HasField("ttl") else None, self.leases)
-        key = convert.CommandKey(engine, request.epoch, validate.request_id(request.request_id))
+        request_id = validate.request_id(request.request_id)
         quarantine_ms = pool.quarantine_of(engine, ttl_ms)
         before = pool.epoch(engine)
+        key = (engine, request.epoch, request_id)
         command = Attach(*key, request.takeover, ttl_ms, quarantine_ms)
         attached = pool.apply(command, self.trace_id())
         assert isinstance(attached, Attached)
@@ -158,8 +160,9 @@ class KVBlockService(PoolMethods):
 
     def detach(self, pool: PoolHost, command: Detach, trace_id: str) -> Freed:
         """End a lease in order, and its stream."""
-        freed = self.observed(pool, command, pool.apply(command, trace_id))
+        freed = pool.apply(command, trace_id)
         assert isinstance(freed, Freed)
+        self.observe(pool, command, freed)
         lease = (pool.geometry.name, command.engine, command.epoch)
         if not pool.repeated:
             peer, blocks = calls.peer(), freed.num_blocks

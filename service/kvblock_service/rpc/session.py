@@ -69,7 +69,7 @@ class _Session:
         if data is None:
             return
         pool = await self._attach(self._parse(data))
-        key = convert.CommandKey(self.key[1], self.epoch)
+        key = (self.key[1], self.epoch, "")
         bytes_max = self._service.limits.message_bytes_max
         while (data := await self._read()) is not None:
             if self._pass:
@@ -92,7 +92,7 @@ class _Session:
         """Answer what is not a step; whether it ends the session."""
         if kind == "renew":
             # It is not journaled, so there is nothing to wait for.
-            pool.apply(Renew(key.engine, key.epoch))
+            pool.apply(Renew(*key[:2]))
             renewed = pb.SessionResponse(renewed=pb.SessionRenewed())
             await self._answer(renewed.SerializeToString())
             return False
@@ -203,7 +203,8 @@ class _Session:
         trace_id = self._trace_id if parent is None else format_trace_id(parent.trace_id)
         outcome = pool.apply(command, trace_id)
         assert isinstance(outcome, Stepped)
-        service.observed(pool, command, outcome, started, parent)
+        if service.observer:
+            service.observe(pool, command, outcome, started, parent)
         return convert.stepped(step.step_id, outcome, service.retry_after)
 
 

@@ -12,7 +12,6 @@ Rules:
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -41,53 +40,35 @@ class CallTelemetry:
         kind = "stream_stream" if handler.request_streaming else "unary_unary"
         inner = getattr(handler, kind)
         assert inspect.iscoroutinefunction(inner), f"{method}: cannot be followed"
-        follow = self._following(method[1:], stream=handler.request_streaming)
         followed: Any = handler
-        return followed._replace(**{kind: _followed(inner, follow)})  # type: ignore[no-any-return]
+        wrapped = self._followed(method[1:], inner, stream=handler.request_streaming)
+        return followed._replace(**{kind: wrapped})  # type: ignore[no-any-return]
 
-    def _following(self, method: str, *, stream: bool) -> "_Follow":
-        """What begins to follow a call, and gives what is to be told of its end."""
-        durations = self._durations
+    def _followed(self, method: str, inner: Behaviour, *, stream: bool) -> Behaviour:
         attributes = names.method_attributes(method)
         begin = None
         if self._tracing is not None:
             begin = self._tracing.begin_stream if stream else self._tracing.begin_call
 
-        def follow(context: Context) -> "_End":
+        async def followed(request: Any, context: Context) -> Any:
             started = time.perf_counter()
             call = begin(method, attributes, context.invocation_metadata() or ()) if begin else None
-
-            def end(error: BaseException | None) -> None:
-                code = grpc.StatusCode.OK if error is None else _code(context, error)
-                if durations is not None and stream:
-                    durations.stream(method, code)
-                elif durations is not None:
+            code, details = grpc.StatusCode.OK, ""
+            try:
+                return await inner(request, context)
+            except BaseException as error:
+                code, details = _code(context, error), context.details()
+                raise
+            finally:
+                if self._durations is not None and stream:
+                    self._durations.stream(method, code)
+                elif self._durations is not None:
                     span = NO_CONTEXT if call is None else call.context
-                    durations.call(method, code, time.perf_counter() - started, span)
+                    self._durations.call(method, code, time.perf_counter() - started, span)
                 if call is not None:
-                    call.end(code, "" if error is None else context.details())
+                    call.end(code, details)
 
-            return end
-
-        return follow
-
-
-_End: TypeAlias = Callable[[BaseException | None], None]
-_Follow: TypeAlias = Callable[[Context], _End]
-
-
-def _followed(inner: Behaviour, follow: _Follow) -> Behaviour:
-    async def followed(request: Any, context: Context) -> Any:
-        end = follow(context)
-        try:
-            answer = await inner(request, context)
-        except BaseException as error:
-            end(error)
-            raise
-        end(None)
-        return answer
-
-    return followed
+        return followed
 
 
 def _code(context: Context, error: BaseException) -> grpc.StatusCode:

@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import MeterProvider
 
-from kvblock.version import VERSION
 from kvblock_service.event_counter import EventCounter
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolState
-from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import Durations
 from kvblock_service.telemetry.sources import Sources
 
@@ -36,11 +33,6 @@ class Pools:
     def look(self) -> None:
         """Read all of them."""
         self.states = {name: pool.state() for name, pool in self._host.pools.items()}
-
-
-def meter_of(provider: MeterProvider) -> Meter:
-    """The meter of this package."""
-    return provider.get_meter(names.SCOPE, VERSION)
 
 
 def show(meter: Meter, sources: Sources, pools: Pools, durations: Durations) -> None:

@@ -15,9 +15,6 @@ from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-
-    from kvblock_service.telemetry.durations import Durations
     from kvblock_service.telemetry.export import MetricExport, SpanExport
 
 STOP_SECONDS_MAX = 2.0
@@ -78,12 +75,13 @@ def _unset_empty_variables() -> None:
 def _start(sources: Sources, want: Wanted) -> Telemetry:
     from kvblock_service.telemetry import tracing
     from kvblock_service.telemetry.calls import CallTelemetry
-    from kvblock_service.telemetry.export import SpanExport, resource
+    from kvblock_service.telemetry.export import MetricExport, SpanExport, resource
 
     sender = resource()
     watch, traced, durations = OFF, None, None
     if want.metrics or want.scrape:
-        measured, durations = _measured(sources, want, sender)
+        measured = MetricExport(sender, sources, otlp=want.metrics, scrape=want.scrape)
+        durations = measured.durations
         address = measured.endpoint.address if measured.endpoint else None
         watch = Telemetry((), durations.observe, address, (measured,), waited=durations.wait)
     if want.traces:
@@ -101,21 +99,3 @@ def _both(first: Observer, second: Observer) -> Observer:
         second(applied)
 
     return both
-
-
-def _measured(
-    sources: Sources, want: Wanted, sender: "Resource"
-) -> "tuple[MetricExport, Durations]":
-    from kvblock_service.telemetry import metrics
-    from kvblock_service.telemetry.durations import Durations
-    from kvblock_service.telemetry.engines import EngineSeries
-    from kvblock_service.telemetry.export import MetricExport
-
-    pools = metrics.Pools(sources.host)
-    measured = MetricExport(sender, EngineSeries(pools), otlp=want.metrics, scrape=want.scrape)
-    meter = metrics.meter_of(measured.provider)
-    durations = Durations(meter)
-    metrics.show(meter, sources, pools, durations)
-    if sources.journal is not None:
-        sources.journal.tell_commits(durations.commit)
-    return measured, durations
