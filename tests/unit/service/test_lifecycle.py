@@ -132,7 +132,7 @@ def test_the_default_pool_keeps_its_name_when_it_is_deleted_and_made_anew() -> N
     with pytest.raises(PoolNotFound, match="there is no pool 'main'; this server's pools: none"):
         host.pool("")
     host.create_pool(CreatePool(SIDE, None, ""))
-    with pytest.raises(PoolNotFound, match="this server hosts: side"):
+    with pytest.raises(PoolNotFound, match="this server's pools: side"):
         host.pool("")
     host.create_pool(CreatePool(Geometry("main", 9, 16, 0), None, ""))
     assert host.pool("").geometry.total_blocks == 9
