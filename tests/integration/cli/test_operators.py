@@ -32,7 +32,7 @@ def test_a_pool_comes_and_goes(console: Console) -> None:
     console.out("free", 1, "--pool", "extra")
     assert console.out("pool", "delete", "extra", "--yes") == "deleted pool extra\n"
     assert console.error("pool", "delete", "extra", "--yes", expect=1).startswith(
-        "error: no pool 'extra'"
+        "error: there is no pool 'extra'"
     )
 
 
