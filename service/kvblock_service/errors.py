@@ -1,60 +1,46 @@
-"""What can go wrong with a call, as exceptions that know nothing of the wire.
+"""What can go wrong with a call: one declaration for each ErrorReason of the proto.
 
 Rules:
-- Each Reason has the name of its `ErrorReason` in the proto, and an exception class that alone
-  raises it.
-- The text says what the caller can do; `metadata` holds the facts it names.
+- A class declares its reason, its gRPC code (both by their names, without the proto's prefixes) and
+  its text, and nothing else declares them. Its fields are the facts of the text: they go into the
+  answer's ErrorInfo, but for those that are `aside`. A field `field` also names the field of a
+  BadRequest, and `retry_after` (seconds) goes into a RetryInfo.
+- A text says what the caller can do.
+- `of_state`: the error follows from what the server holds, so it is sent when that is in the
+  journal.
 - Whoever raises one has changed nothing.
 """
 
-from enum import Enum
-from typing import ClassVar, TypeVar
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, TypeVar
 
 _ErrorT = TypeVar("_ErrorT", bound="CallError")
 
 
-class Reason(Enum):
-    """The proto's ErrorReason, without its prefix."""
-
-    INVALID_FIELD = 1
-    REQUEST_LIMIT = 2
-    MALFORMED_MESSAGE = 3
-    POOL_NOT_FOUND = 4
-    SEQUENCE_NOT_FOUND = 5
-    STATE_LIMIT = 6
-    ENGINE_ATTACHED = 7
-    SESSION_STATE = 8
-    STEP_ID = 9
-    DRAINING = 10
-    STALE_EPOCH = 11
-    ID_REUSED = 12
-    JOURNAL_UNWRITABLE = 13
-    POOL_EXISTS = 20
-    POOL_HELD = 21
-    ENGINE_NOT_FOUND = 22
-    UNAUTHENTICATED = 30
-    PERMISSION_DENIED = 31
-    RATE_LIMITED = 32
-    SLOW_READER = 33
+def aside(default: object = MISSING) -> Any:
+    """A field that is for the text alone."""
+    return field(default=default, metadata={"aside": True})
 
 
+@dataclass(eq=False)
 class CallError(Exception):
-    """A call that cannot be carried out.
+    """A call that cannot be carried out."""
 
-    `metadata` goes into the answer's ErrorInfo; `field` names the field of a BadRequest;
-    `retry_after` (seconds) goes into a RetryInfo. `of_state`: it follows from what the server
-    holds, so it is told when that is in the journal.
-    """
+    reason: ClassVar[str]
+    code: ClassVar[str]
+    text: ClassVar[str]
+    of_state = False
 
-    reason: ClassVar[Reason]
-    field: str | None = None
-    retry_after: float | None = None
-    of_state: bool = False
+    def __post_init__(self) -> None:
+        super().__init__(self.text.format(**vars(self)))
 
-    def __init__(self, message: str, /, **metadata: object) -> None:
-        super().__init__(message)
-        self.message = message
-        self.metadata = {key: str(value) for key, value in metadata.items()}
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The facts."""
+        named = [one.name for one in fields(self) if "aside" not in one.metadata]
+        facts = {name: getattr(self, name) for name in named}
+        return {name: str(fact) for name, fact in facts.items() if fact is not None}
 
     def of_journal(self: _ErrorT) -> _ErrorT:
         """The same error, where all that it follows from is in the journal already."""
@@ -62,304 +48,270 @@ class CallError(Exception):
         return self
 
 
+@dataclass(eq=False)
 class InvalidField(CallError):
     """A field holds a value that is never legal; `problem` says what is."""
 
-    reason = Reason.INVALID_FIELD
+    reason, code = "INVALID_FIELD", "INVALID_ARGUMENT"
+    text = "{field}: {value} {problem}"
+    field: str
+    value: object
+    problem: str = aside()
 
-    def __init__(self, field: str, value: object, problem: str) -> None:
-        shown = repr(value) if isinstance(value, str) else str(value)
-        if len(shown) > 80:
-            shown = f"{shown[:77]}..."
-        super().__init__(f"{field}: {shown} {problem}", field=field, value=shown)
-        self.field = field
+    def __post_init__(self) -> None:
+        shown = repr(self.value) if isinstance(self.value, str) else str(self.value)
+        self.value = f"{shown[:77]}..." if len(shown) > 80 else shown
+        super().__post_init__()
 
 
+@dataclass(eq=False)
 class RequestLimit(CallError):
     """A request asks for more than the configured limit of that name."""
 
-    reason = Reason.REQUEST_LIMIT
-
-    def __init__(self, field: str, value: float, limit: str, maximum: float) -> None:
-        super().__init__(
-            f"{field}: {value} is more than {limit} = {maximum}",
-            field=field,
-            value=value,
-            limit=limit,
-            max=maximum,
-        )
-        self.field = field
+    reason, code = "REQUEST_LIMIT", "INVALID_ARGUMENT"
+    text = "{field}: {value} is more than {limit} = {max}"
+    field: str
+    value: float
+    limit: str
+    max: float
 
 
+@dataclass(eq=False)
 class MalformedMessage(CallError):
-    """The bytes are no message of the method's request type."""
+    """The bytes are not a message of the method's request type."""
 
-    reason = Reason.MALFORMED_MESSAGE
+    reason, code = "MALFORMED_MESSAGE", "INVALID_ARGUMENT"
+    text = "the request's bytes are not a valid {message_type}"
+    message_type: str
 
-    def __init__(self, message_type: str) -> None:
-        super().__init__(f"the request's bytes are no {message_type}", message_type=message_type)
 
-
+@dataclass(eq=False)
 class PoolNotFound(CallError):
-    """The server hosts no pool of that name."""
+    """The server hosts no pool of that name; `known` are the names of those it has."""
 
-    reason = Reason.POOL_NOT_FOUND
-    of_state = True
+    reason, code, of_state = "POOL_NOT_FOUND", "NOT_FOUND", True
+    text = "there is no pool {pool!r}; this server's pools: {known}"
+    pool: str
+    known: Sequence[str] = aside()
 
-    def __init__(self, pool: str, known: list[str]) -> None:
-        names = ", ".join(known[:20]) or "none"
-        super().__init__(f"no pool {pool!r} here; this server hosts: {names}", pool=pool)
-
-
-class PoolExists(CallError):
-    """The server hosts a pool of that name."""
-
-    reason = Reason.POOL_EXISTS
-    of_state = True
-
-    def __init__(self, pool: str) -> None:
-        super().__init__(
-            f"there is a pool {pool!r} already; choose another name, or delete that one first",
-            pool=pool,
-        )
+    def __post_init__(self) -> None:
+        self.known = ", ".join(self.known[:20]) or "none"
+        super().__post_init__()
 
 
-class PoolHeld(CallError):
-    """A pool that is in use cannot be deleted."""
-
-    reason = Reason.POOL_HELD
-    of_state = True
-
-    def __init__(self, pool: str, held: int, quarantined: int, leases: int, waiting: int) -> None:
-        super().__init__(
-            f"pool {pool!r} is in use: {held} blocks held, {quarantined} in quarantine,"
-            f" {leases} engines with a lease, {waiting} calls that wait; end or reclaim its engines"
-            " and let the quarantine end first",
-            pool=pool,
-            held_blocks=held,
-            quarantined_blocks=quarantined,
-            leases=leases,
-            waiting=waiting,
-        )
-
-
-class EngineNotFound(CallError):
-    """The engine has neither a sequence nor a lease in the pool."""
-
-    reason = Reason.ENGINE_NOT_FOUND
-    of_state = True
-
-    def __init__(self, pool: str, engine: str) -> None:
-        super().__init__(
-            f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}",
-            pool=pool,
-            engine=engine,
-        )
-
-
+@dataclass(eq=False)
 class SequenceNotFound(CallError):
     """The engine holds no sequence of that id."""
 
-    reason = Reason.SEQUENCE_NOT_FOUND
-
-    def __init__(self, pool: str, engine: str, sequence_id: int) -> None:
-        super().__init__(
-            f"engine {engine!r} has no sequence {sequence_id} in pool {pool!r}",
-            pool=pool,
-            engine=engine,
-            sequence_id=sequence_id,
-        )
+    reason, code = "SEQUENCE_NOT_FOUND", "NOT_FOUND"
+    text = "engine {engine!r} has no sequence {sequence_id} in pool {pool!r}"
+    pool: str
+    engine: str
+    sequence_id: int
 
 
+@dataclass(eq=False)
 class StateLimit(CallError):
     """The server holds as many things of a kind as the limit of that name permits."""
 
-    reason = Reason.STATE_LIMIT
-    of_state = True
-
-    def __init__(self, limit: str, maximum: int, **where: object) -> None:
-        super().__init__(
-            f"{limit} = {maximum} is reached; free something, or raise it in the server's"
-            " configuration",
-            limit=limit,
-            max=maximum,
-            **where,
-        )
+    reason, code, of_state = "STATE_LIMIT", "FAILED_PRECONDITION", True
+    text = "{limit} = {max} is reached; free something, or raise it in the server's configuration"
+    limit: str
+    max: int
+    pool: str | None = None
+    engine: str | None = None
 
 
+@dataclass(eq=False)
 class EngineAttached(CallError):
     """A lease is in the way: another client's, or the engine's own; `expires_in` is in seconds."""
 
-    reason = Reason.ENGINE_ATTACHED
-    of_state = True
+    reason, code, of_state = "ENGINE_ATTACHED", "FAILED_PRECONDITION", True
+    text = "engine {engine!r} in pool {pool!r} {problem}"
+    pool: str
+    engine: str
+    expires_in: float | None = aside()
+    problem: str = aside(
+        "is attached by another client; choose another engine name, wait until that lease ends, or"
+        " attach with takeover"
+    )
 
-    def __init__(self, pool: str, engine: str, expires_in: float) -> None:
-        super().__init__(
-            f"another client has a lease as engine {engine!r} in pool {pool!r}; choose another"
-            " engine name, wait until the lease ends, or attach with takeover",
-            pool=pool,
-            engine=engine,
-        )
-        self.retry_after = expires_in
+    @property
+    def retry_after(self) -> float | None:
+        """When to try again: when the lease has expired, unless it is renewed."""
+        return self.expires_in
 
     @classmethod
     def elsewhere(cls, pool: str, engine: str) -> "EngineAttached":
         """The lease of a session was resumed on another stream, and is that one's now."""
-        error = cls(pool, engine, 0)
-        error.message = f"the lease of engine {engine!r} in pool {pool!r} goes on in another stream"
-        error.retry_after = None
-        return error
+        return cls(pool, engine, None, "has resumed its lease on another stream")
 
     @classmethod
     def alive(
         cls, pool: str, engine: str, since_heartbeat: float, expires_in: float
     ) -> "EngineAttached":
-        """The engine that is to be reclaimed has a lease that has not run out."""
-        error = cls(pool, engine, expires_in)
-        error.message = (
-            f"engine {engine!r} in pool {pool!r} is alive: its last heartbeat was"
-            f" {since_heartbeat:.1f} s ago, and its lease lasts for {expires_in:.1f} s"
-            " more; to take its blocks all the same, use force"
-        )
-        return error
-
-
-class StaleEpoch(CallError):
-    """The call's epoch is not that of the engine's lease; `current` is, 0 without a lease."""
-
-    reason = Reason.STALE_EPOCH
-    of_state = True
-
-    def __init__(self, pool: str, engine: str, epoch: int, current: int) -> None:
-        if not epoch and not current:
-            problem = "has ended since this request_id was used; what it was granted is gone"
-        elif not epoch:
-            problem = "is attached, and the call names no epoch; name the lease's in `epoch`"
-        elif current:
-            problem = f"has another lease now; epoch {epoch} is over, attach anew"
-        else:
-            problem = f"has no lease; epoch {epoch} is over, attach anew"
-        super().__init__(
-            f"engine {engine!r} in pool {pool!r} {problem}",
-            pool=pool,
-            engine=engine,
-            epoch=epoch,
-            current=current,
+        """The engine that is to be reclaimed has a lease that has not expired; both in seconds."""
+        return cls(
+            pool,
+            engine,
+            expires_in,
+            f"is alive: its last heartbeat was {since_heartbeat:.1f} s ago, and its lease expires"
+            f" in {expires_in:.1f} s; to take its blocks all the same, use force",
         )
 
 
-class IdentityReused(CallError):
-    """A request_id or step_id came before with other content."""
-
-    reason = Reason.ID_REUSED
-    of_state = True
-
-    def __init__(self, field: str, pool: str, engine: str) -> None:
-        super().__init__(
-            f"{field} was used before with other content; choose a new one for each request",
-            pool=pool,
-            engine=engine,
-            field=field,
-        )
-        self.field = field
-
-
-class JournalUnwritable(CallError):
-    """The journal cannot be written, so that nothing can be carried out that has to be kept."""
-
-    reason = Reason.JOURNAL_UNWRITABLE
-
-    def __init__(self, problem: str, retry_after: float) -> None:
-        super().__init__(
-            f"the server cannot write its journal ({problem}); send the call again with the same"
-            " request_id or step_id"
-        )
-        self.retry_after = retry_after
-
-
+@dataclass(eq=False)
 class SessionState(CallError):
-    """A session message that does not belong here, or that did not come in time."""
+    """A session message, of the kind `message`, at the wrong time, or not in time."""
 
-    reason = Reason.SESSION_STATE
+    reason, code = "SESSION_STATE", "FAILED_PRECONDITION"
+    text = "{message}: {problem}"
+    message: str
+    problem: str = aside()
 
-    def __init__(self, message: str, problem: str) -> None:
-        super().__init__(f"{message}: {problem}", message=message)
 
-
+@dataclass(eq=False)
 class StepId(CallError):
     """A step_id that is neither the next one nor a re-sent last one."""
 
-    reason = Reason.STEP_ID
-    of_state = True
-
-    def __init__(self, step_id: int, expected: int) -> None:
-        super().__init__(
-            f"step_id: {step_id} is out of order, the next one is {expected}",
-            step_id=step_id,
-            expected=expected,
-        )
-        self.field = "step.step_id"
+    reason, code, of_state = "STEP_ID", "FAILED_PRECONDITION", True
+    text = "step_id: {step_id} is out of order; the next one is {expected}"
+    step_id: int
+    expected: int
+    field: str = aside("step.step_id")
 
 
+@dataclass(eq=False)
 class Draining(CallError):
     """The server is shutting down and takes no new work."""
 
-    reason = Reason.DRAINING
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("the server is shutting down; try again when it is back")
-        self.retry_after = retry_after
+    reason, code = "DRAINING", "UNAVAILABLE"
+    text = "the server is shutting down; try again when it is back"
+    retry_after: float = aside()
 
 
+@dataclass(eq=False)
+class StaleEpoch(CallError):
+    """The call's epoch is not that of the engine's lease; `current` is, 0 without a lease."""
+
+    reason, code, of_state = "STALE_EPOCH", "FAILED_PRECONDITION", True
+    text = "engine {engine!r} in pool {pool!r} {problem}"
+    pool: str
+    engine: str
+    epoch: int
+    current: int
+    problem: str = aside("")
+
+    def __post_init__(self) -> None:
+        if self.epoch:
+            now = "has another lease now" if self.current else "has no lease"
+            self.problem = f"{now}; epoch {self.epoch} is stale, attach again"
+        elif self.current:
+            self.problem = "is attached, and the call has no epoch; set `epoch` to the lease's"
+        else:
+            self.problem = "has ended since this request_id was used; what it was granted is gone"
+        super().__post_init__()
+
+
+@dataclass(eq=False)
+class IdentityReused(CallError):
+    """A request_id or step_id came before with other content."""
+
+    reason, code, of_state = "ID_REUSED", "INVALID_ARGUMENT", True
+    text = "{field} was used before with other content; choose a new one for each request"
+    field: str
+    pool: str
+    engine: str
+
+
+@dataclass(eq=False)
+class JournalUnwritable(CallError):
+    """The journal cannot be written, so nothing can be carried out that has to be persisted."""
+
+    reason, code = "JOURNAL_UNWRITABLE", "UNAVAILABLE"
+    text = (
+        "the server cannot write its journal ({problem}); send the call again with the same"
+        " request_id or step_id"
+    )
+    problem: str = aside()
+    retry_after: float = aside()
+
+
+@dataclass(eq=False)
+class PoolExists(CallError):
+    """The server hosts a pool of that name."""
+
+    reason, code, of_state = "POOL_EXISTS", "ALREADY_EXISTS", True
+    text = "pool {pool!r} exists already; choose another name, or delete that pool first"
+    pool: str
+
+
+@dataclass(eq=False)
+class PoolHeld(CallError):
+    """A pool that is in use cannot be deleted."""
+
+    reason, code, of_state = "POOL_HELD", "FAILED_PRECONDITION", True
+    text = (
+        "pool {pool!r} is in use: {held_blocks} blocks held, {quarantined_blocks} in quarantine,"
+        " {leases} engines with a lease, {waiting} waiting calls; detach or reclaim its engines and"
+        " wait until the quarantine has ended"
+    )
+    pool: str
+    held_blocks: int
+    quarantined_blocks: int
+    leases: int
+    waiting: int
+
+
+@dataclass(eq=False)
+class EngineNotFound(CallError):
+    """The engine has neither a sequence nor a lease in the pool."""
+
+    reason, code, of_state = "ENGINE_NOT_FOUND", "NOT_FOUND", True
+    text = "engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
+    pool: str
+    engine: str
+
+
+@dataclass(eq=False)
 class Unauthenticated(CallError):
-    """The caller showed no credentials, or none that are known; `problem` never holds them."""
+    """The caller showed no credentials, or unknown ones; `problem` never holds them."""
 
-    reason = Reason.UNAUTHENTICATED
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"{problem}; show a token (metadata `authorization: Bearer TOKEN`) or a client"
-            " certificate that the server's access file knows",
-            problem=problem,
-        )
+    reason, code = "UNAUTHENTICATED", "UNAUTHENTICATED"
+    text = (
+        "{problem}; show a token (metadata `authorization: Bearer TOKEN`) or a client certificate"
+        " that is in the server's access file"
+    )
+    problem: str
 
 
+@dataclass(eq=False)
 class PermissionDenied(CallError):
     """The caller is known, and may not do what it asks for."""
 
-    reason = Reason.PERMISSION_DENIED
-
-    def __init__(self, identity: str, what: str) -> None:
-        super().__init__(
-            f"identity {identity!r} may not {what}; the server's access file says what it may do",
-            identity=identity,
-            what=what,
-        )
+    reason, code = "PERMISSION_DENIED", "PERMISSION_DENIED"
+    text = "identity {identity!r} may not {what}; the server's access file says what it may do"
+    identity: str
+    what: str
 
 
+@dataclass(eq=False)
 class RateLimited(CallError):
-    """The caller's identity has used up its calls; `retry_after` is in seconds."""
+    """The caller's identity has used up its calls: `max` a second."""
 
-    reason = Reason.RATE_LIMITED
-
-    def __init__(self, identity: str, calls_per_second: float, retry_after: float) -> None:
-        super().__init__(
-            f"identity {identity!r} makes more calls than calls_per_second = {calls_per_second:g}",
-            identity=identity,
-            limit="calls_per_second",
-            max=f"{calls_per_second:g}",
-        )
-        self.retry_after = retry_after
+    reason, code = "RATE_LIMITED", "RESOURCE_EXHAUSTED"
+    text = "identity {identity!r} makes more calls than calls_per_second = {max}"
+    identity: str
+    max: str
+    retry_after: float = aside()
+    limit: str = "calls_per_second"
 
 
+@dataclass(eq=False)
 class SlowReader(CallError):
-    """A session's client has left answers unread for longer than `slow_reader_seconds`."""
+    """A session's client has left answers unread for longer than `max` seconds."""
 
-    reason = Reason.SLOW_READER
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"the session's answers were not read for slow_reader_seconds = {seconds:g}",
-            limit="slow_reader_seconds",
-            max=f"{seconds:g}",
-        )
+    reason, code = "SLOW_READER", "ABORTED"
+    text = "the session's answers were not read for slow_reader_seconds = {max}"
+    max: str
+    limit: str = "slow_reader_seconds"

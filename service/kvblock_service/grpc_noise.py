@@ -13,7 +13,7 @@ import logging
 import traceback
 from enum import Enum
 
-from kvblock_service.tally import Tally
+from kvblock_service.event_counter import EventCounter
 
 
 class _Noise(Enum):
@@ -30,7 +30,8 @@ class GrpcNoiseFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._tally = Tally(logging.getLogger(__name__), "a call that gRPC cannot serve", _Noise)
+        logger = logging.getLogger(__name__)
+        self._counter = EventCounter(logger, "a call that gRPC cannot serve", _Noise)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged as it is."""
@@ -41,5 +42,5 @@ class GrpcNoiseFilter(logging.Filter):
         frames = traceback.extract_tb(trace)
         if kind is None or not frames or any("grpc/_cython" not in one.filename for one in frames):
             return True
-        self._tally.add(kind)
+        self._counter.add(kind)
         return False

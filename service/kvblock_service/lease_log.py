@@ -1,10 +1,11 @@
-"""What becomes of leases, told in the log: who came, who went, and who was lost.
+"""The log of leases: which begin, go on, end and expire.
 
 Rules:
-- Told when it is carried out, once: what is asked again by its request_id is not told again.
-- An engine can attach as often as it likes, so the lines are bounded as `tally` says: LINES_AT_ONCE
-  of each kind, so that a host full of engines is told of whole, then one each second.
-- What an operator does is told where it is served, and always.
+- An event is logged once, when it is carried out: what is asked again by its request_id is not
+  logged again.
+- An engine can attach as often as it likes, so the lines are bounded as in `event_counter`:
+  LINES_AT_ONCE of each kind, so that a host full of engines is logged whole, then one each second.
+- What an operator does is logged where it is served, and always.
 """
 
 import logging
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from kvblock_service.tally import Lines
+from kvblock_service.event_counter import Lines
 
 LINES_AT_ONCE = 1000
 
@@ -20,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 
 class LeaseEvent(Enum):
-    """What has become of a lease; the value is what the log says."""
+    """What has become of a lease; the value is the log's event."""
 
     ATTACHED = "an engine attached"
     RESUMED = "an engine resumed its lease"
     TAKEN_OVER = "an engine took a lease over"
     DETACHED = "an engine detached"
-    EXPIRED = "a lease ran out"
+    EXPIRED = "a lease expired"
 
 
 class LeaseLog:
@@ -38,7 +39,7 @@ class LeaseLog:
     def tell(
         self, event: LeaseEvent, pool: str, engine: str, epoch: int, **told: str | int
     ) -> None:
-        """It has happened to the lease of an engine; `told` is said beside whose it is."""
+        """Log what has happened to the lease of an engine; `told` are further fields."""
         left_out = self._lines[event].take()
         if left_out is None:
             return

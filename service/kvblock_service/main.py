@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 
 from kvblock_service import logging_setup, telemetry
-from kvblock_service.access import AccessError, TurnedAway, access_file, tls_files
+from kvblock_service.access import AccessError, RejectedCalls, access_file, tls_files
 from kvblock_service.config import ServerSettings
 from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.pool import Geometry, Pool
@@ -33,8 +33,8 @@ from kvblock_service.ready import ReadyLineError, print_ready
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.edge import Edge, SocketFile
 from kvblock_service.rpc.listeners import ListenError
+from kvblock_service.rpc.methods import ServiceOptions
 from kvblock_service.rpc.server import KVBlockServer
-from kvblock_service.rpc.service import ServiceOptions
 from kvblock_service.rpc.validate import LeaseTerms, RequestLimits
 from kvblock_service.telemetry import OFF, Telemetry
 
@@ -96,7 +96,7 @@ async def _serve_state(
 ) -> float:
     host = build_host(config, keeping)
     files = OpenFiles()
-    sources = telemetry.Sources(host, edge.turned_away, log, keeping.figures, files)
+    sources = telemetry.Sources(host, edge.rejected, log, keeping.figures, files)
     watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.wrappers, edge)
     upkeep: list[asyncio.Task[None]] = []
@@ -183,7 +183,7 @@ def build_edge(config: ServerSettings) -> Edge:
         client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
         tls = tls_files(Path(config.tls_cert), Path(config.tls_key), client_ca)
     return Edge(
-        TurnedAway.nobody(),
+        RejectedCalls(),
         access_file(Path(config.access_file)) if config.access_file else None,
         tls,
         SocketFile(

@@ -15,65 +15,16 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
-import grpc
-
-
-class ErrorReason(Enum):
-    """Why a call failed."""
-
-    UNSPECIFIED = 0
-    """A reason that this client does not know."""
-    INVALID_FIELD = 1
-    """A field holds a value that is never legal."""
-    REQUEST_LIMIT = 2
-    """One request asks for more than a configured limit permits."""
-    MALFORMED_MESSAGE = 3
-    """The bytes are no message of the method's request type."""
-    POOL_NOT_FOUND = 4
-    """The server hosts no pool of that name."""
-    SEQUENCE_NOT_FOUND = 5
-    """The engine holds no sequence of that id."""
-    STATE_LIMIT = 6
-    """The server holds as many things of a kind as a configured limit permits."""
-    ENGINE_ATTACHED = 7
-    """A lease is in the way: another client's under this engine name, or that of an engine which
-    is to be reclaimed."""
-    SESSION_STATE = 8
-    """A session message came at the wrong time."""
-    STEP_ID = 9
-    """A step_id is neither the next one nor a re-sent last one."""
-    DRAINING = 10
-    """The server is shutting down and takes no new work."""
-    STALE_EPOCH = 11
-    """The call's epoch is not that of the engine's lease."""
-    ID_REUSED = 12
-    """A request_id or step_id was used before with other content."""
-    JOURNAL_UNWRITABLE = 13
-    """The server cannot write its journal; whether the call was carried out is unknown."""
-    POOL_EXISTS = 20
-    """The server hosts a pool of that name."""
-    POOL_HELD = 21
-    """The pool cannot be deleted while it is in use."""
-    ENGINE_NOT_FOUND = 22
-    """The engine has neither a sequence nor a lease in the pool."""
-    UNAUTHENTICATED = 30
-    """No credentials were shown, or none that the server knows."""
-    PERMISSION_DENIED = 31
-    """The caller is known and may not do this."""
-    RATE_LIMITED = 32
-    """The caller has made as many calls as its identity may make for now."""
-    SLOW_READER = 33
-    """The session's answers were not read, and the server has cut it off."""
-
+from grpc import StatusCode
 
 _SAID_AT_ANY_POINT = frozenset(
     {
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.DATA_LOSS,
+        StatusCode.CANCELLED,
+        StatusCode.UNKNOWN,
+        StatusCode.RESOURCE_EXHAUSTED,
+        StatusCode.ABORTED,
+        StatusCode.INTERNAL,
+        StatusCode.DATA_LOSS,
     }
 )
 """What gRPC, a proxy or a server that has a bug may answer without a reason, before the call was
@@ -98,26 +49,22 @@ class KVBlockError(Exception):
     of seconds after which the server wants to be tried again, None when it did not say.
     """
 
-    reason: ErrorReason | None
-    code: grpc.StatusCode | None
-    metadata: dict[str, str]
-    violations: tuple[FieldViolation, ...]
-    retry_after: float | None = None
-
     def __init__(
         self,
         message: str,
         *,
         reason: ErrorReason | None = None,
-        code: grpc.StatusCode | None = None,
+        code: StatusCode | None = None,
         metadata: Mapping[str, str] | None = None,
         violations: tuple[FieldViolation, ...] = (),
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.code = code
         self.metadata = dict(metadata or {})
         self.violations = violations
+        self.retry_after = retry_after
 
     @property
     def message(self) -> str:
@@ -200,3 +147,65 @@ class UsageError(KVBlockError, RuntimeError):
 
 class UnansweredError(KVBlockError):
     """A step of the session was not answered; `recover` answers it, then the session goes on."""
+
+
+class ErrorReason(Enum):
+    """Why a call failed; each is declared here with its number, status code and exception."""
+
+    _value_: int
+    code: StatusCode | None
+    """The status code that the server sends with it."""
+    error: type[KVBlockError]
+    """What a call raises that failed for it."""
+
+    def __new__(
+        cls, number: int, code: StatusCode | None, error: type[KVBlockError]
+    ) -> ErrorReason:
+        """Declare one."""
+        reason = object.__new__(cls)
+        reason._value_, reason.code, reason.error = number, code, error
+        return reason
+
+    UNSPECIFIED = 0, None, KVBlockError
+    """A reason that this client does not know."""
+    INVALID_FIELD = 1, StatusCode.INVALID_ARGUMENT, InvalidArgumentError
+    """A field holds a value that is never legal."""
+    REQUEST_LIMIT = 2, StatusCode.INVALID_ARGUMENT, InvalidArgumentError
+    """One request asks for more than a configured limit permits."""
+    MALFORMED_MESSAGE = 3, StatusCode.INVALID_ARGUMENT, InvalidArgumentError
+    """The bytes are no message of the method's request type."""
+    POOL_NOT_FOUND = 4, StatusCode.NOT_FOUND, NotFoundError
+    """The server hosts no pool of that name."""
+    SEQUENCE_NOT_FOUND = 5, StatusCode.NOT_FOUND, NotFoundError
+    """The engine holds no sequence of that id."""
+    STATE_LIMIT = 6, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """The server holds as many things of a kind as a configured limit permits."""
+    ENGINE_ATTACHED = 7, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """A lease is in the way: another client's under this engine name, or that of an engine which
+    is to be reclaimed."""
+    SESSION_STATE = 8, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """A session message came at the wrong time."""
+    STEP_ID = 9, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """A step_id is neither the next one nor a re-sent last one."""
+    DRAINING = 10, StatusCode.UNAVAILABLE, UnavailableError
+    """The server is shutting down and takes no new work."""
+    STALE_EPOCH = 11, StatusCode.FAILED_PRECONDITION, LeaseLostError
+    """The call's epoch is not that of the engine's lease."""
+    ID_REUSED = 12, StatusCode.INVALID_ARGUMENT, InvalidArgumentError
+    """A request_id or step_id was used before with other content."""
+    JOURNAL_UNWRITABLE = 13, StatusCode.UNAVAILABLE, UnavailableError
+    """The server cannot write its journal; whether the call was carried out is unknown."""
+    POOL_EXISTS = 20, StatusCode.ALREADY_EXISTS, AlreadyExistsError
+    """The server hosts a pool of that name."""
+    POOL_HELD = 21, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """The pool cannot be deleted while it is in use."""
+    ENGINE_NOT_FOUND = 22, StatusCode.NOT_FOUND, NotFoundError
+    """The engine has neither a sequence nor a lease in the pool."""
+    UNAUTHENTICATED = 30, StatusCode.UNAUTHENTICATED, UnauthenticatedError
+    """No credentials were shown, or none that the server knows."""
+    PERMISSION_DENIED = 31, StatusCode.PERMISSION_DENIED, PermissionDeniedError
+    """The caller is known and may not do this."""
+    RATE_LIMITED = 32, StatusCode.RESOURCE_EXHAUSTED, RateLimitedError
+    """The caller has made as many calls as its identity may make for now."""
+    SLOW_READER = 33, StatusCode.ABORTED, KVBlockError
+    """The session's answers were not read, and the server has cut it off."""

@@ -1,10 +1,11 @@
 """From the status of a failed call to the exception that the caller sees.
 
 Rules:
-- The class follows the status code. That of CANCELLED is UnavailableError: a client that cancels
-  its own call raises something else, so a server or a proxy has dropped this one. That of an epoch
-  that is over is LeaseLostError, and where gRPC itself answers with a code of ours, which is
-  RESOURCE_EXHAUSTED, it follows the reason.
+- ErrorReason declares the class of each reason. A call that named no epoch had no lease to lose: it
+  raises FailedPreconditionError for STALE_EPOCH.
+- Without a reason that this client knows, the class follows the status code. That of CANCELLED is
+  UnavailableError: a client that cancels its own call raises something else, so a server or a proxy
+  has dropped this one.
 - Reason, metadata, violations and retry_after come from the google.rpc.Status in the
   `grpc-status-details-bin` trailer.
 - An ErrorInfo of another domain is not ours and gives no reason; details that are no such message
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from kvblock import wire
 from kvblock.errors import (
@@ -28,10 +30,8 @@ from kvblock.errors import (
     FieldViolation,
     InvalidArgumentError,
     KVBlockError,
-    LeaseLostError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitedError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -41,16 +41,16 @@ DETAILS_KEY = "grpc-status-details-bin"
 _NO_EPOCH = "0"
 
 
-_CLASSES: dict[grpc.StatusCode, type[KVBlockError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
-    grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
-    grpc.StatusCode.UNAVAILABLE: UnavailableError,
-    grpc.StatusCode.CANCELLED: UnavailableError,
-    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
+_CLASSES: dict[StatusCode, type[KVBlockError]] = {
+    StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
+    StatusCode.NOT_FOUND: NotFoundError,
+    StatusCode.ALREADY_EXISTS: AlreadyExistsError,
+    StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
+    StatusCode.UNAVAILABLE: UnavailableError,
+    StatusCode.CANCELLED: UnavailableError,
+    StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
 }
 
 
@@ -61,68 +61,64 @@ def error_of(failed: grpc.RpcError, address: str) -> KVBlockError:
 
 
 def error_of_status(
-    code: grpc.StatusCode,
+    code: StatusCode,
     text: str,
     trailers: Iterable[tuple[str, str | bytes]],
     address: str,
 ) -> KVBlockError:
     """The exception for a status with its trailing metadata."""
-    reason, metadata, violations, retry_after = _read_details(trailers)
+    details = _read_details(trailers)
+    reason: ErrorReason | None = details.get("reason")
     if reason is None:
         text = _explain(code, text, address)
-    kind = _CLASSES.get(code, KVBlockError)
-    if reason is ErrorReason.STALE_EPOCH and metadata.get("epoch") != _NO_EPOCH:
-        kind = LeaseLostError
-    if reason is ErrorReason.RATE_LIMITED:
-        kind = RateLimitedError
-    error = kind(text, reason=reason, code=code, metadata=metadata, violations=violations)
-    error.retry_after = retry_after
-    return error
+    if reason in (None, ErrorReason.UNSPECIFIED):
+        kind = _CLASSES.get(code, KVBlockError)
+    elif reason is ErrorReason.STALE_EPOCH and details["metadata"].get("epoch") == _NO_EPOCH:
+        kind = FailedPreconditionError
+    else:
+        kind = reason.error
+    return kind(text, code=code, **details)
 
 
 def too_late(address: str) -> DeadlineExceededError:
     """The exception for a call that the server at `address` did not answer in time."""
     return DeadlineExceededError(
         f"{address} did not answer in time; whether the call was carried out is unknown",
-        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+        code=StatusCode.DEADLINE_EXCEEDED,
     )
 
 
-def _explain(code: grpc.StatusCode, text: str, address: str) -> str:
-    if code is grpc.StatusCode.UNAVAILABLE:
+def _explain(code: StatusCode, text: str, address: str) -> str:
+    if code is StatusCode.UNAVAILABLE:
         return f"no server answers at {address}: {text}"
-    if code is grpc.StatusCode.CANCELLED:
+    if code is StatusCode.CANCELLED:
         return f"{address} has dropped the call: {text}"
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is StatusCode.DEADLINE_EXCEEDED:
         return str(too_late(address))
     return text or code.name
 
 
-def _read_details(
-    trailers: Iterable[tuple[str, str | bytes]],
-) -> tuple[ErrorReason | None, dict[str, str], tuple[FieldViolation, ...], float | None]:
-    reason: ErrorReason | None = None
-    metadata: dict[str, str] = {}
-    violations: tuple[FieldViolation, ...] = ()
-    retry_after: float | None = None
+def _read_details(trailers: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
+    """What the details say of an error, by the names of KVBlockError's attributes."""
+    found: dict[str, Any] = {}
     for packed in _details(trailers):
         try:
             if packed.type_url.endswith("/google.rpc.ErrorInfo"):
                 info = wire.ErrorInfo.FromString(packed.value)
                 if info.domain == DOMAIN:
-                    reason = ErrorReason.__members__.get(info.reason, ErrorReason.UNSPECIFIED)
-                    metadata = {entry.key: entry.value for entry in info.metadata}
+                    reasons = ErrorReason.__members__
+                    found["reason"] = reasons.get(info.reason, ErrorReason.UNSPECIFIED)
+                    found["metadata"] = {entry.key: entry.value for entry in info.metadata}
             elif packed.type_url.endswith("/google.rpc.BadRequest"):
                 bad = wire.BadRequest.FromString(packed.value)
-                violations = tuple(
-                    FieldViolation(one.field, one.description) for one in bad.field_violations
-                )
+                named = [FieldViolation(one.field, one.description) for one in bad.field_violations]
+                found["violations"] = tuple(named)
             elif packed.type_url.endswith("/google.rpc.RetryInfo"):
                 delay = wire.RetryInfo.FromString(packed.value).retry_delay
-                retry_after = delay.seconds + delay.nanos / 1e9
+                found["retry_after"] = delay.seconds + delay.nanos / 1e9
         except DecodeError:
             continue
-    return reason, metadata, violations, retry_after
+    return found
 
 
 def _details(trailers: Iterable[tuple[str, str | bytes]]) -> Iterable[Any]:

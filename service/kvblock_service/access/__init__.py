@@ -1,12 +1,11 @@
 """Who may do what: identities, the access file that lists them, and files that are read anew.
 
 Rules:
-- Nothing here knows gRPC: `kvblock_service.rpc.caller` finds out what a caller shows, and asks
+- Nothing here knows gRPC: `kvblock_service.rpc.peer` finds out what a caller shows, and asks
   here.
 - Of a token only the SHA-256 digest is kept, and nothing here puts that, or a token, into a text.
 """
 
-from kvblock_service.access.failures import Denials, LoginFailures, TurnedAway
 from kvblock_service.access.file import access_file
 from kvblock_service.access.identities import (
     LOCAL_OPERATOR,
@@ -14,19 +13,18 @@ from kvblock_service.access.identities import (
     Identity,
     digest_of,
 )
+from kvblock_service.access.rejected_calls import RejectedCalls
 from kvblock_service.access.reloaded import AccessError, Reloaded
 from kvblock_service.access.tls import TlsFiles, tls_files
 
 __all__ = [
     "LOCAL_OPERATOR",
     "AccessError",
-    "Denials",
     "Identities",
     "Identity",
-    "LoginFailures",
+    "RejectedCalls",
     "Reloaded",
     "TlsFiles",
-    "TurnedAway",
     "access_file",
     "digest_of",
     "tls_files",

@@ -25,7 +25,7 @@ Rules:
 
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,9 +45,6 @@ TRUSTED, TOKEN = "trusted", "token"
 _RESERVED = (TRUSTED, TOKEN)
 _UNIX = f"must be {TRUSTED}, {TOKEN} or the name of an identity"
 _END = "[end]"
-_TOKEN = re.compile(r"[!-~]+")
-_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_PATTERN = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}")
 _SETTING = "access_file"
 _RATE_MIN, _RATE_MAX = 0.01, 1_000_000.0
 _SHOWN = ("name", "unix", "engines", "pools", "certificate", "admin", "calls_per_second")
@@ -82,36 +79,34 @@ def _texts(value: object) -> list[str]:
     raise ValueError("must be a text or a list of texts")
 
 
-def _token_digests(value: object) -> tuple[bytes, ...]:
-    for token in _texts(value):
-        if not _TOKEN.fullmatch(token) or len(token) < TOKEN_CHARACTERS_MIN:
-            raise ValueError(
-                f"must have at least {TOKEN_CHARACTERS_MIN} characters, printable ASCII without"
-                " blanks"
-            )
-    return tuple(digest_of(token) for token in _texts(value))
+def _each(legal: Callable[[str], object], problem: str, made: Callable[[str], object]) -> Any:
+    """Reads texts, one or a list, and makes something of each; `problem` says what is legal."""
+
+    def read(value: object) -> tuple[object, ...]:
+        texts = _texts(value)
+        if not all(map(legal, texts)):
+            raise ValueError(problem)
+        return tuple(map(made, texts))
+
+    return BeforeValidator(read)
 
 
-def _given_digests(value: object) -> tuple[bytes, ...]:
-    for digest in _texts(value):
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError("must have 64 hexadecimal digits: the SHA-256 of the token alone")
-    return tuple(bytes.fromhex(digest) for digest in _texts(value))
-
-
-def _patterns(value: object) -> tuple[str, ...]:
-    for pattern in _texts(value):
-        if not _PATTERN.fullmatch(pattern):
-            raise ValueError(
-                "must be patterns of 1 to 128 characters from A-Z a-z 0-9 . _ - * ? [ ] !"
-            )
-    return tuple(_texts(value))
-
-
-def _certificates(value: object) -> tuple[str, ...]:
-    if not all(_texts(value)):
-        raise ValueError("must not be empty")
-    return tuple(_texts(value))
+_TOKENS = _each(
+    re.compile(rf"[!-~]{{{TOKEN_CHARACTERS_MIN},}}").fullmatch,
+    f"must have at least {TOKEN_CHARACTERS_MIN} characters, printable ASCII without blanks",
+    digest_of,
+)
+_DIGESTS = _each(
+    re.compile(r"[0-9a-fA-F]{64}").fullmatch,
+    "must have 64 hexadecimal digits: the SHA-256 of the token alone",
+    bytes.fromhex,
+)
+_PATTERNS = _each(
+    re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,128}").fullmatch,
+    "must be patterns of 1 to 128 characters from A-Z a-z 0-9 . _ - * ? [ ] !",
+    str,
+)
+_CERTIFICATES = _each(bool, "must not be empty", str)
 
 
 def _identity_name(value: object) -> str:
@@ -127,15 +122,17 @@ def _rate(value: object) -> float:
     raise ValueError(f"must be a number from {_RATE_MIN:g} to {_RATE_MAX:.0f}")
 
 
-class _Entry(BaseModel):
+class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+
+class _Entry(_Table):
     name: Annotated[str, BeforeValidator(_identity_name)]
-    token: Annotated[tuple[bytes, ...], BeforeValidator(_token_digests)] = ()
-    token_sha256: Annotated[tuple[bytes, ...], BeforeValidator(_given_digests)] = ()
-    certificate: Annotated[tuple[str, ...], BeforeValidator(_certificates)] = ()
-    engines: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = ()
-    pools: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = ()
+    token: Annotated[tuple[bytes, ...], _TOKENS] = ()
+    token_sha256: Annotated[tuple[bytes, ...], _DIGESTS] = ()
+    certificate: Annotated[tuple[str, ...], _CERTIFICATES] = ()
+    engines: Annotated[tuple[str, ...], _PATTERNS] = ()
+    pools: Annotated[tuple[str, ...], _PATTERNS] = ()
     admin: Annotated[bool, BeforeValidator(truth)] = False
     calls_per_second: Annotated[float | None, BeforeValidator(_rate)] = None
 
@@ -151,16 +148,10 @@ class _Entry(BaseModel):
         )
 
 
-class _Nothing(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
+class _Document(_Table):
     unix: str
     identity: tuple[_Entry, ...] = ()
-    end: _Nothing
+    end: _Table
 
 
 def _identities(content: bytes, mode: int, path: Path) -> Identities:

@@ -1,7 +1,6 @@
 """The methods of KVBlockAdmin.
 
 Rules:
-- A method converts, calls, converts back.
 - A page token is the last row of its page, so that rows which come or go do not shift the others.
 - What an operator changes is logged with where the call came from and what came of it.
 """
@@ -11,32 +10,23 @@ import logging
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.commands import Reclaim
 from kvblock_service.core.listing import Wanted
-from kvblock_service.host import CreatePool, DeletePool, Host
-from kvblock_service.rpc import calls, convert_admin, validate
-from kvblock_service.rpc.service import ServiceOptions
+from kvblock_service.host import CreatePool, DeletePool
+from kvblock_service.rpc import calls, convert, convert_admin, validate
+from kvblock_service.rpc.methods import PoolMethods, persisted
 
 _log = logging.getLogger(__name__)
 
 
-class KVBlockAdmin:
-    """Shows and changes the pools of a host; each method takes a request and gives its answer."""
-
-    def __init__(self, host: Host, options: ServiceOptions) -> None:
-        self._host = host
-        self._limits = options.limits
-        self._ttl_ms = round(options.leases.ttl * 1000)
-        self._trace_id = options.trace_id
+class KVBlockAdmin(PoolMethods):
+    """Shows and changes the pools of a host for its operators."""
 
     async def list_pools(self, _: pb.ListPoolsRequest) -> pb.ListPoolsResponse:
         """The pools as they were configured or created."""
-        default = self._host.default_pool
-        return pb.ListPoolsResponse(
-            pools=[
-                convert_admin.pool(pool.geometry, pool.quarantine_ms, default)
-                for pool in self._host.pools.values()
-            ]
-        )
+        default, pools = self.host.default_pool, self.host.pools.values()
+        rows = [convert_admin.pool(pool.geometry, pool.quarantine_ms, default) for pool in pools]
+        return pb.ListPoolsResponse(pools=rows)
 
+    @persisted
     async def create_pool(self, request: pb.CreatePoolRequest) -> pb.CreatePoolResponse:
         """Make a pool."""
         geometry = validate.new_geometry(
@@ -45,39 +35,31 @@ class KVBlockAdmin:
         wish = request.quarantine if request.HasField("quarantine") else None
         quarantine_ms = validate.quarantine_ms(wish)
         request_id = validate.request_id(request.request_id)
-        if self._host.create_pool(CreatePool(geometry, quarantine_ms, request_id)):
+        if self.host.create_pool(CreatePool(geometry, quarantine_ms, request_id)):
             name, total_blocks, block_size, device_id = geometry
-            _log.info(
+            _tell(
                 "an operator created a pool",
-                extra={
-                    "peer": calls.peer(),
-                    "pool": name,
-                    "total_blocks": total_blocks,
-                    "block_size": block_size,
-                    "device_id": device_id,
-                    "quarantine_ms": quarantine_ms,
-                },
+                pool=name,
+                total_blocks=total_blocks,
+                block_size=block_size,
+                device_id=device_id,
+                quarantine_ms=quarantine_ms,
             )
-        await self._host.settled()
-        made = convert_admin.pool(geometry, quarantine_ms, self._host.default_pool)
+        made = convert_admin.pool(geometry, quarantine_ms, self.host.default_pool)
         return pb.CreatePoolResponse(pool=made)
 
+    @persisted
     async def delete_pool(self, request: pb.DeletePoolRequest) -> pb.DeletePoolResponse:
         """Delete a pool that nobody uses."""
         name = validate.name("pool", request.pool)
-        command = DeletePool(name, validate.request_id(request.request_id))
-        if self._host.delete_pool(command):
-            _log.info("an operator deleted a pool", extra={"peer": calls.peer(), "pool": name})
-        await self._host.settled()
+        if self.host.delete_pool(DeletePool(name, validate.request_id(request.request_id))):
+            _tell("an operator deleted a pool", pool=name)
         return pb.DeletePoolResponse()
 
     async def list_engines(self, request: pb.ListEnginesRequest) -> pb.ListEnginesResponse:
         """One page of the engines of one pool or of all."""
-        if request.pool:
-            pools = [self._host.pool(validate.pool_name(request.pool))]
-        else:
-            pools = list(self._host.pools.values())
-        size = validate.page_size(request.page_size, self._limits)
+        pools = self.pools(request.pool)
+        size = validate.page_size(request.page_size, self.limits)
         after = validate.engine_token(request.page_token) or ("", "")
         rows: list[pb.EngineInfo] = []
         for pool in pools:
@@ -86,47 +68,45 @@ class KVBlockAdmin:
                 continue
             for engine in pool.state().engines:
                 if (name, engine.name) > after:
-                    has_stream = self._host.has_stream(name, engine.name, engine.epoch)
+                    has_stream = self.host.has_stream(name, engine.name, engine.epoch)
                     rows.append(convert_admin.engine(name, engine, has_stream))
         last = rows[size - 1] if len(rows) > size else None
         token = f"{last.engine}@{last.pool}" if last else ""
         return pb.ListEnginesResponse(engines=rows[:size], next_page_token=token)
 
+    @persisted
     async def reclaim_engine(self, request: pb.ReclaimEngineRequest) -> pb.ReclaimEngineResponse:
         """End an engine from outside."""
-        pool = self._host.pool(validate.pool_name(request.pool))
-        engine = validate.engine_name(request.engine)
-        request_id = validate.request_id(request.request_id)
+        pool = self.pool(request.pool)
+        key = convert.command_key(request)
+        engine = key[0]
         epoch = pool.epoch(engine)
-        quarantine_ms = pool.quarantine_of(engine, self._ttl_ms)
-        command = Reclaim(engine, request.epoch, request_id, quarantine_ms)
+        quarantine_ms = pool.quarantine_of(engine, round(self.leases.ttl * 1000))
         revision = pool.state().revision
-        freed = pool.reclaim(command, self._trace_id(), force=request.force)
+        command = Reclaim(*key, quarantine_ms)
+        freed = pool.reclaim(command, self.trace_id(), force=request.force)
         if pool.state().revision != revision:
-            self._host.end_session(pool.geometry.name, engine, epoch)
-            _log.info(
+            name, blocks = pool.geometry.name, freed.num_blocks
+            self.host.end_session(name, engine, epoch)
+            _tell(
                 "an operator reclaimed an engine",
-                extra={
-                    "peer": calls.peer(),
-                    "pool": pool.geometry.name,
-                    "engine": engine,
-                    "epoch": epoch,
-                    "blocks": freed.num_blocks,
-                    "quarantine_ms": quarantine_ms,
-                },
+                pool=name,
+                engine=engine,
+                epoch=epoch,
+                blocks=blocks,
+                quarantine_ms=quarantine_ms,
             )
-        await pool.settled()
         return pb.ReclaimEngineResponse(reclaimed_blocks=freed.num_blocks)
 
     async def list_blocks(self, request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:
         """One page of a pool's blocks."""
-        pool = self._host.pool(validate.pool_name(request.pool))
+        pool = self.pool(request.pool)
         wanted = Wanted(
             validate.engine_name(request.engine) if request.engine else "",
-            validate.block_numbers(request.block_numbers, pool.geometry.total_blocks, self._limits),
+            validate.block_numbers(request.block_numbers, pool.geometry.total_blocks, self.limits),
             convert_admin.block_states(request.states),
         )
-        size = validate.page_size(request.page_size, self._limits)
+        size = validate.page_size(request.page_size, self.limits)
         page = pool.blocks(wanted, validate.block_token(request.page_token), size)
         return pb.ListBlocksResponse(
             blocks=[convert_admin.block(row) for row in page.rows],
@@ -136,39 +116,30 @@ class KVBlockAdmin:
 
     async def list_sequences(self, request: pb.ListSequencesRequest) -> pb.ListSequencesResponse:
         """One page of a pool's sequences."""
-        pool = self._host.pool(validate.pool_name(request.pool))
+        pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine) if request.engine else ""
-        size = validate.page_size(request.page_size, self._limits)
-        numbers_max = self._limits.blocks_per_request_max if request.with_block_numbers else 0
+        size = validate.page_size(request.page_size, self.limits)
+        numbers_max = self.limits.blocks_per_request_max if request.with_block_numbers else 0
         after = validate.page_token(request.page_token)
         page = pool.sequences(engine, after, size, numbers_max)
         last = page.rows[-1] if page.more else None
         return pb.ListSequencesResponse(
-            sequences=[
-                pb.SequenceInfo(
-                    engine=row.engine,
-                    sequence_id=row.sequence_id,
-                    num_blocks=row.num_blocks,
-                    block_numbers=row.blocks,
-                )
-                for row in page.rows
-            ],
+            sequences=[convert_admin.sequence(row) for row in page.rows],
             next_page_token=f"{last.sequence_id}@{last.engine}" if last else "",
             revision=page.revision,
         )
 
     async def audit(self, request: pb.AuditRequest) -> pb.AuditResponse:
         """Recount the pools."""
-        if request.pool:
-            pools = [self._host.pool(validate.pool_name(request.pool))]
-        else:
-            pools = list(self._host.pools.values())
-        return pb.AuditResponse(
-            reports=[convert_admin.report(pool.geometry, pool.audit()) for pool in pools]
-        )
+        found = [(pool.geometry, pool.audit()) for pool in self.pools(request.pool)]
+        return pb.AuditResponse(reports=[convert_admin.report(*one) for one in found])
 
     async def drain(self, _: pb.DrainRequest) -> pb.DrainResponse:
         """Begin the drain; whoever runs the server carries it out."""
-        _log.info("an operator asked for a drain", extra={"peer": calls.peer()})
-        self._host.ask_to_stop("Drain")
+        _tell("an operator asked for a drain")
+        self.host.ask_to_stop("Drain")
         return pb.DrainResponse()
+
+
+def _tell(event: str, **told: object) -> None:
+    _log.info(event, extra={"peer": calls.peer(), **told})

@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 
 import grpc
 
-from kvblock_service.access.failures import LimitsReached
+from kvblock_service.access.rejected_calls import Limit
 from kvblock_service.errors import CallError
+from kvblock_service.event_counter import EventCounter
 from kvblock_service.rpc import calls
 from kvblock_service.rpc.call_slots import CallLimitReached, CallSlots, first_message_arrived
 from kvblock_service.rpc.calls import Admit, Context
 from kvblock_service.rpc.gate import Gate
-from kvblock_service.rpc.handlers import Behaviour, Handler, HandlerWrapper
+from kvblock_service.rpc.handlers import Behaviour, Handler
 
 OWN_SERVICES = "/kvblock.v1."
 SESSION = "/kvblock.v1.KVBlockService/Session"
@@ -36,13 +37,13 @@ KEEP_ALIVE = frozenset({"/kvblock.v1.KVBlockService/RenewLease", f"{HEALTH}Check
 _NO_REQUEST = grpc.StatusCode.UNIMPLEMENTED
 
 
-class Admission(HandlerWrapper):
+class Admission:
     """Lets calls in, of those whom `gate` knows, or of everybody where there is none."""
 
-    def __init__(self, slots: CallSlots, gate: Gate | None, reached: LimitsReached) -> None:
+    def __init__(self, slots: CallSlots, gate: Gate | None, rejected: EventCounter[Limit]) -> None:
         self._slots = slots
         self._gate = gate
-        self._reached = reached
+        self._rejected = rejected
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """The handler behind the admission of its method."""
@@ -100,7 +101,7 @@ class Admission(HandlerWrapper):
         return admitted
 
     async def _refuse_over_limit(self, context: Context, limit: CallLimitReached) -> NoReturn:
-        self._reached.count(limit.limit, context.peer())
+        self._rejected.add(limit.limit, peer=context.peer())
         await context.abort(limit.code, limit.text)
 
 

@@ -12,13 +12,14 @@ Rules:
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
 
 import grpc
 
-from kvblock_service.access.failures import Limit
+from kvblock_service.access.rejected_calls import Limit
 
 RESERVED = 64
 """Slots beyond `calls_max` that only those calls have which keep engines alive."""
@@ -30,14 +31,13 @@ _Task: TypeAlias = "asyncio.Task[Any]"
 _arrived: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.arrived", default=None)
 
 
+@dataclass(eq=False)
 class CallLimitReached(Exception):
-    """A call that a limit ends, and the status that its client is told."""
+    """A call that a limit ends, and the status that its client gets."""
 
-    def __init__(self, limit: Limit, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
-        self.limit = limit
-        self.code = code
-        self.text = text
+    limit: Limit
+    code: grpc.StatusCode
+    text: str
 
 
 class CallSlots:

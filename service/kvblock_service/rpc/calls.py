@@ -25,7 +25,6 @@ from kvblock_service.host import Host
 from kvblock_service.rpc.errors import status_of
 
 RequestT = TypeVar("RequestT", bound=Message)
-ResultT = TypeVar("ResultT")
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Permit: TypeAlias = Callable[[Any], None]
 Admit: TypeAlias = Callable[[Context], Permit]
@@ -115,16 +114,21 @@ def unary(
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
-            enter(context)
+            _context.set(context)
             try:
-                host.refuse_when_draining()
-                permit = admitted.get()
-                request = parse(message_type, data, bytes_max)
-                if permit:
-                    permit(request)
-                    _permit.set(partial(permit, request))
-                answer = await settled(host, method(request))
-                return answer.SerializeToString()
+                try:
+                    if host.draining:
+                        host.refuse_when_draining()
+                    permit = admitted.get()
+                    request = parse(message_type, data, bytes_max)
+                    if permit:
+                        permit(request)
+                        _permit.set(partial(permit, request))
+                    answer = await method(request)
+                    return answer.SerializeToString()
+                except CallError as error:
+                    await settled(host, error)
+                    raise
             except CallError as error:
                 await refuse(context, error)
             except Exception:  # noqa: BLE001 - break_off logs it
@@ -133,19 +137,15 @@ def unary(
     return grpc.unary_unary_rpc_method_handler(behaviour)
 
 
-async def settled(host: Host, call: Awaitable[ResultT]) -> ResultT:
-    """What a call gives, or its error when all that it may follow from is in the journal.
+async def settled(host: Host, error: CallError) -> None:
+    """Return when all that an error may follow from is in the journal.
 
     Raises:
-        JournalUnwritable: instead of the call's error, which follows from what cannot be written.
+        JournalUnwritable: it cannot be written now; that is the call's error then.
 
     """
-    try:
-        return await call
-    except CallError as error:
-        if error.of_state:
-            await host.settled()
-        raise
+    if error.of_state:
+        await host.settled()
 
 
 async def refuse(context: Context, error: CallError) -> NoReturn:

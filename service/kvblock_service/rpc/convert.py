@@ -5,7 +5,7 @@ Rules:
 - The columns of a step cross in bulk: a slice out of the message, packed bytes into it.
 """
 
-from typing import NamedTuple
+from typing import Any, Protocol, TypeAlias
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.core.commands import (
@@ -31,12 +31,27 @@ _POLICIES: dict[int, StepPolicy] = {
 }
 
 
-class Caller(NamedTuple):
-    """Who asks for a step, and what makes it safe to repeat: see the core's Step."""
+CommandKey: TypeAlias = tuple[str, int, str]
+"""Whose a command is, and what makes it safe to repeat: its engine, epoch and request_id."""
+
+
+class _Keyed(Protocol):
+    """A request with such a key."""
 
     engine: str
     epoch: int
-    request_id: str = ""
+    request_id: str
+
+
+def command_key(request: _Keyed) -> CommandKey:
+    """The key of a request.
+
+    Raises:
+        InvalidField: it is none.
+
+    """
+    engine = validate.engine_name(request.engine)
+    return engine, request.epoch, validate.request_id(request.request_id)
 
 
 def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -> StepColumns:
@@ -51,7 +66,7 @@ def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -
     )
 
 
-def step_command(caller: Caller, step: StepColumns, limits: validate.RequestLimits) -> Step:
+def step_command(key: CommandKey, step: StepColumns, limits: validate.RequestLimits) -> Step:
     """The command of a step; its step_id is 0 outside a session.
 
     Raises:
@@ -62,8 +77,8 @@ def step_command(caller: Caller, step: StepColumns, limits: validate.RequestLimi
     validate.step_columns(free_ids, allocate_ids, counts, limits)
     policy = _POLICIES.get(policy_number)
     if policy is None:
-        raise InvalidField("step.policy", policy_number, "is no StepPolicy")
-    return Step(*caller, step_id, free_ids, allocate_ids, counts, policy)
+        raise InvalidField("step.policy", policy_number, "is not a StepPolicy")
+    return Step(*key, step_id, free_ids, allocate_ids, counts, policy)
 
 
 def stepped(step_id: int, outcome: Stepped, retry_after: float) -> bytes:
@@ -148,12 +163,21 @@ def _engine_stats(engine: EngineState) -> pb.EngineStats:
     )
 
 
-def lease(attached: Attached) -> pb.Lease:
-    """An engine's lease; it is to be renewed three times within its TTL."""
-    ttl = attached.ttl_ms / 1000
-    return pb.Lease(
-        epoch=attached.epoch,
+def attached(outcome: Attached, geometry: Geometry, server_epoch: int) -> dict[str, Any]:
+    """What the answers to an attach have in common; a lease is renewed three times in its TTL."""
+    ttl = outcome.ttl_ms / 1000
+    lease = pb.Lease(
+        epoch=outcome.epoch,
         ttl=duration_of(ttl),
         renew_after=duration_of(ttl / 3),
-        resumed=attached.resumed,
+        resumed=outcome.resumed,
     )
+    return {
+        "lease": lease,
+        "held_blocks": outcome.held_blocks,
+        "sequences": outcome.sequences,
+        "server_epoch": server_epoch,
+        "total_blocks": geometry.total_blocks,
+        "block_size": geometry.block_size,
+        "device_id": geometry.device_id,
+    }

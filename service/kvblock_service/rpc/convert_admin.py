@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.audit import Report
-from kvblock_service.core.listing import BlockRow, BlockState
+from kvblock_service.core.listing import BlockRow, BlockState, SequenceRow
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField
 from kvblock_service.pool_host import EngineState
@@ -58,7 +58,7 @@ def block_states(values: Sequence[int]) -> list[BlockState]:
     """
     for row, value in enumerate(values):
         if value not in _STATES:
-            raise InvalidField(f"states[{row}]", value, "is no BlockState")
+            raise InvalidField(f"states[{row}]", value, "is not a BlockState")
     return [_STATES[value] for value in values]
 
 
@@ -76,6 +76,14 @@ def block(row: BlockRow) -> pb.BlockInfo:
     if row.ends_in_ms is not None:
         message.quarantine_ends_in.CopyFrom(duration_of(row.ends_in_ms / 1000))
     return message
+
+
+def sequence(row: SequenceRow) -> pb.SequenceInfo:
+    """A sequence."""
+    engine, sequence_id, num_blocks, blocks = row
+    return pb.SequenceInfo(
+        engine=engine, sequence_id=sequence_id, num_blocks=num_blocks, block_numbers=blocks
+    )
 
 
 def report(geometry: Geometry, found: Report) -> pb.AuditReport:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from kvblock_service.access import Identities, Reloaded, TlsFiles, TurnedAway
+from kvblock_service.access import Identities, RejectedCalls, Reloaded, TlsFiles
 
 _PENDING_MIN = 4096
 _NO_COMPRESSION = 1
@@ -34,7 +34,7 @@ class Edge(NamedTuple):
     request has not arrived after `request_seconds` ends. `connections_max` is for each address.
     """
 
-    turned_away: TurnedAway
+    rejected: RejectedCalls
     access: Reloaded[Identities] | None = None
     tls: Reloaded[TlsFiles] | None = None
     socket_file: SocketFile = SocketFile()

@@ -17,13 +17,13 @@ import time
 from enum import Enum
 from typing import Any
 
-from kvblock_service.access import Identities, Identity, Reloaded, TurnedAway
-from kvblock_service.access.failures import Denial, LoginFailure
+from kvblock_service.access import Identities, Identity, RejectedCalls, Reloaded
+from kvblock_service.access.rejected_calls import Denial, LoginFailure
 from kvblock_service.errors import PermissionDenied, RateLimited, Unauthenticated
 from kvblock_service.host import Host
 from kvblock_service.rpc import validate
-from kvblock_service.rpc.caller import Caller, Shown, shown_by
 from kvblock_service.rpc.calls import Admit, Context, Permit
+from kvblock_service.rpc.peer import Credentials, Peer, credentials_of
 from kvblock_service.rpc.rate import Rate
 
 
@@ -40,37 +40,25 @@ class Takes(Enum):
     """To be an admin."""
 
 
+_OWN = "Allocate Free FreeReturningCount GetBlockTable CanAllocate Step"
+_LEASES = "AttachEngine RenewLease DetachEngine"
+_ADMIN = "ListPools CreatePool DeletePool ListEngines ReclaimEngine ListBlocks ListSequences Audit"
+
 METHODS = {
-    "Allocate": Takes.OWN,
-    "Free": Takes.OWN,
-    "FreeReturningCount": Takes.OWN,
-    "GetBlockTable": Takes.OWN,
-    "CanAllocate": Takes.OWN,
+    **dict.fromkeys(f"{_OWN} {_LEASES}".split(), Takes.OWN),
     "Stats": Takes.VIEW,
-    "Step": Takes.OWN,
-    "AttachEngine": Takes.OWN,
-    "RenewLease": Takes.OWN,
-    "DetachEngine": Takes.OWN,
     "Session": Takes.SESSION,
-    "ListPools": Takes.ADMIN,
-    "CreatePool": Takes.ADMIN,
-    "DeletePool": Takes.ADMIN,
-    "ListEngines": Takes.ADMIN,
-    "ReclaimEngine": Takes.ADMIN,
-    "ListBlocks": Takes.ADMIN,
-    "ListSequences": Takes.ADMIN,
-    "Audit": Takes.ADMIN,
-    "Drain": Takes.ADMIN,
+    **dict.fromkeys(f"{_ADMIN} Drain".split(), Takes.ADMIN),
 }
 
 
 class Gate:
     """The way into a host for those whom an access file names."""
 
-    def __init__(self, host: Host, access: Reloaded[Identities], turned_away: TurnedAway) -> None:
+    def __init__(self, host: Host, access: Reloaded[Identities], rejected: RejectedCalls) -> None:
         self._host = host
         self._access = access
-        self._turned_away = turned_away
+        self._rejected = rejected
         self._rates: dict[str, Rate] = {}
 
     @property
@@ -88,20 +76,19 @@ class Gate:
         takes = METHODS.get(method, Takes.ADMIN)
 
         def enter(context: Context) -> Permit:
-            shown = shown_by(context, self._turned_away.logins)
+            shown = credentials_of(context)
             # They are exchanged by another thread, so they are asked for once.
             known = self.identities
-            first = self._identified(shown, known)
-            self._count(first.identity)
+            first = self._enter(shown, known)
 
             def permit(request: Any) -> None:
-                caller = first if self.identities is known else self.still(shown)
+                peer = first if self.identities is known else self.still(shown)
                 if takes is Takes.ADMIN:
-                    self.need_admin(caller, method)
+                    self._need_admin(peer, method)
                 elif takes is Takes.VIEW:
-                    self._need_view(caller, request.pool, request.engine)
+                    self._need_view(peer, request.pool, request.engine)
                 else:
-                    self.need(caller, request.pool, request.engine)
+                    self.need(peer, request.pool, request.engine)
 
             return permit
 
@@ -114,7 +101,8 @@ class Gate:
         """
 
         def enter(context: Context) -> Permit:
-            self.need_admin(self.caller(context), method)
+            shown = credentials_of(context)
+            self._need_admin(self._peer(shown, self.identities, shown.failure()), method)
             return lambda _: None
 
         return enter
@@ -127,36 +115,18 @@ class Gate:
             RateLimited: it has made too many calls before.
 
         """
-        shown = shown_by(context, self._turned_away.logins)
-        self._count(self._identified(shown, self.identities).identity)
+        shown = credentials_of(context)
+        self._enter(shown, self.identities)
         return SessionPass(self, shown)
 
-    def caller(self, context: Context) -> Caller:
-        """Who calls a method, by the access file as it is now.
-
-        Raises:
-            Unauthenticated: nobody knows.
-
-        """
-        shown = shown_by(context, self._turned_away.logins)
-        return self._identified(shown, self.identities)
-
-    def still(self, shown: Shown) -> Caller:
+    def still(self, shown: Credentials) -> Peer:
         """Who has shown this, by the identities that are in force by now.
 
         Raises:
             Unauthenticated: nobody any more.
 
         """
-        identity = shown.identity(self.identities)
-        if identity is None:
-            raise self.failed(LoginFailure.WITHDRAWN, shown.peer)
-        return Caller(identity, shown.peer)
-
-    def failed(self, failure: LoginFailure, peer: str) -> Unauthenticated:
-        """A failed login: it is counted, and the caller learns why."""
-        self._turned_away.logins.count(failure, peer)
-        return Unauthenticated(failure.value)
+        return self._peer(shown, self.identities, LoginFailure.WITHDRAWN)
 
     def rate(self, identity: Identity) -> Rate | None:
         """How fast an identity is; None when it may be as fast as it likes."""
@@ -168,7 +138,7 @@ class Gate:
             rate = self._rates[identity.name] = Rate(allowed, time.monotonic())
         return rate
 
-    def need(self, caller: Caller, pool: str, engine: str) -> None:
+    def need(self, peer: Peer, pool: str, engine: str) -> None:
         """Let a caller be this engine in this pool; empty names mean the default ones.
 
         Raises:
@@ -177,59 +147,56 @@ class Gate:
 
         """
         engine = validate.engine_name(engine)
-        if not caller.identity.may_use_engine(engine):
-            raise self._denied(Denial.ENGINE, caller, f"be engine {engine!r}")
+        if not peer.identity.may_use_engine(engine):
+            raise self._denied(Denial.ENGINE, peer, f"be engine {engine!r}")
         pool = validate.pool_name(pool) or self._host.default_pool
         # Without a default pool an empty name is an error of its own.
-        if pool and not caller.identity.may_use_pool(pool):
-            raise self._denied(Denial.POOL, caller, f"use pool {pool!r}")
+        if pool and not peer.identity.may_use_pool(pool):
+            raise self._denied(Denial.POOL, peer, f"use pool {pool!r}")
 
-    def need_admin(self, caller: Caller, method: str) -> None:
-        """Let a caller use a method that is for admins.
+    def _need_admin(self, peer: Peer, method: str) -> None:
+        if not peer.identity.admin:
+            raise self._denied(Denial.ADMIN, peer, f"call {method}, which is for admins")
 
-        Raises:
-            PermissionDenied: it is no admin.
-
-        """
-        if not caller.identity.admin:
-            raise self._denied(Denial.ADMIN, caller, f"call {method}, which is for admins")
-
-    def _need_view(self, caller: Caller, pool: str, engine: str) -> None:
-        identity = caller.identity
+    def _need_view(self, peer: Peer, pool: str, engine: str) -> None:
+        identity = peer.identity
         if identity.admin:
             return
         if not engine and not identity.may_use_every_engine:
-            raise self._denied(Denial.ENGINE, caller, "look at every engine; name one")
+            raise self._denied(Denial.ENGINE, peer, "look at every engine; name one")
         if engine and not identity.may_use_engine(validate.engine_name(engine)):
-            raise self._denied(Denial.ENGINE, caller, f"look at engine {engine!r}")
+            raise self._denied(Denial.ENGINE, peer, f"look at engine {engine!r}")
         for name in [validate.pool_name(pool)] if pool else self._host.pools:
             if not identity.may_use_pool(name):
                 what = f"look at pool {pool!r}" if pool else "look at every pool; name one"
-                raise self._denied(Denial.POOL, caller, what)
+                raise self._denied(Denial.POOL, peer, what)
 
-    def _identified(self, shown: Shown, known: Identities) -> Caller:
+    def _enter(self, shown: Credentials, known: Identities) -> Peer:
+        """Who begins a call, which counts against its rate."""
+        peer = self._peer(shown, known, shown.failure())
+        rate = self.rate(peer.identity)
+        wait = rate.refused_for(time.monotonic()) if rate else 0.0
+        if rate and wait:
+            raise RateLimited(peer.identity.name, f"{rate.per_second:g}", wait)
+        return peer
+
+    def _peer(self, shown: Credentials, known: Identities, failure: LoginFailure) -> Peer:
         identity = shown.identity(known)
         if identity is None:
-            raise self.failed(shown.failure(), shown.peer)
-        return Caller(identity, shown.peer)
+            self._rejected.logins.add(failure, peer=shown.address)
+            raise Unauthenticated(failure.value)
+        return Peer(identity, shown.address)
 
-    def _denied(self, denial: Denial, caller: Caller, what: str) -> PermissionDenied:
-        identity = caller.identity.name
-        self._turned_away.denials.count(denial, caller.peer, identity, what)
+    def _denied(self, denial: Denial, peer: Peer, what: str) -> PermissionDenied:
+        identity = peer.identity.name
+        self._rejected.denials.add(denial, peer=peer.address, identity=identity, what=what)
         return PermissionDenied(identity, what)
-
-    def _count(self, identity: Identity) -> None:
-        rate = self.rate(identity)
-        if rate is not None:
-            wait = rate.refused_for(time.monotonic())
-            if wait:
-                raise RateLimited(identity.name, rate.per_second, wait)
 
 
 class SessionPass:
     """Lets one session through, as long as its caller may be its engine."""
 
-    def __init__(self, gate: Gate, shown: Shown) -> None:
+    def __init__(self, gate: Gate, shown: Credentials) -> None:
         self._gate = gate
         self._shown = shown
         self._pool = self._engine = ""
@@ -264,7 +231,7 @@ class SessionPass:
 
     def _renew(self) -> None:
         known = self._gate.identities
-        caller = self._gate.still(self._shown)
-        self._gate.need(caller, self._pool, self._engine)
-        self._rate = self._gate.rate(caller.identity)
+        peer = self._gate.still(self._shown)
+        self._gate.need(peer, self._pool, self._engine)
+        self._rate = self._gate.rate(peer.identity)
         self._known = known

@@ -160,6 +160,14 @@ class Listeners:
         self.bound.append(f"{host}:{chosen}")
 
 
+def not_bound(address: str, error: OSError) -> ListenError:
+    """The error for an address that cannot be bound."""
+    taken = error.errno == errno.EADDRINUSE
+    return ListenError(
+        f"{address}: {'another process listens on this port' if taken else error.strerror}"
+    )
+
+
 def _probe(host: str, port: int, address: str) -> None:
     """Find out why an address cannot be bound, which gRPC does not tell."""
     try:
@@ -172,6 +180,4 @@ def _probe(host: str, port: int, address: str) -> None:
             try:
                 probe.bind(where)
             except OSError as error:
-                taken = error.errno == errno.EADDRINUSE
-                why = "another process listens on this port" if taken else error.strerror
-                raise ListenError(f"{address}: {why}") from error
+                raise not_bound(address, error) from error

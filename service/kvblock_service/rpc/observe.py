@@ -10,28 +10,27 @@ from typing import NamedTuple, TypeAlias
 
 from opentelemetry.trace import SpanContext
 
-from kvblock_service.core.commands import Refused
+from kvblock_service.core.commands import Answer, Command, Step
 
 
 class Applied(NamedTuple):
-    """One command: what was asked, what came of it, and what it waited for.
+    """One command: where, what came of it, and how long it waited for the pool's lock.
 
-    `operation` is the RPC's name; `started_ns` is the wall clock (since 1970) when the service
-    began on it; `step_id` is 0 outside a session. `parent` is the span of the engine that a step
-    belongs to, if it named one.
+    `started_ns` is the wall clock (since 1970) when the service began on a session's step, 0 for
+    other commands. `parent` is the span of the engine that a step belongs to, if it named one.
     """
 
-    operation: str
     pool: str
-    engine: str
-    started_ns: int
+    command: Command
+    outcome: Answer
     lock_wait_ns: int
-    asked_blocks: int = 0
-    granted_blocks: int = 0
-    freed_blocks: int = 0
-    refused: Refused | None = None
-    step_id: int = 0
+    started_ns: int = 0
     parent: SpanContext | None = None
+
+    @property
+    def step_id(self) -> int:
+        """The step's in its session, 0 for other commands."""
+        return self.command.step_id if isinstance(self.command, Step) else 0
 
 
 Observer: TypeAlias = Callable[[Applied], None]

@@ -9,7 +9,7 @@ Rules:
 from collections.abc import Iterable
 
 import grpc
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
@@ -36,17 +36,7 @@ def describe_v1() -> None:
     pool = descriptor_pool.Default()
     file = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(file)
-    old, new = file.package, V1.rpartition(".")[0]
-    file.name = file.name.replace("v1alpha", "v1")
-    file.package = new
-    for message in file.message_type:
-        for field in message.field:
-            if field.type_name:
-                field.type_name = field.type_name.replace(old, new)
-    for service in file.service:
-        for method in service.method:
-            method.input_type = method.input_type.replace(old, new)
-            method.output_type = method.output_type.replace(old, new)
+    file = text_format.Parse(str(file).replace("v1alpha", "v1"), FileDescriptorProto())
     try:
         pool.FindServiceByName(V1)
     except KeyError:

@@ -13,19 +13,21 @@ Rules:
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
 from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_channelz.v1.channelz_pb2_grpc import add_ChannelzServicer_to_server
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from kvblock.v1 import admin_pb2, kvblock_pb2
-from kvblock_service.access import TurnedAway
+from kvblock_service.access import RejectedCalls
 from kvblock_service.host import Host
 from kvblock_service.rpc import calls, reflection, session
 from kvblock_service.rpc.admin import KVBlockAdmin
@@ -33,14 +35,15 @@ from kvblock_service.rpc.admission import Admission
 from kvblock_service.rpc.call_slots import CallSlots
 from kvblock_service.rpc.edge import Edge, server_credentials
 from kvblock_service.rpc.gate import Gate
-from kvblock_service.rpc.handlers import HandlerWrapper, Methods
+from kvblock_service.rpc.handlers import Handler, Methods, Wrap
 from kvblock_service.rpc.health import Health
 from kvblock_service.rpc.listeners import Listeners
-from kvblock_service.rpc.service import KVBlockService, ServiceOptions
+from kvblock_service.rpc.methods import PoolMethods, ServiceOptions
+from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders
 
-SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"].full_name
-ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"].full_name
+SERVICE = kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"]
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"]
 _CHANNELZ = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"].full_name
 
 _TRANSPORT_HEADROOM = 4
@@ -55,21 +58,21 @@ class KVBlockServer:
         self,
         host: Host,
         options: ServiceOptions,
-        wrappers: Sequence[HandlerWrapper] = (),
+        wrappers: Sequence[Wrap] = (),
         edge: Edge | None = None,
     ) -> None:
         self._host = host
-        edge = edge or Edge(TurnedAway.nobody())
-        self._gate = Gate(host, edge.access, edge.turned_away) if edge.access else None
+        edge = edge or Edge(RejectedCalls())
+        self._gate = Gate(host, edge.access, edge.rejected) if edge.access else None
         self._watched = edge.watched()
         self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
-        self._health = Health((SERVICE, ADMIN), edge.health_watches_max)
+        self._health = Health((SERVICE.full_name, ADMIN.full_name), edge.health_watches_max)
         tls = edge.tls
         credentials = partial(server_credentials, tls) if tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
         slots = CallSlots(edge.concurrent_calls_max, edge.request_seconds)
-        admission = Admission(slots, self._gate, edge.turned_away.limits)
+        admission = Admission(slots, self._gate, edge.rejected.limits)
         bytes_max = options.limits.message_bytes_max
         self._server = grpc.aio.server(
             options=[
@@ -80,7 +83,7 @@ class KVBlockServer:
                 *edge.options(),
             ],
         )
-        self._add_services(options, [admission, *wrappers])
+        self._add_services(options, [admission.wrap, *wrappers])
 
     def bind(self, address: str) -> None:
         """Listen on an address, too.
@@ -136,52 +139,33 @@ class KVBlockServer:
             begun = self._activity.begun
             await asyncio.sleep(_QUIET_SECONDS)
 
-    def _add_services(self, options: ServiceOptions, wrappers: Sequence[HandlerWrapper]) -> None:
-        service = KVBlockService(self._host, options)
-        admin = KVBlockAdmin(self._host, options)
-        bytes_max = options.limits.message_bytes_max
-
-        def unary(
-            request: type[calls.RequestT],
-            method: Callable[[calls.RequestT], Awaitable[Message]],
-        ) -> "grpc.RpcMethodHandler[bytes, bytes]":
-            return calls.unary(self._host, self._activity, request, bytes_max, method)
-
-        methods = {
-            "Allocate": unary(kvblock_pb2.AllocateRequest, service.allocate),
-            "Free": unary(kvblock_pb2.FreeRequest, service.free),
-            "FreeReturningCount": unary(
-                kvblock_pb2.FreeReturningCountRequest, service.free_returning_count
-            ),
-            "GetBlockTable": unary(kvblock_pb2.GetBlockTableRequest, service.get_block_table),
-            "CanAllocate": unary(kvblock_pb2.CanAllocateRequest, service.can_allocate),
-            "Stats": unary(kvblock_pb2.StatsRequest, service.stats),
-            "Step": unary(kvblock_pb2.StepRequest, service.step),
-            "AttachEngine": unary(kvblock_pb2.AttachEngineRequest, service.attach_engine),
-            "RenewLease": unary(kvblock_pb2.RenewLeaseRequest, service.renew_lease),
-            "DetachEngine": unary(kvblock_pb2.DetachEngineRequest, service.detach_engine),
-            "Session": session.handler(service, self._activity, self._gate, self._slow),
-        }
-        admin_methods = {
-            "ListPools": unary(admin_pb2.ListPoolsRequest, admin.list_pools),
-            "CreatePool": unary(admin_pb2.CreatePoolRequest, admin.create_pool),
-            "DeletePool": unary(admin_pb2.DeletePoolRequest, admin.delete_pool),
-            "ListEngines": unary(admin_pb2.ListEnginesRequest, admin.list_engines),
-            "ReclaimEngine": unary(admin_pb2.ReclaimEngineRequest, admin.reclaim_engine),
-            "ListBlocks": unary(admin_pb2.ListBlocksRequest, admin.list_blocks),
-            "ListSequences": unary(admin_pb2.ListSequencesRequest, admin.list_sequences),
-            "Audit": unary(admin_pb2.AuditRequest, admin.audit),
-            "Drain": unary(admin_pb2.DrainRequest, admin.drain),
-        }
+    def _add_services(self, options: ServiceOptions, wrappers: Sequence[Wrap]) -> None:
+        service, admin = KVBlockService(self._host, options), KVBlockAdmin(self._host, options)
+        methods = self._unary(SERVICE, service)
+        methods["Session"] = session.handler(service, self._activity, self._gate, self._slow)
         served = Methods(wrappers)
-        served.add_registered_method_handlers(SERVICE, methods)
-        served.add_registered_method_handlers(ADMIN, admin_methods)
+        served.add_registered_method_handlers(SERVICE.full_name, methods)
+        served.add_registered_method_handlers(ADMIN.full_name, self._unary(ADMIN, admin))
         # The generated functions take whatever handlers can be added to; their types say servers.
         add_HealthServicer_to_server(self._health, cast("grpc.aio.Server", served))
         channelz_servicer = channelz.aio.ChannelzServicer()
         add_ChannelzServicer_to_server(channelz_servicer, cast("grpc.aio.Server", served))
-        reflection.enable((SERVICE, ADMIN, HEALTH_SERVICE, _CHANNELZ), served)
+        reflection.enable((SERVICE.full_name, ADMIN.full_name, HEALTH_SERVICE, _CHANNELZ), served)
         self._server.add_generic_rpc_handlers((served,))
+
+    def _unary(self, service: ServiceDescriptor, methods: PoolMethods) -> dict[str, Handler]:
+        """The handlers of a service's unary methods, which have its names in snake case."""
+        return {
+            method.name: calls.unary(
+                self._host,
+                self._activity,
+                GetMessageClass(method.input_type),
+                methods.limits.message_bytes_max,
+                getattr(methods, re.sub(r"\B(?=[A-Z])", "_", method.name).lower()),
+            )
+            for method in service.methods
+            if not method.client_streaming
+        }
 
 
 async def _let_cut_off_calls_end() -> None:

@@ -3,8 +3,8 @@
 Rules:
 - Each message is answered by one message, in order, when what it changed is in the journal; an
   error ends the stream with its status.
-- The core keeps the last step of a lease: sent again, here or on another stream, it is answered by
-  the same bytes and changes nothing.
+- The core remembers the last step of a lease: sent again, here or on another stream, it is answered
+  by the same bytes and changes nothing.
 - A detach frees the engine's blocks; a stream that ends in any other way leaves the lease as it is.
 - A stream ends when its lease does, and when the lease goes on in another stream; it is told when
   what ended it is in the journal.
@@ -16,12 +16,13 @@ Rules:
 
 import asyncio
 import logging
+import time
 
 import grpc
 from opentelemetry.trace import format_trace_id
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock_service.core.commands import Detach, Renew, Step
+from kvblock_service.core.commands import Detach, Renew, Step, Stepped
 from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, step_wire, validate
@@ -68,39 +69,39 @@ class _Session:
         if data is None:
             return
         pool = await self._attach(self._parse(data))
-        caller = convert.Caller(self.key[1], self.epoch)
+        key = (self.key[1], self.epoch, "")
         bytes_max = self._service.limits.message_bytes_max
         while (data := await self._read()) is not None:
             if self._pass:
                 await self._pass.step()
             columns = step_wire.read_step(data) if len(data) <= bytes_max else None
-            if columns is not None:
-                before = self._last_step
-                await self._answer(pool, self._step(pool, caller, columns))
-                del before
-                continue
-            request = self._parse(data)
-            kind = request.WhichOneof("message")
-            if kind == "step":
+            if columns is None:
+                request = self._parse(data)
+                kind = _kind(request)
+                if kind != "step":
+                    if await self._renew_or_detach(pool, key, kind):
+                        return
+                    continue
                 sent = request.step
                 columns = convert.step_columns(sent.step, sent.step_id, sent.traceparent)
-                answer = self._step(pool, caller, columns)
-            elif kind == "renew":
-                # Nothing of it is kept, so there is nothing to wait for.
-                await self._write(self._renew(pool, caller))
-                continue
-            elif kind == "detach":
-                answer = self._detach(pool, caller)
-            else:
-                raise SessionState(_kind(request), "this session is attached already")
-            await self._answer(pool, answer)
-            if kind == "detach":
-                return
+            before = self._last_step
+            await self._answer(self._step(pool, key, columns), pool)
+            del before
 
-    async def _answer(self, pool: PoolHost, answer: bytes) -> None:
-        if pool.journaled:
-            await pool.settled()
-        await self._write(answer)
+    async def _renew_or_detach(self, pool: PoolHost, key: convert.CommandKey, kind: str) -> bool:
+        """Answer what is not a step; whether it ends the session."""
+        if kind == "renew":
+            # It is not journaled, so there is nothing to wait for.
+            pool.apply(Renew(*key[:2]))
+            renewed = pb.SessionResponse(renewed=pb.SessionRenewed())
+            await self._answer(renewed.SerializeToString())
+            return False
+        if kind != "detach":
+            raise SessionState(kind, "this session is attached already")
+        freed = self._service.detach(pool, Detach(*key), self._trace_id)
+        detached = pb.SessionResponse(detached=pb.SessionDetached(freed_blocks=freed.num_blocks))
+        await self._answer(detached.SerializeToString(), pool)
+        return True
 
     def end(self) -> None:
         """The stream is over."""
@@ -144,8 +145,13 @@ class _Session:
         if self._reading and self._task is not None:
             self._task.cancel()
 
-    async def _write(self, answer: bytes) -> None:
-        """Send an answer; whoever does not read the ones before it holds this up."""
+    async def _answer(self, answer: bytes, pool: PoolHost | None = None) -> None:
+        """Send an answer, when what it follows from is in the journal of `pool`.
+
+        Whoever does not read the answers before it holds this up.
+        """
+        if pool is not None and pool.journaled:
+            await pool.settled()
         self.writes.begun += 1
         await self._context.write(answer)
         self.writes.ended += 1
@@ -178,44 +184,28 @@ class _Session:
         attached = self._service.attach(pool, self.key[1], request.attach)
         self.epoch = attached.epoch
         self._host.enter(self)
-        await pool.settled()
         answer = pb.SessionAttached(
             pool=geometry.name,
             engine=self.key[1],
-            total_blocks=geometry.total_blocks,
-            block_size=geometry.block_size,
-            device_id=geometry.device_id,
-            held_blocks=attached.held_blocks,
-            sequences=attached.sequences,
-            server_epoch=self._host.server_epoch,
-            lease=convert.lease(attached),
             last_step_id=attached.last_step_id,
+            **convert.attached(attached, geometry, self._host.server_epoch),
         )
-        await self._write(pb.SessionResponse(attached=answer).SerializeToString())
+        await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), pool)
         return pool
 
-    def _step(self, pool: PoolHost, caller: convert.Caller, step: step_wire.StepColumns) -> bytes:
+    def _step(self, pool: PoolHost, key: convert.CommandKey, step: step_wire.StepColumns) -> bytes:
         service = self._service
-        started = service.now()
+        started = time.time_ns() if service.observer else 0
         if not step.step_id:
             raise InvalidField("step.step_id", step.step_id, "must be at least 1")
-        command = self._last_step = convert.step_command(caller, step, service.limits)
+        command = self._last_step = convert.step_command(key, step, service.limits)
         parent = parent_of(step.traceparent) if step.traceparent else None
         trace_id = self._trace_id if parent is None else format_trace_id(parent.trace_id)
-        outcome = service.run_step(pool, command, started, trace_id, parent)
+        outcome = pool.apply(command, trace_id)
+        assert isinstance(outcome, Stepped)
+        if service.observer:
+            service.observe(pool, command, outcome, started, parent)
         return convert.stepped(step.step_id, outcome, service.retry_after)
-
-    @staticmethod
-    def _renew(pool: PoolHost, caller: convert.Caller) -> bytes:
-        pool.apply(Renew(caller.engine, caller.epoch))
-        return pb.SessionResponse(renewed=pb.SessionRenewed()).SerializeToString()
-
-    def _detach(self, pool: PoolHost, caller: convert.Caller) -> bytes:
-        started = self._service.now()
-        command = Detach(*caller)
-        freed = self._service.run_detach(pool, command, "Session", started, self._trace_id)
-        detached = pb.SessionDetached(freed_blocks=freed.num_blocks)
-        return pb.SessionResponse(detached=detached).SerializeToString()
 
 
 def _kind(request: pb.SessionRequest) -> str:
@@ -235,10 +225,14 @@ def handler(
         session = _Session(service, context, gate, slow)
         slow.watch(session.writes)
         try:
-            await calls.settled(service.host, session.run())
+            try:
+                await session.run()
+            except CallError as error:
+                await calls.settled(service.host, error)
+                raise
         except asyncio.CancelledError:
             if session.writes.is_cut_off:
-                raise SlowReader(slow.seconds) from None
+                raise SlowReader(f"{slow.seconds:g}") from None
             raise
         except CallError as error:
             await calls.refuse(context, error)

@@ -17,7 +17,9 @@ from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField, RequestLimit
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SEQUENCE_TOKEN = re.compile(rf"([0-9]{{1,20}})@({_NAME.pattern})")
 _NAME_RULE = "must be 1 to 128 characters from A-Z a-z 0-9 . _ -"
+_AT_LEAST_1 = "must be at least 1"
 _UINT64_LIMIT = 1 << 64
 _NANOS_LIMIT = 1_000_000_000
 _REQUEST_ID_LENGTH = 128
@@ -80,7 +82,7 @@ def engine_name(value: str) -> str:
 def num_blocks(value: int | None, limits: RequestLimits) -> int:
     """The blocks that an allocation wants; unset means one."""
     if value == 0:
-        raise InvalidField("num_blocks", value, "must be at least 1")
+        raise InvalidField("num_blocks", value, _AT_LEAST_1)
     return asked_blocks(value, limits)
 
 
@@ -93,9 +95,7 @@ def asked_blocks(value: int | None, limits: RequestLimits) -> int:
     if value is None:
         return 1
     if value > limits.blocks_per_request_max:
-        raise RequestLimit(
-            "num_blocks", value, "blocks_per_request_max", limits.blocks_per_request_max
-        )
+        raise _over("num_blocks", value, "blocks_per_request_max", limits)
     return value
 
 
@@ -103,7 +103,7 @@ def max_wait(value: Duration, limits: RequestLimits) -> float:
     """The time that an allocation may wait, in seconds."""
     seconds = _seconds("max_wait", value)
     if seconds > limits.max_wait_max:
-        raise RequestLimit("max_wait", seconds, "max_wait_max", limits.max_wait_max)
+        raise _over("max_wait", seconds, "max_wait_max", limits)
     return seconds
 
 
@@ -127,7 +127,7 @@ def ttl_ms(wish: Duration | None, terms: LeaseTerms) -> int:
 def page_size(value: int, limits: RequestLimits) -> int:
     """The rows that one page may have; zero means 100, or fewer where the limit is lower."""
     if value > limits.page_size_max:
-        raise RequestLimit("page_size", value, "page_size_max", limits.page_size_max)
+        raise _over("page_size", value, "page_size_max", limits)
     return value or min(100, limits.page_size_max)
 
 
@@ -135,11 +135,10 @@ def page_token(value: str) -> tuple[str, int] | None:
     """The last row (engine, sequence id) of the page before; None for the first page."""
     if not value:
         return None
-    sequence_id, separator, engine = value.partition("@")
-    plain = sequence_id.isascii() and sequence_id.isdigit() and len(sequence_id) <= 20
-    if not (separator and plain and int(sequence_id) < _UINT64_LIMIT and _NAME.fullmatch(engine)):
-        raise InvalidField("page_token", value, "is none that this server gave")
-    return engine, int(sequence_id)
+    found = _SEQUENCE_TOKEN.fullmatch(value)
+    if not found or int(found[1]) >= _UINT64_LIMIT:
+        raise _not_given(value)
+    return found[2], int(found[1])
 
 
 def engine_token(value: str) -> tuple[str, str] | None:
@@ -148,23 +147,25 @@ def engine_token(value: str) -> tuple[str, str] | None:
         return None
     engine, _, pool = value.partition("@")
     if not (_NAME.fullmatch(engine) and _NAME.fullmatch(pool)):
-        raise InvalidField("page_token", value, "is none that this server gave")
+        raise _not_given(value)
     return pool, engine
 
 
 def block_token(value: str) -> int:
     """The last block that the page before looked at; -1 for the first page."""
-    if not value:
-        return -1
-    if not (value.isascii() and value.isdigit() and len(value) <= 10):
-        raise InvalidField("page_token", value, "is none that this server gave")
-    return int(value)
+    if value and not re.fullmatch("[0-9]{1,10}", value):
+        raise _not_given(value)
+    return int(value or -1)
+
+
+def _not_given(token: str) -> InvalidField:
+    return InvalidField("page_token", token, "was not given by this server")
 
 
 def block_numbers(values: Sequence[int], total_blocks: int, limits: RequestLimits) -> list[int]:
     """The blocks that a listing is narrowed to, in ascending order, each once."""
     if len(values) > limits.page_size_max:
-        raise RequestLimit("block_numbers", len(values), "page_size_max", limits.page_size_max)
+        raise _over("block_numbers", len(values), "page_size_max", limits)
     for row, number in enumerate(values):
         if number >= total_blocks:
             raise InvalidField(
@@ -192,15 +193,14 @@ def step_columns(
             )
         if not all(counts):
             row = list(counts).index(0)
-            raise InvalidField(f"step.allocate_num_blocks[{row}]", 0, "must be at least 1")
+            raise InvalidField(f"step.allocate_num_blocks[{row}]", 0, _AT_LEAST_1)
         wanted = sum(counts)
     if wanted > limits.blocks_per_request_max:
-        raise RequestLimit(
-            "step.allocate_num_blocks",
-            wanted,
-            "blocks_per_request_max",
-            limits.blocks_per_request_max,
-        )
+        raise _over("step.allocate_num_blocks", wanted, "blocks_per_request_max", limits)
+
+
+def _over(field: str, value: float, limit: str, limits: RequestLimits) -> RequestLimit:
+    return RequestLimit(field, value, limit, getattr(limits, limit))
 
 
 def _seconds(field: str, value: Duration) -> float:
@@ -215,12 +215,12 @@ def _seconds(field: str, value: Duration) -> float:
 
 def _sequence_ids(field: str, ids: Sequence[int], limits: RequestLimits) -> None:
     if len(ids) > limits.sequences_per_step_max:
-        raise RequestLimit(field, len(ids), "sequences_per_step_max", limits.sequences_per_step_max)
+        raise _over(field, len(ids), "sequences_per_step_max", limits)
     if len(set(ids)) != len(ids):
         seen: dict[int, int] = {}
         for row, sequence_id in enumerate(ids):
             if sequence_id in seen:
                 raise InvalidField(
-                    f"{field}[{row}]", sequence_id, f"stands at [{seen[sequence_id]}] already"
+                    f"{field}[{row}]", sequence_id, f"is a duplicate of entry {seen[sequence_id]}"
                 )
             seen[sequence_id] = row

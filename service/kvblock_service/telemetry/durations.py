@@ -21,19 +21,37 @@ from kvblock_service.telemetry import names
 NO_CONTEXT = Context()
 """The context of what has no span."""
 
-_CALL_SECONDS = (
-    *(0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0025, 0.005),
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0),
+_HISTOGRAMS = (
+    (
+        "rpc.server.call.duration",
+        "Time from the start of a call's handler to its end, by method and status; no streams.",
+        (
+            *(0.00005, 0.0001, 0.00015, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0025, 0.005),
+            *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0),
+        ),
+    ),
+    (
+        "kvblock.step.duration",
+        "Time to carry out one step of a session, without reading and writing it.",
+        (
+            *(0.00001, 0.00002, 0.00003, 0.00005, 0.000075, 0.0001, 0.00015, 0.00025, 0.0005),
+            *(0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
+        ),
+    ),
+    (
+        "kvblock.journal.commit.duration",
+        "Time of one write to the journal, in which the records of several commands may be.",
+        (
+            *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
+            *(0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+        ),
+    ),
+    (
+        "kvblock.allocation.wait.duration",
+        "Time that an Allocate call has waited for blocks, whatever came of it.",
+        (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    ),
 )
-_STEP_SECONDS = (
-    *(0.00001, 0.00002, 0.00003, 0.00005, 0.000075, 0.0001, 0.00015, 0.00025, 0.0005),
-    *(0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
-)
-_COMMIT_SECONDS = (
-    *(0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
-    *(0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
-)
-_WAIT_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 _BATCH = 16
 
@@ -50,29 +68,11 @@ class Durations:
         self._soon = asyncio.get_running_loop().call_soon
         self._pending: deque[tuple[Histogram, float, dict[str, str] | None, Context]] = deque()
         self._attributes: dict[tuple[str, grpc.StatusCode], dict[str, str]] = {}
-        self._calls = _histogram(
-            meter,
-            "rpc.server.call.duration",
-            _CALL_SECONDS,
-            "Time from the start of a call's handler to its end, by method and status; no streams.",
-        )
-        self._steps = _histogram(
-            meter,
-            "kvblock.step.duration",
-            _STEP_SECONDS,
-            "Time to carry out one step of a session, without reading and writing it.",
-        )
-        self._commits = _histogram(
-            meter,
-            "kvblock.journal.commit.duration",
-            _COMMIT_SECONDS,
-            "Time of one write to the journal, in which the records of several commands may be.",
-        )
-        self._waits = _histogram(
-            meter,
-            "kvblock.allocation.wait.duration",
-            _WAIT_SECONDS,
-            "Time that an Allocate call has waited for blocks, whatever came of it.",
+        self._calls, self._steps, self._commits, self._waits = (
+            meter.create_histogram(
+                name, unit="s", description=text, explicit_bucket_boundaries_advisory=seconds
+            )
+            for name, text, seconds in _HISTOGRAMS
         )
         self._streams = meter.create_counter(
             "kvblock.streams.ended", "{stream}", "Streams that have ended, by method and status."
@@ -80,7 +80,7 @@ class Durations:
 
     def call(self, method: str, code: grpc.StatusCode, seconds: float, context: Context) -> None:
         """A call has ended; `context` holds its span, if it has one."""
-        self._keep(self._calls, seconds, self._ended(method, code), context)
+        self._add(self._calls, seconds, self._ended(method, code), context)
 
     def stream(self, method: str, code: grpc.StatusCode) -> None:
         """A stream has ended."""
@@ -88,18 +88,18 @@ class Durations:
 
     def commit(self, seconds: float) -> None:
         """Records were written to the journal."""
-        self._keep(self._commits, seconds, None, NO_CONTEXT)
+        self._add(self._commits, seconds, None, NO_CONTEXT)
 
     def wait(self, pool: str, seconds: float) -> None:
         """An allocation waits no longer."""
-        self._keep(self._waits, seconds, {"pool": pool}, NO_CONTEXT)
+        self._add(self._waits, seconds, {"pool": pool}, NO_CONTEXT)
 
     def observe(self, applied: Applied) -> None:
         """A command was carried out."""
         if applied.step_id:
             # The wall clock may have been set back meanwhile.
             seconds = max(0, time.time_ns() - applied.started_ns) / 1e9
-            self._keep(self._steps, seconds, None, NO_CONTEXT)
+            self._add(self._steps, seconds, None, NO_CONTEXT)
 
     def record(self) -> None:
         """Hand to the SDK what is pending; any thread may do so."""
@@ -115,7 +115,7 @@ class Durations:
             self._attributes[method, code] = attributes
         return attributes
 
-    def _keep(
+    def _add(
         self,
         histogram: Histogram,
         seconds: float,
@@ -125,9 +125,3 @@ class Durations:
         self._pending.append((histogram, seconds, attributes, context))
         if len(self._pending) == _BATCH:
             self._soon(self.record)
-
-
-def _histogram(meter: Meter, name: str, seconds: tuple[float, ...], text: str) -> Histogram:
-    return meter.create_histogram(
-        name, unit="s", description=text, explicit_bucket_boundaries_advisory=seconds
-    )

@@ -10,7 +10,7 @@ Rules:
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics.export import (
@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import (
     Gauge,
     Metric,
     MetricExporter,
+    MetricReader,
     MetricsData,
     NumberDataPoint,
     PeriodicExportingMetricReader,
@@ -29,33 +30,36 @@ from kvblock_service.pool_host import EngineState
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.metrics import Pools
 
-_Value = Callable[[EngineState], "float | None"]
+_Value: TypeAlias = Callable[[EngineState], "float | None"]
 
-_GAUGES: tuple[tuple[str, _Value, str, str], ...] = (
+_SERIES: tuple[tuple[str, str, str, _Value], ...] = (
     (
         "kvblock.engine.held.blocks",
-        lambda engine: engine.held_blocks,
         "{block}",
         "Blocks in the tables of an engine.",
+        lambda engine: engine.held_blocks,
     ),
     (
         "kvblock.engine.sequences",
-        lambda engine: engine.sequences,
         "{sequence}",
         "Sequences of an engine that have a block table.",
+        lambda engine: engine.sequences,
     ),
     (
         "kvblock.engine.heartbeat.age",
-        lambda engine: engine.since_heartbeat_ms / 1000 if engine.epoch else None,
         "s",
         "Time since the last heartbeat of an engine that has a lease.",
+        lambda engine: engine.since_heartbeat_ms / 1000 if engine.epoch else None,
+    ),
+    (
+        "kvblock.engine.refusals",
+        "{refusal}",
+        "Refused allocations of an engine since its first block or lease, or since the server's"
+        " start.",
+        lambda engine: engine.refusals,
     ),
 )
-_REFUSALS = (
-    "kvblock.engine.refusals",
-    "{refusal}",
-    "Refused allocations of an engine since its first block or lease, or since the server's start.",
-)
+_COUNTERS = ("kvblock.engine.refusals",)
 
 
 class EngineSeries:
@@ -74,15 +78,13 @@ class EngineSeries:
                     metrics.extend(self._metrics(time.time_ns()))
 
     def _metrics(self, now: int) -> Iterable[Metric]:
-        for name, value, unit, text in _GAUGES:
+        for name, unit, text, value in _SERIES:
             points = self._points(value, now)
+            data: Gauge | Sum = Gauge(points)
+            if name in _COUNTERS:
+                data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
             if points:
-                yield Metric(name, text, unit, Gauge(points))
-        points = self._points(lambda engine: engine.refusals, now)
-        if points:
-            name, unit, text = _REFUSALS
-            total = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
-            yield Metric(name, text, unit, total)
+                yield Metric(name, text, unit, data)
 
     def _points(self, value: _Value, now: int) -> list[NumberDataPoint]:
         return [
@@ -93,30 +95,30 @@ class EngineSeries:
         ]
 
 
-class ScrapedReader(PrometheusMetricReader):
+class _WithEngines(MetricReader):
+    """For a reader: adds the engines to what was collected."""
+
+    _engines: EngineSeries
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        self._engines.put_into(metrics_data)
+        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)  # type: ignore[safe-super]
+
+
+class ScrapedReader(_WithEngines, PrometheusMetricReader):
     """Gives to a registry what was collected, and the engines."""
 
     def __init__(self, registry: CollectorRegistry, engines: EngineSeries) -> None:
         super().__init__(scope_info_enabled=False, registry=registry)
         self._engines = engines
 
-    def _receive_metrics(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> None:
-        self._engines.put_into(metrics_data)
-        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
 
-
-class SendingReader(PeriodicExportingMetricReader):
+class SendingReader(_WithEngines, PeriodicExportingMetricReader):
     """Sends at intervals what was collected, and the engines."""
 
     def __init__(self, exporter: MetricExporter, engines: EngineSeries) -> None:
         # The first report may be on its way before the constructor returns.
         self._engines = engines
         super().__init__(exporter)
-
-    def _receive_metrics(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> None:
-        self._engines.put_into(metrics_data)
-        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)

@@ -18,8 +18,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from kvblock.version import VERSION
+from kvblock_service.telemetry import metrics, names
+from kvblock_service.telemetry.durations import Durations
 from kvblock_service.telemetry.engines import EngineSeries, ScrapedReader, SendingReader
 from kvblock_service.telemetry.scrape import ScrapeEndpoint
+from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.tracing import PresetIds
 
 
@@ -54,15 +57,17 @@ class SpanExport:
 
 
 class MetricExport:
-    """Metrics: over OTLP at intervals, at a scrape endpoint, or both.
+    """Metrics: over OTLP at intervals, at a scrape endpoint, or both; `durations` is to be filled.
 
     A scrape also shows the figures of the process, by the names that Prometheus's clients have for
     them. Over OTLP they are left to the collector, which reads them for every process of its host.
     """
 
     def __init__(
-        self, sender: Resource, engines: EngineSeries, *, otlp: bool, scrape: str | None
+        self, sender: Resource, sources: Sources, *, otlp: bool, scrape: str | None
     ) -> None:
+        pools = metrics.Pools(sources.host)
+        engines = EngineSeries(pools)
         self.endpoint: ScrapeEndpoint | None = None
         self._readers: list[MetricReader] = []
         if scrape is not None:
@@ -72,7 +77,12 @@ class MetricExport:
             self.endpoint = ScrapeEndpoint(scrape, registry)
         if otlp:
             self._readers.append(SendingReader(OTLPMetricExporter(), engines))
-        self.provider = MeterProvider(self._readers, sender, shutdown_on_exit=False)
+        provider = MeterProvider(self._readers, sender, shutdown_on_exit=False)
+        meter = provider.get_meter(names.SCOPE, VERSION)
+        self.durations = Durations(meter)
+        metrics.show(meter, sources, pools, self.durations)
+        if sources.journal is not None:
+            sources.journal.tell_commits(self.durations.commit)
 
     async def stop(self, seconds: float) -> None:
         """Send a last report, if that takes no longer than `seconds`, and end."""

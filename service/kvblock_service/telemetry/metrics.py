@@ -1,4 +1,4 @@
-"""What is read each time metrics are collected: pools, sessions, the journal, who was turned away.
+"""What is read each time metrics are collected: pools, sessions, the journal, rejected calls.
 
 Rules:
 - It is read by the thread that collects, from what the server itself goes by: what is shown cannot
@@ -9,24 +9,18 @@ Rules:
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from enum import Enum
+from typing import Any, TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.sdk.metrics import MeterProvider
 
-from kvblock.version import VERSION
-from kvblock_service.access import TurnedAway
+from kvblock_service.event_counter import EventCounter
 from kvblock_service.host import Host
-from kvblock_service.log_stream import LogStream
-from kvblock_service.open_files import OpenFiles
 from kvblock_service.pool_host import PoolState
-from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import Durations
-from kvblock_service.telemetry.sources import JournalFigures
+from kvblock_service.telemetry.sources import Sources
 
-_Row = tuple[float, dict[str, str]]
-_Callback = Callable[[CallbackOptions], Iterable[Observation]]
-_Shown = tuple[str, Callable[[PoolState], Iterable[_Row]], str, str]
+_Row: TypeAlias = tuple[float, dict[str, str]]
+_Rows: TypeAlias = Callable[[], Iterable[_Row]]
 
 
 class Pools:
@@ -41,114 +35,74 @@ class Pools:
         self.states = {name: pool.state() for name, pool in self._host.pools.items()}
 
 
-def meter_of(provider: MeterProvider) -> Meter:
-    """The meter of this package."""
-    return provider.get_meter(names.SCOPE, VERSION)
+def show(meter: Meter, sources: Sources, pools: Pools, durations: Durations) -> None:
+    """Let everything be read by the meter's readers, and no duration be missed by them."""
+    host, rejected = sources.host, sources.rejected
 
+    def gauge(name: str, unit: str, text: str, rows: _Rows) -> None:
+        meter.create_observable_gauge(name, [_callback(rows)], unit, text)
 
-def show_pools(meter: Meter, host: Host, pools: Pools, durations: Durations) -> None:
-    """Let the pools of a host be read by the meter's readers, and no duration be missed by them."""
+    def counter(name: str, unit: str, text: str, rows: _Rows) -> None:
+        meter.create_observable_counter(name, [_callback(rows)], unit, text)
 
-    def by_pool(rows: Callable[[PoolState], Iterable[_Row]]) -> list[_Callback]:
-        def callback(_: CallbackOptions) -> Iterable[Observation]:
-            for name, state in pools.states.items():
-                for value, attributes in rows(state):
-                    yield Observation(value, {"pool": name, **attributes})
-
-        return [callback]
-
-    def sessions(_: CallbackOptions) -> Iterable[Observation]:
+    def sessions() -> Iterable[_Row]:
         # A collection begins with the callback of the instrument that was made first, and ends with
         # the histograms.
         pools.look()
         durations.record()
         # The copy is made at once; the loop's thread may change the original meanwhile.
         attached = Counter(pool for pool, _ in tuple(host.sessions))
-        return [Observation(attached[name], {"pool": name}) for name in host.pools]
+        return [(attached[name], {"pool": name}) for name in host.pools]
 
-    def capacity(_: CallbackOptions) -> Iterable[Observation]:
-        for name, pool in host.pools.items():
-            yield Observation(pool.geometry.total_blocks, {"pool": name})
+    def capacity() -> Iterable[_Row]:
+        return [(pool.geometry.total_blocks, {"pool": name}) for name, pool in host.pools.items()]
 
-    gauge, counter = meter.create_observable_gauge, meter.create_observable_counter
-    gauge("kvblock.sessions", [sessions], "{session}", "Sessions that are attached.")
-    gauge("kvblock.pool.capacity.blocks", [capacity], "{block}", "Blocks in the pool.")
-    for name, rows, unit, text in _GAUGES:
-        gauge(name, by_pool(rows), unit, text)
-    for name, rows, unit, text in _COUNTERS:
-        counter(name, by_pool(rows), unit, text)
-
-
-def show_journal(meter: Meter, journal: JournalFigures) -> None:
-    """Let the meter's readers read how large the journal is, and whether it can be written."""
-
-    def one(value: Callable[[], int]) -> list[_Callback]:
-        return [lambda _: [Observation(value())]]
-
-    meter.create_observable_gauge(
-        "kvblock.journal.size",
-        one(lambda: journal.size_bytes),
-        "By",
-        "Space that the files of the journal take.",
-    )
-    meter.create_observable_counter(
-        "kvblock.journal.written",
-        one(lambda: journal.bytes_written),
-        "By",
-        "Length of the records that were written to the journal.",
-    )
-    meter.create_observable_gauge(
-        "kvblock.journal.unwritable",
-        one(lambda: int(journal.unwritable)),
-        "",
-        "1 while the journal cannot be written, else 0.",
-    )
+    gauge("kvblock.sessions", "{session}", "Sessions that are attached.", sessions)
+    gauge("kvblock.pool.capacity.blocks", "{block}", "Blocks in the pool.", capacity)
+    for name, unit, text, of_state in _POOL_GAUGES:
+        gauge(name, unit, text, _by_pool(pools, of_state))
+    for name, unit, text, of_state in _POOL_COUNTERS:
+        counter(name, unit, text, _by_pool(pools, of_state))
+    logins, limits = _by_reason(rejected.logins), _by_reason(rejected.limits)
+    denials = _by_reason(rejected.denials)
+    counter("kvblock.login.failures", "{login}", "Failed logins, by reason.", logins)
+    counter("kvblock.permission.denials", "{call}", "Denied permissions, by reason.", denials)
+    counter("kvblock.calls.rejected", "{call}", "Calls that a limit has ended, by limit.", limits)
+    text = "Lines of the log that could not be written."
+    counter("kvblock.log.lines.dropped", "{line}", text, _one(lambda: sources.log.dropped))
+    if files := sources.files:
+        text = (
+            "Looks, one a second, that found no file descriptor left to accept a connection with."
+        )
+        counter("kvblock.descriptor.shortages", "{look}", text, _one(lambda: files.shortages))
+    if journal := sources.journal:
+        text = "Space that the files of the journal take."
+        gauge("kvblock.journal.size", "By", text, _one(lambda: journal.size_bytes))
+        text = "Length of the records that were written to the journal."
+        counter("kvblock.journal.written", "By", text, _one(lambda: journal.bytes_written))
+        text = "1 while the journal cannot be written, else 0."
+        gauge("kvblock.journal.unwritable", "", text, _one(lambda: int(journal.unwritable)))
 
 
-def show_turned_away(meter: Meter, turned_away: TurnedAway) -> None:
-    """Let the meter's readers read who was turned away; each reason is there from the start."""
-
-    def by_reason(counts: Iterable[tuple[Enum, int]]) -> Iterable[Observation]:
-        return [Observation(count, {"reason": reason.name}) for reason, count in counts]
-
-    meter.create_observable_counter(
-        "kvblock.login.failures",
-        [lambda _: by_reason(turned_away.logins.counts.items())],
-        "{login}",
-        "Failed logins, by reason.",
-    )
-    meter.create_observable_counter(
-        "kvblock.permission.denials",
-        [lambda _: by_reason(turned_away.denials.counts.items())],
-        "{call}",
-        "Denied permissions, by reason.",
-    )
-    meter.create_observable_counter(
-        "kvblock.calls.turned_away",
-        [lambda _: by_reason(turned_away.limits.counts.items())],
-        "{call}",
-        "Calls that a limit has ended, by limit.",
-    )
+def _callback(rows: _Rows) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    return lambda _: [Observation(value, attributes) for value, attributes in rows()]
 
 
-def show_open_files(meter: Meter, files: OpenFiles) -> None:
-    """Let the meter's readers read whether no connection could be accepted."""
-    meter.create_observable_counter(
-        "kvblock.descriptor.shortages",
-        [lambda _: [Observation(files.shortages)]],
-        "{look}",
-        "Looks, one a second, that found no file descriptor left to accept a connection with.",
-    )
+def _by_pool(pools: Pools, of_state: Callable[[PoolState], Iterable[_Row]]) -> _Rows:
+    return lambda: [
+        (value, {"pool": name, **attributes})
+        for name, state in pools.states.items()
+        for value, attributes in of_state(state)
+    ]
 
 
-def show_log(meter: Meter, log: LogStream) -> None:
-    """Let the meter's readers read how much of the log is missing."""
-    meter.create_observable_counter(
-        "kvblock.log.lines.dropped",
-        [lambda _: [Observation(log.dropped)]],
-        "{line}",
-        "Lines of the log that could not be written.",
-    )
+def _by_reason(counter: EventCounter[Any]) -> _Rows:
+    """The counts of an event, each of which is there from the start."""
+    return lambda: [(count, {"reason": kind.name}) for kind, count in counter.counts.items()]
+
+
+def _one(value: Callable[[], float]) -> _Rows:
+    return lambda: [(value(), {})]
 
 
 def _blocks(state: PoolState) -> list[_Row]:
@@ -163,50 +117,36 @@ def _refusals(state: PoolState) -> list[_Row]:
     return [(count, {"reason": reason.name}) for reason, count in state.refused_total.items()]
 
 
-def _one(value: Callable[[PoolState], float]) -> Callable[[PoolState], Iterable[_Row]]:
-    return lambda state: [(value(state), {})]
+def _figure(name: str) -> Callable[[PoolState], Iterable[_Row]]:
+    return lambda state: [(getattr(state, name), {})]
 
 
-_GAUGES: tuple[_Shown, ...] = (
-    ("kvblock.pool.blocks", _blocks, "{block}", "Blocks by state: free, held or quarantined."),
+def _leases(state: PoolState) -> list[_Row]:
+    return [(sum(1 for engine in state.engines if engine.epoch), {})]
+
+
+_Shown: TypeAlias = tuple[str, str, str, Callable[[PoolState], Iterable[_Row]]]
+
+_POOL_GAUGES: tuple[_Shown, ...] = (
+    ("kvblock.pool.blocks", "{block}", "Blocks by state: free, held or quarantined.", _blocks),
     (
         "kvblock.pool.sequences",
-        _one(lambda state: state.sequences),
         "{sequence}",
         "Sequences that have a block table.",
+        _figure("sequences"),
     ),
-    (
-        "kvblock.pool.waiting",
-        _one(lambda state: state.waiting),
-        "{call}",
-        "Allocate calls that wait for blocks.",
-    ),
-    (
-        "kvblock.leases",
-        _one(lambda state: sum(1 for engine in state.engines if engine.epoch)),
-        "{lease}",
-        "Engines that have a lease.",
-    ),
+    ("kvblock.pool.waiting", "{call}", "Allocate calls that wait for blocks.", _figure("waiting")),
+    ("kvblock.leases", "{lease}", "Engines that have a lease.", _leases),
 )
-_COUNTERS: tuple[_Shown, ...] = (
-    ("kvblock.refusals", _refusals, "{refusal}", "Refused allocations, by reason."),
-    (
-        "kvblock.blocks.allocated",
-        _one(lambda state: state.allocated_total),
-        "{block}",
-        "Blocks granted.",
-    ),
-    ("kvblock.blocks.freed", _one(lambda state: state.freed_total), "{block}", "Blocks returned."),
+_POOL_COUNTERS: tuple[_Shown, ...] = (
+    ("kvblock.refusals", "{refusal}", "Refused allocations, by reason.", _refusals),
+    ("kvblock.blocks.allocated", "{block}", "Blocks granted.", _figure("allocated_total")),
+    ("kvblock.blocks.freed", "{block}", "Blocks returned.", _figure("freed_total")),
     (
         "kvblock.blocks.reclaimed",
-        _one(lambda state: state.reclaimed_total),
         "{block}",
         "Blocks taken from engines that vanished.",
+        _figure("reclaimed_total"),
     ),
-    (
-        "kvblock.leases.expired",
-        _one(lambda state: state.expired_total),
-        "{lease}",
-        "Leases that ran out.",
-    ),
+    ("kvblock.leases.expired", "{lease}", "Leases that expired.", _figure("expired_total")),
 )

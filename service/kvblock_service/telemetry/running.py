@@ -9,15 +9,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from kvblock_service.rpc.handlers import HandlerWrapper
+from kvblock_service.rpc.handlers import Wrap
 from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
 from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-
-    from kvblock_service.telemetry.durations import Durations
     from kvblock_service.telemetry.export import MetricExport, SpanExport
 
 STOP_SECONDS_MAX = 2.0
@@ -32,7 +29,7 @@ class Telemetry(NamedTuple):
     told of allocations that have waited, by pool, in seconds; None: of none.
     """
 
-    wrappers: tuple[HandlerWrapper, ...] = ()
+    wrappers: tuple[Wrap, ...] = ()
     observer: Observer | None = None
     metrics_address: str | None = None
     exports: "tuple[SpanExport | MetricExport, ...]" = ()
@@ -78,62 +75,25 @@ def _unset_empty_variables() -> None:
 def _start(sources: Sources, want: Wanted) -> Telemetry:
     from kvblock_service.telemetry import tracing
     from kvblock_service.telemetry.calls import CallTelemetry
-    from kvblock_service.telemetry.export import SpanExport, resource
+    from kvblock_service.telemetry.export import MetricExport, SpanExport, resource
 
     sender = resource()
-    exports: list[SpanExport | MetricExport] = []
-    observers: list[Observer] = []
-    traced: tracing.Tracing | None = None
-    durations: Durations | None = None
-    address: str | None = None
+    watch, traced, durations = OFF, None, None
     if want.metrics or want.scrape:
-        measured, durations = _measured(sources, want, sender)
+        measured = MetricExport(sender, sources, otlp=want.metrics, scrape=want.scrape)
+        durations = measured.durations
         address = measured.endpoint.address if measured.endpoint else None
-        exports.append(measured)
-        observers.append(durations.observe)
+        watch = Telemetry((), durations.observe, address, (measured,), waited=durations.wait)
     if want.traces:
         spans = SpanExport(sender)
         traced = tracing.Tracing(spans.provider, spans.ids, want.ratio)
-        exports.append(spans)
-        observers.append(tracing.observe)
-    return Telemetry(
-        (CallTelemetry(traced, durations),),
-        _one(observers),
-        address,
-        tuple(exports),
-        tracing.trace_id if traced else str,
-        durations.wait if durations else None,
-    )
+        observer = _both(watch.observer, tracing.observe) if watch.observer else tracing.observe
+        exports = (*watch.exports, spans)
+        watch = watch._replace(observer=observer, exports=exports, trace_id=tracing.trace_id)
+    return watch._replace(wrappers=(CallTelemetry(traced, durations).wrap,))
 
 
-def _measured(
-    sources: Sources, want: Wanted, sender: "Resource"
-) -> "tuple[MetricExport, Durations]":
-    from kvblock_service.telemetry import metrics
-    from kvblock_service.telemetry.durations import Durations
-    from kvblock_service.telemetry.engines import EngineSeries
-    from kvblock_service.telemetry.export import MetricExport
-
-    pools = metrics.Pools(sources.host)
-    measured = MetricExport(sender, EngineSeries(pools), otlp=want.metrics, scrape=want.scrape)
-    meter = metrics.meter_of(measured.provider)
-    durations = Durations(meter)
-    metrics.show_pools(meter, sources.host, pools, durations)
-    metrics.show_turned_away(meter, sources.turned_away)
-    metrics.show_log(meter, sources.log)
-    if sources.files is not None:
-        metrics.show_open_files(meter, sources.files)
-    if sources.journal is not None:
-        metrics.show_journal(meter, sources.journal)
-        sources.journal.tell_commits(durations.commit)
-    return measured, durations
-
-
-def _one(observers: list[Observer]) -> Observer:
-    if len(observers) == 1:
-        return observers[0]
-    first, second = observers
-
+def _both(first: Observer, second: Observer) -> Observer:
     def both(applied: Applied) -> None:
         first(applied)
         second(applied)

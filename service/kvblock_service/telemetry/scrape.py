@@ -6,7 +6,6 @@ Rules:
 - It is served by threads of its own, so that a scrape does not hold up the event loop.
 """
 
-import errno
 import logging
 import socket
 import sys
@@ -16,7 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from kvblock_service.rpc.listeners import ListenError
+from kvblock_service.rpc.listeners import not_bound
 
 _POLL_SECONDS = 0.1
 
@@ -76,6 +75,4 @@ def _bound(host: str, port: int, address: str, registry: CollectorRegistry) -> W
         kind = _Server6 if family == socket.AF_INET6 else _Server
         return make_server(str(where[0]), port, make_wsgi_app(registry), kind, _Handler)
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        why = "another process listens on this port" if taken else error.strerror
-        raise ListenError(f"metrics at {address}: {why}") from error
+        raise not_bound(f"metrics at {address}", error) from error

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from kvblock_service.access import TurnedAway
+from kvblock_service.access import RejectedCalls
 from kvblock_service.host import Host
 from kvblock_service.log_stream import LogStream
 from kvblock_service.open_files import OpenFiles
@@ -32,7 +32,7 @@ class Sources(NamedTuple):
     """What is shown; `journal` is None for a server that keeps nothing."""
 
     host: Host
-    turned_away: TurnedAway
+    rejected: RejectedCalls
     log: LogStream
     journal: JournalFigures | None = None
     files: OpenFiles | None = None

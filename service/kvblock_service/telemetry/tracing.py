@@ -34,7 +34,7 @@ memory until the stream ends, and then cut off).
 import time
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import grpc
 from opentelemetry import propagate, trace
@@ -46,6 +46,7 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from kvblock.version import VERSION
+from kvblock_service.core.commands import Allocate, Freed, Granted, Refused, Step, Stepped
 from kvblock_service.rpc.observe import Applied
 from kvblock_service.telemetry import names
 
@@ -53,19 +54,6 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 _ROOT = Context()
 _current: "ContextVar[TracedCall | None]" = ContextVar("kvblock_traced_call", default=None)
-
-
-class TracedCall(Protocol):
-    """A call that the telemetry follows; `context` holds its span."""
-
-    context: Context
-    trace_id: str
-
-    def applied(self, applied: Applied) -> None:
-        """The call has carried out a command."""
-
-    def end(self, code: grpc.StatusCode, details: str) -> None:
-        """The call is over."""
 
 
 class PresetIds(RandomIdGenerator):
@@ -118,18 +106,14 @@ class Tracing:
         span = self.start(name, parent, SpanKind.SERVER, attributes, root_id=root_id)
         if not span.is_recording():
             return None
-        call = _Call(span, parent)
-        _current.set(call)
-        return call
+        return TracedCall(span, parent)
 
     def begin_stream(
         self, name: str, attributes: dict[str, str], metadata: Metadata
     ) -> "TracedCall":
         """Follow a stream; whether the sampler takes it or not, its steps may be sampled."""
         parent = self._parent(metadata)
-        stream = _Stream(self, self.start(name, parent, SpanKind.SERVER, attributes), parent)
-        _current.set(stream)
-        return stream
+        return _Stream(self, self.start(name, parent, SpanKind.SERVER, attributes), parent)
 
     def take_root(self) -> int:
         """A trace id for a root span, or 0 where a sampler that decides by the id drops it.
@@ -178,47 +162,50 @@ def trace_id() -> str:
     return "" if call is None else call.trace_id
 
 
-class _Call:
-    """A sampled unary call."""
+class TracedCall:
+    """A call that is followed in the task which makes this; `context` holds its span."""
 
     def __init__(self, span: Span, parent: Context) -> None:
-        self._span = span
-        self.context = trace.set_span_in_context(span, parent)
-        self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-        attach(self.context)
-
-    def applied(self, applied: Applied) -> None:
-        self._span.set_attributes(_attributes(applied))
-
-    def end(self, code: grpc.StatusCode, details: str) -> None:
-        _end(self._span, code, details)
-
-
-class _Stream:
-    """A stream, sampled or not."""
-
-    def __init__(self, tracing: Tracing, span: Span, parent: Context) -> None:
-        self._tracing = tracing
         self._span = span
         self._sampled = span.is_recording()
         self.context = trace.set_span_in_context(span, parent)
         self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
-        self._links = [Link(span.get_span_context())]
-        self._known = False
         if self._sampled:
             attach(self.context)
+        _current.set(self)
 
     def applied(self, applied: Applied) -> None:
-        if self._sampled and not self._known:
-            self._known = True
-            self._span.set_attributes({names.POOL: applied.pool, names.ENGINE: applied.engine})
+        """The call has carried out a command."""
+        self._span.set_attributes(_attributes(applied))
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """The call has ended."""
+        if self._sampled:
+            self._span.set_attributes(names.status_attributes(code))
+            if code in names.SERVER_FAULTS:
+                self._span.set_status(Status(StatusCode.ERROR, details))
+            self._span.end()
+
+
+class _Stream(TracedCall):
+    """A stream, sampled or not."""
+
+    def __init__(self, tracing: Tracing, span: Span, parent: Context) -> None:
+        super().__init__(span, parent)
+        self._tracing = tracing
+        self._links = [Link(span.get_span_context())]
+        self._is_named = False
+
+    def applied(self, applied: Applied) -> None:
+        """The stream has carried out a command: a step has a span of its own."""
+        if self._sampled and not self._is_named:
+            self._is_named = True
+            engine = applied.command.engine
+            self._span.set_attributes({names.POOL: applied.pool, names.ENGINE: engine})
         if applied.step_id:
             self._step(applied)
         elif self._sampled:
-            self._span.set_attributes(_attributes(applied))
-
-    def end(self, code: grpc.StatusCode, details: str) -> None:
-        _end(self._span, code, details)
+            super().applied(applied)
 
     def _step(self, applied: Applied) -> None:
         """Record a step, if it is sampled."""
@@ -254,24 +241,29 @@ class _Stream:
 
 
 def _attributes(applied: Applied) -> dict[str, str | int]:
+    command, outcome = applied.command, applied.outcome
+    asked = granted = 0
+    freed: int | None = None
+    refused: Refused | None = None
+    if isinstance(command, Step) and isinstance(outcome, Stepped):
+        asked = sum(command.num_blocks) or len(command.allocate_ids)
+        granted, freed = len(outcome.blocks), sum(outcome.freed_counts)
+        refused = outcome.refused
+    elif isinstance(command, Allocate):
+        asked = command.num_blocks
+        granted = len(outcome.blocks) if isinstance(outcome, Granted) else 0
+        refused = outcome if isinstance(outcome, Refused) else None
+    elif isinstance(outcome, Freed):
+        freed = outcome.num_blocks
     attributes: dict[str, str | int] = {
         names.POOL: applied.pool,
-        names.ENGINE: applied.engine,
+        names.ENGINE: command.engine,
         names.LOCK_WAIT_NS: applied.lock_wait_ns,
     }
-    if applied.asked_blocks:
-        attributes[names.BLOCKS_ASKED] = applied.asked_blocks
-        attributes[names.BLOCKS_GRANTED] = applied.granted_blocks
-    if applied.operation != "Allocate":
-        attributes[names.BLOCKS_FREED] = applied.freed_blocks
-    if applied.refused is not None:
-        attributes[names.REFUSAL_REASON] = applied.refused.reason.name
+    if asked:
+        attributes |= {names.BLOCKS_ASKED: asked, names.BLOCKS_GRANTED: granted}
+    if freed is not None:
+        attributes[names.BLOCKS_FREED] = freed
+    if refused is not None:
+        attributes[names.REFUSAL_REASON] = refused.reason.name
     return attributes
-
-
-def _end(span: Span, code: grpc.StatusCode, details: str) -> None:
-    if span.is_recording():
-        span.set_attributes(names.status_attributes(code))
-        if code in names.SERVER_FAULTS:
-            span.set_status(Status(StatusCode.ERROR, details))
-        span.end()

@@ -56,7 +56,7 @@ def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
                 f"OTEL_SDK_DISABLED: 'true' leaves nothing to be scraped at {metrics_listen};"
                 " unset it, or set no metrics_listen"
             )
-        return Wanted(traces=False, metrics=False, scrape=None, ratio=None)
+        return Wanted(False, False, None, None)
     traces = _exports("TRACES", variables, ("otlp", "none"))
     metrics = _exports("METRICS", variables, ("otlp", "prometheus", "none"))
     if "prometheus" in metrics and metrics_listen is None:
@@ -64,12 +64,7 @@ def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
             "OTEL_METRICS_EXPORTER: 'prometheus' needs an address to be scraped at; set"
             " --metrics-listen HOST:PORT"
         )
-    answer = Wanted(
-        traces="otlp" in traces,
-        metrics="otlp" in metrics,
-        scrape=metrics_listen,
-        ratio=None,
-    )
+    answer = Wanted("otlp" in traces, "otlp" in metrics, metrics_listen, None)
     for name, check in _checks(answer).items():
         if name in variables:
             check(name, variables[name])
@@ -100,36 +95,37 @@ def _checks(answer: Wanted) -> dict[str, _Check]:
     if answer.traces or answer.metrics or answer.scrape:
         checks["OTEL_CONFIG_FILE"] = _refused("is not read here; use the other OTEL_* variables")
     if answer.traces:
-        checks |= _otlp_checks("TRACES_")
-        checks["OTEL_TRACES_SAMPLER"] = _one_of(*_SAMPLERS)
-        checks["OTEL_TRACES_SAMPLER_ARG"] = _number(0, 1)
-        for part in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE"):
-            checks[f"OTEL_BSP_{part}"] = _whole
+        parts = ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+        checks |= _otlp_checks("TRACES_") | {
+            "OTEL_TRACES_SAMPLER": _one_of(*_SAMPLERS),
+            "OTEL_TRACES_SAMPLER_ARG": _number(0, 1),
+            **{f"OTEL_BSP_{part}": _whole for part in parts},
+        }
     if answer.metrics:
-        checks |= _otlp_checks("METRICS_")
-        for part in ("INTERVAL", "TIMEOUT"):
-            checks[f"OTEL_METRIC_EXPORT_{part}"] = _whole
         prefix = "OTEL_EXPORTER_OTLP_METRICS_"
-        checks[f"{prefix}TEMPORALITY_PREFERENCE"] = _one_of("cumulative", "delta", "lowmemory")
-        checks[f"{prefix}DEFAULT_HISTOGRAM_AGGREGATION"] = _one_of(
-            "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
-        )
+        aggregations = ("explicit_bucket_histogram", "base2_exponential_bucket_histogram")
+        checks |= _otlp_checks("METRICS_") | {
+            "OTEL_METRIC_EXPORT_INTERVAL": _whole,
+            "OTEL_METRIC_EXPORT_TIMEOUT": _whole,
+            f"{prefix}TEMPORALITY_PREFERENCE": _one_of("cumulative", "delta", "lowmemory"),
+            f"{prefix}DEFAULT_HISTOGRAM_AGGREGATION": _one_of(*aggregations),
+        }
     if answer.metrics or answer.scrape:
         checks["OTEL_METRICS_EXEMPLAR_FILTER"] = _one_of("always_on", "always_off", "trace_based")
     return checks
 
 
 def _otlp_checks(signal: str) -> dict[str, _Check]:
-    checks: dict[str, _Check] = {}
-    for prefix in ("OTEL_EXPORTER_OTLP_", f"OTEL_EXPORTER_OTLP_{signal}"):
-        checks[f"{prefix}PROTOCOL"] = _one_of("grpc")
-        checks[f"{prefix}ENDPOINT"] = _endpoint
-        checks[f"{prefix}INSECURE"] = _one_of("true", "false")
-        checks[f"{prefix}COMPRESSION"] = _one_of("gzip")
-        checks[f"{prefix}TIMEOUT"] = _number(0.001, 3600)
-        for file in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"):
-            checks[f"{prefix}{file}"] = _file
-    return checks
+    of_one = {
+        "PROTOCOL": _one_of("grpc"),
+        "ENDPOINT": _endpoint,
+        "INSECURE": _one_of("true", "false"),
+        "COMPRESSION": _one_of("gzip"),
+        "TIMEOUT": _number(0.001, 3600),
+        **dict.fromkeys(("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"), _file),
+    }
+    prefixes = ("OTEL_EXPORTER_OTLP_", f"OTEL_EXPORTER_OTLP_{signal}")
+    return {f"{prefix}{name}": check for prefix in prefixes for name, check in of_one.items()}
 
 
 def _check_batches(variables: Mapping[str, str]) -> None:

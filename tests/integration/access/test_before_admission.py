@@ -153,7 +153,7 @@ def test_calls_without_a_request_give_way(path: str, server_factory: ServerFacto
             # Allocate takes another one's for a moment.
             assert [caller.ends(stream) for stream in opened[:3]] == [RESOURCE_EXHAUSTED] * 3
             assert opened[-1] not in caller.statuses
-        happens(lambda: '"event": "call turned away"' in server.stderr)
+        happens(lambda: '"event": "call rejected"' in server.stderr)
         assert "concurrent_calls_max is reached" in server.stderr
         assert '"peer": "unix:' in server.stderr
 

@@ -25,14 +25,14 @@ def test_a_pool_comes_and_goes(console: Console) -> None:
     assert made == "created pool extra: 8 blocks of 16 tokens on device 3\n"
     assert ["extra", "8", "16", "3", "no"] in rows(console.out("pools"))
     told = console.error("pool", "create", "extra", 8, expect=1)
-    assert told.startswith("error: there is a pool 'extra' already;")
+    assert told.startswith("error: pool 'extra' exists already;")
     console.out("allocate", 1, "--pool", "extra")
     told = console.error("pool", "delete", "extra", "--yes", expect=1)
     assert told.startswith("error: pool 'extra' is in use: 1 blocks held,")
     console.out("free", 1, "--pool", "extra")
     assert console.out("pool", "delete", "extra", "--yes") == "deleted pool extra\n"
     assert console.error("pool", "delete", "extra", "--yes", expect=1).startswith(
-        "error: no pool 'extra'"
+        "error: there is no pool 'extra'"
     )
 
 

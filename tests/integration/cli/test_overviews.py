@@ -93,7 +93,7 @@ def test_stats_of_an_engine_that_is_not_there(console: Console) -> None:
 
 def test_stats_of_a_pool_that_is_not_there(console: Console) -> None:
     told = console.error("stats", "--pool", "nope", expect=1)
-    assert told == "error: no pool 'nope' here; this server hosts: main, small, wide\n"
+    assert told == "error: there is no pool 'nope'; this server's pools: main, small, wide\n"
 
 
 def test_watching_prints_one_object_a_line_until_it_is_interrupted(console: Console) -> None:

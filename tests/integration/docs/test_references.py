@@ -16,7 +16,7 @@ from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_cli import failures
 from kvblock_cli.app import make_app
 from kvblock_service.config import ServerSettings
-from kvblock_service.rpc.errors import CODES
+from kvblock_service.errors import CallError
 from tests.integration.docs.markdown import (
     DOCUMENTS,
     README,
@@ -108,7 +108,7 @@ def test_every_rpc_is_in_the_table() -> None:
 def test_every_reason_is_in_the_table_with_its_code() -> None:
     (table,) = (table for table in tables(README) if table.rows[0][0] == "Reason")
     assert [row[:2] for row in table.rows[1:]] == [
-        [f"`{reason.name}`", f"`{code.name}`"] for reason, code in CODES.items()
+        [f"`{one.reason}`", f"`{one.code}`"] for one in CallError.__subclasses__()
     ]
 
 

@@ -240,7 +240,7 @@ def test_pool_in_use(serving: Callable[..., str]) -> None:
 
 
 def test_two_replays_at_once_do_not_harm_each_other(serving: Callable[..., str]) -> None:
-    """Engines have fixed names: the second is turned away, and frees nothing of the first."""
+    """Engines have fixed names: the second is refused, and frees nothing of the first."""
     address = serving()
     with kvblock.connect(address, pool="shared") as client, client.session(engine="replay-1") as it:
         it.step(allocate=[7])

@@ -104,7 +104,7 @@ def test_leases_that_are_lost_are_told(server_factory: ServerFactory) -> None:
         info("an engine attached", reclaimed, blocks=0),
         info("an operator reclaimed an engine", reclaimed, blocks=2),
         info("an engine attached", expired, blocks=0),
-        info("a lease ran out", expired, blocks=3) | {"level": "warning"},
+        info("a lease expired", expired, blocks=3) | {"level": "warning"},
     ]
 
 

@@ -6,13 +6,12 @@ import pytest
 
 from kvblock_service.access import (
     LOCAL_OPERATOR,
-    Denials,
     Identities,
     Identity,
-    LoginFailures,
+    RejectedCalls,
     digest_of,
 )
-from kvblock_service.access.failures import Denial, LoginFailure
+from kvblock_service.access.rejected_calls import Denial, LoginFailure
 from kvblock_service.rpc.rate import Rate
 from kvblock_service.rpc.slow_readers import Writes
 
@@ -101,12 +100,12 @@ def test_a_slow_rate_lets_one_call_through() -> None:
 
 def test_failures_are_all_counted_and_seldom_logged(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
-    failures = LoginFailures(lambda: now[0])
+    failures = RejectedCalls(lambda: now[0]).logins
     for _ in range(5):
-        failures.count(LoginFailure.UNKNOWN_TOKEN, "peer")
-    failures.count(LoginFailure.NO_CREDENTIALS, "peer")
+        failures.add(LoginFailure.UNKNOWN_TOKEN, peer="peer")
+    failures.add(LoginFailure.NO_CREDENTIALS, peer="peer")
     now[0] += 1
-    failures.count(LoginFailure.UNKNOWN_TOKEN, "other")
+    failures.add(LoginFailure.UNKNOWN_TOKEN, peer="other")
     assert failures.counts[LoginFailure.UNKNOWN_TOKEN] == 6
     told = [(one.problem, one.peer, one.failures) for one in caplog.records]  # type: ignore[attr-defined]
     unknown, none = LoginFailure.UNKNOWN_TOKEN.value, LoginFailure.NO_CREDENTIALS.value
@@ -115,12 +114,13 @@ def test_failures_are_all_counted_and_seldom_logged(caplog: pytest.LogCaptureFix
 
 def test_denials_are_all_counted_and_seldom_logged(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
-    denials = Denials(lambda: now[0])
+    denials = RejectedCalls(lambda: now[0]).denials
     for number in range(5):
-        denials.count(Denial.ENGINE, "peer", "trainer", f"be engine '{number}'")
-    denials.count(Denial.ADMIN, "peer", "trainer", "call Audit, which is for admins")
+        denials.add(Denial.ENGINE, peer="peer", identity="trainer", what=f"be engine '{number}'")
+    what = "call Audit, which is for admins"
+    denials.add(Denial.ADMIN, peer="peer", identity="trainer", what=what)
     now[0] += 1
-    denials.count(Denial.ENGINE, "other", "hasty", "be engine 'x'")
+    denials.add(Denial.ENGINE, peer="other", identity="hasty", what="be engine 'x'")
     assert denials.counts == {Denial.ENGINE: 6, Denial.POOL: 0, Denial.ADMIN: 1}
     told = [(one.identity, one.what, one.peer, one.failures) for one in caplog.records]  # type: ignore[attr-defined]
     assert told == [

@@ -18,6 +18,7 @@ from kvblock.errors import (
     FieldViolation,
     InvalidArgumentError,
     KVBlockError,
+    LeaseLostError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -131,11 +132,33 @@ def test_whether_the_fate_is_unknown_without_a_reason(code: grpc.StatusCode) -> 
 
 
 @pytest.mark.parametrize("reason", ErrorReason)
-@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED])
-def test_a_reason_says_that_nothing_was_changed(code: grpc.StatusCode, reason: ErrorReason) -> None:
+def test_a_reason_says_that_nothing_was_changed(reason: ErrorReason) -> None:
+    code = reason.code or grpc.StatusCode.UNAVAILABLE
     error = error_of_status(code, "text", trailers(info(reason.name)), "host:1")
-    unwritable = reason is ErrorReason.JOURNAL_UNWRITABLE
-    assert error.fate_unknown == (unwritable and code is grpc.StatusCode.UNAVAILABLE)
+    assert error.fate_unknown == (reason is ErrorReason.JOURNAL_UNWRITABLE)
+
+
+OWN_CLASSES = {
+    ErrorReason.STALE_EPOCH: LeaseLostError,
+    ErrorReason.RATE_LIMITED: RateLimitedError,
+}
+"""Those that callers handle apart from others of their code."""
+
+
+@pytest.mark.parametrize("reason", ErrorReason)
+def test_class_follows_the_reason(reason: ErrorReason) -> None:
+    of_code = type(error_of_status(reason.code or grpc.StatusCode.UNKNOWN, "text", (), "host:1"))
+    assert reason.error is OWN_CLASSES.get(reason, of_code)
+    # Whatever became of its code on the way.
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    error = error_of_status(code, "text", trailers(info(reason.name)), "host:1")
+    assert type(error) is reason.error
+
+
+def test_a_call_without_an_epoch_has_no_lease_to_lose() -> None:
+    details = trailers(info("STALE_EPOCH", epoch="0", current="7"))
+    error = error_of_status(grpc.StatusCode.FAILED_PRECONDITION, "text", details, "host:1")
+    assert type(error) is FailedPreconditionError
 
 
 def test_reason_of_a_newer_server() -> None:

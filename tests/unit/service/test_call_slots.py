@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from kvblock_service.access.failures import Limit
+from kvblock_service.access.rejected_calls import Limit
 from kvblock_service.rpc.call_slots import (
     RESERVED,
     CallLimitReached,

@@ -73,7 +73,7 @@ def test_no_default_among_several() -> None:
 
 
 def test_unknown_pool() -> None:
-    with pytest.raises(PoolNotFound, match="this server hosts: main") as caught:
+    with pytest.raises(PoolNotFound, match="this server's pools: main") as caught:
         host_of("main").pool("other")
     assert caught.value.metadata == {"pool": "other"}
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from kvblock_service.event_counter import Lines
 from kvblock_service.lease_log import LINES_AT_ONCE, LeaseEvent, LeaseLog
-from kvblock_service.tally import Lines
 
 
 class Clock:
@@ -42,7 +42,7 @@ def test_a_loop_of_attaches_fills_no_disk_and_hides_no_other_kind(
         clock.now += 1
         log.tell(LeaseEvent.ATTACHED, "kv", "looping", 5000, peer="unix:")
     expired, attached = (vars(record) for record in caplog.records)
-    assert (expired["levelname"], expired["msg"]) == ("WARNING", "a lease ran out")
+    assert (expired["levelname"], expired["msg"]) == ("WARNING", "a lease expired")
     assert (expired["engine"], expired["blocks"]) == ("other", 3)
     assert "left_out" not in expired
     assert (attached["levelname"], attached["msg"]) == ("INFO", "an engine attached")

@@ -20,8 +20,8 @@ LIMITS = RequestLimits(
 
 def facts(error: pytest.ExceptionInfo[CallError]) -> tuple[str, str]:
     metadata = error.value.metadata
-    assert error.value.field == metadata["field"]
-    assert metadata["field"] in error.value.message
+    assert getattr(error.value, "field", None) == metadata["field"]
+    assert metadata["field"] in str(error.value)
     return metadata["field"], metadata["value"]
 
 
@@ -51,7 +51,7 @@ def test_long_values_are_shown_in_part() -> None:
     with pytest.raises(InvalidField) as caught:
         validate.engine_name("x" * 10_000)
     assert len(facts(caught)[1]) == 80
-    assert len(caught.value.message) < 250
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize(("value", "blocks"), [(None, 1), (1, 1), (100, 100)])
@@ -159,7 +159,7 @@ def test_page_token(token: str, row: tuple[str, int] | None) -> None:
     ],
 )
 def test_bad_page_token(token: str) -> None:
-    with pytest.raises(InvalidField, match="is none that this server gave") as caught:
+    with pytest.raises(InvalidField, match="was not given by this server") as caught:
         validate.page_token(token)
     assert facts(caught)[0] == "page_token"
 

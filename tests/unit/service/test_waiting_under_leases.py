@@ -190,7 +190,7 @@ def test_errors_of_leases_name_what_the_client_needs() -> None:
     assert held.value.metadata == {"pool": "main", "engine": "a"}
     assert held.value.retry_after is not None
     assert 0 <= held.value.retry_after <= TTL / 1000
-    with pytest.raises(StaleEpoch, match="names no epoch") as fenced:
+    with pytest.raises(StaleEpoch, match="the call has no epoch") as fenced:
         host.apply(Free("a", 0, "", 1))
     where = {"pool": "main", "engine": "a"}
     assert fenced.value.metadata == {**where, "epoch": "0", "current": str(epoch)}

@@ -1,9 +1,9 @@
 """Counts what callers may cause as often as they like, and logs it sparsely.
 
 Rules:
-- Everything is counted. Of each kind so many lines may be logged at once, and one more each second;
-  the next one that is logged tells how many there were meanwhile. So a flood of them does not fill
-  a disk.
+- Everything is counted. Of each kind a number of lines may be logged at once, and one more each
+  second; the next line that is logged says how many there were meanwhile. So a flood of them does
+  not fill a disk.
 """
 
 import logging
@@ -40,8 +40,8 @@ class Lines:
         return left_out
 
 
-class Tally(Generic[KindT]):
-    """How many there were since the server started, by kind: `counts`."""
+class EventCounter(Generic[KindT]):
+    """How many events there were since the server started, by kind: `counts`."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Tally(Generic[KindT]):
         self._event = event
         self._lines = {kind: Lines(1, clock) for kind in kinds}
 
-    def add(self, kind: KindT, **told: str) -> None:
-        """One more of a kind; `told` is said in the log beside the kind's value."""
+    def add(self, kind: KindT, **fields: str) -> None:
+        """One more of a kind; `fields` stand in the log beside the kind's value."""
         self.counts[kind] += 1
         left_out = self._lines[kind].take()
         if left_out is not None:
             self._logger.warning(
-                self._event, extra={"problem": kind.value, **told, "failures": left_out + 1}
+                self._event, extra={"problem": kind.value, **fields, "failures": left_out + 1}
             )
