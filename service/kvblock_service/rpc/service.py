@@ -14,6 +14,7 @@ from typing import NamedTuple
 from opentelemetry.trace import SpanContext
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.version import VERSION
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -145,6 +146,7 @@ class KVBlockService:
         return pb.StatsResponse(
             pools=[convert.pool_stats(pool, only_engine) for pool in pools],
             server_epoch=self.host.server_epoch,
+            server_version=VERSION,
         )
 
     async def step(self, request: pb.StepRequest) -> pb.StepResponse:
