@@ -13,6 +13,7 @@ import typer
 
 from kvblock.version import VERSION
 from kvblock_cli import admin, blocks, engines, holders, manage, stats
+from kvblock_cli.doctor import command as doctor
 from kvblock_cli.top import command as top
 from kvblock_replay import command as replay
 from kvblock_service.commands import journal, serve
@@ -32,7 +33,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EXIT_CODES)(kvblock)
-    modules = (serve, stats, top, blocks, admin, holders, engines, manage, journal, replay)
+    modules = (serve, stats, top, blocks, admin, holders, engines, manage, doctor, journal, replay)
     for module in modules:
         module.register(app)
     return app

@@ -3,9 +3,9 @@
 import fcntl
 import os
 import pty
-import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import Mapping
@@ -20,6 +20,14 @@ from tests.integration.processes import plain_environment
 
 ALTERNATE = ("\x1b[?1049h", "\x1b[?1049l")
 CURSOR = ("\x1b[?25l", "\x1b[?25h")
+
+_OWN_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs its arguments in a session whose terminal is stdin: Ctrl-C, Ctrl-Z and sizes reach them."""
 
 
 class Terminal:
@@ -45,9 +53,8 @@ class Terminal:
         self._ours, self._theirs = pty.openpty()
         self._set_size()
         self.before = self.mode()
-        # A session of its own, whose terminal this is: Ctrl-C and sizes reach it as they should.
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", "--wait", *KVBLOCK, *self._arguments],
+            [sys.executable, "-c", _OWN_TERMINAL, *KVBLOCK, *self._arguments],
             env=self._environment,
             stdin=self._theirs,
             stdout=self._theirs,
@@ -85,9 +92,9 @@ class Terminal:
         return self.rows()
 
     def column(self, first: str, head: str) -> list[str]:
-        """The words under a head, in the table whose heads begin with `first` and have `head`."""
+        """The words under a head, in the first table whose heads begin with `first` and have it."""
         rows = self.rows()
-        (index,) = (
+        index = next(
             i for i, row in enumerate(rows) if row.startswith(first) and head in row.split()
         )
         at = rows[index].split().index(head)
@@ -104,13 +111,6 @@ class Terminal:
 
     def mode(self) -> list[Any]:
         return termios.tcgetattr(self._theirs)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the command itself."""
-        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        with open(children) as file:
-            inner = file.read().split()
-        os.kill(int(inner[0]) if inner else self.process.pid, number)
 
     def ended(self) -> int:
         """The exit code; the terminal has to be as it was."""

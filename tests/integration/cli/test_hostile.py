@@ -74,6 +74,7 @@ ANSWERS: dict[str, Callable[[], Message]] = {
 }
 SHOWN = {
     "stats": 0,
+    "top": 0,
     "pools": 0,
     "engines": 0,
     "blocks": 0,

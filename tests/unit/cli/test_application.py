@@ -32,6 +32,8 @@ OURS = [
     "journal",
     "replay",
     "trace",
+    "top",
+    "doctor",
 ]
 
 

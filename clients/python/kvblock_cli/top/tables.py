@@ -121,7 +121,7 @@ class Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         ascii_only = options.ascii_only
-        pools, engines = self._rows(options.height if self.on_screen else None)
+        pools, engines = self._rows(options.size.height if self.on_screen else None)
         if self.on_screen:
             yield from self._header(width)
         yield self._fitted(width, lambda cells: self._pool_columns(pools, cells, ascii_only), 1)
