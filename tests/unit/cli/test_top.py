@@ -162,7 +162,7 @@ def drawn(overview: Overview, width: int, height: int) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("width", [10, 40, 80, 200])
+@pytest.mark.parametrize("width", [24, 40, 80, 200])
 def test_rows_that_do_not_fit_are_counted(width: int) -> None:
     pools = [pool(f"pool-{index}", held=index) for index in range(8)]
     rows = tuple(engine(index, f"engine-{index:02}") for index in range(50))
@@ -170,10 +170,10 @@ def test_rows_that_do_not_fit_are_counted(width: int) -> None:
     assert len(lines) <= 24
     shown = [line.split()[0] for line in lines if line.startswith("pool-")]
     assert shown == [f"pool-{index}" for index in range(7, -1, -1)]
-    assert lines[-1] == f"and {50 - 24 + 3 + 4 + 8} more engines"[:width].rstrip()
+    assert lines[-1] == f"and {50 - 24 + 3 + 4 + 8} more engines"
     lines = drawn(Overview(look(100.0, *pools)), width, 12)
     assert "no engines" in lines
-    assert "and 3 more pools"[:width].rstrip() in lines
+    assert "and 3 more pools" in lines
 
 
 def test_what_comes_from_elsewhere_does_nothing_to_the_terminal() -> None:

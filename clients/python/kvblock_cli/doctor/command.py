@@ -24,7 +24,7 @@ from kvblock_cli.output import console, print_json, printable, table
 from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
-    from kvblock import Client
+    from kvblock import Client, KVBlockError
 
 StateDir = Annotated[
     Path | None,
@@ -111,18 +111,16 @@ def _examine(server: Server, state_dir: Path | None, pool: str) -> Iterator[Find
 
 
 def _ask(kv: Client, pool: str) -> Iterator[Finding]:
-    from kvblock import PermissionDeniedError, UnauthenticatedError
+    from kvblock import KVBlockError, NotFoundError
     from kvblock_cli.doctor import server
 
     yield from _answered("health", server.health(kv))
     try:
         stats = kv.stats(pool=pool)
-    except UnauthenticatedError as error:
-        action = "show credentials: --token-file, or --tls-cert and --tls-key"
-        yield problem("access", str(error), action)
-        return
-    except PermissionDeniedError as error:
-        yield skipped("access", str(error), "ask with the credentials of an operator")
+    except NotFoundError:
+        raise
+    except KVBlockError as error:
+        yield _failed("access", error)
         return
     yield from server.version(stats)
     yield from _answered("lease", server.lease(kv, stats, pool))
@@ -133,17 +131,39 @@ def _ask(kv: Client, pool: str) -> Iterator[Finding]:
 
 def _answered(check: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     """What a check that makes calls finds, its errors too."""
-    from kvblock import DeadlineExceededError, KVBlockError, PermissionDeniedError, UnavailableError
+    from kvblock import KVBlockError
 
     try:
         yield from findings
-    except PermissionDeniedError as error:
-        yield skipped(check, str(error), "ask with the credentials of an operator")
-    except (UnavailableError, DeadlineExceededError) as error:
-        action = "see whether it is kvblock that listens there, with TLS or without, and alive"
-        raise _UnreachableError(problem(check, str(error), action)) from None
     except KVBlockError as error:
-        yield problem(check, str(error), "see the server's log")
+        yield _failed(check, error)
+
+
+def _failed(check: str, error: KVBlockError) -> Finding:
+    """What an error of a check's call tells.
+
+    Raises:
+        _UnreachableError: that there is no server to go on with.
+
+    """
+    from kvblock import (
+        DeadlineExceededError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+        UnavailableError,
+    )
+
+    text = str(error)
+    if isinstance(error, (UnavailableError, DeadlineExceededError)):
+        action = "see whether it is kvblock that listens there, with TLS or without, and alive"
+        if error.reason:
+            action = "try again when it is up; see the server's log"
+        raise _UnreachableError(problem(check, text, action)) from None
+    if isinstance(error, PermissionDeniedError):
+        return skipped(check, text, "ask with the credentials of an operator")
+    if isinstance(error, UnauthenticatedError):
+        return problem(check, text, "show credentials: --token-file, or --tls-cert and --tls-key")
+    return problem(check, text, "see the server's log")
 
 
 def _show(findings: list[Finding]) -> None:

@@ -228,7 +228,7 @@ def _line(text: Text) -> Text:
 
 
 def _more(hidden: int, what: str) -> Text:
-    return Text(f"and {number(hidden)} more {what}" if hidden else "", "italic")
+    return _line(Text(f"and {number(hidden)} more {what}" if hidden else "", "italic"))
 
 
 def _bad(value: float | None) -> Text:
