@@ -177,7 +177,7 @@ def _show(findings: list[Finding]) -> None:
     counts = {status: sum(one.status is status for one in findings) for status in Status}
     problems, warnings = counts[Status.PROBLEM], counts[Status.WARNING]
     console().print(
-        f"{problems or 'no'} problem{'' if problems == 1 else 's'},"
+        f"\n{problems or 'no'} problem{'' if problems == 1 else 's'},"
         f" {warnings or 'no'} warning{'' if warnings == 1 else 's'}",
         style="bold",
     )
