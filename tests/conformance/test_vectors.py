@@ -14,6 +14,7 @@ from tests.waiting import happens
 # What differs from run to run.
 VOLATILE = {
     "server_epoch",
+    "server_version",
     "allocated_blocks_total",
     "freed_blocks_total",
     "reclaimed_blocks_total",

@@ -131,7 +131,8 @@ def serving(answer: bytes) -> bool:
 
 def server_stats(message: pb.StatsResponse) -> ServerStats:
     """The state of pools."""
-    return ServerStats(tuple(_pool_stats(pool) for pool in message.pools), message.server_epoch)
+    pools = tuple(_pool_stats(pool) for pool in message.pools)
+    return ServerStats(pools, message.server_epoch, message.server_version)
 
 
 def _pool_stats(message: pb.PoolStats) -> PoolStats:

@@ -191,6 +191,8 @@ class ServerStats:
     """In order of their names."""
     server_epoch: int
     """Grows with every start of the server that begins with empty pools."""
+    server_version: str = ""
+    """The version of the server's package; empty: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ import typer
 
 from kvblock.version import VERSION
 from kvblock_cli import engines, pools, sequences, stats
+from kvblock_cli.doctor import command as doctor
+from kvblock_cli.top import command as top
 from kvblock_replay import command as replay
 from kvblock_service.commands import journal, serve
 
@@ -31,7 +33,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(epilog=_EXIT_CODES)(kvblock)
-    modules = (serve, stats, sequences, pools, engines, journal, replay)
+    modules = (serve, stats, top, sequences, pools, engines, doctor, journal, replay)
     for module in modules:
         module.register(app)
     return app

@@ -120,7 +120,11 @@ def _watch(kv: Client, pool: str, engine: str, interval: float, *, as_json: bool
 def document(answer: ServerStats) -> dict[str, Any]:
     """The answer as StatsResponse has it."""
     pools = [_pool_document(pool) for pool in answer.pools]
-    return {"pools": pools, "server_epoch": answer.server_epoch}
+    return {
+        "pools": pools,
+        "server_epoch": answer.server_epoch,
+        "server_version": answer.server_version,
+    }
 
 
 def _pool_document(pool: PoolStats) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.version import VERSION
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -100,6 +101,7 @@ class KVBlockService(PoolMethods):
         return pb.StatsResponse(
             pools=[convert.pool_stats(pool, only_engine) for pool in self.pools(request.pool)],
             server_epoch=self.host.server_epoch,
+            server_version=VERSION,
         )
 
     @persisted

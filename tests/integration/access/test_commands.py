@@ -3,6 +3,7 @@
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,10 +47,18 @@ def test_every_command_is_let_in_by_its_token_only(
         where = ("--address", address)
         without = here.run(command, *arguments, *where, "--json")
         told = json.loads(without.out)
-        assert (without.code, told["reason"]) == (1, "UNAUTHENTICATED"), command
-        assert "no credentials were shown" in told["message"]
+        if command == "doctor":
+            assert {"access"} == problems_in(told)
+            assert (without.code, "no credentials were shown" in without.out) == (1, True)
+        else:
+            assert (without.code, told["reason"]) == (1, "UNAUTHENTICATED"), command
+            assert "no credentials were shown" in told["message"]
         let_in = here.run(command, *arguments, *where, "--token-file", str(token), "--json")
         refused = command == "reclaim"
         assert let_in.code == int(refused), (command, let_in)
         assert json.loads(let_in.out).get("reason") == ("ENGINE_NOT_FOUND" if refused else None)
     assert server.process.wait(timeout=60) == 0  # `drain` is the last one.
+
+
+def problems_in(report: Any) -> set[str]:
+    return {one["check"] for one in report["checks"] if one["status"] == "problem"}

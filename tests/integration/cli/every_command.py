@@ -16,6 +16,7 @@ from kvblock_cli.failures import run
 
 TALKS: dict[str, list[str]] = {
     "stats": [],
+    "top": ["--interval", "0.05"],
     "allocate": ["10", "2"],
     "table": ["10"],
     "can-allocate": ["1"],
@@ -28,6 +29,7 @@ TALKS: dict[str, list[str]] = {
     "free": ["10"],
     "pool create": ["extra", "8"],
     "pool delete": ["extra", "--yes"],
+    "doctor": [],
     "replay": ["--pool", "gpu0", "--mode", "shared", "--blocks", "64", "--limit", "1"],
     "reclaim": ["other", "--yes"],
     "drain": ["--yes"],

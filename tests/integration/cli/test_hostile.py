@@ -74,6 +74,7 @@ ANSWERS: dict[str, Callable[[], Message]] = {
 }
 SHOWN = {
     "stats": 0,
+    "top": 0,
     "pools": 0,
     "engines": 0,
     "blocks": 0,
@@ -126,7 +127,7 @@ def test_json_is_escaped_and_whole(command: str, address: str, here: Here) -> No
     done = here.run(command, *arguments(command), "--address", address, "--json")
     assert done.code == SHOWN[command]
     assert "".join(done.out.split("\n")).isprintable()
-    (rows,) = (rows for rows in json.loads(done.out).values() if isinstance(rows, list))
+    rows = next(rows for rows in json.loads(done.out).values() if isinstance(rows, list))
     key = "pool" if "pool" in rows[0] else "engine"
     assert [row[key] for row in rows] == list(EVIL)
 
@@ -137,6 +138,14 @@ def test_nothing_reaches_a_terminal(command: str, address: str) -> None:
     shown = Console(address).on_terminal(command, *typed, NO_COLOR="1", COLUMNS="80", TERM="dumb")
     assert "Traceback" not in shown
     assert "".join(shown.split("\r\n")).isprintable()
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_doctor_survives_its_patient(address: str, here: Here, extra: list[str]) -> None:
+    done = here.run("doctor", "--address", address, *extra)
+    assert (done.code, done.err) == (1, "")
+    assert "".join(done.out.split("\n")).isprintable()
+    assert r"bad \x1b[31mnews\x07\nerror: another line [/]" in done.out or extra
 
 
 def test_the_message_of_an_error_is_one_line(address: str, here: Here) -> None:

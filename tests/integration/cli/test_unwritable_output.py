@@ -35,6 +35,8 @@ ASK = (
     "table 1",
     "can-allocate 1",
     "allocate 9 65",
+    "top --interval 0.05",
+    "doctor",
 )
 CHANGE = (
     "allocate 2 1 --json",

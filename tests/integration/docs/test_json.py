@@ -139,6 +139,7 @@ def what_operators_see(check: Checked, address: str, tables: Path) -> None:
         assert pool["engines"][1]["epoch"] == str(lease.epoch)
         assert pool["refusals"] == [{"reason": "EXCEEDS_POOL", "count": "1"}]
         assert check("engines")["engines"][1]["since_heartbeat"] >= 0
+    assert check("top", "--interval", "0.05")["engines"][0]["engine"] == "a"
     assert check("sequences", "--blocks")["sequences"][0]["sequence_id"] == BIG
     assert check("blocks")["blocks"][0]["sequence_id"] == BIG
     check("holder", "2", code=1)
@@ -153,6 +154,8 @@ def what_operators_see(check: Checked, address: str, tables: Path) -> None:
 def what_is_kept(check: Checked, state: Path) -> None:
     check("serve", "--check", "--pool", "main:total=1")
     assert check("journal verify", str(state))["pools"][0]["held"] == 2
+    checks = check("doctor", "--state-dir", str(state))["checks"]
+    assert ("journal", "ok") in {(one["check"], one["status"]) for one in checks}
     check("journal dump", str(state))
     (pool, *_) = check("journal export", str(state))["pools"]
     assert pool["engines"][0]["sequences"][0]["sequence_id"] == BIG

@@ -34,6 +34,8 @@ OURS = [
     "journal",
     "replay",
     "trace",
+    "top",
+    "doctor",
 ]
 
 

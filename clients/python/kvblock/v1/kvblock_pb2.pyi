@@ -503,8 +503,11 @@ class StatsResponse(_message.Message):
 
     POOLS_FIELD_NUMBER: _builtins.int
     SERVER_EPOCH_FIELD_NUMBER: _builtins.int
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
     server_epoch: _builtins.int
     """Grows with every start of the server that begins with empty pools."""
+    server_version: _builtins.str
+    """The version of the server's package."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolStats]:
         """Pools in order of their names."""
@@ -514,10 +517,11 @@ class StatsResponse(_message.Message):
         *,
         pools: _abc.Iterable[Global___PoolStats] | None = ...,
         server_epoch: _builtins.int = ...,
+        server_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools", "server_epoch", b"server_epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools", "server_epoch", b"server_epoch", "server_version", b"server_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,90 @@
+"""Whether somebody listens at an address, and who.
+
+Rules:
+- A connection is opened and closed again; nothing is sent.
+- The process is known only of a Unix socket, by the kernel's word, and only where it runs in this
+  or an inner PID namespace.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import stat
+import struct
+from typing import NamedTuple
+
+from kvblock_cli.doctor.findings import Finding, ok, problem
+
+CHECK = "socket"
+_START = "start it with `kvblock serve`, or name another with --address or KVBLOCK_ADDRESS"
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Reached(NamedTuple):
+    """What was found; `pid` is the server's process, None: not known."""
+
+    finding: Finding
+    pid: int | None = None
+
+
+def look(address: str, timeout: float) -> Reached:
+    """Try an address that is known to have the right form."""
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        return _unix(os.path.abspath(path.removeprefix("//")), timeout)
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+    except OSError as error:
+        return Reached(problem(CHECK, f"{address} cannot be reached: {_why(error)}", _START))
+    return Reached(ok(CHECK, f"{address} is listened at"))
+
+
+def _unix(path: str, timeout: float) -> Reached:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        action = f"{_START}; into a container, mount the directory of the socket, not the file"
+        return Reached(problem(CHECK, f"{path} is not there", action))
+    except OSError as error:
+        action = "let this user enter the directories above it"
+        return Reached(problem(CHECK, f"{path} cannot be looked at: {_why(error)}", action))
+    if not stat.S_ISSOCK(found.st_mode):
+        return Reached(problem(CHECK, f"{path} is no socket", _START))
+    mode = f"mode {stat.S_IMODE(found.st_mode):04o} of {_owner(found)}"
+    try:
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(timeout)
+            tried.connect(path)
+            data = tried.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except PermissionError:
+        text = f"{path} is closed to this user: {mode}"
+        action = "join its group, or set unix_mode, unix_owner or unix_group of the server"
+        return Reached(problem(CHECK, text, action))
+    except ConnectionRefusedError:
+        text = f"nobody listens at {path}: a server that was killed has left it"
+        return Reached(problem(CHECK, text, f"{_START}; a server that starts takes it over"))
+    except OSError as error:
+        action = "see whether the server's process is stopped, or busy without end"
+        return Reached(problem(CHECK, f"{path} takes no connection: {_why(error)}", action))
+    pid, _, _ = _CREDENTIALS.unpack(data)
+    who = f", process {pid}" if pid else ""
+    return Reached(ok(CHECK, f"{path}, {mode}{who}"), pid or None)
+
+
+def _owner(found: os.stat_result) -> str:
+    try:
+        user = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        user = str(found.st_uid)
+    try:
+        return f"{user}:{grp.getgrgid(found.st_gid).gr_name}"
+    except KeyError:
+        return f"{user}:{found.st_gid}"
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,248 @@
+"""The frame of `kvblock top`: a header, the pools and the engines, as they fit into a terminal.
+
+Rules:
+- The size is asked for when the frame is drawn: a terminal that was resized gets a frame that fits.
+- A number is never cut. Where the columns do not fit, whole ones are left out, the least important
+  first; what is left when that is not enough is cut by the terminal's edge.
+- Rows that do not fit are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.text import Text
+
+from kvblock_cli.output import number, printable, share, table
+from kvblock_cli.top.looks import EngineRow, Overview, PoolRow
+
+LEVELS, ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
+_TREND = "LAST MINUTE"
+_TREND_MAX = 30
+_NAME_MIN = 12
+"""To how many characters a name may be cut before a column is left out."""
+_LATE = 0.75
+"""The part of its TTL after which a lease that was not renewed stands out."""
+
+
+class Order(NamedTuple):
+    """A way to sort; each function gives what is compared."""
+
+    name: str
+    pools: Callable[[PoolRow], tuple[object, ...]]
+    engines: Callable[[EngineRow], tuple[object, ...]]
+
+
+def _by_pool(row: PoolRow) -> tuple[object, ...]:
+    return (row.pool,)
+
+
+def _by_engine(row: EngineRow) -> tuple[object, ...]:
+    return (row.pool, row.engine)
+
+
+ORDERS = {
+    "h": Order(
+        "held",
+        lambda row: (-row.held_blocks, row.pool),
+        lambda row: (-row.held_blocks, row.pool, row.engine),
+    ),
+    "n": Order("name", _by_pool, _by_engine),
+    "r": Order(
+        "rate",
+        lambda row: (-(row.allocated_per_second or 0.0), row.pool),
+        lambda row: (-abs(row.held_change_per_second or 0.0), row.pool, row.engine),
+    ),
+    "b": Order(
+        "heartbeat",
+        _by_pool,
+        lambda row: (-(row.since_heartbeat or 0.0), row.pool, row.engine),
+    ),
+}
+"""By the key that chooses it: most held first, names, fastest first, oldest heartbeat first."""
+
+
+class Column(NamedTuple):
+    """A column: `keep` is how important it is, `words` whether it may be cut."""
+
+    head: str
+    keep: int
+    cells: Sequence[str | Text]
+    words: bool = False
+
+    def width(self, name_max: int | None = None) -> int:
+        """Its width; of words at most `name_max`."""
+        cells = (cell if isinstance(cell, str) else cell.plain for cell in self.cells)
+        found = max((cell_len(printable(cell)) for cell in cells), default=0)
+        if self.words and name_max is not None:
+            found = min(found, name_max)
+        return max(found, len(self.head))
+
+
+def fitting(columns: list[Column], width: int) -> list[Column]:
+    """The columns that fit into a line of so many characters; two stay in any case."""
+    chosen = list(columns)
+    while len(chosen) > 2 and sum(one.width(_NAME_MIN) + 1 for one in chosen) - 1 > width:
+        chosen.remove(min(chosen, key=lambda one: one.keep))
+    return chosen
+
+
+def sparkline(trend: Sequence[float | None], *, ascii_only: bool = False) -> str:
+    """Shares from 0 to 1 as a line of characters that grow; None is blank."""
+    levels = ASCII_LEVELS if ascii_only else LEVELS
+    top = len(levels) - 1
+    return "".join(
+        " " if use is None else levels[min(top, max(0, round(use * top)))] for use in trend
+    )
+
+
+def rate(value: float | None) -> str:
+    """A rate for people."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if 0 < abs(value) < 10 else f"{value:,.0f}"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """All that is shown; on a screen it takes the whole of it."""
+
+    overview: Overview
+    address: str
+    interval: float
+    order: str = "h"
+    on_screen: bool = True
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        ascii_only = options.ascii_only
+        pools, engines = self._rows(options.size.height if self.on_screen else None)
+        if self.on_screen:
+            yield from self._header(width)
+        yield self._fitted(width, lambda cells: self._pool_columns(pools, cells, ascii_only), 1)
+        yield _more(len(self.overview.pools) - len(pools), "pools")
+        if engines:
+            yield self._fitted(
+                width, lambda cells: self._engine_columns(engines, cells, ascii_only), 2
+            )
+            yield _more(len(self.overview.engines) - len(engines), "engines")
+        elif not self.overview.engines:
+            yield Text("no engines")
+
+    def _rows(self, height: int | None) -> tuple[list[PoolRow], list[EngineRow]]:
+        """The rows that are shown, in order."""
+        order = ORDERS[self.order]
+        pools = sorted(self.overview.pools, key=order.pools)
+        engines = sorted(self.overview.engines, key=order.engines)
+        if height is None:
+            return pools, engines
+        # Three lines are the header's; each table has a head and a line behind it.
+        left = max(2, height - 3 - 4)
+        for_pools = max(1, min(len(pools), left - min(len(engines), left // 2)))
+        return pools[:for_pools], engines[: left - for_pools]
+
+    def _header(self, width: int) -> RenderResult:
+        seen = self.overview
+        version = printable(seen.look.stats.server_version)
+        counted = f"{_counted(len(seen.pools), 'pool')}, {_counted(len(seen.engines), 'engine')}"
+        facts = f"  {counted}, every {self.interval:g} s  {datetime.now():%H:%M:%S}"
+        title = Text(f"kvblock {version} at {printable(self.address)}", "bold")
+        title.truncate(max(20, width - len(facts)), overflow="ellipsis")
+        yield _line(title.append(facts, "not bold"))
+        if seen.problem:
+            yield _line(Text(f"no answer: {printable(seen.problem)}", "bold red"))
+        else:
+            yield _line(self._keys())
+        yield Text()
+
+    def _keys(self) -> Text:
+        made = Text("q quit, sort by")
+        for key, order in ORDERS.items():
+            made.append("  ").append(f"{key} {order.name}", "reverse" if key == self.order else "")
+        return made
+
+    def _fitted(self, width: int, make: Callable[[int], list[Column]], left: int) -> RenderableType:
+        """A table whose last minute takes what the other columns leave."""
+        columns = make(len(_TREND))
+        if not self.on_screen:
+            # Two looks make no minute.
+            columns = [one for one in columns if one.head != _TREND]
+        columns = fitting(columns, width)
+        spare = width - sum(one.width() + 2 for one in columns)
+        cells = max(len(_TREND), min(_TREND_MAX, len(_TREND) + spare))
+        heads = [one.head for one in columns]
+        columns = [one for one in make(cells) if one.head in heads]
+        made = table(*heads, left=left)
+        for row in zip(*(one.cells for one in columns), strict=True):
+            made.add_row(*row, style="dim" if self.overview.problem else None)
+        return made
+
+    def _trend(self, cells: int, ascii_only: bool, *key: str) -> Text:
+        line = sparkline(self.overview.trend(cells, *key), ascii_only=ascii_only)
+        return Text(line, "cyan", no_wrap=True)
+
+    def _pool_columns(self, rows: list[PoolRow], cells: int, ascii_only: bool) -> list[Column]:
+        return [
+            Column("POOL", 12, [row.pool for row in rows], words=True),
+            Column("TOTAL", 5, [number(row.total_blocks) for row in rows]),
+            Column("FREE", 10, [number(row.free_blocks) for row in rows]),
+            Column("HELD", 11, [number(row.held_blocks) for row in rows]),
+            Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
+            Column("USE", 9, [share(row.held_blocks, row.total_blocks) for row in rows]),
+            Column(_TREND, 6, [self._trend(cells, ascii_only, row.pool) for row in rows]),
+            Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
+            Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
+            Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
+            Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
+            Column("WAITING", 2, [number(row.waiting) for row in rows]),
+        ]
+
+    def _engine_columns(self, rows: list[EngineRow], cells: int, ascii_only: bool) -> list[Column]:
+        trends = [self._trend(cells, ascii_only, row.pool, row.engine) for row in rows]
+        return [
+            Column("POOL", 5, [row.pool for row in rows], words=True),
+            Column("ENGINE", 9, [row.engine for row in rows], words=True),
+            Column("HELD", 8, [number(row.held_blocks) for row in rows]),
+            Column("SHARE", 3, [f"{100 * row.share:.1f} %" for row in rows]),
+            Column(_TREND, 2, trends),
+            Column("HELD +/S", 4, [rate(row.held_change_per_second) for row in rows]),
+            Column("SEQS", 1, [number(row.sequences) for row in rows]),
+            Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
+            Column("LEASE", 7, [_lease(row) for row in rows]),
+            Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
+        ]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{number(count)} {what if count == 1 else what + 's'}"
+
+
+def _line(text: Text) -> Text:
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
+
+
+def _more(hidden: int, what: str) -> Text:
+    return _line(Text(f"and {number(hidden)} more {what}" if hidden else "", "italic"))
+
+
+def _bad(value: float | None) -> Text:
+    return Text(rate(value), "red" if value else "")
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f} s"
+
+
+def _lease(row: EngineRow) -> Text:
+    left = row.lease_expires_in
+    if left is None:
+        return Text("none", "yellow" if row.held_blocks else "")
+    age = row.since_heartbeat
+    late = left <= 0 or (age is not None and age > _LATE * (age + left))
+    return Text(f"{left:,.1f} s", "bold red" if late else "green")
