@@ -11,7 +11,7 @@ import logging
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.commands import Reclaim
 from kvblock_service.core.listing import Wanted
-from kvblock_service.host import CreatePool, DeletePool, Host
+from kvblock_service.host import Host
 from kvblock_service.rpc import calls, convert_admin, validate
 from kvblock_service.rpc.service import ServiceOptions
 
@@ -45,7 +45,7 @@ class KVBlockAdmin:
         wish = request.quarantine if request.HasField("quarantine") else None
         quarantine_ms = validate.quarantine_ms(wish)
         request_id = validate.request_id(request.request_id)
-        if self._host.create_pool(CreatePool(geometry, quarantine_ms, request_id)):
+        if self._host.create_pool(geometry, quarantine_ms, request_id):
             name, total_blocks, block_size, device_id = geometry
             _log.info(
                 "an operator created a pool",
@@ -65,8 +65,7 @@ class KVBlockAdmin:
     async def delete_pool(self, request: pb.DeletePoolRequest) -> pb.DeletePoolResponse:
         """Delete a pool that nobody uses."""
         name = validate.name("pool", request.pool)
-        command = DeletePool(name, validate.request_id(request.request_id))
-        if self._host.delete_pool(command):
+        if self._host.delete_pool(name, validate.request_id(request.request_id)):
             _log.info("an operator deleted a pool", extra={"peer": calls.peer(), "pool": name})
         await self._host.settled()
         return pb.DeletePoolResponse()

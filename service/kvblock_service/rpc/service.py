@@ -83,7 +83,7 @@ class KVBlockService:
                 command, max_wait, self.trace_id(), calls.permit_again, waited
             )
         else:
-            outcome = pool.apply(command, self.trace_id())
+            outcome, _ = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Granted | Refused)
         if self.observer:
             refused = outcome if isinstance(outcome, Refused) else None
@@ -131,9 +131,9 @@ class KVBlockService:
         )
 
     async def can_allocate(self, request: pb.CanAllocateRequest) -> pb.CanAllocateResponse:
-        """Whether so many blocks are free."""
-        validate.engine_name(request.engine)
-        free = self.pool(request.pool).free_blocks()
+        """Whether an engine can be granted so many blocks now."""
+        engine = validate.engine_name(request.engine)
+        free = self.pool(request.pool).available(engine)
         given = request.num_blocks if request.HasField("num_blocks") else None
         wanted = validate.asked_blocks(given, self.limits)
         return pb.CanAllocateResponse(can_allocate=free >= wanted, free_blocks=free)
@@ -183,7 +183,7 @@ class KVBlockService:
     async def renew_lease(self, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         """Let a lease last longer."""
         pool = self.pool(request.pool)
-        renewed = pool.apply(Renew(validate.engine_name(request.engine), request.epoch))
+        renewed, _ = pool.apply(Renew(validate.engine_name(request.engine), request.epoch))
         assert isinstance(renewed, Renewed)
         return pb.RenewLeaseResponse(ttl=duration_of(renewed.ttl_ms / 1000))
 
@@ -211,9 +211,9 @@ class KVBlockService:
             pool.quarantine_of(engine, ttl_ms),
         )
         before = pool.epoch(engine)
-        attached = pool.apply(command, self.trace_id())
+        attached, replayed = pool.apply(command, self.trace_id())
         assert isinstance(attached, Attached)
-        if not pool.repeated:
+        if not replayed:
             self._tell_attached(pool, engine, attached, before)
         return attached
 
@@ -226,7 +226,7 @@ class KVBlockService:
         parent: SpanContext | None = None,
     ) -> Stepped:
         """Carry out a step; `parent` is the engine's span that it belongs to, if known."""
-        outcome = pool.apply(command, trace_id)
+        outcome, _ = pool.apply(command, trace_id)
         assert isinstance(outcome, Stepped)
         if self.observer:
             self.observer(
@@ -250,10 +250,10 @@ class KVBlockService:
         self, pool: PoolHost, command: Detach, operation: str, started: int, trace_id: str
     ) -> Freed:
         """Carry out a detach, after which the lease's stream ends."""
-        freed = pool.apply(command, trace_id)
+        freed, replayed = pool.apply(command, trace_id)
         assert isinstance(freed, Freed)
         where, wait = (pool.geometry.name, command.engine), pool.lock_wait_ns
-        if not pool.repeated:
+        if not replayed:
             told = (LeaseEvent.DETACHED, *where, command.epoch)
             self.host.leases.tell(*told, peer=calls.peer(), blocks=freed.num_blocks)
         self.host.end_session(*where, command.epoch)
@@ -294,7 +294,7 @@ class KVBlockService:
             validate.request_id(request.request_id),
             request.sequence_id,
         )
-        outcome = pool.apply(command, self.trace_id())
+        outcome, _ = pool.apply(command, self.trace_id())
         assert isinstance(outcome, Freed)
         if self.observer:
             self.observer(

@@ -16,10 +16,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from kvblock.version import VERSION
 from kvblock_service.access import TurnedAway
+from kvblock_service.core.listing import PoolState
 from kvblock_service.host import Host
 from kvblock_service.log_stream import LogStream
 from kvblock_service.open_files import OpenFiles
-from kvblock_service.pool_host import PoolState
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import Durations
 from kvblock_service.telemetry.sources import JournalFigures

@@ -99,8 +99,8 @@ def begin(journal: Journal) -> Pool:
 
 def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> Outcome:
     """Apply a command as a server does: answer after it is kept."""
-    outcome = pool.apply(command, stamp)
-    if is_kept(command, outcome, pool.repeated):
+    outcome, replayed = pool.apply(command, stamp)
+    if is_kept(command, outcome, replayed):
         journal.write([codec.encode(Applied(GEOMETRY.name, stamp, command))])
     return outcome
 
@@ -127,8 +127,8 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
     """All of a pool that can make a difference later, orders included."""
     return (
         pool.geometry,
-        (pool.free_list.fresh, pool.free_list.freed.tolist()),
-        list(pool.holders),
+        (pool.blocks.free_list.fresh, pool.blocks.free_list.freed.tolist()),
+        list(pool.blocks.grants),
         [
             (
                 engine.name,
@@ -143,12 +143,16 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
         ],
         [
             (number, batch._replace(blocks=batch.blocks.tolist()))  # type: ignore[arg-type]
-            for number, batch in pool.quarantine.items()
+            for number, batch in pool.blocks.quarantine.items()
         ],
-        (pool.quarantined, pool.last_batch, pool.last_epoch, pool.revision),
-        (pool.allocated_total, pool.freed_total, pool.reclaimed_total, pool.expired_total),
+        (pool.blocks.quarantined, pool.blocks.last_batch, pool.last_epoch, pool.revision),
+        (
+            pool.blocks.allocated_total,
+            pool.blocks.freed_total,
+            pool.blocks.reclaimed_total,
+            pool.expired_total,
+        ),
         dict(pool.refused_total),
-        list(pool.memory.results.items()),
-        list(pool.memory.over),
-        pool.memory.numbers,
+        list(pool.cache.results.items()),
+        pool.cache.numbers,
     )

@@ -16,10 +16,10 @@ from kvblock_service.core.commands import (
     Refused,
     StepPolicy,
 )
-from kvblock_service.core.listing import SequenceRow
+from kvblock_service.core.listing import EngineState, SequenceRow
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import Reason, StateLimit
-from kvblock_service.pool_host import EngineState, PoolHost
+from kvblock_service.pool_host import PoolHost
 
 LONG = 3600.0
 SHORT = 0.001
@@ -70,7 +70,7 @@ def filled(**sizes: int) -> PoolHost:
 
 
 def free(host: PoolHost, sequence_id: int) -> None:
-    assert host.apply(free_of("b", sequence_id)) == Freed(1)
+    assert host.apply(free_of("b", sequence_id)) == (Freed(1), False)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -329,7 +329,7 @@ def test_state_shows_engines_by_name() -> None:
     assert state.engines == [EngineState("a", 1, 1, 0, 0), EngineState("b", 2, 1, 0, 0)]
     assert (state.free_blocks, state.held_blocks, state.sequences) == (1, 3, 2)
     assert host.epoch("b") == host.epoch("zz") == 0
-    assert host.free_blocks() == 1
+    assert host.available("a") == 1
     assert host.table("b", 1) == [0, 1]
     assert host.table("zz", 1) is None
 
