@@ -65,8 +65,9 @@ class PoolMachine(RuleBasedStateMachine):
         # The wall clock is for those who ask, and may say anything.
         stamp = Stamp(self.model.now, -self.model.now * 86_400_000, "")
         revision, before = self.pool.revision, self.model.changes()
-        outcome, _ = self.pool.apply(command, stamp)
+        outcome, replayed = self.pool.apply(command, stamp)
         assert outcome == self.model.apply(command)
+        assert not replayed or self.pool.revision == revision
         assert self.pool.revision - revision == (self.model.changes() != before)
 
     def epoch(self, engine: str, slip: int) -> int:

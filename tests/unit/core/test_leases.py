@@ -97,7 +97,7 @@ def test_attach_is_refused_while_the_lease_lives(epoch_off: int | None) -> None:
     assert state(desk) == before
 
 
-def test_attach_with_an_epoch_that_is_over_is_fenced() -> None:
+def test_attach_with_a_past_epoch_is_fenced() -> None:
     desk = Desk(4)
     lease = desk.attach("a")
     desk.detach("a")

@@ -65,7 +65,15 @@ def test_attach_and_detach_that_are_sent_again() -> None:
     assert twice(desk, Detach("a", epoch, "r2")) == Freed(3)
 
 
-def test_attach_of_a_lease_that_is_over_counts_as_new() -> None:
+def test_commands_of_two_kinds_under_one_id_are_two_commands() -> None:
+    """Also where their fields are equal one by one."""
+    desk = Desk(8)
+    desk.allocate(5)
+    desk.apply(Free("a", 0, "r1", 5))
+    assert desk.apply(Reclaim("a", 0, "r1", 5)) == IdReused("request_id")
+
+
+def test_attach_of_a_lease_that_has_ended_counts_as_new() -> None:
     desk = Desk(8)
     command = Attach("a", 0, "r1", False, 1000, 0)
     desk.apply(command)
