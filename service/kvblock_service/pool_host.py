@@ -96,7 +96,9 @@ class PoolHost:
         self._lock = threading.Lock()
         self._now_ms = now_ms
         self._log = log
-        self._queue = WaitQueue(pool.geometry.name, self, wait_queue_max)
+        self._queue = WaitQueue(
+            pool.geometry.name, wait_queue_max, self.available, self._is_answered
+        )
         # Whose records may not be in the journal yet, by the records' numbers.
         self._unwritten: deque[tuple[int, str]] = deque()
 
@@ -161,10 +163,6 @@ class PoolHost:
     def stop_waiting(self) -> None:
         """Answer all who wait, now and from now on, by what is free at this moment."""
         self._queue.close()
-
-    def is_answered(self, command: Allocate) -> bool:
-        """Whether the answer depends on no block: it was given before, or the epoch is stale."""
-        return self._pool.knows(command) or self.epoch(command.engine) != command.epoch
 
     def available(self, engine: str) -> int:
         """How many blocks an engine can be granted now."""
@@ -295,6 +293,10 @@ class PoolHost:
         """Recount the pool; commands wait meanwhile."""
         with self._lock:
             return audit(self._pool)
+
+    def _is_answered(self, command: Allocate) -> bool:
+        """Whether the answer depends on no block: it was given before, or the epoch is stale."""
+        return self._pool.knows(command) or self.epoch(command.engine) != command.epoch
 
     def _acquire(self) -> None:
         self.lock_wait_ns = 0

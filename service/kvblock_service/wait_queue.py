@@ -11,22 +11,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from kvblock_service.core.commands import Allocate
 from kvblock_service.errors import StateLimit
 
 _Result = TypeVar("_Result")
-
-
-class BlockSource(Protocol):
-    """Where blocks come from."""
-
-    def available(self, engine: str) -> int:
-        """How many blocks an engine can take now."""
-
-    def is_answered(self, command: Allocate) -> bool:
-        """Whether the answer to a command depends on no block."""
 
 
 class Waiter(NamedTuple):
@@ -39,19 +29,28 @@ class Waiter(NamedTuple):
 class WaitQueue:
     """The queue of the pool of that name; `length_max` allocations may wait.
 
-    `waiters` are those that wait, in order; only the queue changes it.
+    `available` answers how many blocks an engine can take now, `is_answered` whether the answer to
+    an allocation depends on no block. `waiters` are those that wait, in order; only the queue
+    changes it.
     """
 
-    def __init__(self, pool: str, source: BlockSource, length_max: int) -> None:
+    def __init__(
+        self,
+        pool: str,
+        length_max: int,
+        available: Callable[[str], int],
+        is_answered: Callable[[Allocate], bool],
+    ) -> None:
         self._pool = pool
-        self._source = source
         self._length_max = length_max
+        self._available = available
+        self._is_answered = is_answered
         self.waiters: deque[Waiter] = deque()
         self._closed = False
 
     def admits(self, command: Allocate) -> bool:
         """Whether an allocation that comes now need not wait."""
-        return self._source.is_answered(command) or (not self.waiters and self._fits(command))
+        return self._is_answered(command) or (not self.waiters and self._fits(command))
 
     async def wait(
         self,
@@ -102,10 +101,10 @@ class WaitQueue:
 
     def _is_turn_of(self, waiter: Waiter) -> bool:
         first = waiter is self.waiters[0]
-        return (first and self._fits(waiter.command)) or self._source.is_answered(waiter.command)
+        return (first and self._fits(waiter.command)) or self._is_answered(waiter.command)
 
     def _fits(self, command: Allocate) -> bool:
-        return command.num_blocks <= self._source.available(command.engine)
+        return command.num_blocks <= self._available(command.engine)
 
     async def _woken(self, turn: asyncio.Event, deadline: float) -> bool:
         """Wait for the turn; False when it is time to answer whatever the pool says."""

@@ -21,6 +21,7 @@ from kvblock_service.core.commands import (
     Fenced,
     Freed,
     LimitReached,
+    Outcome,
     Reclaim,
     Renew,
     Renewed,
@@ -30,9 +31,7 @@ from kvblock_service.core.engine import Engine
 from kvblock_service.core.state import State
 
 
-def attach(
-    state: State, command: Attach, stamp: Stamp
-) -> Attached | EngineHeld | Fenced | LimitReached:
+def attach(state: State, command: Attach, stamp: Stamp) -> Outcome:
     """Begin a lease or resume one."""
     engine = state.engines.get(command.engine)
     current = engine.epoch if engine else 0
@@ -58,7 +57,7 @@ def attach(
     return Attached(engine.epoch, engine.ttl_ms, held, sequences, engine.last_step_id, resumed)
 
 
-def renew(state: State, command: Renew, stamp: Stamp) -> Renewed | Fenced:
+def renew(state: State, command: Renew, stamp: Stamp) -> Outcome:
     """Let a lease last longer. It is no change that has to outlive the server."""
     engine = _leased(state, command)
     if isinstance(engine, Fenced):
@@ -67,7 +66,7 @@ def renew(state: State, command: Renew, stamp: Stamp) -> Renewed | Fenced:
     return Renewed(engine.ttl_ms)
 
 
-def detach(state: State, command: Detach, _: Stamp) -> Freed | Fenced:
+def detach(state: State, command: Detach, _: Stamp) -> Outcome:
     """End a lease and free the engine's blocks."""
     engine = _leased(state, command)
     if isinstance(engine, Fenced):
@@ -78,7 +77,7 @@ def detach(state: State, command: Detach, _: Stamp) -> Freed | Fenced:
     return Freed(sum(counts))
 
 
-def expire(state: State, command: Expire, stamp: Stamp) -> Freed | Fenced:
+def expire(state: State, command: Expire, stamp: Stamp) -> Outcome:
     """End a lease that has run out."""
     engine = _leased(state, command)
     if isinstance(engine, Fenced):
@@ -88,7 +87,7 @@ def expire(state: State, command: Expire, stamp: Stamp) -> Freed | Fenced:
     return Freed(_vacate(state, engine, command.quarantine_ms, stamp))
 
 
-def reclaim(state: State, command: Reclaim, stamp: Stamp) -> Freed | Fenced:
+def reclaim(state: State, command: Reclaim, stamp: Stamp) -> Outcome:
     """Take an engine's blocks away; its epoch, when one is named, must be the one meant."""
     engine = _leased(state, command) if command.epoch else state.engines.get(command.engine)
     if isinstance(engine, Fenced):
@@ -99,7 +98,7 @@ def reclaim(state: State, command: Reclaim, stamp: Stamp) -> Freed | Fenced:
     return Freed(_vacate(state, engine, command.quarantine_ms, stamp))
 
 
-def end_quarantine(state: State, command: EndQuarantine, _: Stamp) -> Freed:
+def end_quarantine(state: State, command: EndQuarantine, _: Stamp) -> Outcome:
     """Let the blocks of a batch be free."""
     count = state.blocks.end_quarantine(command.batch)
     if count:

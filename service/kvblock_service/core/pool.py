@@ -29,7 +29,6 @@ from kvblock_service.core.commands import (
     Geometry,
     Granted,
     IdReused,
-    LimitReached,
     Outcome,
     Reclaim,
     Refused,
@@ -78,9 +77,7 @@ class Pool(State):
         """Let a command count as new, whatever its request_id."""
         self.cache.forget(key_of(command))
 
-    def _allocate(
-        self, command: Allocate, stamp: Stamp
-    ) -> Granted | Refused | LimitReached | Fenced:
+    def _allocate(self, command: Allocate, stamp: Stamp) -> Outcome:
         name, epoch, _, sequence_id, need = command
         engine = self.engines.get(name)
         fenced = self.admit(engine, epoch, stamp)
@@ -99,7 +96,7 @@ class Pool(State):
         self.revision += 1
         return Granted(blocks, len(blocks_of(engine.tables[sequence_id])))
 
-    def _free(self, command: Free, stamp: Stamp) -> Freed | Fenced:
+    def _free(self, command: Free, stamp: Stamp) -> Outcome:
         engine = self.engines.get(command.engine)
         fenced = self.admit(engine, command.epoch, stamp)
         if fenced:
@@ -111,9 +108,7 @@ class Pool(State):
         self.revision += 1
         return Freed(count)
 
-    def _step(
-        self, command: Step, stamp: Stamp
-    ) -> Stepped | _Replayed | LimitReached | Fenced | IdReused | StepOutOfOrder:
+    def _step(self, command: Step, stamp: Stamp) -> Outcome | _Replayed:
         name, epoch, _, step_id, free_ids, allocate_ids, num_blocks, _ = command
         engine = self.engines.get(name)
         fenced = self.admit(engine, epoch, stamp)

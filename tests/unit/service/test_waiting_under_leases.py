@@ -155,12 +155,27 @@ def test_a_request_that_comes_again_while_it_waits_is_granted_once() -> None:
         free(host, 2)
         await settle()
         assert first.result() == Granted([2], 1)
-        # It needs no block any more, and holds up nobody.
+        # It needs no block, and holds up nobody.
         free(host, 3)
         await settle()
         assert again.result() == Granted([2], 1)
         assert (host.available("a"), host.table("a", 1)) == (1, [2])
         assert await host.allocate(command, LONG) == Granted([2], 1)
+        assert is_sound(host)
+
+    run(scenario())
+
+
+def test_a_request_that_came_twice_does_not_wait_for_blocks_once_it_was_granted() -> None:
+    async def scenario() -> None:
+        host = filled()
+        command = Allocate("a", 0, "x", 1, 1)
+        first, again = (asyncio.create_task(host.allocate(command, LONG)) for _ in range(2))
+        await settle()
+        free(host, 2)
+        await settle()
+        assert first.result() == again.result() == Granted([2], 1)
+        assert host.available("a") == 0
         assert is_sound(host)
 
     run(scenario())
