@@ -5,7 +5,7 @@ Rules:
   and the moment is taken inside it.
 - What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
   A renewal is not written, and goes on while nothing can be written; but then it rejects nothing.
-- A table is told when what its engine was answered last is in the journal: the one of an engine
+- A table is answered once the last answer to its engine is in the journal: the one of an engine
   with nothing unwritten at once, also while nothing can be written.
 - `apply` is called from the event loop's thread only; other threads may read.
 - An allocation waits in the pool's `wait_queue`; one whose engine's lease ends fails at once.
@@ -143,7 +143,7 @@ class PoolHost:
     ) -> Answer:
         """Allocate, waiting up to `max_wait` seconds for blocks that are not free now.
 
-        `permit` is asked when it has waited: it may raise what forbids it by then. `waited` is told
+        `permit` is called when it has waited: it may raise what forbids it by then. `waited` takes
         for how many seconds it did, also when it was cancelled.
 
         Raises:

@@ -61,7 +61,7 @@ class WaitQueue:
     ) -> _Result:
         """Answer what `then` does once it is the turn of an allocation, or its time has passed.
 
-        `waited` is told for how many seconds it has waited, also when it is cancelled.
+        `waited` takes for how many seconds it has waited, also when it is cancelled.
 
         Raises:
             StateLimit: the queue is full.

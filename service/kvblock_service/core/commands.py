@@ -26,7 +26,7 @@ class Stamp(NamedTuple):
     """When a command was given, and in whose name.
 
     `now_ms` is the host's monotonic clock and decides about leases; `wall_ms` (since 1970) and
-    `trace_id` (hex, empty when there is none) are kept for those who ask who holds a block.
+    `trace_id` (hex, empty when there is none) are stored for whoever asks who holds a block.
     """
 
     now_ms: int

@@ -1,4 +1,4 @@
-"""What a pool keeps for one engine.
+"""What a pool has for one engine.
 
 Rules:
 - A table has at least one block. A table of one block may be that block's number itself, which

@@ -3,7 +3,7 @@
 Rules:
 - A result is known by its key: engine, epoch and request_id. Another command under the same key is
   told apart by comparing the commands.
-- At most `results_max` results are kept, and at most NUMBERS_PER_RESULT times as many sequence and
+- There are at most `results_max` results, and at most NUMBERS_PER_RESULT times as many sequence and
   block numbers in them; the oldest go first. A request that comes again after that counts as new.
 - Without a lease no epoch tells a later engine of the same name from an earlier one. So what an
   engine was answered without a lease is stale once the engine has ended: it is still known, and

@@ -73,10 +73,6 @@ class Pool(State):
         """Whether `apply` would answer a command by its request_id, and change nothing."""
         return bool(command.request_id) and self._known(command) is not None
 
-    def forget(self, command: Command) -> None:
-        """Let a command count as new, whatever its request_id."""
-        self.cache.forget(key_of(command))
-
     def _allocate(self, command: Allocate, stamp: Stamp) -> Outcome:
         name, epoch, _, sequence_id, need = command
         engine = self.engines.get(name)

@@ -25,7 +25,7 @@ from kvblock_service.core.commands import (
     PoolRejection,
     Stamp,
 )
-from kvblock_service.core.idempotency import IdempotencyCache, is_same
+from kvblock_service.core.idempotency import IdempotencyCache, is_same, key_of
 from kvblock_service.core.pool import Bounds, Pool
 
 REQUEST_IDS_MAX = 1024
@@ -85,7 +85,7 @@ class Registry:
         if entry is None:
             return PoolAbsent(name), False
         if command.request_id:
-            entry.pool.forget(command)
+            entry.pool.cache.forget(key_of(command))
         return entry.pool.apply(command, stamp)
 
     def replay_change(self, change: PoolChange) -> tuple[PoolChanged | PoolRejection, bool]:

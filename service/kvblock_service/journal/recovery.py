@@ -3,7 +3,7 @@
 Rules:
 - Records run through the same `apply` as live traffic, with their own stamps.
 - What was carried out then is carried out now: limits of the present do not stop commands of the
-  past, and a command with a request_id that is on record was a new one, whatever is remembered.
+  past, and a command with a request_id that is on record was a new one, whatever is known.
 - Every record that a journal gives was written whole, since its files have checksums of their own:
   what is torn at the end is none any more, see `reader`. So a record that cannot be read ends the
   recovery, the last one too: it is damaged, or of a version that this program does not know.
@@ -46,7 +46,7 @@ class Recovered(NamedTuple):
 
 
 def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recovered:
-    """The pools of a journal under these bounds, and what there is to tell about it.
+    """The pools of a journal under these bounds, and how they were read.
 
     Leases and quarantine still have the deadlines of the past: see `leases.begin_anew`. `up_to`:
     the last position that counts; None: all.

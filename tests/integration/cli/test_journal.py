@@ -75,7 +75,7 @@ def test_verify_beside_a_server_and_without_one(kept: OpenedJournal, directory: 
 def test_dump(directory: Path) -> None:
     lines = SHELL.out("journal", "dump", directory).splitlines()
     assert [line.split()[1] for line in lines] == [
-        "PoolCreated",
+        "CreatePool",
         "Attach",
         "Allocate",
         "Step",
