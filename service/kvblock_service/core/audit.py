@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvblock_service.core.engine import Engine, blocks_of
-from kvblock_service.core.state import State
+from kvblock_service.core.pool_data import PoolData
 
 VIOLATIONS_MAX = 100
 _FREED = 0xFFFFFFFF
@@ -29,7 +29,7 @@ class Report(NamedTuple):
     violations: list[str]
 
 
-def audit(pool: State) -> Report:
+def audit(pool: PoolData) -> Report:
     """Recount every block of a pool."""
     engines = list(pool.engines.values())
     violations: list[str] = []
@@ -49,7 +49,7 @@ def audit(pool: State) -> Report:
     )
 
 
-def _violations(pool: State, engines: list[Engine]) -> Iterator[str]:
+def _violations(pool: PoolData, engines: list[Engine]) -> Iterator[str]:
     used = pool.blocks.free_list.fresh
     if used > pool.geometry.total_blocks:
         yield f"{used} blocks were handed out, but the pool has {pool.geometry.total_blocks}"
@@ -75,7 +75,7 @@ def _violations(pool: State, engines: list[Engine]) -> Iterator[str]:
         yield f"{pool.blocks.held} blocks are counted as held, but the engines count {counted}"
 
 
-def _tables(pool: State, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
+def _tables(pool: PoolData, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
     held = 0
     if not engine.tables and not engine.epoch:
         yield f"engine {engine.name} has neither a table nor a lease"
@@ -100,7 +100,7 @@ def _tables(pool: State, engine: Engine, number: int, places: "array[int]") -> I
         yield f"engine {engine.name} counts {engine.held} blocks, but its tables hold {held}"
 
 
-def _quarantine(pool: State, places: "array[int]") -> Iterator[str]:
+def _quarantine(pool: PoolData, places: "array[int]") -> Iterator[str]:
     for number, batch in pool.blocks.quarantine.items():
         for block in batch.blocks:
             if block >= len(places):

@@ -28,117 +28,117 @@ from kvblock_service.core.commands import (
     Stamp,
 )
 from kvblock_service.core.engine import Engine
-from kvblock_service.core.state import State
+from kvblock_service.core.pool_data import PoolData
 
 
-def attach(state: State, command: Attach, stamp: Stamp) -> Outcome:
+def attach(pool: PoolData, command: Attach, stamp: Stamp) -> Outcome:
     """Begin a lease or resume one."""
-    engine = state.engines.get(command.engine)
+    engine = pool.engines.get(command.engine)
     current = engine.epoch if engine else 0
     resumed = bool(current) and command.epoch == current
     if engine is not None and current and not resumed:
         if not command.takeover:
             return EngineHeld(max(0, engine.deadline_ms - stamp.now_ms))
-        _vacate(state, engine, command.quarantine_ms, stamp)
-        engine = state.enter(command.engine)
+        _vacate(pool, engine, command.quarantine_ms, stamp)
+        engine = pool.enter(command.engine)
     elif command.epoch and not resumed and not command.takeover:
         return Fenced(0)
     if engine is None:
-        if len(state.engines) >= state.bounds.engines_max:
-            return LimitReached("engines_max", state.bounds.engines_max)
-        engine = state.enter(command.engine)
+        if len(pool.engines) >= pool.bounds.engines_max:
+            return LimitReached("engines_max", pool.bounds.engines_max)
+        engine = pool.enter(command.engine)
     if not resumed:
-        state.last_epoch += 1
-        engine.epoch = state.last_epoch
-        state.revision += 1
+        pool.last_epoch += 1
+        engine.epoch = pool.last_epoch
+        pool.revision += 1
     engine.ttl_ms = command.ttl_ms
     engine.deadline_ms = stamp.now_ms + command.ttl_ms
     held, sequences = engine.held, len(engine.tables)
     return Attached(engine.epoch, engine.ttl_ms, held, sequences, engine.last_step_id, resumed)
 
 
-def renew(state: State, command: Renew, stamp: Stamp) -> Outcome:
+def renew(pool: PoolData, command: Renew, stamp: Stamp) -> Outcome:
     """Let a lease last longer. It is no change that has to outlive the server."""
-    engine = _leased(state, command)
+    engine = _leased(pool, command)
     if isinstance(engine, Fenced):
         return engine
     engine.deadline_ms = stamp.now_ms + engine.ttl_ms
     return Renewed(engine.ttl_ms)
 
 
-def detach(state: State, command: Detach, _: Stamp) -> Outcome:
+def detach(pool: PoolData, command: Detach, _: Stamp) -> Outcome:
     """End a lease and free the engine's blocks."""
-    engine = _leased(state, command)
+    engine = _leased(pool, command)
     if isinstance(engine, Fenced):
         return engine
-    counts = state.blocks.release(engine, list(engine.tables))
-    _end(state, engine)
-    state.revision += 1
+    counts = pool.blocks.release(engine, list(engine.tables))
+    _end(pool, engine)
+    pool.revision += 1
     return Freed(sum(counts))
 
 
-def expire(state: State, command: Expire, stamp: Stamp) -> Outcome:
+def expire(pool: PoolData, command: Expire, stamp: Stamp) -> Outcome:
     """End a lease that has run out."""
-    engine = _leased(state, command)
+    engine = _leased(pool, command)
     if isinstance(engine, Fenced):
         return engine
-    state.expired_total += 1
-    state.revision += 1
-    return Freed(_vacate(state, engine, command.quarantine_ms, stamp))
+    pool.expired_total += 1
+    pool.revision += 1
+    return Freed(_vacate(pool, engine, command.quarantine_ms, stamp))
 
 
-def reclaim(state: State, command: Reclaim, stamp: Stamp) -> Outcome:
+def reclaim(pool: PoolData, command: Reclaim, stamp: Stamp) -> Outcome:
     """Take an engine's blocks away; its epoch, when one is named, must be the one meant."""
-    engine = _leased(state, command) if command.epoch else state.engines.get(command.engine)
+    engine = _leased(pool, command) if command.epoch else pool.engines.get(command.engine)
     if isinstance(engine, Fenced):
         return engine
     if engine is None:
         return Freed(0)
-    state.revision += 1
-    return Freed(_vacate(state, engine, command.quarantine_ms, stamp))
+    pool.revision += 1
+    return Freed(_vacate(pool, engine, command.quarantine_ms, stamp))
 
 
-def end_quarantine(state: State, command: EndQuarantine, _: Stamp) -> Outcome:
+def end_quarantine(pool: PoolData, command: EndQuarantine, _: Stamp) -> Outcome:
     """Let the blocks of a batch be free."""
-    count = state.blocks.end_quarantine(command.batch)
+    count = pool.blocks.end_quarantine(command.batch)
     if count:
-        state.revision += 1
+        pool.revision += 1
     return Freed(count)
 
 
-def due(state: State, now_ms: int, quarantine_ms: int | None) -> list[Command]:
+def due(pool: PoolData, now_ms: int, quarantine_ms: int | None) -> list[Command]:
     """The leases that have run out and the batches that have waited long enough.
 
     `quarantine_ms` is how long the blocks of an expired lease are to wait; None: for its TTL.
     """
-    batches = state.blocks.quarantine.items()
+    batches = pool.blocks.quarantine.items()
     commands: list[Command] = [
         EndQuarantine(number) for number, batch in batches if batch.due_ms <= now_ms
     ]
     commands += [
         Expire(engine.name, engine.epoch, engine.ttl_ms if quarantine_ms is None else quarantine_ms)
-        for engine in state.engines.values()
+        for engine in pool.engines.values()
         if engine.epoch and engine.deadline_ms <= now_ms
     ]
     return commands
 
 
-def begin_anew(state: State, now_ms: int) -> None:
+def begin_anew(pool: PoolData, now_ms: int) -> None:
     """Give every lease its full TTL from now, and every batch its full time.
 
     For a pool whose server was not there: restarted, so that its clock is another one, or stopped,
     as perhaps the whole host was, with writes on their way. No record needs this: that a batch's
     time has passed is a command of its own, and a restart begins anew by itself.
     """
-    full_ttl(state, now_ms)
-    quarantine = state.blocks.quarantine
+    full_ttl(pool, now_ms)
+    quarantine = pool.blocks.quarantine
     for number, batch in list(quarantine.items()):
         quarantine[number] = batch._replace(due_ms=now_ms + batch.period_ms)
 
 
-def full_ttl(state: State, now_ms: int) -> None:
+def full_ttl(pool: PoolData, now_ms: int) -> None:
     """Give every lease its full TTL from now: the server could not listen for renewals."""
-    for engine in state.engines.values():
+    for engine in pool.engines.values():
         engine.deadline_ms = now_ms + engine.ttl_ms
 
 
@@ -147,22 +147,22 @@ def since_heartbeat_ms(engine: Engine, now_ms: int) -> int:
     return max(0, now_ms - (engine.deadline_ms - engine.ttl_ms))
 
 
-def _leased(state: State, command: Renew | Detach | Expire | Reclaim) -> Engine | Fenced:
+def _leased(pool: PoolData, command: Renew | Detach | Expire | Reclaim) -> Engine | Fenced:
     """The engine whose lease a command names by its epoch."""
-    engine = state.engines.get(command.engine)
+    engine = pool.engines.get(command.engine)
     if engine is None or not engine.epoch or engine.epoch != command.epoch:
         return Fenced(engine.epoch if engine else 0)
     return engine
 
 
-def _vacate(state: State, engine: Engine, quarantine_ms: int, stamp: Stamp) -> int:
+def _vacate(pool: PoolData, engine: Engine, quarantine_ms: int, stamp: Stamp) -> int:
     """End an engine, whose blocks go into quarantine; answer how many they are."""
-    count = state.blocks.withdraw(engine, quarantine_ms, stamp.now_ms)
-    _end(state, engine)
+    count = pool.blocks.withdraw(engine, quarantine_ms, stamp.now_ms)
+    _end(pool, engine)
     return count
 
 
-def _end(state: State, engine: Engine) -> None:
+def _end(pool: PoolData, engine: Engine) -> None:
     """An engine is no more; a later one of its name has nothing to do with it."""
-    del state.engines[engine.name]
-    state.cache.end(engine.name)
+    del pool.engines[engine.name]
+    pool.cache.end(engine.name)

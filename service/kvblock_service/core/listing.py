@@ -16,7 +16,7 @@ from kvblock_service.core.blocks import Batch, Grant
 from kvblock_service.core.commands import RefusalReason
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.leases import since_heartbeat_ms
-from kvblock_service.core.state import State
+from kvblock_service.core.pool_data import PoolData
 
 
 class EngineState(NamedTuple):
@@ -118,7 +118,7 @@ _Place: TypeAlias = int | Batch | None
 """A sequence id, a batch in quarantine, or neither: the block is free."""
 
 
-def state(pool: State, waiting: int, now_ms: int) -> PoolState:
+def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
     """The counts of a pool, and its engines in no order."""
     blocks = pool.blocks
     engines = [
@@ -150,7 +150,7 @@ def state(pool: State, waiting: int, now_ms: int) -> PoolState:
 
 
 def sequences(
-    pool: State, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
+    pool: PoolData, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
 ) -> SequencePage:
     """Up to `count` sequences behind `after`, of one engine or (empty `only`) of all.
 
@@ -172,7 +172,7 @@ def sequences(
     return SequencePage(rows, False, pool.revision)
 
 
-def blocks(pool: State, wanted: Wanted, after: int, count: int, now_ms: int) -> BlockPage:
+def blocks(pool: PoolData, wanted: Wanted, after: int, count: int, now_ms: int) -> BlockPage:
     """The wanted ones among the next `count` blocks behind `after` (-1: from the first on)."""
     numbers = _candidates(pool, wanted, after, count + 1)
     more = len(numbers) > count
@@ -192,7 +192,7 @@ def blocks(pool: State, wanted: Wanted, after: int, count: int, now_ms: int) -> 
     )
 
 
-def _candidates(pool: State, wanted: Wanted, after: int, count: int) -> list[int]:
+def _candidates(pool: PoolData, wanted: Wanted, after: int, count: int) -> list[int]:
     """The next `count` blocks that may be wanted, whatever their states."""
     if wanted.numbers:
         return [number for number in wanted.numbers if number > after][:count]
@@ -201,7 +201,7 @@ def _candidates(pool: State, wanted: Wanted, after: int, count: int) -> list[int
     return list(range(after + 1, min(after + 1 + count, pool.blocks.free_list.fresh)))
 
 
-def _had(pool: State, name: str) -> Iterator[int]:
+def _had(pool: PoolData, name: str) -> Iterator[int]:
     """The blocks that an engine holds, or lost into quarantine."""
     engine = pool.engines.get(name)
     for table in engine.tables.values() if engine else ():
@@ -211,7 +211,7 @@ def _had(pool: State, name: str) -> Iterator[int]:
             yield from batch.blocks
 
 
-def _places(pool: State, numbers: list[int]) -> dict[int, _Place]:
+def _places(pool: PoolData, numbers: list[int]) -> dict[int, _Place]:
     places: dict[int, _Place] = dict.fromkeys(numbers)
     used = pool.blocks.free_list.fresh
     for name in dict.fromkeys(
@@ -233,7 +233,7 @@ def _is_of(row: BlockRow, engine: str) -> bool:
     return row.grant is not None and row.grant.engine == engine
 
 
-def _row(pool: State, number: int, place: _Place, now_ms: int) -> BlockRow:
+def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:
     if number >= pool.blocks.free_list.fresh:
         return BlockRow(number, BlockState.NEVER_USED, None)
     grant = pool.blocks.grants[number]

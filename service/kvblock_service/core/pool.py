@@ -41,7 +41,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.engine import Engine, blocks_of
 from kvblock_service.core.idempotency import Known, is_same, key_of
-from kvblock_service.core.state import Bounds, State
+from kvblock_service.core.pool_data import Bounds, PoolData
 
 __all__ = ["Bounds", "Geometry", "Pool"]
 
@@ -53,7 +53,7 @@ class _Replayed(NamedTuple):
     answer: Stepped
 
 
-class Pool(State):
+class Pool(PoolData):
     """A pool, and what its commands do to it."""
 
     def apply(self, command: Command, stamp: Stamp) -> tuple[Outcome, bool]:

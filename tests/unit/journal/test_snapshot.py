@@ -149,7 +149,7 @@ def test_a_reason_that_came_later_leaves_snapshots_readable(
     written = encode(State(1, 2, [PoolEntry(pool, True)]))
     names = {"FIRST": 9, "EXCEEDS_POOL": 2, "POOL_EXHAUSTED": 1}
     later = Enum("later", names)  # type: ignore[misc]
-    monkeypatch.setattr("kvblock_service.core.state.RefusalReason", later)
+    monkeypatch.setattr("kvblock_service.core.pool_data.RefusalReason", later)
     monkeypatch.setattr(snapshot, "RefusalReason", later)
     (entry,) = decode(written, BOUNDS).pools
     counts = {reason.name: count for reason, count in entry.pool.refused_total.items()}

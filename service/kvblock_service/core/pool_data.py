@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
     request_ids_max: int
 
 
-class State:
+class PoolData:
     """A pool as data, and what all of its commands ask of it."""
 
     def __init__(self, geometry: Geometry, bounds: Bounds, epoch_floor: int = 0) -> None:
