@@ -12,15 +12,7 @@ Rules:
 
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from kvblock_service.core.commands import (
-    Allocate,
-    Attach,
-    Command,
-    CreatePool,
-    Free,
-    Reclaim,
-    Step,
-)
+from kvblock_service.core.commands import Allocate, Attach, Command, CreatePool, Free, Reclaim, Step
 
 NUMBERS_PER_RESULT = 16
 

@@ -9,16 +9,7 @@ Rules:
 
 from typing import NamedTuple, TypeAlias
 
-from kvblock_service.core.commands import (
-    REJECTIONS,
-    Command,
-    CreatePool,
-    DeletePool,
-    Outcome,
-    PoolChange,
-    Renew,
-    Stamp,
-)
+from kvblock_service.core.commands import REJECTIONS, Command, Outcome, PoolChange, Renew, Stamp
 
 
 class Applied(NamedTuple):
@@ -29,8 +20,6 @@ class Applied(NamedTuple):
     command: Command
 
 
-PoolCreated = CreatePool
-PoolDeleted = DeletePool
 Record: TypeAlias = Applied | PoolChange
 
 

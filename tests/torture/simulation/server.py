@@ -18,18 +18,18 @@ from tests.unit.journal.kept import state_of
 
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Command, Outcome, Stamp
+from kvblock_service.core.commands import Command, CreatePool, Outcome, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import Applied, PoolCreated, is_kept
+from kvblock_service.journal.records import Applied, is_kept
 from kvblock_service.journal.recovery import recover
 
 GEOMETRY = Geometry("p", 12, 16, 0)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
-CREATED = codec.encode(PoolCreated(GEOMETRY, 1, configured=True))
+CREATED = codec.encode(CreatePool(GEOMETRY, 1, configured=True))
 
 
 class CrashPoint(Enum):

@@ -9,6 +9,8 @@ from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Command,
+    CreatePool,
+    DeletePool,
     Detach,
     EndQuarantine,
     Expire,
@@ -24,7 +26,7 @@ from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, end_file, identity
 from kvblock_service.journal.interface import Journal
-from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
+from kvblock_service.journal.records import Applied, is_kept
 
 BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
 GEOMETRY = Geometry("main", 20, 16, 0)
@@ -75,14 +77,14 @@ geometries = st.builds(
 records = st.one_of(
     st.builds(Applied, st.text(max_size=5), stamps, commands),
     st.builds(
-        PoolCreated,
+        CreatePool,
         geometries,
         st.integers(0, 2**63),
         st.booleans(),
         st.none() | st.integers(0, 86_400_000),
         request_ids,
     ),
-    st.builds(PoolDeleted, st.text(max_size=5), request_ids),
+    st.builds(DeletePool, st.text(max_size=5), request_ids),
 )
 stamped = st.lists(st.tuples(commands, stamps), max_size=40)
 
@@ -93,7 +95,7 @@ def new_pool(bounds: Bounds = BOUNDS) -> Pool:
 
 def begin(journal: Journal) -> Pool:
     """A new pool, and its record in the journal."""
-    journal.write([codec.encode(PoolCreated(GEOMETRY, FLOOR, True))])
+    journal.write([codec.encode(CreatePool(GEOMETRY, FLOOR, True))])
     return new_pool()
 
 

@@ -10,13 +10,21 @@ from pathlib import Path
 import pytest
 from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge
 
-from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Stamp
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Attached,
+    CreatePool,
+    Free,
+    Granted,
+    Stamp,
+)
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.offline import discard_pool
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.records import Applied
 from kvblock_service.journal.state_dir import StateDir, StateDirTaken
 
 NOW = Stamp(1, 2, "")
@@ -188,7 +196,7 @@ def test_a_pool_that_is_not_configured_any_more(tmp_path: Path) -> None:
 def test_a_pool_that_was_made_at_run_time_comes_back(tmp_path: Path) -> None:
     found = opened(tmp_path)
     other = GEOMETRY._replace(name="other")
-    found.journal.write([codec.encode(PoolCreated(other, 9, configured=False))])
+    found.journal.write([codec.encode(CreatePool(other, 9, configured=False))])
     closed(found)
     for _ in range(2):
         found = opened(tmp_path)

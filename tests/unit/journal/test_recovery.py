@@ -6,21 +6,15 @@ from zlib import crc32
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.journal.kept import (
-    BOUNDS,
-    FLOOR,
-    GEOMETRY,
-    begin,
-    carry_out,
-    stamped,
-    state_of,
-)
+from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, stamped, state_of
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Command,
+    CreatePool,
+    DeletePool,
     Fenced,
     Free,
     Granted,
@@ -34,12 +28,7 @@ from kvblock_service.core.registry import REQUEST_IDS_MAX, PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import (
-    Applied,
-    PoolCreated,
-    PoolDeleted,
-    is_kept,
-)
+from kvblock_service.journal.records import Applied, is_kept
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot import State
 
@@ -136,7 +125,7 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     for _ in range(3):
         carry_out(journal, pool, Attach("a", 0, "", True, 10, 0), NOW)
     other = GEOMETRY._replace(name="other")
-    journal.write([codec.encode(PoolCreated(other, 5, False)), codec.encode(PoolDeleted("main"))])
+    journal.write([codec.encode(CreatePool(other, 5, False)), codec.encode(DeletePool("main"))])
     recovered = recover(journal.restarted(), BOUNDS)
     assert [entry.pool.geometry for entry in recovered.state.pools] == [other]
     assert [entry.configured for entry in recovered.state.pools] == [False]
@@ -146,15 +135,15 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
 
 def test_changes_of_the_pools_are_remembered_as_many_as_a_server_does() -> None:
     journal = MemoryJournal(FLOOR)
-    first = PoolCreated(GEOMETRY._replace(name="side"), 5, False, None, "first")
+    first = CreatePool(GEOMETRY._replace(name="side"), 5, False, None, "first")
     made: list[PoolChange] = [first]
     for number in range(REQUEST_IDS_MAX // 2):
-        made += [PoolDeleted("side", f"d{number}"), first._replace(request_id=f"c{number}")]
+        made += [DeletePool("side", f"d{number}"), first._replace(request_id=f"c{number}")]
     journal.write([codec.encode(change) for change in made[:9]])
     data = snapshot.encode(recover(journal.restarted(), BOUNDS).state)
     journal.put_snapshot(journal.position, data)
     journal.truncate(journal.position)
-    journal.write([codec.encode(change) for change in [*made[9:], PoolDeleted("side")]])
+    journal.write([codec.encode(change) for change in [*made[9:], DeletePool("side")]])
     found = recover(journal.restarted(), BOUNDS).state
     assert found.changes == tuple(made[1:])
     assert found.pools == []
@@ -185,7 +174,7 @@ def test_an_end_that_is_gone_stops_the_start() -> None:
 
 def test_damage_in_the_middle_stops_the_start() -> None:
     journal = MemoryJournal(FLOOR)
-    journal.write([b"not a record at all", codec.encode(PoolDeleted("x"))])
+    journal.write([b"not a record at all", codec.encode(DeletePool("x"))])
     with pytest.raises(JournalDamaged, match="record 1 cannot be read"):
         recover(journal, BOUNDS)
 
@@ -222,8 +211,8 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
 @pytest.mark.parametrize(
     ("record", "problem"),
     [
-        (PoolDeleted("x"), "record 2 is of pool x, which is not there"),
-        (PoolCreated(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
+        (DeletePool("x"), "record 2 is of pool x, which is not there"),
+        (CreatePool(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
         (
             Applied("main", NOW, Allocate("a", 9, "", 1, 1)),
             "record 2 does not follow from those before it",
@@ -233,7 +222,7 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
 def test_a_record_that_cannot_have_been_written(record: Applied, problem: str) -> None:
     journal = MemoryJournal(FLOOR)
     begin(journal)
-    journal.write([codec.encode(record), codec.encode(PoolDeleted("main"))])
+    journal.write([codec.encode(record), codec.encode(DeletePool("main"))])
     with pytest.raises(JournalDamaged, match=problem):
         recover(journal, BOUNDS)
 

@@ -13,6 +13,8 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
     Command,
+    CreatePool,
+    DeletePool,
     Fenced,
     Reclaim,
     RefusalReason,
@@ -23,7 +25,6 @@ from kvblock_service.core.pool import Pool
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import PoolCreated, PoolDeleted
 from kvblock_service.journal.snapshot import MAGIC, VERSION, State, decode, encode
 
 Stamped = list[tuple[Command, Stamp]]
@@ -85,8 +86,8 @@ def test_what_an_engine_was_answered_before_it_ended_is_still_stale() -> None:
 
 
 def test_changes_of_the_pools_are_kept_and_version_1_has_none() -> None:
-    created = PoolCreated(GEOMETRY, 7, False, None, "c")
-    changes = (created, PoolDeleted("main", "d"))
+    created = CreatePool(GEOMETRY, 7, False, None, "c")
+    changes = (created, DeletePool("main", "d"))
     assert decode(encode(State(5, 6, [], changes)), BOUNDS) == State(5, 6, [], changes)
     # The last piece is an empty list of them: its count.
     body = encode(State(5, 6, []))[: -4 - 8]

@@ -8,14 +8,7 @@ import pytest
 from tests.commands import allocate, reclaim, step
 from tests.commands import free as free_of
 
-from kvblock_service.core.commands import (
-    Answer,
-    Freed,
-    Granted,
-    RefusalReason,
-    Refused,
-    StepPolicy,
-)
+from kvblock_service.core.commands import Answer, Freed, Granted, RefusalReason, Refused, StepPolicy
 from kvblock_service.core.listing import EngineState, SequenceRow
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import Reason, StateLimit
