@@ -16,7 +16,7 @@ STAMP = Stamp(now_ms=0, wall_ms=1_700_000_000_000, trace_id="")
 
 
 def apply(pool: Pool, command: Command) -> Outcome:
-    return pool.apply(command, STAMP)
+    return pool.apply(command, STAMP)[0]
 
 
 def allocate(engine: str, sequence_id: int, num_blocks: int) -> Allocate:

@@ -5,23 +5,33 @@ Rules:
   other threads may be reading it.
 - Which pool is the default one is settled at the start. While no pool has its name, requests that
   name none find none.
-- Pools are made and deleted by commands, so that a journal can keep them and carry them out again:
-  nothing but the commands and the order in which they came decides what is there. A command with a
-  request_id takes effect once, also over a restart.
+- Pools are made and deleted by commands of the registry, which are journaled like those of a pool.
 - At most one stream is attached under an engine's name in a pool: a resumed or taken-over lease
   ends the stream that was there before.
 - A stream whose lease has ended is ended. What has ended its lease is in the journal then: a client
-  that is told so early would find the lease alive after a crash of the server. That does not depend
-  on the call that ended it, which may have failed or been cancelled meanwhile.
+  whose stream ends earlier would find the lease alive after a crash of the server. That does not
+  depend on the call that ended it, which may have failed or been cancelled meanwhile.
 - Once draining has begun it does not end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from kvblock_service.committer import Committer
-from kvblock_service.core.pool import Geometry
+from kvblock_service.core.commands import (
+    CreatePool,
+    DeletePool,
+    Geometry,
+    IdReused,
+    LimitReached,
+    PoolAbsent,
+    PoolChange,
+    PoolChanged,
+    PoolPresent,
+    PoolRejection,
+)
+from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.errors import (
     CallError,
     Draining,
@@ -34,29 +44,8 @@ from kvblock_service.errors import (
     StateLimit,
 )
 from kvblock_service.journal.codec import encode
-from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted, remember
 from kvblock_service.lease_log import LeaseLog
 from kvblock_service.pool_host import PoolHost
-
-
-class CreatePool(NamedTuple):
-    """Make a pool. `quarantine_ms`: see PoolHost."""
-
-    geometry: Geometry
-    quarantine_ms: int | None
-    request_id: str
-
-
-class DeletePool(NamedTuple):
-    """Delete a pool that nobody uses."""
-
-    pool: str
-    request_id: str
-
-
-Lifecycle: TypeAlias = CreatePool | DeletePool
-NewPool: TypeAlias = Callable[[Geometry, "int | None", int], PoolHost]
-"""Makes an empty pool of a geometry, a quarantine, and the floor that its epochs are above."""
 
 
 class HostLimits(NamedTuple):
@@ -84,23 +73,22 @@ class Host:
     """The pools and sessions of one server.
 
     `server_epoch` grows with every start that begins with empty pools. `streams` holds for each
-    open stream, attached or not, what ends it when it is idle. `ask_to_stop` lets whoever runs the
-    server begin its drain; it is told why. `leases` is to be told what becomes of leases.
+    open stream, attached or not, what ends it when it is idle. `ask_to_stop` takes a reason and has
+    the server begin its drain. `leases` logs what becomes of leases. `hosted` makes the PoolHost of
+    a pool.
     """
 
     def __init__(
         self,
-        pools: Sequence[PoolHost],
+        registry: Registry,
+        hosted: Callable[[PoolEntry], PoolHost],
         default_pool: str,
         limits: HostLimits,
         server_epoch: int,
-        new_pool: NewPool | None = None,
         committer: Committer | None = None,
-        epoch_floor: int = 0,
-        changes: Sequence[PoolChange] = (),
     ) -> None:
-        self.pools = {pool.geometry.name: pool for pool in pools}
-        self.pools = dict(sorted(self.pools.items()))
+        made = {name: hosted(entry) for name, entry in registry.pools.items()}
+        self.pools = dict(sorted(made.items()))
         only = next(iter(self.pools)) if len(self.pools) == 1 else ""
         self.default_pool = default_pool or only
         self.server_epoch = server_epoch
@@ -109,11 +97,11 @@ class Host:
         self.sessions: dict[tuple[str, str], LiveSession] = {}
         self.streams: dict[object, Callable[[], None]] = {}
         self.ask_to_stop: Callable[[str], None] = lambda _: self.begin_drain()
+        self._registry = registry
+        self._hosted = hosted
         self._limits = limits
-        self._new_pool = new_pool
         self._committer = committer
-        self._epoch_floor = max(server_epoch, epoch_floor)
-        self._changes = {change.request_id: change for change in changes}
+        registry.pools_max = limits.pools_max
 
     def pool(self, name: str) -> PoolHost:
         """The pool of that name; the default pool for an empty name.
@@ -131,47 +119,40 @@ class Host:
             raise PoolNotFound(meant, list(self.pools))
         return pool
 
-    def create_pool(self, command: CreatePool) -> bool:
-        """Make a pool; False: a request_id said that this was done before.
+    def create_pool(self, geometry: Geometry, quarantine_ms: int | None, request_id: str) -> bool:
+        """Make a pool; False: a request_id said that this was done before. See PoolHost.
 
         Raises:
             PoolExists: its name is taken.
             StateLimit: there are `pools_max` pools.
             IdentityReused: the request_id came before with other content.
+            JournalUnwritable: the journal cannot be written now.
 
         """
-        if self._is_repeated(command, command.geometry.name):
+        name, floor = geometry.name, self._registry.last_epoch
+        if not self._apply(CreatePool(geometry, floor, False, quarantine_ms, request_id), name):
             return False
-        name = command.geometry.name
-        if name in self.pools:
-            raise PoolExists(name)
-        if len(self.pools) >= self._limits.pools_max:
-            raise StateLimit("pools_max", self._limits.pools_max, pool=name)
-        assert self._new_pool is not None, "this host was not told how pools are made"
-        floor = self._epoch_floor
-        geometry, quarantine_ms, request_id = command
-        self._keep(PoolCreated(geometry, floor, False, quarantine_ms, request_id))
-        pool = self._new_pool(geometry, quarantine_ms, floor)
+        pool = self._hosted(self._registry.pools[name])
         self.pools = dict(sorted({**self.pools, name: pool}.items()))
         return True
 
-    def delete_pool(self, command: DeletePool) -> bool:
+    def delete_pool(self, name: str, request_id: str) -> bool:
         """Delete a pool; False: a request_id said that this was done before.
 
         Raises:
             PoolNotFound: no pool has that name.
             PoolHeld: somebody has something in it or waits for it.
             IdentityReused: the request_id came before with other content.
+            JournalUnwritable: the journal cannot be written now.
 
         """
-        if self._is_repeated(command, command.pool):
+        command = DeletePool(name, request_id)
+        pool = self.pools.get(name)
+        if pool is not None and not self._registry.knows(command):
+            pool.refuse_when_held()
+        if not self._apply(command, name):
             return False
-        pool = self.pool(command.pool)
-        pool.refuse_when_held()
-        self._keep(PoolDeleted(pool.geometry.name, command.request_id))
-        # A later pool of the same name must not hand out an epoch that a late client still has.
-        self._epoch_floor = max(self._epoch_floor, pool.last_epoch)
-        self.pools = {name: one for name, one in self.pools.items() if one is not pool}
+        self.pools = {other: one for other, one in self.pools.items() if other != name}
         return True
 
     async def settled(self) -> None:
@@ -195,7 +176,7 @@ class Host:
             raise StateLimit("sessions_max", self._limits.sessions_max)
 
     def enter(self, session: LiveSession) -> None:
-        """Make a session the live one under its name; the one before is ended when that is kept."""
+        """Make a session the live one under its name; the one before ends once that is written."""
         before = self.sessions.get(session.key)
         self.sessions[session.key] = session
         if before is not None:
@@ -212,11 +193,11 @@ class Host:
             del self.sessions[session.key]
 
     def end_session(self, pool: str, engine: str, epoch: int) -> None:
-        """A lease has ended: end its stream, if it has one, when that is kept."""
+        """A lease has ended: end its stream, if it has one, once that is written."""
         self._when_settled(partial(self._end, pool, engine, epoch + 1, 0))
 
     def end_sessions_before(self, pool: str, engine: str, current: int) -> None:
-        """A lease has begun under `current`: end the stream of an earlier one when that is kept."""
+        """A lease has begun under `current`: end an earlier one's stream once that is written."""
         self._when_settled(partial(self._end, pool, engine, current, current))
 
     def refuse_when_draining(self) -> None:
@@ -225,7 +206,7 @@ class Host:
             raise Draining(self._limits.drain_retry_after)
 
     def begin_drain(self) -> None:
-        """Take no new work: end idle streams, and answer those who wait."""
+        """Take no new work: end idle streams, and answer waiting allocations."""
         self.draining = True
         for interrupt in list(self.streams.values()):
             interrupt()
@@ -245,26 +226,24 @@ class Host:
             stale = StaleEpoch(pool, engine, session.epoch, current)
             session.end_with(stale.of_journal())
 
-    def _keep(self, change: PoolChange) -> None:
-        """Journal a change of the pools, and remember it.
+    def _apply(self, change: PoolChange, name: str) -> bool:
+        """Carry out and journal a change of the pools; False: that was done before."""
+        committer = self._committer
+        if committer is not None:
+            committer.refuse_when_failing()
+        outcome, replayed = self._registry.apply(change)
+        if not isinstance(outcome, PoolChanged):
+            raise self._error(outcome, name)
+        if committer is not None and not replayed:
+            committer.add(encode(change))
+        return not replayed
 
-        Raises:
-            JournalUnwritable: that cannot be done now.
-
-        """
-        if self._committer is not None:
-            self._committer.refuse_when_failing()
-            self._committer.add(encode(change))
-        remember(self._changes, change)
-
-    def _is_repeated(self, command: Lifecycle, pool: str) -> bool:
-        known = self._changes.get(command.request_id)
-        if known is not None and _command_of(known) != command:
-            raise IdentityReused("request_id", pool, "")
-        return known is not None
-
-
-def _command_of(change: PoolChange) -> Lifecycle:
-    if isinstance(change, PoolCreated):
-        return CreatePool(change.geometry, change.quarantine_ms, change.request_id)
-    return DeletePool(*change)
+    def _error(self, rejection: PoolRejection, name: str) -> CallError:
+        if isinstance(rejection, PoolPresent):
+            return PoolExists(name)
+        if isinstance(rejection, PoolAbsent):
+            return PoolNotFound(name, list(self.pools))
+        if isinstance(rejection, LimitReached):
+            return StateLimit(rejection.limit, rejection.maximum, pool=name)
+        assert isinstance(rejection, IdReused)
+        return IdentityReused(rejection.field, name, "")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from kvblock_service.committer import Committer
 from kvblock_service.config import ServerSettings
-from kvblock_service.core.commands import Command, Stamp
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.commands import Command, CreatePool, Geometry, Stamp
+from kvblock_service.core.pool import Bounds
+from kvblock_service.core.registry import Registry
 from kvblock_service.journal.codec import encode
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
@@ -28,8 +29,7 @@ from kvblock_service.journal.open import (
     facts_of_removal,
     open_journal,
 )
-from kvblock_service.journal.records import Applied, PoolChange
-from kvblock_service.journal.snapshot import PoolEntry
+from kvblock_service.journal.records import Applied
 from kvblock_service.journal.state_dir import StateDirTaken
 from kvblock_service.pool_host import Log
 
@@ -72,9 +72,8 @@ class Figures:
 class Keeping:
     """Pools as they begin, and what keeps them.
 
-    `server_epoch` grows with every start that begins with empty pools; `epoch_floor` is at least
-    every epoch that was ever handed out; `changes` are those of the pools that are remembered by
-    their request_id; `log` is None for a server that keeps nothing.
+    `server_epoch` grows with every start that begins with empty pools; `log` is None for a server
+    that keeps nothing.
     """
 
     def __init__(self, config: ServerSettings) -> None:
@@ -83,17 +82,14 @@ class Keeping:
             Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id)
             for pool in config.pools
         ]
-        self.bounds = bounds
         self.log: Log | None = None
-        self.changes: Sequence[PoolChange] = ()
         self._opened: OpenedJournal | None = None
         self._compactor: Compactor | None = None
         if config.ephemeral:
-            self.server_epoch = self.epoch_floor = time.time_ns() // 1_000_000
-            self.pools = [
-                PoolEntry(Pool(geometry, bounds, self.server_epoch), configured=True)
-                for geometry in geometries
-            ]
+            self.server_epoch = time.time_ns() // 1_000_000
+            self.registry = Registry(bounds, self.server_epoch)
+            for geometry in geometries:
+                self.registry.apply(CreatePool(geometry, self.server_epoch, configured=True))
             return
         opened = open_journal(
             Path(config.state_dir),
@@ -107,10 +103,8 @@ class Keeping:
         _tell(opened.facts)
         self._opened = opened
         self._former_seconds = config.former_state_seconds
-        self.pools = opened.pools
-        self.changes = opened.changes
+        self.registry = opened.registry
         self.server_epoch = opened.journal.server_epoch
-        self.epoch_floor = max(self.server_epoch, opened.last_epoch)
         self.log = Log(Committer(opened.journal), _record)
         self._compactor = Compactor(
             opened.journal,

@@ -23,7 +23,7 @@ from kvblock_service import logging_setup, telemetry
 from kvblock_service.access import AccessError, RejectedCalls, access_file, tls_files
 from kvblock_service.config import ServerSettings
 from kvblock_service.config.values import group_number, user_number
-from kvblock_service.core.pool import Geometry, Pool
+from kvblock_service.core.registry import PoolEntry
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.keeping import CANNOT_START, Keeping
 from kvblock_service.log_stream import LogStream
@@ -146,28 +146,20 @@ def build_host(config: ServerSettings, keeping: Keeping) -> Host:
         for pool in config.pools
     }
 
-    def hosted(pool: Pool, quarantine_ms: int | None) -> PoolHost:
-        return PoolHost(pool, config.wait_queue_max, quarantine_ms, keeping.log)
+    def hosted(entry: PoolEntry) -> PoolHost:
+        quarantine_ms = waits.get(entry.pool.geometry.name, entry.quarantine_ms)
+        return PoolHost(entry.pool, config.wait_queue_max, quarantine_ms, keeping.log)
 
-    def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
-        return hosted(Pool(geometry, keeping.bounds, epoch_floor), quarantine_ms)
-
-    pools = [
-        hosted(pool, waits.get(pool.geometry.name, quarantine_ms))
-        for pool, _, quarantine_ms in keeping.pools
-    ]
     # Pools that were made at run time and came back do not change what an empty name means.
     only = config.pools[0].name if len(config.pools) == 1 else ""
     host_limits = HostLimits(config.sessions_max, 1.0, config.pools_max)
     return Host(
-        pools,
+        keeping.registry,
+        hosted,
         config.default_pool or only,
         host_limits,
         keeping.server_epoch,
-        new_pool,
         keeping.log.committer if keeping.log else None,
-        keeping.epoch_floor,
-        keeping.changes,
     )
 
 

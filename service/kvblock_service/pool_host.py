@@ -1,19 +1,16 @@
-"""The only writer of a pool: one lock, one command at a time, and the queue of those who wait.
+"""The only writer of a pool: one lock, one command at a time, and the log of what was done.
 
 Rules:
 - Every command goes through `apply`: the check and the take are one step under the pool's lock,
   and the moment is taken inside it.
 - What was carried out goes to the committer, in order; `settled` returns when it is in the journal.
-  A renewal is not kept, and goes on while nothing can be written; but then it rejects nothing.
-- A table is told when what its engine was answered last is in the journal: the one of an engine
+  A renewal is not written, and goes on while nothing can be written; but then it rejects nothing.
+- A table is answered once the last answer to its engine is in the journal: the one of an engine
   with nothing unwritten at once, also while nothing can be written.
 - `apply` is called from the event loop's thread only; other threads may read.
-- Waiting allocations are tried in the order in which they came, each time blocks come back. A
-  waiting allocation holds nothing until the moment it is granted, so a cancelled one takes nothing.
-  One whose engine's lease ends has nothing to wait for, and is told at once.
+- An allocation waits in the pool's `wait_queue`; one whose engine's lease ends fails at once.
 """
 
-import asyncio
 import threading
 import time
 from collections import deque
@@ -34,18 +31,17 @@ from kvblock_service.core.commands import (
     Expire,
     Fenced,
     Freed,
+    Geometry,
     IdReused,
     LimitReached,
     Reclaim,
-    RefusalReason,
     Rejection,
     Renew,
     Stamp,
     StepOutOfOrder,
 )
-from kvblock_service.core.engine import Engine
-from kvblock_service.core.listing import BlockPage, SequencePage, Wanted
-from kvblock_service.core.pool import Geometry, Pool
+from kvblock_service.core.listing import BlockPage, PoolState, SequencePage, Wanted
+from kvblock_service.core.pool import Pool
 from kvblock_service.errors import (
     CallError,
     EngineAttached,
@@ -57,6 +53,7 @@ from kvblock_service.errors import (
     StepId,
 )
 from kvblock_service.journal.records import is_kept
+from kvblock_service.wait_queue import WaitQueue
 
 _LEASE_CHANGES = (Attach, Detach, Expire, Reclaim)
 
@@ -70,50 +67,10 @@ def monotonic_ms() -> int:
 
 
 class Log(NamedTuple):
-    """Where commands that were carried out are kept, and in what form."""
+    """Where commands that were carried out are written, and in what form."""
 
     committer: Committer
     encode: Encode
-
-
-class EngineState(NamedTuple):
-    """What one engine has in a pool.
-
-    `expires_in_ms` and `since_heartbeat_ms` are of its lease: 0 without one. `refusals` are its
-    refused allocations.
-    """
-
-    name: str
-    held_blocks: int
-    sequences: int
-    epoch: int
-    expires_in_ms: int
-    since_heartbeat_ms: int = 0
-    refusals: int = 0
-
-
-class PoolState(NamedTuple):
-    """A pool at one moment."""
-
-    free_blocks: int
-    held_blocks: int
-    quarantined_blocks: int
-    sequences: int
-    allocated_total: int
-    freed_total: int
-    reclaimed_total: int
-    expired_total: int
-    refused_total: dict[RefusalReason, int]
-    revision: int
-    waiting: int
-    engines: list[EngineState]
-
-
-class _Waiter(NamedTuple):
-    """An allocation that waits: what wakes it, and whose it is."""
-
-    turn: asyncio.Event
-    engine: str
 
 
 class PoolHost:
@@ -139,14 +96,16 @@ class PoolHost:
         self._lock = threading.Lock()
         self._now_ms = now_ms
         self._log = log
-        self._wait_queue_max = wait_queue_max
-        self._waiting: deque[_Waiter] = deque()
+        self._queue = WaitQueue(
+            pool.geometry.name, wait_queue_max, self.available, self._is_answered
+        )
         # Whose records may not be in the journal yet, by the records' numbers.
         self._unwritten: deque[tuple[int, str]] = deque()
-        self._closed = False
 
-    def apply(self, command: Command, trace_id: str = "") -> Answer:
+    def apply(self, command: Command, trace_id: str = "") -> tuple[Answer, bool]:
         """Carry out one command, and wake who waits for what it has changed.
+
+        Answers as `Pool.apply` does: with True when it was carried out before.
 
         Raises:
             CallError: the command was rejected, or nothing can be journaled; nothing was changed.
@@ -160,7 +119,7 @@ class PoolHost:
         try:
             before = pool.revision
             stamp = Stamp(self._now_ms(), time.time_ns() // 1_000_000, trace_id)
-            outcome = pool.apply(command, stamp)
+            outcome, replayed = pool.apply(command, stamp)
         finally:
             self._lock.release()
         if isinstance(outcome, REJECTIONS):
@@ -168,11 +127,47 @@ class PoolHost:
                 # It may follow from something that is not in the journal yet, and may never be.
                 log.committer.refuse_when_failing()
             raise self._error(command, outcome)
-        if log is not None and is_kept(command, outcome, pool.repeated):
-            self._keep(log, stamp, command)
-        if self._waiting and pool.revision != before:
-            self._wake(command)
-        return outcome
+        if log is not None and is_kept(command, outcome, replayed):
+            self._write(log, stamp, command)
+        if self._queue.waiters and pool.revision != before:
+            self._queue.wake(command.engine if isinstance(command, _LEASE_CHANGES) else "")
+        return outcome, replayed
+
+    async def allocate(
+        self,
+        command: Allocate,
+        max_wait: float,
+        trace_id: str = "",
+        permit: Callable[[], None] = lambda: None,
+        waited: Callable[[float], None] | None = None,
+    ) -> Answer:
+        """Allocate, waiting up to `max_wait` seconds for blocks that are not free now.
+
+        `permit` is called when it has waited: it may raise what forbids it by then. `waited` takes
+        for how many seconds it did, also when it was cancelled.
+
+        Raises:
+            CallError: as `apply` or `permit`, or the wait queue is full.
+
+        """
+        exceeds = command.num_blocks > self.geometry.total_blocks
+        if not max_wait or exceeds or not self.writable or self._queue.admits(command):
+            return self.apply(command, trace_id)[0]
+
+        def apply() -> Answer:
+            permit()
+            return self.apply(command, trace_id)[0]
+
+        return await self._queue.wait(command, max_wait, apply, waited)
+
+    def stop_waiting(self) -> None:
+        """Answer all who wait, now and from now on, by what is free at this moment."""
+        self._queue.close()
+
+    def available(self, engine: str) -> int:
+        """How many blocks an engine can be granted now."""
+        with self._lock:
+            return self._pool.blocks.available(engine)
 
     async def settled(self) -> None:
         """Return when everything that was carried out so far is in the journal.
@@ -195,11 +190,6 @@ class PoolHost:
             self._forget_written(self._log.committer)
             if any(name == engine for _, name in self._unwritten):
                 await self._log.committer.settled()
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the last command that was applied had been carried out before."""
-        return self._pool.repeated
 
     @property
     def journaled(self) -> bool:
@@ -236,58 +226,37 @@ class PoolHost:
         with self._lock:
             leases.full_ttl(self._pool, now_ms)
 
-    async def allocate(
-        self,
-        command: Allocate,
-        max_wait: float,
-        trace_id: str = "",
-        permit: Callable[[], None] = lambda: None,
-        waited: Callable[[float], None] | None = None,
-    ) -> Answer:
-        """Allocate, waiting up to `max_wait` seconds for blocks that are not free now.
-
-        `permit` is asked when it has waited: it may raise what forbids it by then. `waited` is told
-        for how many seconds it did, also when it was cancelled.
+    def reclaim(self, command: Reclaim, trace_id: str = "", *, force: bool = False) -> Freed:
+        """End an engine from outside; `force`: also one whose lease has not run out.
 
         Raises:
-            CallError: as `apply` or `permit`, or the wait queue is full.
+            EngineNotFound: the pool has no such engine.
+            EngineAttached: its lease has not run out, and this is no `force`.
+            CallError: as `apply`.
 
         """
-        exceeds = command.num_blocks > self.geometry.total_blocks
-        at_once = self._answered(command) or (not self._waiting and self._fits(command))
-        if not max_wait or at_once or exceeds or not self.writable:
-            return self.apply(command, trace_id)
-        if len(self._waiting) >= self._wait_queue_max:
-            raise StateLimit("wait_queue_max", self._wait_queue_max, pool=self.geometry.name)
-        began = time.monotonic()
-        deadline = began + max_wait
-        waiter = _Waiter(asyncio.Event(), command.engine)
-        self._waiting.append(waiter)
-        try:
-            while await self._woken(waiter.turn, deadline):
-                is_first = self._waiting[0] is waiter
-                if (is_first and self._fits(command)) or self._answered(command):
-                    break
-                waiter.turn.clear()
-            permit()
-            return self.apply(command, trace_id)
-        finally:
-            self._waiting.remove(waiter)
-            if waited is not None:
-                waited(time.monotonic() - began)
-            if self._waiting and len(self._pool.free_list):
-                self._waiting[0].turn.set()
+        if not self._pool.knows(command):
+            engine = self._pool.engines.get(command.engine)
+            if engine is None:
+                raise EngineNotFound(self.geometry.name, command.engine)
+            now_ms = self._now_ms()
+            left_ms = engine.deadline_ms - now_ms
+            is_meant = command.epoch in (0, engine.epoch)
+            if engine.epoch and left_ms > 0 and is_meant and not force:
+                silent_ms = leases.since_heartbeat_ms(engine, now_ms)
+                where = (self.geometry.name, engine.name)
+                raise EngineAttached.alive(*where, silent_ms / 1000, left_ms / 1000)
+        freed, _ = self.apply(command, trace_id)
+        assert isinstance(freed, Freed)
+        return freed
 
-    def stop_waiting(self) -> None:
-        """Answer all who wait, now and from now on, by what is free at this moment."""
-        self._closed = True
-        for waiter in self._waiting:
-            waiter.turn.set()
-
-    def free_blocks(self) -> int:
-        """Blocks that nobody holds."""
-        with self._lock:
-            return len(self._pool.free_list)
+    def refuse_when_held(self) -> None:
+        """Raises PoolHeld while somebody has something in the pool or waits for it."""
+        state = self.state()
+        attached = sum(1 for engine in state.engines if engine.epoch)
+        found = (state.held_blocks, state.quarantined_blocks, attached, state.waiting)
+        if any(found):
+            raise PoolHeld(self.geometry.name, *found)
 
     def table(self, engine: str, sequence_id: int) -> list[int] | None:
         """A copy of a sequence's block table, or None when it has none."""
@@ -303,24 +272,9 @@ class PoolHost:
     def state(self) -> PoolState:
         """The pool at this moment, with the engines that have sequences or a lease, by name."""
         with self._lock:
-            pool = self._pool
-            engines = self._engine_states()
-            state = PoolState(
-                free_blocks=len(pool.free_list),
-                held_blocks=pool.held,
-                quarantined_blocks=pool.quarantined,
-                sequences=sum(engine.sequences for engine in engines),
-                allocated_total=pool.allocated_total,
-                freed_total=pool.freed_total,
-                reclaimed_total=pool.reclaimed_total,
-                expired_total=pool.expired_total,
-                refused_total=dict(pool.refused_total),
-                revision=pool.revision,
-                waiting=len(self._waiting),
-                engines=engines,
-            )
+            state = listing.state(self._pool, len(self._queue.waiters), self._now_ms())
         # Many names take a while, for which nobody has to wait.
-        engines.sort()
+        state.engines.sort()
         return state
 
     def sequences(
@@ -335,71 +289,23 @@ class PoolHost:
         with self._lock:
             return listing.blocks(self._pool, wanted, after, count, self._now_ms())
 
-    def reclaim(self, command: Reclaim, trace_id: str = "", *, force: bool = False) -> Freed:
-        """End an engine from outside; `force`: also one whose lease has not run out.
-
-        Raises:
-            EngineNotFound: the pool has no such engine.
-            EngineAttached: its lease has not run out, and this is no `force`.
-            CallError: as `apply`.
-
-        """
-        if not self._pool.knows(command):
-            engine = self._pool.engines.get(command.engine)
-            if engine is None:
-                raise EngineNotFound(self.geometry.name, command.engine)
-            if not force and command.epoch in (0, engine.epoch):
-                self._refuse_when_alive(engine)
-        freed = self.apply(command, trace_id)
-        assert isinstance(freed, Freed)
-        return freed
-
-    def _refuse_when_alive(self, engine: Engine) -> None:
-        now_ms = self._now_ms()
-        left_ms = engine.deadline_ms - now_ms
-        if engine.epoch and left_ms > 0:
-            raise EngineAttached.alive(
-                self.geometry.name,
-                engine.name,
-                leases.since_heartbeat_ms(engine, now_ms) / 1000,
-                left_ms / 1000,
-            )
-
-    def refuse_when_held(self) -> None:
-        """Raises PoolHeld while somebody has something in the pool or waits for it."""
-        state = self.state()
-        attached = sum(1 for engine in state.engines if engine.epoch)
-        held, quarantined = state.held_blocks, state.quarantined_blocks
-        if held or quarantined or attached or state.waiting:
-            raise PoolHeld(self.geometry.name, held, quarantined, attached, state.waiting)
-
-    @property
-    def last_epoch(self) -> int:
-        """The greatest epoch that was handed out, or the floor that epochs are above."""
-        return self._pool.last_epoch
-
     def audit(self) -> Report:
         """Recount the pool; commands wait meanwhile."""
         with self._lock:
             return audit(self._pool)
 
-    def _engine_states(self) -> list[EngineState]:
-        """The engines, in no order; the lock is held."""
-        now_ms = self._now_ms()
-        return [
-            EngineState(
-                name,
-                engine.held,
-                len(engine.tables),
-                engine.epoch,
-                max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
-                leases.since_heartbeat_ms(engine, now_ms) if engine.epoch else 0,
-                engine.refusals,
-            )
-            for name, engine in self._pool.engines.items()
-        ]
+    def _is_answered(self, command: Allocate) -> bool:
+        """Whether the answer depends on no block: it was given before, or the epoch is stale."""
+        return self._pool.knows(command) or self.epoch(command.engine) != command.epoch
 
-    def _keep(self, log: Log, stamp: Stamp, command: Command) -> None:
+    def _acquire(self) -> None:
+        self.lock_wait_ns = 0
+        if not self._lock.acquire(blocking=False):
+            started = time.perf_counter_ns()
+            self._lock.acquire()
+            self.lock_wait_ns = time.perf_counter_ns() - started
+
+    def _write(self, log: Log, stamp: Stamp, command: Command) -> None:
         """Have a command that was carried out written."""
         committer = log.committer
         try:
@@ -429,38 +335,3 @@ class PoolHost:
             return IdentityReused(rejection.field, **where)
         assert isinstance(rejection, StepOutOfOrder)
         return StepId(getattr(command, "step_id", 0), rejection.expected)
-
-    def _acquire(self) -> None:
-        self.lock_wait_ns = 0
-        if not self._lock.acquire(blocking=False):
-            started = time.perf_counter_ns()
-            self._lock.acquire()
-            self.lock_wait_ns = time.perf_counter_ns() - started
-
-    def _wake(self, command: Command) -> None:
-        if len(self._pool.free_list):
-            self._waiting[0].turn.set()
-        if isinstance(command, _LEASE_CHANGES):
-            for waiter in self._waiting:
-                if waiter.engine == command.engine:
-                    waiter.turn.set()
-
-    def _answered(self, command: Allocate) -> bool:
-        """Whether the answer depends on no block: it was given before, or the epoch is stale."""
-        return self._pool.knows(command) or self.epoch(command.engine) != command.epoch
-
-    def _fits(self, command: Allocate) -> bool:
-        return command.num_blocks <= len(self._pool.free_list)
-
-    async def _woken(self, turn: asyncio.Event, deadline: float) -> bool:
-        """Wait for the turn; False when it is time to answer whatever the pool says."""
-        left = deadline - time.monotonic()
-        if self._closed or left <= 0:
-            return False
-        # Not asyncio.wait_for: a cancellation that meets the wake-up would be lost in it.
-        alarm = asyncio.get_running_loop().call_later(left, turn.set)
-        try:
-            await turn.wait()
-        finally:
-            alarm.cancel()
-        return not self._closed and time.monotonic() < deadline

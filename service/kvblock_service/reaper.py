@@ -1,4 +1,4 @@
-"""Ends what time has ended: leases that ran out, and quarantines that are over.
+"""Ends what time has ended: leases that ran out, and quarantines whose time has passed.
 
 Rules:
 - A lease runs out only while the server could have heard of a renewal. After a stall of the process
@@ -67,7 +67,7 @@ class Reaper:
             if not pool.writable:
                 # The command before could not be written; what is left is due at a later tick.
                 return
-            freed = pool.apply(command)
+            freed, _ = pool.apply(command)
             assert isinstance(freed, Freed)
             if isinstance(command, Expire):
                 self._host.leases.tell(
@@ -80,4 +80,4 @@ class Reaper:
                 )
                 self._host.end_session(name, command.engine, command.epoch)
             elif isinstance(command, EndQuarantine):
-                _log.info("a quarantine is over", extra={"pool": name, "blocks": freed.num_blocks})
+                _log.info("a quarantine ended", extra={"pool": name, "blocks": freed.num_blocks})

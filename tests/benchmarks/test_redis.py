@@ -27,7 +27,7 @@ class Ours:
         self.pool = Pool(Geometry("bench", 100, 16, 0), Bounds(2, 1000, 10))
         self._epochs = {}
         for name in engines:
-            attached = self.pool.apply(core.Attach(name, 0, "", False, 1000, 0), NOW)
+            attached, _ = self.pool.apply(core.Attach(name, 0, "", False, 1000, 0), NOW)
             assert isinstance(attached, core.Attached)
             self._epochs[name] = attached.epoch
 
@@ -41,7 +41,7 @@ class Ours:
             [],
             core.StepPolicy.ALL_OR_NOTHING,
         )
-        outcome = self.pool.apply(command, NOW)
+        outcome, _ = self.pool.apply(command, NOW)
         assert isinstance(outcome, core.Stepped)
         blocks, _, refused, counts, free = outcome
         why = () if refused is None else (refused.reason.name, refused.needed)
@@ -74,8 +74,8 @@ def test_a_script_does_what_a_step_does(seed: int, script: str) -> None:
 def check_books(books: redis.Redis, pool: Pool) -> None:
     """What the script has kept is what the pool has: counters, held blocks, and owners."""
     counters = {name: int(n) for name, n in books.hgetall("bench:counters").items()}
-    assert counters.get(b"allocated", 0) == pool.allocated_total
-    assert counters.get(b"freed", 0) == pool.freed_total
+    assert counters.get(b"allocated", 0) == pool.blocks.allocated_total
+    assert counters.get(b"freed", 0) == pool.blocks.freed_total
     for reason, count in pool.refused_total.items():
         assert counters.get(f"refused:{reason.name}".encode(), 0) == count
     owners = books.hgetall("bench:owners")

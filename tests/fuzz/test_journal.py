@@ -72,7 +72,7 @@ def filled(path: Path, count: int) -> list[int]:
         stamp = Stamp(number, number, "")
         pool.apply(command, stamp)
         opened.journal.write([encode(Applied("main", stamp, command))])
-        held.append(pool.held)
+        held.append(pool.blocks.held)
         if number == count // 2:
             entries = State(opened.journal.server_epoch, pool.last_epoch, opened.pools)
             opened.journal.put_snapshot(opened.journal.position, snapshot.encode(entries))
@@ -107,7 +107,7 @@ def test_damaged_files(closed: bool, tmp_path: Path, seed: int) -> None:
             told = "opened"
             (entry,) = opened.pools
             assert audit(entry.pool).violations == [], where
-            assert entry.pool.held in held, where
+            assert entry.pool.blocks.held in held, where
             opened.journal.close()
             opened.state_dir.release()
         assert told, where

@@ -39,7 +39,7 @@ def same(before: Command, command: Command) -> bool:
     """Whether a request is the one before; how long blocks would wait is the server's to say."""
     if isinstance(before, Attach | Reclaim) and isinstance(command, type(before)):
         return before._replace(quarantine_ms=0) == command._replace(quarantine_ms=0)
-    return before == command
+    return type(before) is type(command) and before == command
 
 
 class Lease:
@@ -66,7 +66,7 @@ class ModelPool:
         self.made_batches = 0
         self.epochs = 0
         self.answers: dict[tuple[str, int, str], tuple[Command, Outcome]] = {}
-        self.over: list[tuple[str, int, str]] = []
+        self.stale: list[tuple[str, int, str]] = []
         self.now = 0
         self.allocated = self.freed = self.reclaimed = self.expired = 0
         self.refused = dict.fromkeys(RefusalReason, 0)
@@ -74,7 +74,7 @@ class ModelPool:
     def apply(self, command: Command) -> Outcome:
         if command.request_id:
             key = (command.engine, command.epoch, command.request_id)
-            if key in self.over:
+            if key in self.stale:
                 return Fenced(self.epoch(command.engine))
             before, answer = self.answers.get(key, (None, None))
             if before is not None and answer is not None and self.stands(before, answer):
@@ -86,8 +86,8 @@ class ModelPool:
         outcome = self.carry_out(command)
         if command.request_id and not isinstance(outcome, REJECTIONS):
             self.answers[key] = (command, outcome)
-            # What it has replaced may have been over.
-            self.over = [one for one in self.over if one != key]
+            # What it has replaced may have been stale.
+            self.stale = [one for one in self.stale if one != key]
         return outcome
 
     def stands(self, command: Command, answer: Outcome) -> bool:
@@ -167,7 +167,7 @@ class ModelPool:
 
     def end(self, engine: str) -> None:
         """Whatever was answered to an engine without a lease is not its successor's."""
-        self.over += [
+        self.stale += [
             key
             for key, (command, _) in self.answers.items()
             if key[:2] == (engine, 0) and isinstance(command, Allocate | Free | Step)

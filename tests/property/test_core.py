@@ -65,7 +65,9 @@ class PoolMachine(RuleBasedStateMachine):
         # The wall clock is for those who ask, and may say anything.
         stamp = Stamp(self.model.now, -self.model.now * 86_400_000, "")
         revision, before = self.pool.revision, self.model.changes()
-        assert self.pool.apply(command, stamp) == self.model.apply(command)
+        outcome, replayed = self.pool.apply(command, stamp)
+        assert outcome == self.model.apply(command)
+        assert not replayed or self.pool.revision == revision
         assert self.pool.revision - revision == (self.model.changes() != before)
 
     def epoch(self, engine: str, slip: int) -> int:
@@ -238,7 +240,7 @@ class PoolMachine(RuleBasedStateMachine):
         free = self.model.free
         for count in {1, 2, len(free)}:
             if count <= len(free):
-                assert deepcopy(self.pool.free_list).take(count) == free[:count]
+                assert deepcopy(self.pool.blocks.free_list).take(count) == free[:count]
 
     @invariant()
     def is_the_same(self) -> None:
@@ -260,8 +262,9 @@ class PoolMachine(RuleBasedStateMachine):
         }
         for name, sequence_id in [("a", 0), ("c", 2**64 - 1)]:
             assert pool.table(name, sequence_id) == model.tables.get(name, {}).get(sequence_id)
-        assert (pool.allocated_total, pool.freed_total) == (model.allocated, model.freed)
-        assert (pool.reclaimed_total, pool.expired_total) == (model.reclaimed, model.expired)
+        blocks = pool.blocks
+        assert (blocks.allocated_total, blocks.freed_total) == (model.allocated, model.freed)
+        assert (blocks.reclaimed_total, pool.expired_total) == (model.reclaimed, model.expired)
         assert pool.refused_total == model.refused
 
     def teardown(self) -> None:
@@ -272,8 +275,8 @@ class PoolMachine(RuleBasedStateMachine):
             self.both(Reclaim(engine, 0, "", 0))
         for batch in list(self.model.batches):
             self.both(EndQuarantine(batch))
-        assert len(self.pool.free_list) == self.model.total
-        assert self.pool.free_list.take(self.model.total) == self.model.free
+        assert len(self.pool.blocks.free_list) == self.model.total
+        assert self.pool.blocks.free_list.take(self.model.total) == self.model.free
 
 
 TestPool = PoolMachine.TestCase

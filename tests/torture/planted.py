@@ -3,7 +3,7 @@
 import asyncio
 
 from kvblock_service.committer import Committer
-from kvblock_service.core.pool import Pool
+from kvblock_service.core.pool_data import PoolData
 from tests.torture.simulation.plants import admit_anybody
 
 LATE_WRITE_SECONDS = 0.3
@@ -12,7 +12,7 @@ LATE_WRITE_SECONDS = 0.3
 def plant(name: str) -> None:
     """Put a bug into the service of this process."""
     if name == "no-epoch-check":
-        Pool._admit = admit_anybody  # type: ignore[method-assign,assignment]
+        PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     elif name == "early-answer":
         Committer.settled = settled_at_once  # type: ignore[method-assign,assignment]
         Committer.add = add_late  # type: ignore[method-assign,assignment]

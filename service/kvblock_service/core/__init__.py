@@ -1,4 +1,4 @@
-"""The pool as a pure state machine: commands in, outcomes out.
+"""Pools and their registry as pure state machines: commands in, outcomes out.
 
 Nothing here reads a clock, draws a random number, logs, or does I/O, and every iteration order is
 defined, so that the same commands always lead to the same state.

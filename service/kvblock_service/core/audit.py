@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kvblock_service.core.engine import Engine, blocks_of
-from kvblock_service.core.pool import Pool
+from kvblock_service.core.pool_data import PoolData
 
 VIOLATIONS_MAX = 100
 _FREED = 0xFFFFFFFF
@@ -29,7 +29,7 @@ class Report(NamedTuple):
     violations: list[str]
 
 
-def audit(pool: Pool) -> Report:
+def audit(pool: PoolData) -> Report:
     """Recount every block of a pool."""
     engines = list(pool.engines.values())
     violations: list[str] = []
@@ -37,29 +37,30 @@ def audit(pool: Pool) -> Report:
         violations.append(sentence)
         if len(violations) == VIOLATIONS_MAX:
             break
-    never_used = max(0, pool.geometry.total_blocks - pool.free_list.fresh)
+    never_used = max(0, pool.geometry.total_blocks - pool.blocks.free_list.fresh)
     return Report(
-        free_blocks=len(pool.free_list.freed) + never_used,
+        free_blocks=len(pool.blocks.free_list.freed) + never_used,
         held_blocks=sum(
             len(blocks_of(table)) for engine in engines for table in engine.tables.values()
         ),
-        quarantined_blocks=sum(len(batch.blocks) for batch in pool.quarantine.values()),
+        quarantined_blocks=sum(len(batch.blocks) for batch in pool.blocks.quarantine.values()),
         sequences=sum(len(engine.tables) for engine in engines),
         violations=violations,
     )
 
 
-def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
-    used = pool.free_list.fresh
+def _violations(pool: PoolData, engines: list[Engine]) -> Iterator[str]:
+    used = pool.blocks.free_list.fresh
     if used > pool.geometry.total_blocks:
         yield f"{used} blocks were handed out, but the pool has {pool.geometry.total_blocks}"
-    if len(pool.holders) != used:
-        yield f"owners are kept for {len(pool.holders)} blocks, but {used} were ever handed out"
+    granted = len(pool.blocks.grants)
+    if granted != used:
+        yield f"there are grants of {granted} blocks, but {used} were ever handed out"
     places = array("I", [0]) * used
     for number, engine in enumerate(engines, start=1):
         yield from _tables(pool, engine, number, places)
     yield from _quarantine(pool, places)
-    for block in pool.free_list.freed:
+    for block in pool.blocks.free_list.freed:
         if block >= used:
             yield f"block {block} is on the free stack, but was never handed out"
         elif places[block]:
@@ -70,14 +71,14 @@ def _violations(pool: Pool, engines: list[Engine]) -> Iterator[str]:
         if not place:
             yield f"block {block} is neither free nor in a table nor in quarantine"
     counted = sum(engine.held for engine in engines)
-    if counted != pool.held:
-        yield f"{pool.held} blocks are counted as held, but the engines count {counted}"
+    if counted != pool.blocks.held:
+        yield f"{pool.blocks.held} blocks are counted as held, but the engines count {counted}"
 
 
-def _tables(pool: Pool, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
+def _tables(pool: PoolData, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
     held = 0
     if not engine.tables and not engine.epoch:
-        yield f"engine {engine.name} is kept without a table or a lease"
+        yield f"engine {engine.name} has neither a table nor a lease"
     if engine.epoch > pool.last_epoch:
         yield f"engine {engine.name} has epoch {engine.epoch}, which was never handed out"
     for sequence_id, held_as in engine.tables.items():
@@ -92,15 +93,15 @@ def _tables(pool: Pool, engine: Engine, number: int, places: "array[int]") -> It
                 continue
             if places[block]:
                 yield f"block {block} is in {where} and {_place(places[block])}"
-            if block >= len(pool.holders) or pool.holders[block].engine != engine.name:
-                yield f"block {block} is in {where}, but is kept as another engine's"
+            if block >= len(pool.blocks.grants) or pool.blocks.grants[block].engine != engine.name:
+                yield f"block {block} is in {where}, but was granted to another engine"
             places[block] = number
     if held != engine.held:
         yield f"engine {engine.name} counts {engine.held} blocks, but its tables hold {held}"
 
 
-def _quarantine(pool: Pool, places: "array[int]") -> Iterator[str]:
-    for number, batch in pool.quarantine.items():
+def _quarantine(pool: PoolData, places: "array[int]") -> Iterator[str]:
+    for number, batch in pool.blocks.quarantine.items():
         for block in batch.blocks:
             if block >= len(places):
                 yield f"block {block} is in quarantine batch {number}, but was never handed out"
@@ -108,9 +109,10 @@ def _quarantine(pool: Pool, places: "array[int]") -> Iterator[str]:
                 yield f"block {block} is in quarantine batch {number} and {_place(places[block])}"
             else:
                 places[block] = _QUARANTINED
-    counted = sum(len(batch.blocks) for batch in pool.quarantine.values())
-    if counted != pool.quarantined:
-        yield f"{pool.quarantined} blocks are counted in quarantine, but its batches hold {counted}"
+    counted = pool.blocks.quarantined
+    found = sum(len(batch.blocks) for batch in pool.blocks.quarantine.values())
+    if counted != found:
+        yield f"{counted} blocks are counted in quarantine, but its batches hold {found}"
 
 
 def _place(mark: int) -> str:

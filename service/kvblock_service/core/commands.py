@@ -1,9 +1,9 @@
-"""What can be asked of a pool, and what it answers.
+"""What can be asked of a pool and of the registry of pools, and what they answer.
 
 Rules:
 - A command is a value that was checked before it came here: ids are unsigned 64-bit integers,
   counts are at least 1, no id stands twice in one column of a step, columns are lists.
-- Time is a value too: a Stamp comes with each command.
+- Time is a value too: a Stamp comes with each command of a pool.
 - A refusal, a crossed limit and a stale epoch are outcomes, never exceptions; all of them leave the
   tables as they were. The outcomes in REJECTIONS have changed nothing at all.
 - Lists in a command or an outcome belong to its receiver's reading only: nobody changes them.
@@ -13,11 +13,20 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 
+class Geometry(NamedTuple):
+    """What a pool is: `total_blocks` blocks of `block_size` token slots on device `device_id`."""
+
+    name: str
+    total_blocks: int
+    block_size: int
+    device_id: int
+
+
 class Stamp(NamedTuple):
     """When a command was given, and in whose name.
 
     `now_ms` is the host's monotonic clock and decides about leases; `wall_ms` (since 1970) and
-    `trace_id` (hex, empty when there is none) are kept for those who ask who holds a block.
+    `trace_id` (hex, empty when there is none) are stored for whoever asks who holds a block.
     """
 
     now_ms: int
@@ -140,6 +149,28 @@ class EndQuarantine(NamedTuple):
     request_id: str = ""
 
 
+class CreatePool(NamedTuple):
+    """Make a pool, empty, whose epochs are greater than `epoch_floor`.
+
+    `configured`: it is in the configuration of the server, not made at run time. `quarantine_ms` is
+    how long the blocks of a vanished engine wait in a pool that was made at run time; None: for its
+    TTL.
+    """
+
+    geometry: Geometry
+    epoch_floor: int
+    configured: bool
+    quarantine_ms: int | None = None
+    request_id: str = ""
+
+
+class DeletePool(NamedTuple):
+    """Delete a pool with all that is in it; who asks has looked whether somebody uses it."""
+
+    pool: str
+    request_id: str = ""
+
+
 class Granted(NamedTuple):
     """Blocks appended to a table, in table order, and the table's length afterwards."""
 
@@ -226,6 +257,22 @@ class StepOutOfOrder(NamedTuple):
     expected: int
 
 
+class PoolChanged(NamedTuple):
+    """The pool was made or deleted."""
+
+
+class PoolPresent(NamedTuple):
+    """There is a pool of that name already."""
+
+    name: str
+
+
+class PoolAbsent(NamedTuple):
+    """There is no pool of that name."""
+
+    name: str
+
+
 REJECTIONS = (LimitReached, Fenced, EngineHeld, IdReused, StepOutOfOrder)
 
 Command: TypeAlias = (
@@ -234,3 +281,5 @@ Command: TypeAlias = (
 Rejection: TypeAlias = LimitReached | Fenced | EngineHeld | IdReused | StepOutOfOrder
 Answer: TypeAlias = Granted | Refused | Freed | Stepped | Attached | Renewed
 Outcome: TypeAlias = Answer | Rejection
+PoolChange: TypeAlias = CreatePool | DeletePool
+PoolRejection: TypeAlias = PoolPresent | PoolAbsent | LimitReached | IdReused

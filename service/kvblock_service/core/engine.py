@@ -1,40 +1,19 @@
-"""What a pool keeps for one engine, and for each granted block.
+"""What a pool has for one engine.
 
 Rules:
 - A table has at least one block. A table of one block may be that block's number itself, which
-  costs nothing to make; every other one is an array.
+  costs nothing to make; every other one is an array. Tables are changed by `blocks` alone.
 - `epoch` is 0 while the engine has no lease; `deadline_ms` and `ttl_ms` mean nothing then.
 - `last_step` is of the current epoch.
 """
 
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from kvblock_service.core.commands import Step, Stepped
 
 Table: TypeAlias = "int | array[int]"
-
-
-class Holder(NamedTuple):
-    """Who was granted a block, when (milliseconds since 1970), and under which trace."""
-
-    engine: str
-    since_ms: int
-    trace_id: str
-
-
-class Batch(NamedTuple):
-    """Blocks that wait, since their engine vanished, until `due_ms` on the monotonic clock.
-
-    `period_ms` is how long they wait in all; `engine` and `epoch` had them last.
-    """
-
-    blocks: "array[int]"
-    due_ms: int
-    period_ms: int
-    engine: str
-    epoch: int
 
 
 class Engine:

@@ -1,4 +1,4 @@
-"""Pages of what a pool holds: its sequences, and its blocks with their holders.
+"""What a pool holds: counts of all, and pages of its sequences and of its blocks.
 
 Rules:
 - Reads only. A page is of one moment, which its revision names.
@@ -12,8 +12,44 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from kvblock_service.core.engine import Batch, Holder, blocks_of
-from kvblock_service.core.pool import Pool
+from kvblock_service.core.blocks import Batch, Grant
+from kvblock_service.core.commands import RefusalReason
+from kvblock_service.core.engine import blocks_of
+from kvblock_service.core.leases import since_heartbeat_ms
+from kvblock_service.core.pool_data import PoolData
+
+
+class EngineState(NamedTuple):
+    """What one engine has in a pool.
+
+    `expires_in_ms` and `since_heartbeat_ms` are of its lease: 0 without one. `refusals` are its
+    refused allocations.
+    """
+
+    name: str
+    held_blocks: int
+    sequences: int
+    epoch: int
+    expires_in_ms: int
+    since_heartbeat_ms: int = 0
+    refusals: int = 0
+
+
+class PoolState(NamedTuple):
+    """A pool at one moment; `waiting` allocations wait for blocks of it."""
+
+    free_blocks: int
+    held_blocks: int
+    quarantined_blocks: int
+    sequences: int
+    allocated_total: int
+    freed_total: int
+    reclaimed_total: int
+    expired_total: int
+    refused_total: dict[RefusalReason, int]
+    revision: int
+    waiting: int
+    engines: list[EngineState]
 
 
 class SequenceRow(NamedTuple):
@@ -55,14 +91,14 @@ class Wanted(NamedTuple):
 
 
 class BlockRow(NamedTuple):
-    """One block: `holder` was granted it last, None when nobody ever was.
+    """One block and its last grant, None when it was never granted.
 
     `ends_in_ms` is when its quarantine ends.
     """
 
     number: int
     state: BlockState
-    holder: Holder | None
+    grant: Grant | None
     sequence_id: int | None = None
     ends_in_ms: int | None = None
 
@@ -82,8 +118,39 @@ _Place: TypeAlias = int | Batch | None
 """A sequence id, a batch in quarantine, or neither: the block is free."""
 
 
+def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
+    """The counts of a pool, and its engines in no order."""
+    blocks = pool.blocks
+    engines = [
+        EngineState(
+            name,
+            engine.held,
+            len(engine.tables),
+            engine.epoch,
+            max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
+            since_heartbeat_ms(engine, now_ms) if engine.epoch else 0,
+            engine.refusals,
+        )
+        for name, engine in pool.engines.items()
+    ]
+    return PoolState(
+        free_blocks=len(blocks.free_list),
+        held_blocks=blocks.held,
+        quarantined_blocks=blocks.quarantined,
+        sequences=sum(engine.sequences for engine in engines),
+        allocated_total=blocks.allocated_total,
+        freed_total=blocks.freed_total,
+        reclaimed_total=blocks.reclaimed_total,
+        expired_total=pool.expired_total,
+        refused_total=dict(pool.refused_total),
+        revision=pool.revision,
+        waiting=waiting,
+        engines=engines,
+    )
+
+
 def sequences(
-    pool: Pool, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
+    pool: PoolData, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
 ) -> SequencePage:
     """Up to `count` sequences behind `after`, of one engine or (empty `only`) of all.
 
@@ -105,7 +172,7 @@ def sequences(
     return SequencePage(rows, False, pool.revision)
 
 
-def blocks(pool: Pool, wanted: Wanted, after: int, count: int, now_ms: int) -> BlockPage:
+def blocks(pool: PoolData, wanted: Wanted, after: int, count: int, now_ms: int) -> BlockPage:
     """The wanted ones among the next `count` blocks behind `after` (-1: from the first on)."""
     numbers = _candidates(pool, wanted, after, count + 1)
     more = len(numbers) > count
@@ -125,35 +192,37 @@ def blocks(pool: Pool, wanted: Wanted, after: int, count: int, now_ms: int) -> B
     )
 
 
-def _candidates(pool: Pool, wanted: Wanted, after: int, count: int) -> list[int]:
+def _candidates(pool: PoolData, wanted: Wanted, after: int, count: int) -> list[int]:
     """The next `count` blocks that may be wanted, whatever their states."""
     if wanted.numbers:
         return [number for number in wanted.numbers if number > after][:count]
     if wanted.engine:
         return sorted(number for number in _had(pool, wanted.engine) if number > after)[:count]
-    return list(range(after + 1, min(after + 1 + count, pool.free_list.fresh)))
+    return list(range(after + 1, min(after + 1 + count, pool.blocks.free_list.fresh)))
 
 
-def _had(pool: Pool, name: str) -> Iterator[int]:
+def _had(pool: PoolData, name: str) -> Iterator[int]:
     """The blocks that an engine holds, or lost into quarantine."""
     engine = pool.engines.get(name)
     for table in engine.tables.values() if engine else ():
         yield from blocks_of(table)
-    for batch in pool.quarantine.values():
+    for batch in pool.blocks.quarantine.values():
         if batch.engine == name:
             yield from batch.blocks
 
 
-def _places(pool: Pool, numbers: list[int]) -> dict[int, _Place]:
+def _places(pool: PoolData, numbers: list[int]) -> dict[int, _Place]:
     places: dict[int, _Place] = dict.fromkeys(numbers)
-    used = pool.free_list.fresh
-    for name in dict.fromkeys(pool.holders[number].engine for number in numbers if number < used):
+    used = pool.blocks.free_list.fresh
+    for name in dict.fromkeys(
+        pool.blocks.grants[number].engine for number in numbers if number < used
+    ):
         engine = pool.engines.get(name)
         for sequence_id, table in engine.tables.items() if engine else ():
             for block in blocks_of(table):
                 if block in places:
                     places[block] = sequence_id
-    for batch in pool.quarantine.values():
+    for batch in pool.blocks.quarantine.values():
         for block in batch.blocks:
             if block in places:
                 places[block] = batch
@@ -161,16 +230,16 @@ def _places(pool: Pool, numbers: list[int]) -> dict[int, _Place]:
 
 
 def _is_of(row: BlockRow, engine: str) -> bool:
-    return row.holder is not None and row.holder.engine == engine
+    return row.grant is not None and row.grant.engine == engine
 
 
-def _row(pool: Pool, number: int, place: _Place, now_ms: int) -> BlockRow:
-    if number >= pool.free_list.fresh:
+def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:
+    if number >= pool.blocks.free_list.fresh:
         return BlockRow(number, BlockState.NEVER_USED, None)
-    holder = pool.holders[number]
+    grant = pool.blocks.grants[number]
     if place is None:
-        return BlockRow(number, BlockState.FREE, holder)
+        return BlockRow(number, BlockState.FREE, grant)
     if isinstance(place, Batch):
         ends_in_ms = max(0, place.due_ms - now_ms)
-        return BlockRow(number, BlockState.QUARANTINED, holder, ends_in_ms=ends_in_ms)
-    return BlockRow(number, BlockState.HELD, holder, place)
+        return BlockRow(number, BlockState.QUARANTINED, grant, ends_in_ms=ends_in_ms)
+    return BlockRow(number, BlockState.HELD, grant, place)

@@ -22,6 +22,8 @@ from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Command,
+    CreatePool,
+    DeletePool,
     Detach,
     EndQuarantine,
     Expire,
@@ -34,7 +36,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, Record
+from kvblock_service.journal.records import Applied, Record
 
 VERSION = 1
 
@@ -78,10 +80,10 @@ def encode(record: Record) -> bytes:
             if type(command) is Step:
                 return encode_step(pool, stamp, command)
             body = _encoded_command(pool, stamp, command)
-        elif type(record) is PoolCreated:
+        elif type(record) is CreatePool:
             body = _encoded_created(record)
         else:
-            assert type(record) is PoolDeleted
+            assert type(record) is DeletePool
             body = _encoded_deleted(record)
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise CodecError(f"does not fit into a record: {error}") from error
@@ -149,7 +151,7 @@ def decode(data: bytes) -> Record:
             return _decoded_created(kind, body)
         if kind in (_DELETED, _DELETED_BY_ID):
             head = _DELETED_HEAD if kind == _DELETED else _DELETED_BY_ID_HEAD
-            return PoolDeleted(*_texts(body, head.size, head.unpack_from(body)[2:]))
+            return DeletePool(*_texts(body, head.size, head.unpack_from(body)[2:]))
         return _decoded_command(kind, body)
     except (struct.error, ValueError) as error:
         raise CodecError(f"cannot be taken apart: {error}") from error
@@ -245,7 +247,7 @@ def _decoded_step(body: memoryview) -> Applied:
     return Applied(pool, Stamp(now_ms, wall_ms, trace_id), step)
 
 
-def _encoded_created(record: PoolCreated) -> bytes:
+def _encoded_created(record: CreatePool) -> bytes:
     name, total_blocks, block_size, device_id = record.geometry
     texts = _named(name, record.request_id)
     head, kind = (
@@ -265,17 +267,17 @@ def _encoded_created(record: PoolCreated) -> bytes:
     return packed + "".join(texts).encode()
 
 
-def _decoded_created(kind: int, body: memoryview) -> PoolCreated:
+def _decoded_created(kind: int, body: memoryview) -> CreatePool:
     head = _CREATED_HEAD if kind == _CREATED else _CREATED_BY_ID_HEAD
     fields = head.unpack_from(body)
     _, _, total_blocks, block_size, device_id, epoch_floor, wait, configured, *lengths = fields
     name, *request_id = _texts(body, head.size, lengths)
     geometry = Geometry(name, total_blocks, block_size, device_id)
     quarantine_ms = wait - 1 if wait else None
-    return PoolCreated(geometry, epoch_floor, bool(configured), quarantine_ms, *request_id)
+    return CreatePool(geometry, epoch_floor, bool(configured), quarantine_ms, *request_id)
 
 
-def _encoded_deleted(record: PoolDeleted) -> bytes:
+def _encoded_deleted(record: DeletePool) -> bytes:
     texts = _named(record.pool, record.request_id)
     head, kind = (
         (_DELETED_BY_ID_HEAD, _DELETED_BY_ID) if record.request_id else (_DELETED_HEAD, _DELETED)

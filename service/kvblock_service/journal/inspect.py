@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from kvblock_service.core.audit import audit
+from kvblock_service.core.commands import CreatePool
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.records import Applied, PoolCreated, Record
+from kvblock_service.journal.records import Applied, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
 from kvblock_service.journal.state_dir import host_died, journal_directory, present_identity
 
@@ -110,7 +111,7 @@ def exported(state_dir: Path) -> Iterator[str]:
                 "epoch": str(batch.epoch),
                 "blocks": batch.blocks.tolist(),
             }
-            for batch in pool.quarantine.values()
+            for batch in pool.blocks.quarantine.values()
         ]
         yield f'], "quarantine": {json.dumps(waiting)}}}'
     yield "]}"
@@ -164,7 +165,7 @@ def _event(record: Record) -> object:
 
 
 def _fields(record: Record) -> dict[str, Any]:
-    if isinstance(record, PoolCreated):
+    if isinstance(record, CreatePool):
         name, total_blocks, block_size, device_id = record.geometry
         return {
             "pool": name,

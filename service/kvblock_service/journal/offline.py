@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from kvblock_service.core.commands import DeletePool
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.open import journal_of, refuse_lost_records
-from kvblock_service.journal.records import PoolDeleted
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.state_dir import (
     Opened,
@@ -43,7 +43,7 @@ def discard_pool(path: Path, name: str) -> None:
                 refuse_lost_records(opened, journal)
             if name not in [entry.pool.geometry.name for entry in found.state.pools]:
                 raise JournalError(f"{path} has no pool {name}")
-            journal.write([codec.encode(PoolDeleted(name))])
+            journal.write([codec.encode(DeletePool(name))])
         finally:
             journal.close()
     finally:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvblock_service.core import leases
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.commands import CreatePool, DeletePool, Geometry, PoolChange
+from kvblock_service.core.pool import Bounds, Pool
+from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.facts import Fact
@@ -21,9 +23,7 @@ from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.former import remove_former
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted
 from kvblock_service.journal.recovery import Recovered, recover
-from kvblock_service.journal.snapshot import PoolEntry
 from kvblock_service.journal.state_dir import Opened, StateDir
 
 FORMER_SECONDS = 7 * 86_400.0
@@ -37,17 +37,18 @@ class GeometryChanged(Exception):
 class OpenedJournal(NamedTuple):
     """A journal and its pools.
 
-    `last_epoch` is greater than or equal to every epoch of every pool that ever was; a pool that is
-    made at run time begins above it. `changes`: see State. Close the journal, then release
-    `state_dir`.
+    Close the journal, then release `state_dir`.
     """
 
     journal: FileJournal
     state_dir: StateDir
-    pools: list[PoolEntry]
-    last_epoch: int
+    registry: Registry
     facts: list[Fact]
-    changes: tuple[PoolChange, ...]
+
+    @property
+    def pools(self) -> list[PoolEntry]:
+        """The pools, in the order in which they were made."""
+        return list(self.registry.pools.values())
 
 
 def open_journal(
@@ -83,7 +84,7 @@ def open_journal(
             recovered = recover(journal, bounds)
             refuse_lost_records(found, journal)
         facts = _facts(path, found, journal, recovered)
-        pools, records = _reconciled(path, configured, bounds, recovered, facts)
+        records = _reconciled(path, configured, recovered.registry, facts)
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
         journal.cut_tails()
         aside = state_dir.put_in_force(found)
@@ -97,10 +98,9 @@ def open_journal(
         state_dir.release()
         raise
     now_ms = time.monotonic_ns() // 1_000_000 if now_ms is None else now_ms
-    for entry in pools:
+    for entry in recovered.registry.pools.values():
         leases.begin_anew(entry.pool, now_ms)
-    state = recovered.state
-    return OpenedJournal(journal, state_dir, pools, state.last_epoch, facts, state.changes)
+    return OpenedJournal(journal, state_dir, recovered.registry, facts)
 
 
 def journal_of(state_dir: StateDir, found: Opened, kind: str) -> FileJournal:
@@ -161,7 +161,7 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
         facts.append(
             Fact("warning", "the journal ended in an unfinished write, which was cut", cut)
         )
-    pools = [entry.pool for entry in recovered.state.pools]
+    pools = [entry.pool for entry in recovered.registry.pools.values()]
     fields = {
         "state_dir": str(path),
         "server_epoch": identity.server_epoch,
@@ -169,7 +169,7 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
         "position": recovered.position,
         "snapshot_position": recovered.snapshot_position,
         "records": recovered.records,
-        "held_blocks": sum(pool.held for pool in pools),
+        "held_blocks": sum(pool.blocks.held for pool in pools),
         "sequences": sum(len(e.tables) for pool in pools for e in pool.engines.values()),
         "seconds": round(recovered.seconds, 3),
     }
@@ -178,45 +178,40 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
 
 
 def _reconciled(
-    path: Path,
-    configured: Sequence[Geometry],
-    bounds: Bounds,
-    recovered: Recovered,
-    facts: list[Fact],
-) -> tuple[list[PoolEntry], list[bytes]]:
-    """The pools to serve, and the records that make the journal agree with them."""
-    kept = {entry.pool.geometry.name: entry for entry in recovered.state.pools}
+    path: Path, configured: Sequence[Geometry], registry: Registry, facts: list[Fact]
+) -> list[bytes]:
+    """Make and delete the pools that are configured now and are not any more; the records of it."""
     wanted = {geometry.name: geometry for geometry in configured}
     problems: list[str] = []
-    records: list[bytes] = []
-    pools: list[PoolEntry] = []
-    for name, entry in kept.items():
+    changes: list[PoolChange] = []
+    for name, (pool, was_configured, _) in registry.pools.items():
         geometry = wanted.get(name)
-        if geometry == entry.pool.geometry or (geometry is None and not entry.configured):
-            pools.append(entry)
-        elif geometry is not None:
-            problems.append(_changed(path, entry.pool, geometry))
-        elif entry.pool.held or entry.pool.quarantined:
-            problems.append(_missing(path, entry.pool))
+        if geometry == pool.geometry or (geometry is None and not was_configured):
+            continue
+        if geometry is not None:
+            problems.append(_changed(path, pool, geometry))
+        elif pool.blocks.held or pool.blocks.quarantined:
+            problems.append(_missing(path, pool))
         else:
-            records.append(codec.encode(PoolDeleted(name)))
+            changes.append(DeletePool(name))
             facts.append(
                 Fact("warning", "an empty pool is not configured any more", {"pool": name})
             )
     if problems:
         raise GeometryChanged("\n".join(problems))
-    for name, geometry in wanted.items():
-        if name not in kept:
-            floor = recovered.state.last_epoch
-            records.append(codec.encode(PoolCreated(geometry, floor, configured=True)))
-            pools.append(PoolEntry(Pool(geometry, bounds, floor), configured=True))
-    return pools, records
+    floor = registry.last_epoch
+    missing = [geometry for name, geometry in wanted.items() if name not in registry.pools]
+    changes += [CreatePool(geometry, floor, configured=True) for geometry in missing]
+    for change in changes:
+        registry.apply(change)
+    return [codec.encode(change) for change in changes]
 
 
 def _changed(path: Path, pool: Pool, geometry: Geometry) -> str:
     return (
         f"pool {geometry.name} is configured with {_words(geometry)}, but {path} has it with"
-        f" {_words(pool.geometry)} and {pool.held} held blocks.{_way_out(path, geometry.name)}"
+        f" {_words(pool.geometry)} and {pool.blocks.held} held blocks."
+        f"{_way_out(path, geometry.name)}"
     )
 
 
@@ -224,7 +219,7 @@ def _missing(path: Path, pool: Pool) -> str:
     name = pool.geometry.name
     return (
         f"pool {name} is not configured any more, but {path} has it with {_words(pool.geometry)}"
-        f" and {pool.held} held blocks.{_way_out(path, name)}"
+        f" and {pool.blocks.held} held blocks.{_way_out(path, name)}"
     )
 
 

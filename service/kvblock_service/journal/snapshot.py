@@ -18,14 +18,25 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 from zlib import crc32
 
-from kvblock_service.core.commands import Answer, Command, RefusalReason, Stamp, Step, Stepped
-from kvblock_service.core.engine import Batch, Engine, Holder, Table, blocks_of
+from kvblock_service.core.blocks import Batch, Grant
+from kvblock_service.core.commands import (
+    Answer,
+    Command,
+    PoolChange,
+    RefusalReason,
+    Stamp,
+    Step,
+    Stepped,
+)
+from kvblock_service.core.engine import Engine, Table, blocks_of
+from kvblock_service.core.idempotency import key_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import codec
 from kvblock_service.journal.answers import answer_of, numbers_of
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.pieces import Reader, Writer
-from kvblock_service.journal.records import Applied, PoolChange
+from kvblock_service.journal.records import Applied
 
 MAGIC = b"KVBS"
 VERSION = 3
@@ -34,17 +45,6 @@ _HEAD = len(MAGIC) + 1
 _REFUSALS_TO_2 = (RefusalReason.POOL_EXHAUSTED, RefusalReason.EXCEEDS_POOL)
 _COUNTERS = 9
 _NO_STAMP = Stamp(0, 0, "")
-
-
-class PoolEntry(NamedTuple):
-    """A pool, and whether it comes from the configuration or was made at run time.
-
-    `quarantine_ms`: see PoolCreated.
-    """
-
-    pool: Pool
-    configured: bool
-    quarantine_ms: int | None = None
 
 
 class State(NamedTuple):
@@ -121,31 +121,32 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
     )
     out.numbers(
         [
-            pool.free_list.fresh,
-            pool.quarantined,
-            pool.last_batch,
+            pool.blocks.free_list.fresh,
+            pool.blocks.quarantined,
+            pool.blocks.last_batch,
             pool.last_epoch,
             pool.revision,
-            pool.allocated_total,
-            pool.freed_total,
-            pool.reclaimed_total,
+            pool.blocks.allocated_total,
+            pool.blocks.freed_total,
+            pool.blocks.reclaimed_total,
             pool.expired_total,
         ]
     )
     out.numbers([reason.value for reason in pool.refused_total])
     out.numbers(pool.refused_total.values())
-    out.numbers(pool.free_list.freed, "I")
-    _put_holders(out, pool.holders)
+    out.numbers(pool.blocks.free_list.freed, "I")
+    _put_grants(out, pool.blocks.grants)
     out.texts(pool.engines)
     for engine in pool.engines.values():
         _put_engine(out, engine)
-    out.numbers([len(pool.quarantine)])
-    for number, batch in pool.quarantine.items():
+    out.numbers([len(pool.blocks.quarantine)])
+    for number, batch in pool.blocks.quarantine.items():
         out.numbers([number, batch.due_ms, batch.period_ms, batch.epoch])
         out.texts([batch.engine])
         out.numbers(batch.blocks, "I")
-    _put_known(out, list(pool.memory.results.values()))
-    out.numbers([int(key in pool.memory.over) for key in pool.memory.results], "I")
+    results = pool.cache.results.values()
+    _put_known(out, [(command, answer) for command, answer, _ in results])
+    out.numbers([int(stale) for _, _, stale in results], "I")
 
 
 def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
@@ -154,14 +155,14 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
     pool = Pool(Geometry(name, total_blocks, block_size, device_id), bounds)
     counters = source.numbers().tolist()
     (
-        pool.free_list.fresh,
-        pool.quarantined,
-        pool.last_batch,
+        pool.blocks.free_list.fresh,
+        pool.blocks.quarantined,
+        pool.blocks.last_batch,
         pool.last_epoch,
         pool.revision,
-        pool.allocated_total,
-        pool.freed_total,
-        pool.reclaimed_total,
+        pool.blocks.allocated_total,
+        pool.blocks.freed_total,
+        pool.blocks.reclaimed_total,
         pool.expired_total,
     ) = counters[:_COUNTERS]
     if version > 2:
@@ -171,18 +172,20 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
         reasons, refused = list(_REFUSALS_TO_2), counters[_COUNTERS:]
     # A reason that came later was the reason for no refusal.
     pool.refused_total.update(zip(reasons, refused, strict=True))
-    pool.free_list.freed = source.numbers("I")
-    pool.holders = _take_holders(source)
+    pool.blocks.free_list.freed = source.numbers("I")
+    pool.blocks.grants = _take_grants(source)
     for engine_name in source.texts():
         pool.engines[engine_name] = _take_engine(source, engine_name)
     (batches,) = source.numbers()
     for _ in range(batches):
         number, due_ms, period_ms, epoch = source.numbers()
         (engine_name,) = source.texts()
-        pool.quarantine[number] = Batch(source.numbers("I"), due_ms, period_ms, engine_name, epoch)
+        pool.blocks.quarantine[number] = Batch(
+            source.numbers("I"), due_ms, period_ms, engine_name, epoch
+        )
     known = _take_known(source)
-    for (command, answer), over in zip(known, source.numbers("I"), strict=True):
-        pool.memory.put(command, answer, over=bool(over))
+    for (command, answer), stale in zip(known, source.numbers("I"), strict=True):
+        pool.cache.put(key_of(command), command, answer, stale=bool(stale))
     return PoolEntry(pool, bool(configured), wait - 1 if wait else None)
 
 
@@ -217,21 +220,21 @@ def _take_engine(source: Reader, name: str) -> Engine:
     return engine
 
 
-def _put_holders(out: Writer, holders: list[Holder]) -> None:
-    """Who holds a block as an index: a command has one holder for all of its blocks."""
-    places: dict[Holder, int] = {}
-    indexes = array("I", [places.setdefault(holder, len(places)) for holder in holders])
+def _put_grants(out: Writer, grants: list[Grant]) -> None:
+    """Who holds a block as an index: a command has one grant for all of its blocks."""
+    places: dict[Grant, int] = {}
+    indexes = array("I", [places.setdefault(grant, len(places)) for grant in grants])
     names: dict[str, int] = {}
     traces: dict[str, int] = {}
     out.numbers(indexes, "I")
-    out.numbers([names.setdefault(holder.engine, len(names)) for holder in places], "I")
-    out.numbers([holder.since_ms for holder in places])
-    out.numbers([traces.setdefault(holder.trace_id, len(traces)) for holder in places], "I")
+    out.numbers([names.setdefault(grant.engine, len(names)) for grant in places], "I")
+    out.numbers([grant.since_ms for grant in places])
+    out.numbers([traces.setdefault(grant.trace_id, len(traces)) for grant in places], "I")
     out.texts(names)
     out.texts(traces)
 
 
-def _take_holders(source: Reader) -> list[Holder]:
+def _take_grants(source: Reader) -> list[Grant]:
     indexes = source.numbers("I")
     engines = source.numbers("I")
     since = source.numbers()
@@ -239,7 +242,7 @@ def _take_holders(source: Reader) -> list[Holder]:
     names = source.texts()
     traces = source.texts()
     distinct = list(
-        map(Holder, map(names.__getitem__, engines), since, map(traces.__getitem__, trace_of))
+        map(Grant, map(names.__getitem__, engines), since, map(traces.__getitem__, trace_of))
     )
     return list(map(distinct.__getitem__, indexes))
 

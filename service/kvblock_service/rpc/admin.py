@@ -10,7 +10,6 @@ import logging
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.commands import Reclaim
 from kvblock_service.core.listing import Wanted
-from kvblock_service.host import CreatePool, DeletePool
 from kvblock_service.rpc import calls, convert, convert_admin, validate
 from kvblock_service.rpc.methods import PoolMethods, persisted
 
@@ -35,7 +34,7 @@ class KVBlockAdmin(PoolMethods):
         wish = request.quarantine if request.HasField("quarantine") else None
         quarantine_ms = validate.quarantine_ms(wish)
         request_id = validate.request_id(request.request_id)
-        if self.host.create_pool(CreatePool(geometry, quarantine_ms, request_id)):
+        if self.host.create_pool(geometry, quarantine_ms, request_id):
             name, total_blocks, block_size, device_id = geometry
             _tell(
                 "an operator created a pool",
@@ -52,7 +51,7 @@ class KVBlockAdmin(PoolMethods):
     async def delete_pool(self, request: pb.DeletePoolRequest) -> pb.DeletePoolResponse:
         """Delete a pool that nobody uses."""
         name = validate.name("pool", request.pool)
-        if self.host.delete_pool(DeletePool(name, validate.request_id(request.request_id))):
+        if self.host.delete_pool(name, validate.request_id(request.request_id)):
             _tell("an operator deleted a pool", pool=name)
         return pb.DeletePoolResponse()
 

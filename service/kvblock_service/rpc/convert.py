@@ -17,9 +17,10 @@ from kvblock_service.core.commands import (
     Stepped,
     StepPolicy,
 )
+from kvblock_service.core.listing import EngineState
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField
-from kvblock_service.pool_host import EngineState, PoolHost
+from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.errors import duration_of
 from kvblock_service.rpc.step_wire import StepColumns, write_stepped

@@ -11,10 +11,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.audit import Report
-from kvblock_service.core.listing import BlockRow, BlockState, SequenceRow
+from kvblock_service.core.listing import BlockRow, BlockState, EngineState, SequenceRow
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField
-from kvblock_service.pool_host import EngineState
 from kvblock_service.rpc.errors import duration_of
 
 _STATES = {state.value: state for state in BlockState}
@@ -69,10 +68,10 @@ def block(row: BlockRow) -> pb.BlockInfo:
         state=pb.BlockState.ValueType(row.state.value),
         sequence_id=row.sequence_id,
     )
-    if row.holder is not None:
-        message.engine = row.holder.engine
-        message.trace_id = row.holder.trace_id
-        message.since.CopyFrom(_timestamp(row.holder.since_ms))
+    if row.grant is not None:
+        message.engine = row.grant.engine
+        message.trace_id = row.grant.trace_id
+        message.since.CopyFrom(_timestamp(row.grant.since_ms))
     if row.ends_in_ms is not None:
         message.quarantine_ends_in.CopyFrom(duration_of(row.ends_in_ms / 1000))
     return message

@@ -61,7 +61,7 @@ class PoolMethods:
     # Its outcome is Any: which one belongs to which command is the core's to say.
     def apply(self, pool: PoolHost, command: Command) -> Any:
         """Carry out the command of a unary call; gives its outcome."""
-        outcome = pool.apply(command, self.trace_id())
+        outcome, _ = pool.apply(command, self.trace_id())
         if self.observer:
             self.observe(pool, command, outcome)
         return outcome

@@ -88,9 +88,9 @@ class KVBlockService(PoolMethods):
         )
 
     async def can_allocate(self, request: pb.CanAllocateRequest) -> pb.CanAllocateResponse:
-        """Whether so many blocks are free."""
-        validate.engine_name(request.engine)
-        free = self.pool(request.pool).free_blocks()
+        """Whether an engine can be granted so many blocks now."""
+        engine = validate.engine_name(request.engine)
+        free = self.pool(request.pool).available(engine)
         given = request.num_blocks if request.HasField("num_blocks") else None
         wanted = validate.asked_blocks(given, self.limits)
         return pb.CanAllocateResponse(can_allocate=free >= wanted, free_blocks=free)
@@ -126,7 +126,7 @@ class KVBlockService(PoolMethods):
     async def renew_lease(self, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         """Let a lease last longer."""
         pool = self.pool(request.pool)
-        renewed = pool.apply(Renew(validate.engine_name(request.engine), request.epoch))
+        renewed, _ = pool.apply(Renew(validate.engine_name(request.engine), request.epoch))
         assert isinstance(renewed, Renewed)
         return pb.RenewLeaseResponse(ttl=duration_of(renewed.ttl_ms / 1000))
 
@@ -147,9 +147,9 @@ class KVBlockService(PoolMethods):
         before = pool.epoch(engine)
         key = (engine, request.epoch, request_id)
         command = Attach(*key, request.takeover, ttl_ms, quarantine_ms)
-        attached = pool.apply(command, self.trace_id())
+        attached, replayed = pool.apply(command, self.trace_id())
         assert isinstance(attached, Attached)
-        if not pool.repeated:
+        if not replayed:
             event = LeaseEvent.RESUMED if attached.resumed else LeaseEvent.ATTACHED
             told: dict[str, str | int] = {"peer": calls.peer(), "ttl_ms": attached.ttl_ms}
             if before and not attached.resumed:
@@ -162,11 +162,11 @@ class KVBlockService(PoolMethods):
 
     def detach(self, pool: PoolHost, command: Detach, trace_id: str) -> Freed:
         """End a lease in order, and its stream."""
-        freed = pool.apply(command, trace_id)
+        freed, replayed = pool.apply(command, trace_id)
         assert isinstance(freed, Freed)
         self.observe(pool, command, freed)
         lease = (pool.geometry.name, command.engine, command.epoch)
-        if not pool.repeated:
+        if not replayed:
             peer, blocks = calls.peer(), freed.num_blocks
             self.host.leases.tell(LeaseEvent.DETACHED, *lease, peer=peer, blocks=blocks)
         self.host.end_session(*lease)

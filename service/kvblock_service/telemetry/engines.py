@@ -26,7 +26,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from prometheus_client import CollectorRegistry
 
-from kvblock_service.pool_host import EngineState
+from kvblock_service.core.listing import EngineState
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.metrics import Pools
 

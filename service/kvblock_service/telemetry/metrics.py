@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from kvblock_service.core.listing import PoolState
 from kvblock_service.event_counter import EventCounter
 from kvblock_service.host import Host
-from kvblock_service.pool_host import PoolState
 from kvblock_service.telemetry.durations import Durations
 from kvblock_service.telemetry.sources import Sources
 

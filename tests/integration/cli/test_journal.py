@@ -37,7 +37,7 @@ def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenedJourn
     )
     pool = opened.pools[0].pool
     stamp = Stamp(1, 1_700_000_000_000, "")
-    attached = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
+    attached, _ = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
     assert isinstance(attached, Attached)
     opened.journal.write([codec.encode(Applied("main", stamp, attach))])
     for command in (
@@ -46,7 +46,7 @@ def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenedJourn
         Allocate("c", 0, "", 2**64 - 1, 4),
         Reclaim("c", 0, "", 5000),
     ):
-        assert is_kept(command, pool.apply(command, stamp), pool.repeated)
+        assert is_kept(command, *pool.apply(command, stamp))
         opened.journal.write([codec.encode(Applied("main", stamp, command))])
     opened.journal.settle()
     yield opened
@@ -75,7 +75,7 @@ def test_verify_beside_a_server_and_without_one(kept: OpenedJournal, directory: 
 def test_dump(directory: Path) -> None:
     lines = SHELL.out("journal", "dump", directory).splitlines()
     assert [line.split()[1] for line in lines] == [
-        "PoolCreated",
+        "CreatePool",
         "Attach",
         "Allocate",
         "Step",

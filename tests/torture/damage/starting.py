@@ -182,7 +182,7 @@ def _started(root: Path, start: Start, *, read: bool) -> Outcome:
         opened = _open(root, start)
     except CANNOT_START as error:
         return Outcome("refused", str(error))
-    held = sum(entry.pool.held for entry in opened.pools)
+    held = sum(entry.pool.blocks.held for entry in opened.pools)
     outcome = Outcome("opened", _state(opened), held, _warnings(opened))
     opened.journal.close()
     opened.state_dir.release()
@@ -197,7 +197,8 @@ def _open(root: Path, start: Start) -> OpenedJournal:
 
 def _state(opened: OpenedJournal) -> str:
     pools = [(entry[1:], state_of(entry.pool)) for entry in opened.pools]
-    everything = (opened.journal.server_epoch, opened.last_epoch, pools, opened.changes)
+    registry = opened.registry
+    everything = (opened.journal.server_epoch, registry.last_epoch, pools, registry.changes)
     return sha256(repr(everything).encode()).hexdigest()
 
 

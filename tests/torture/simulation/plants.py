@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kvblock_service.core.commands import Stamp
 from kvblock_service.core.engine import Engine
 from kvblock_service.core.free_list import FreeList
-from kvblock_service.core.pool import Pool
+from kvblock_service.core.pool_data import PoolData
 
 
 class Plant(NamedTuple):
@@ -45,20 +45,20 @@ PLANTS = {
 @contextmanager
 def planted(plant: Plant) -> Iterator[None]:
     """Put into the core for the block what the plant says is wrong with it."""
-    admit, give_blocks = Pool._admit, FreeList.give_blocks
+    admit, give_blocks = PoolData.admit, FreeList.give_blocks
     if plant.no_epoch_check:
-        Pool._admit = admit_anybody  # type: ignore[method-assign,assignment]
+        PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     if plant.stale_free_list:
         FreeList.give_blocks = give_blocks_behind  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        Pool._admit = admit  # type: ignore[method-assign]
+        PoolData.admit = admit  # type: ignore[method-assign]
         FreeList.give_blocks = give_blocks  # type: ignore[method-assign]
 
 
-def admit_anybody(_: Pool, engine: Engine | None, __: int, stamp: Stamp) -> None:
-    """Instead of `Pool._admit`: whoever calls is let in."""
+def admit_anybody(_: PoolData, engine: Engine | None, __: int, stamp: Stamp) -> None:
+    """Instead of `PoolData.admit`: whoever calls is let in."""
     if engine is not None:
         engine.deadline_ms = stamp.now_ms + engine.ttl_ms
 

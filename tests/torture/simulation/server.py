@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Command, Outcome, Stamp
+from kvblock_service.core.commands import Command, CreatePool, Outcome, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import Applied, PoolCreated, is_kept
+from kvblock_service.journal.records import Applied, is_kept
 from kvblock_service.journal.recovery import recover
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
@@ -27,7 +28,7 @@ from tests.unit.journal.kept import state_of
 
 GEOMETRY = Geometry("p", 12, 16, 0)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
-CREATED = codec.encode(PoolCreated(GEOMETRY, 1, configured=True))
+CREATED = codec.encode(CreatePool(GEOMETRY, 1, configured=True))
 
 
 class CrashPoint(Enum):
@@ -80,8 +81,8 @@ class Server:
         """Apply one command; its answer waits for `write`."""
         pool, pending, waiting = self.running or self._not_running()
         stamp = Stamp(now_ms, now_ms, "")
-        outcome = pool.apply(command, stamp)
-        if is_kept(command, outcome, pool.repeated):
+        outcome, replayed = pool.apply(command, stamp)
+        if is_kept(command, outcome, replayed):
             pending.append(codec.encode(Applied(GEOMETRY.name, stamp, command)))
         if message is not None:
             waiting.append(Answer(message, outcome))
@@ -156,7 +157,7 @@ class Server:
             raise Violation(f"the journal cannot be read: {error}") from error
         pool = found.state.pools[0].pool
         if self.plant.forgetful_snapshot and found.snapshot_position:
-            pool.memory.results.clear()
+            pool.cache.results.clear()
         return pool
 
     def compare(self, now_ms: int) -> None:
@@ -169,7 +170,7 @@ class Server:
             return
         if state_of(recovered) != state_of(pool):
             raise Violation("the journal gives another pool than the one that lives")
-        state = snapshot.State(1, pool.last_epoch, [snapshot.PoolEntry(pool, configured=True)])
+        state = snapshot.State(1, pool.last_epoch, [PoolEntry(pool, configured=True)])
         (copy,) = snapshot.decode(snapshot.encode(state), BOUNDS).pools
         if state_of(copy.pool) != state_of(pool):
             raise Violation("a snapshot gives another pool than the one it was made of")

@@ -29,13 +29,17 @@ IN_ORDER = StepPolicy.IN_ORDER_UNTIL_REFUSED
 
 
 class Desk:
-    """A pool whose every command is followed by an audit that has to find nothing."""
+    """A pool whose every command is followed by an audit that has to find nothing.
+
+    `replayed` tells whether the last one was carried out before.
+    """
 
     def __init__(self, total_blocks: int, engines_max: int = 8, sequences_max: int = 64) -> None:
         geometry = Geometry("main", total_blocks, block_size=16, device_id=7)
         self.pool = Pool(geometry, Bounds(engines_max, sequences_max, request_ids_max=64))
         self.now_ms = 0
         self.epochs: dict[str, int] = {}
+        self.replayed = False
 
     def try_allocate(self, sequence_id: int, num_blocks: int = 1, engine: str = "a") -> Outcome:
         return self.apply(Allocate(engine, self.epochs.get(engine, 0), "", sequence_id, num_blocks))
@@ -111,10 +115,11 @@ class Desk:
 
     @property
     def free_blocks(self) -> int:
-        return len(self.pool.free_list)
+        return len(self.pool.blocks.free_list)
 
     def apply(self, command: Command) -> Outcome:
-        outcome = self.pool.apply(command, Stamp(self.now_ms, STAMP.wall_ms, ""))
+        stamp = Stamp(self.now_ms, STAMP.wall_ms, "")
+        outcome, self.replayed = self.pool.apply(command, stamp)
         report = audit(self.pool)
         assert not report.violations, report.violations
         counted = report.free_blocks + report.held_blocks + report.quarantined_blocks

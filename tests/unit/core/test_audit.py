@@ -5,7 +5,8 @@ from array import array
 import pytest
 
 from kvblock_service.core.audit import VIOLATIONS_MAX, Report, audit
-from kvblock_service.core.engine import Batch, Engine, blocks_of
+from kvblock_service.core.blocks import Batch
+from kvblock_service.core.engine import Engine, blocks_of
 from kvblock_service.core.pool import Pool
 from tests.unit.core.pools import Desk
 
@@ -21,7 +22,7 @@ def pool() -> Pool:
     desk.allocate(10, engine="c")
     desk.free(9, engine="c")
     desk.free(10, engine="c")
-    assert desk.pool.free_list.freed.tolist() == [5, 6]
+    assert desk.pool.blocks.free_list.freed.tolist() == [5, 6]
     for engine in desk.pool.engines.values():
         # Damage is planted by hand, also in tables of one block: those are plain numbers otherwise.
         for one, held_as in engine.tables.items():
@@ -68,45 +69,45 @@ def test_leaked_block(pool: Pool) -> None:
 def test_leaked_table(pool: Pool) -> None:
     engine = pool.engines["a"]
     engine.held -= len(blocks_of(engine.tables.pop(1)))
-    pool.freed_total += 2
+    pool.blocks.freed_total += 2
     found = violations(pool)
     assert "block 0 is neither free nor in a table" in found
     assert "block 1 is neither free nor in a table" in found
 
 
 def test_leaked_free_block(pool: Pool) -> None:
-    pool.free_list.freed.pop()
+    pool.blocks.free_list.freed.pop()
     assert "block 6 is neither free nor in a table" in violations(pool)
 
 
 def test_block_freed_twice(pool: Pool) -> None:
-    pool.free_list.freed.append(5)
+    pool.blocks.free_list.freed.append(5)
     assert "block 5 is on the free stack and on the free stack" in violations(pool)
 
 
 def test_block_free_and_held(pool: Pool) -> None:
-    pool.free_list.freed.append(3)
+    pool.blocks.free_list.freed.append(3)
     assert "block 3 is on the free stack and in a table" in violations(pool)
 
 
-def test_wrong_holder(pool: Pool) -> None:
-    pool.holders[2] = pool.holders[3]
-    assert "block 2 is in the table of sequence 2 of engine a, but is kept as" in violations(pool)
+def test_wrong_grant(pool: Pool) -> None:
+    pool.blocks.grants[2] = pool.blocks.grants[3]
+    assert "block 2 is in the table of sequence 2 of engine a, but was granted" in violations(pool)
 
 
-def test_holder_nobody_has(pool: Pool) -> None:
-    pool.holders[0] = pool.holders[0]._replace(engine="nobody")
-    assert "block 0 is in the table of sequence 1 of engine a, but is kept as" in violations(pool)
+def test_grant_to_nobody(pool: Pool) -> None:
+    pool.blocks.grants[0] = pool.blocks.grants[0]._replace(engine="nobody")
+    assert "block 0 is in the table of sequence 1 of engine a, but was granted" in violations(pool)
 
 
-def test_holders_too_short(pool: Pool) -> None:
-    del pool.holders[1:]
-    assert "owners are kept for 1 blocks, but 7 were ever handed out" in violations(pool)
+def test_grants_too_short(pool: Pool) -> None:
+    del pool.blocks.grants[1:]
+    assert "there are grants of 1 blocks, but 7 were ever handed out" in violations(pool)
 
 
-def test_holders_too_long(pool: Pool) -> None:
-    pool.holders.append(pool.holders[0])
-    assert "owners are kept for 8 blocks, but 7 were ever handed out" in violations(pool)
+def test_grants_too_long(pool: Pool) -> None:
+    pool.blocks.grants.append(pool.blocks.grants[0])
+    assert "there are grants of 8 blocks, but 7 were ever handed out" in violations(pool)
 
 
 def test_never_used_block_in_a_table(pool: Pool) -> None:
@@ -115,15 +116,15 @@ def test_never_used_block_in_a_table(pool: Pool) -> None:
 
 
 def test_never_used_block_on_the_free_stack(pool: Pool) -> None:
-    pool.free_list.freed.append(7)
+    pool.blocks.free_list.freed.append(7)
     assert "block 7 is on the free stack, but was never handed out" in violations(pool)
 
 
 def test_more_blocks_handed_out_than_there_are(pool: Pool) -> None:
     desk = Desk(2)
     desk.allocate(1, 2)
-    desk.pool.free_list.total = 3
-    desk.pool.free_list.take(1)
+    desk.pool.blocks.free_list.total = 3
+    desk.pool.blocks.free_list.take(1)
     assert "3 blocks were handed out, but the pool has 2" in violations(desk.pool)
 
 
@@ -134,7 +135,7 @@ def test_empty_table(pool: Pool) -> None:
 
 def test_engine_without_a_table(pool: Pool) -> None:
     pool.engines["z"] = Engine("z")
-    assert "engine z is kept without a table or a lease" in violations(pool)
+    assert "engine z has neither a table nor a lease" in violations(pool)
 
 
 def test_epoch_that_was_never_handed_out(pool: Pool) -> None:
@@ -147,25 +148,25 @@ def batch(*blocks: int) -> Batch:
 
 
 def test_block_in_quarantine_and_held(pool: Pool) -> None:
-    pool.quarantine[1] = batch(0)
-    pool.quarantined = 1
+    pool.blocks.quarantine[1] = batch(0)
+    pool.blocks.quarantined = 1
     assert "block 0 is in quarantine batch 1 and in a table" in violations(pool)
 
 
 def test_block_in_quarantine_and_free(pool: Pool) -> None:
-    pool.quarantine[1] = batch(5)
-    pool.quarantined = 1
+    pool.blocks.quarantine[1] = batch(5)
+    pool.blocks.quarantined = 1
     assert "block 5 is on the free stack and in quarantine" in violations(pool)
 
 
 def test_never_used_block_in_quarantine(pool: Pool) -> None:
-    pool.quarantine[1] = batch(7)
-    pool.quarantined = 1
+    pool.blocks.quarantine[1] = batch(7)
+    pool.blocks.quarantined = 1
     assert "block 7 is in quarantine batch 1, but was never handed out" in violations(pool)
 
 
 def test_quarantine_counts_wrong(pool: Pool) -> None:
-    pool.quarantined = 2
+    pool.blocks.quarantined = 2
     assert "2 blocks are counted in quarantine, but its batches hold 0" in violations(pool)
 
 
@@ -178,12 +179,12 @@ def test_engine_counts_wrong(pool: Pool) -> None:
 
 @pytest.mark.parametrize("counter", ["allocated_total", "freed_total"])
 def test_pool_counts_wrong(pool: Pool, counter: str) -> None:
-    setattr(pool, counter, getattr(pool, counter) + 1)
+    setattr(pool.blocks, counter, getattr(pool.blocks, counter) + 1)
     assert "blocks are counted as held, but the engines count 5" in violations(pool)
 
 
 def test_first_hundred_sentences_are_enough() -> None:
     desk = Desk(500)
     desk.allocate(1, 500)
-    desk.pool.free_list.freed.extend(range(500))
+    desk.pool.blocks.free_list.freed.extend(range(500))
     assert len(audit(desk.pool).violations) == VIOLATIONS_MAX

@@ -46,11 +46,11 @@ def state(desk: Desk) -> Any:
                 name: (engine.tables, engine.epoch, engine.deadline_ms, engine.last_step)
                 for name, engine in pool.engines.items()
             },
-            pool.free_list.freed,
-            pool.free_list.fresh,
-            pool.quarantine,
+            pool.blocks.free_list.freed,
+            pool.blocks.free_list.fresh,
+            pool.blocks.quarantine,
             pool.revision,
-            pool.memory.results,
+            pool.cache.results,
         )
     )
 
@@ -97,7 +97,7 @@ def test_attach_is_refused_while_the_lease_lives(epoch_off: int | None) -> None:
     assert state(desk) == before
 
 
-def test_attach_with_an_epoch_that_is_over_is_fenced() -> None:
+def test_attach_with_a_past_epoch_is_fenced() -> None:
     desk = Desk(4)
     lease = desk.attach("a")
     desk.detach("a")
@@ -115,7 +115,7 @@ def test_takeover_puts_the_old_blocks_into_quarantine_in_table_order() -> None:
     assert desk.pool.revision == revision + 1
     assert new.epoch > old.epoch
     assert new[2:4] == (0, 0)
-    (batch,) = desk.pool.quarantine.values()
+    (batch,) = desk.pool.blocks.quarantine.values()
     assert batch.blocks.tolist() == [0, 1, 3, 2]
     assert (batch.due_ms, batch.engine, batch.epoch) == (500, "a", old.epoch)
     assert desk.allocate(9, 2) == [4, 5]
@@ -136,12 +136,12 @@ def test_expiry_quarantines_for_a_ttl_unless_the_pool_says_otherwise() -> None:
     assert due(desk) == [Expire("a", lease.epoch, 1000)]
     assert due(desk, 250) == [Expire("a", lease.epoch, 250)]
     assert desk.apply(due(desk, 250)[0]) == Freed(2)
-    assert (desk.pool.held, desk.pool.quarantined, desk.free_blocks) == (0, 2, 2)
-    assert (desk.pool.reclaimed_total, desk.pool.expired_total) == (2, 1)
+    assert (desk.pool.blocks.held, desk.pool.blocks.quarantined, desk.free_blocks) == (0, 2, 2)
+    assert (desk.pool.blocks.reclaimed_total, desk.pool.expired_total) == (2, 1)
     assert desk.table(1) is None
     desk.now_ms = 1250
     end_what_is_due(desk, 250)
-    assert (desk.pool.quarantined, desk.free_blocks) == (0, 4)
+    assert (desk.pool.blocks.quarantined, desk.free_blocks) == (0, 4)
 
 
 def test_quarantine_of_zero_frees_at_once() -> None:
@@ -150,7 +150,7 @@ def test_quarantine_of_zero_frees_at_once() -> None:
     desk.allocate(1, 2)
     desk.now_ms = 1000
     end_what_is_due(desk, 0)
-    assert desk.pool.quarantine == {}
+    assert desk.pool.blocks.quarantine == {}
     assert desk.allocate(1, 2, engine="b") == [1, 0]
 
 
@@ -192,7 +192,7 @@ def test_reclaim_takes_from_engines_with_and_without_a_lease() -> None:
     assert desk.apply(Reclaim("a", lease.epoch, "", 100)) == Freed(1)
     assert desk.apply(Reclaim("b", 0, "", 100)) == Freed(1)
     assert desk.apply(Reclaim("c", 0, "", 100)) == Freed(0)
-    assert desk.pool.quarantined == 2
+    assert desk.pool.blocks.quarantined == 2
 
 
 def stale_commands(epoch: int) -> list[Command]:
@@ -259,7 +259,7 @@ def test_begin_anew_gives_everything_its_full_time() -> None:
     desk.attach("b", takeover=True, ttl_ms=2000, quarantine_ms=300)
     leases.begin_anew(desk.pool, 50_000)
     assert [engine.deadline_ms for engine in desk.pool.engines.values()] == [51_000, 52_000]
-    assert [batch.due_ms for batch in desk.pool.quarantine.values()] == [50_300]
+    assert [batch.due_ms for batch in desk.pool.blocks.quarantine.values()] == [50_300]
 
 
 def test_full_ttl_leaves_the_quarantine_alone() -> None:
@@ -269,7 +269,7 @@ def test_full_ttl_leaves_the_quarantine_alone() -> None:
     desk.attach("a", takeover=True, ttl_ms=1000, quarantine_ms=300)
     leases.full_ttl(desk.pool, 5000)
     assert desk.pool.engines["a"].deadline_ms == 6000
-    assert [batch.due_ms for batch in desk.pool.quarantine.values()] == [300]
+    assert [batch.due_ms for batch in desk.pool.blocks.quarantine.values()] == [300]
 
 
 @pytest.mark.parametrize("jump_ms", [-86_400_000, 86_400_000])

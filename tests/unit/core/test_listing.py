@@ -1,14 +1,7 @@
 """Pages of sequences and of blocks: order, filters, holders, and where one page ends."""
 
-from kvblock_service.core.commands import (
-    Allocate,
-    Attach,
-    EndQuarantine,
-    Free,
-    Reclaim,
-    Stamp,
-)
-from kvblock_service.core.engine import Holder
+from kvblock_service.core.blocks import Grant
+from kvblock_service.core.commands import Allocate, Attach, EndQuarantine, Free, Reclaim, Stamp
 from kvblock_service.core.listing import (
     BlockRow,
     BlockState,
@@ -19,8 +12,8 @@ from kvblock_service.core.listing import (
 )
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 
-A_AT_1 = Holder("a", 1000, "t1")
-B_AT_2 = Holder("b", 2000, "t2")
+A_AT_1 = Grant("a", 1000, "t1")
+B_AT_2 = Grant("b", 2000, "t2")
 
 
 def pool_of(total: int = 16) -> Pool:
@@ -139,14 +132,12 @@ def test_a_page_of_tables_ends_with_the_row_that_makes_it_long() -> None:
 
 def test_a_reclaim_that_is_sent_again_is_the_same_whatever_the_quarantine_would_be_now() -> None:
     pool = filled()
-    first = pool.apply(Reclaim("a", 0, "again", 500), stamp(10))
-    assert pool.apply(Reclaim("a", 0, "again", 9_000), stamp(11)) == first
-    assert pool.repeated
+    first, _ = pool.apply(Reclaim("a", 0, "again", 500), stamp(10))
+    assert pool.apply(Reclaim("a", 0, "again", 9_000), stamp(11)) == (first, True)
 
 
 def test_a_takeover_that_is_sent_again_is_the_same_whatever_the_quarantine_would_be_now() -> None:
     pool = pool_of()
     pool.apply(Attach("a", 0, "", False, 30_000, 30_000), stamp(1))
-    taken = pool.apply(Attach("a", 0, "again", True, 1_000, 30_000), stamp(2))
-    assert pool.apply(Attach("a", 0, "again", True, 1_000, 1_000), stamp(3)) == taken
-    assert pool.repeated
+    taken, _ = pool.apply(Attach("a", 0, "again", True, 1_000, 30_000), stamp(2))
+    assert pool.apply(Attach("a", 0, "again", True, 1_000, 1_000), stamp(3)) == (taken, True)

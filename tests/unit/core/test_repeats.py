@@ -1,10 +1,13 @@
 """A request that is sent again: the same answer, nothing changed, and how long that holds."""
 
+from typing import TypeAlias
+
 import pytest
 
 from kvblock_service.core import leases
 from kvblock_service.core.commands import (
     Allocate,
+    Answer,
     Attach,
     Command,
     Detach,
@@ -18,18 +21,20 @@ from kvblock_service.core.commands import (
     Step,
     StepOutOfOrder,
 )
-from kvblock_service.core.memory import NUMBERS_PER_RESULT, Memory
+from kvblock_service.core.idempotency import NUMBERS_PER_RESULT, IdempotencyCache, key_of
 from tests.commands import STAMP
 from tests.unit.core.pools import ALL, Desk
+
+Cache: TypeAlias = IdempotencyCache[Command, Answer]
 
 
 def twice(desk: Desk, command: Command) -> object:
     """Send a command twice; answers what came of it."""
     first = desk.apply(command)
-    assert not desk.pool.repeated
+    assert not desk.replayed
     revision = desk.pool.revision
     assert desk.apply(command) == first
-    assert desk.pool.repeated
+    assert desk.replayed
     assert desk.pool.revision == revision
     return first
 
@@ -60,7 +65,15 @@ def test_attach_and_detach_that_are_sent_again() -> None:
     assert twice(desk, Detach("a", epoch, "r2")) == Freed(3)
 
 
-def test_attach_of_a_lease_that_is_over_counts_as_new() -> None:
+def test_commands_of_two_kinds_under_one_id_are_two_commands() -> None:
+    """Also where their fields are equal one by one."""
+    desk = Desk(8)
+    desk.allocate(5)
+    desk.apply(Free("a", 0, "r1", 5))
+    assert desk.apply(Reclaim("a", 0, "r1", 5)) == IdReused("request_id")
+
+
+def test_attach_of_a_lease_that_has_ended_counts_as_new() -> None:
     desk = Desk(8)
     command = Attach("a", 0, "r1", False, 1000, 0)
     desk.apply(command)
@@ -133,16 +146,16 @@ def test_repeated_request_lets_its_lease_last() -> None:
     assert desk.pool.engines["a"].deadline_ms == 1900
 
 
-def test_results_that_are_over_are_forgotten_like_others() -> None:
-    memory = Memory(results_max=2)
+def test_results_that_are_stale_are_forgotten_like_others() -> None:
+    cache: Cache = IdempotencyCache(results_max=2)
     first = Allocate("a", 0, "r1", 1, 1)
-    memory.put(first, Granted([0], 1))
-    memory.end("a")
-    assert memory.is_over(first)
+    cache.put(key_of(first), first, Granted([0], 1))
+    cache.end("a")
+    assert cache.results[key_of(first)][2]
     for name in ("r2", "r3"):
-        memory.put(Allocate("a", 0, name, 1, 1), Granted([0], 1))
-    assert not memory.is_over(first)
-    assert memory.get(first) is None
+        command = Allocate("a", 0, name, 1, 1)
+        cache.put(key_of(command), command, Granted([0], 1))
+    assert key_of(first) not in cache.results
 
 
 def test_rejected_command_is_not_remembered() -> None:
@@ -173,18 +186,18 @@ def test_a_step_known_by_its_step_id_is_not_remembered_anew() -> None:
     epoch = desk.attach("a").epoch
     step = Step("a", epoch, "r", 1, [], [1], [], ALL)
     answer = twice(desk, step)
-    desk.pool.memory.forget(step)
+    desk.pool.cache.forget(key_of(step))
     assert desk.apply(step) == answer
-    assert desk.pool.repeated
+    assert desk.replayed
     assert not desk.pool.knows(step)
 
 
-def test_memory_forgets_the_oldest_results_first() -> None:
-    memory = Memory(results_max=3)
+def test_the_cache_forgets_the_oldest_results_first() -> None:
+    cache: Cache = IdempotencyCache(results_max=3)
     commands = [Free("a", 0, f"r{n}", n) for n in range(5)]
     for command in commands:
-        memory.put(command, Freed(0))
-    assert [memory.get(command) is not None for command in commands] == [
+        cache.put(key_of(command), command, Freed(0))
+    assert [key_of(command) in cache.results for command in commands] == [
         False,
         False,
         True,
@@ -193,23 +206,24 @@ def test_memory_forgets_the_oldest_results_first() -> None:
     ]
 
 
-def test_memory_counts_the_numbers_in_its_results() -> None:
-    memory = Memory(results_max=4)
+def test_the_cache_counts_the_numbers_in_its_results() -> None:
+    cache: Cache = IdempotencyCache(results_max=4)
     small = Free("a", 0, "small", 1)
-    memory.put(small, Freed(0))
+    cache.put(key_of(small), small, Freed(0))
     size = 4 * NUMBERS_PER_RESULT
     large = Allocate("a", 0, "large", 1, size)
-    memory.put(large, Granted(list(range(size)), size))
-    assert memory.get(small) is not None
-    memory.put(Allocate("a", 0, "more", 1, 1), Granted([0], 1))
-    assert memory.get(small) is None
-    assert memory.get(large) is None
-    assert memory.numbers == 1
+    cache.put(key_of(large), large, Granted(list(range(size)), size))
+    assert key_of(small) in cache.results
+    more = Allocate("a", 0, "more", 1, 1)
+    cache.put(key_of(more), more, Granted([0], 1))
+    assert key_of(small) not in cache.results
+    assert key_of(large) not in cache.results
+    assert cache.numbers == 1
 
 
 def test_pool_that_remembers_nothing() -> None:
     desk = Desk(4)
-    desk.pool.memory.results_max = 0
+    desk.pool.cache.results_max = 0
     command = Allocate("a", 0, "r1", 1, 1)
-    assert desk.pool.apply(command, STAMP) == Granted([0], 1)
-    assert desk.pool.apply(command, STAMP) == Granted([1], 2)
+    assert desk.pool.apply(command, STAMP) == (Granted([0], 1), False)
+    assert desk.pool.apply(command, STAMP) == (Granted([1], 2), False)

@@ -1,4 +1,4 @@
-"""What a pool keeps beside its tables: counters, revision, limits, holders, size."""
+"""What a pool keeps beside its tables: counters, revision, limits, grants, size."""
 
 import pytest
 
@@ -19,10 +19,10 @@ def test_counters_follow_every_command() -> None:
     desk.step(allocate=[7], policy=ALL)
     desk.reclaim("a")
     pool = desk.pool
-    assert pool.allocated_total == 7
-    assert pool.freed_total == 3
-    assert pool.reclaimed_total == 4
-    assert pool.held == 0
+    assert pool.blocks.allocated_total == 7
+    assert pool.blocks.freed_total == 3
+    assert pool.blocks.reclaimed_total == 4
+    assert pool.blocks.held == 0
     assert pool.refused_total == {
         RefusalReason.POOL_EXHAUSTED: 3,
         RefusalReason.EXCEEDS_POOL: 1,
@@ -117,23 +117,23 @@ def test_crossed_limit_frees_nothing() -> None:
     assert desk.table(1) == [0]
 
 
-def test_holders_tell_the_engine_of_each_block() -> None:
+def test_grants_tell_the_engine_of_each_block() -> None:
     desk = Desk(8)
     desk.allocate(1, 2, engine="a")
     desk.allocate(1, 2, engine="b")
     desk.step(free=[1], allocate=[2, 3], engine="a")
-    assert [holder.engine for holder in desk.pool.holders] == ["a", "a", "b", "b"]
+    assert [grant.engine for grant in desk.pool.blocks.grants] == ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize("total", [1, BLOCKS_MAX])
 def test_pool_of_any_size_begins_with_nothing_kept_per_block(total: int) -> None:
     desk = Desk(total)
-    pool = desk.pool
-    assert (len(pool.free_list.freed), pool.free_list.fresh, len(pool.holders)) == (0, 0, 0)
+    blocks = desk.pool.blocks
+    assert (len(blocks.free_list.freed), blocks.free_list.fresh, len(blocks.grants)) == (0, 0, 0)
     assert desk.free_blocks == total
     assert desk.allocate(1) == [0]
-    assert len(pool.holders) == 1
-    assert audit(pool).free_blocks == total - 1
+    assert len(blocks.grants) == 1
+    assert audit(desk.pool).free_blocks == total - 1
 
 
 def test_last_blocks_of_the_largest_pool() -> None:
@@ -149,5 +149,5 @@ def test_memory_is_kept_for_used_blocks_only() -> None:
     for sequence_id in range(3):
         assert isinstance(desk.try_allocate(sequence_id, 1000), Granted)
         desk.free(sequence_id)
-    assert len(desk.pool.holders) == 1000
-    assert len(desk.pool.free_list.freed) == 1000
+    assert len(desk.pool.blocks.grants) == 1000
+    assert len(desk.pool.blocks.free_list.freed) == 1000

@@ -9,6 +9,8 @@ from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Command,
+    CreatePool,
+    DeletePool,
     Detach,
     EndQuarantine,
     Expire,
@@ -24,7 +26,7 @@ from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, end_file, identity
 from kvblock_service.journal.interface import Journal
-from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
+from kvblock_service.journal.records import Applied, is_kept
 
 BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
 GEOMETRY = Geometry("main", 20, 16, 0)
@@ -75,14 +77,14 @@ geometries = st.builds(
 records = st.one_of(
     st.builds(Applied, st.text(max_size=5), stamps, commands),
     st.builds(
-        PoolCreated,
+        CreatePool,
         geometries,
         st.integers(0, 2**63),
         st.booleans(),
         st.none() | st.integers(0, 86_400_000),
         request_ids,
     ),
-    st.builds(PoolDeleted, st.text(max_size=5), request_ids),
+    st.builds(DeletePool, st.text(max_size=5), request_ids),
 )
 stamped = st.lists(st.tuples(commands, stamps), max_size=40)
 
@@ -93,14 +95,14 @@ def new_pool(bounds: Bounds = BOUNDS) -> Pool:
 
 def begin(journal: Journal) -> Pool:
     """A new pool, and its record in the journal."""
-    journal.write([codec.encode(PoolCreated(GEOMETRY, FLOOR, True))])
+    journal.write([codec.encode(CreatePool(GEOMETRY, FLOOR, True))])
     return new_pool()
 
 
 def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> Outcome:
     """Apply a command as a server does: answer after it is kept."""
-    outcome = pool.apply(command, stamp)
-    if is_kept(command, outcome, pool.repeated):
+    outcome, replayed = pool.apply(command, stamp)
+    if is_kept(command, outcome, replayed):
         journal.write([codec.encode(Applied(GEOMETRY.name, stamp, command))])
     return outcome
 
@@ -127,8 +129,8 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
     """All of a pool that can make a difference later, orders included."""
     return (
         pool.geometry,
-        (pool.free_list.fresh, pool.free_list.freed.tolist()),
-        list(pool.holders),
+        (pool.blocks.free_list.fresh, pool.blocks.free_list.freed.tolist()),
+        list(pool.blocks.grants),
         [
             (
                 engine.name,
@@ -143,12 +145,16 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
         ],
         [
             (number, batch._replace(blocks=batch.blocks.tolist()))  # type: ignore[arg-type]
-            for number, batch in pool.quarantine.items()
+            for number, batch in pool.blocks.quarantine.items()
         ],
-        (pool.quarantined, pool.last_batch, pool.last_epoch, pool.revision),
-        (pool.allocated_total, pool.freed_total, pool.reclaimed_total, pool.expired_total),
+        (pool.blocks.quarantined, pool.blocks.last_batch, pool.last_epoch, pool.revision),
+        (
+            pool.blocks.allocated_total,
+            pool.blocks.freed_total,
+            pool.blocks.reclaimed_total,
+            pool.expired_total,
+        ),
         dict(pool.refused_total),
-        list(pool.memory.results.items()),
-        list(pool.memory.over),
-        pool.memory.numbers,
+        list(pool.cache.results.items()),
+        pool.cache.numbers,
     )

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvblock_service.core.commands import Free, Stamp, Step, StepPolicy
+from kvblock_service.core.commands import CreatePool, DeletePool, Free, Stamp, Step, StepPolicy
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal.codec import VERSION, decode, encode
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, Record
+from kvblock_service.journal.records import Applied, Record
 from tests.unit.journal.kept import commands, records
 
 STEP = Applied(
@@ -72,11 +72,11 @@ def test_the_bytes_of_version_1_stay_readable() -> None:
     ("record", "kept"),
     [
         (
-            PoolCreated(Geometry("main", 64, 16, 7), 9, True, 5),
+            CreatePool(Geometry("main", 64, 16, 7), 9, True, 5),
             "0102400000000000000010000000000000000700000000000000090000000000000006000000000000000104"
             "006d61696e",
         ),
-        (PoolDeleted("main"), "010304006d61696e"),
+        (DeletePool("main"), "010304006d61696e"),
     ],
 )
 def test_changes_of_pools_without_a_request_id_stay_as_they_were(record: Record, kept: str) -> None:
@@ -95,12 +95,12 @@ def test_another_version_is_named() -> None:
 @pytest.mark.parametrize(
     "record",
     [
-        PoolDeleted("x" * 70_000),
+        DeletePool("x" * 70_000),
         Applied("main", Stamp(-1, 0, ""), Free("e", 0, "", 1)),
         Applied("main", Stamp(0, 0, ""), Free("e", 0, "", 2**64)),
         STEP._replace(command=STEP.command._replace(free_ids=[-1])),  # type: ignore[call-arg]
         STEP._replace(pool="\ud800"),
-        PoolDeleted("\ud800"),
+        DeletePool("\ud800"),
     ],
 )
 def test_what_the_format_cannot_hold_is_an_error(record: Record) -> None:

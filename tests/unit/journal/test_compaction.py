@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Allocate, Free, Stamp, Step, StepPolicy
+from kvblock_service.core.commands import Allocate, CreatePool, Free, Stamp, Step, StepPolicy
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.records import Applied
 from kvblock_service.journal.recovery import recover
 from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of
 
@@ -396,7 +396,7 @@ def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
     geometry = GEOMETRY._replace(total_blocks=1_100_000)
     bounds = Bounds(8, 200_000, 16)
     pool = Pool(geometry, bounds, FLOOR)
-    batch = [codec.encode(PoolCreated(geometry, FLOOR, True))]
+    batch = [codec.encode(CreatePool(geometry, FLOOR, True))]
     for number in range(100_000):
         command = Allocate(f"engine-{number % 8}", 0, "", number, 10)
         pool.apply(command, Stamp(1, number, ""))

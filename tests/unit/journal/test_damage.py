@@ -48,7 +48,7 @@ def grant(found: OpenedJournal, sequence: int, engine: str = "a") -> None:
 
 
 def snap(found: OpenedJournal) -> None:
-    state = State(found.journal.server_epoch, found.last_epoch, found.pools)
+    state = State(found.journal.server_epoch, found.registry.last_epoch, found.pools)
     found.journal.put_snapshot(found.journal.position, snapshot.encode(state))
 
 
@@ -101,7 +101,7 @@ def test_another_bit_anywhere_in_the_identity_is_refused(state: Path) -> None:
             told.append(str(error))
             continue
         # White space, for example.
-        assert found.pools[0].pool.held == HELD
+        assert found.pools[0].pool.blocks.held == HELD
         closed(found)
     assert len(told) > len(whole) * 0.9
     assert {text.count("identity.json") for text in told} == {1}
@@ -124,7 +124,7 @@ def test_an_identity_whose_journal_is_not_there_is_refused(state: Path, how: str
         journal.rmdir() if how == "emptied" else journal.unlink()
     aside.rename(journal)
     found = opened(state)
-    assert found.pools[0].pool.held == HELD
+    assert found.pools[0].pool.blocks.held == HELD
     closed(found)
 
 
@@ -382,7 +382,7 @@ def test_what_earlier_versions_wrote_is_taken_up_and_goes_on_in_the_new_form(
     unpack(name, tmp_path)
     for _ in range(2):
         found = open_journal(tmp_path, POOLS, BOUNDS)
-        held = sum(entry.pool.held for entry in found.pools)
+        held = sum(entry.pool.blocks.held for entry in found.pools)
         grant(found, 1, engine="late")
         closed(found)
     assert held > 0
@@ -415,7 +415,7 @@ def test_a_journal_of_before_a_reboot_stays_for_a_while(tmp_path: Path, seconds:
     closed(found)
     change_identity(tmp_path, boot_id="another-boot")
     found = restarted()
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     assert len(former(tmp_path)) == (1 if seconds else 0)
     closed(found)
     if not seconds:
@@ -448,7 +448,7 @@ def test_a_damaged_state_is_set_aside_and_back(tmp_path: Path) -> None:
     moved = set_aside(tmp_path)
     assert former(tmp_path) == sorted(moved)
     found = opened(tmp_path)
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     assert found.journal.server_epoch > epoch
     closed(found)
     set_aside(tmp_path)
@@ -456,5 +456,5 @@ def test_a_damaged_state_is_set_aside_and_back(tmp_path: Path) -> None:
         path.rename(path.with_name(path.name.partition(".former-")[0]))
     (tmp_path / "identity.json").write_bytes(whole)
     found = opened(tmp_path)
-    assert (found.journal.server_epoch, found.pools[0].pool.held) == (epoch, 1)
+    assert (found.journal.server_epoch, found.pools[0].pool.blocks.held) == (epoch, 1)
     closed(found)

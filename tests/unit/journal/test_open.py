@@ -9,13 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Stamp
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Attached,
+    CreatePool,
+    Free,
+    Granted,
+    Stamp,
+)
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.offline import discard_pool
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.records import Applied
 from kvblock_service.journal.state_dir import StateDir, StateDirTaken
 from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge
 
@@ -34,7 +42,7 @@ def closed(found: OpenedJournal) -> None:
 
 def grant(found: OpenedJournal, command: Allocate | Free | Attach) -> object:
     entry = found.pools[0]
-    outcome = entry.pool.apply(command, NOW)
+    outcome, _ = entry.pool.apply(command, NOW)
     record = Applied(entry.pool.geometry.name, NOW, command)
     found.journal.write([codec.encode(record)])
     return outcome
@@ -70,7 +78,7 @@ def test_a_restart_finds_blocks_leases_and_the_epoch(tmp_path: Path) -> None:
     assert pool.table("a", 1) == [0, 1, 2]
     assert pool.engines["a"].deadline_ms == 1500
     assert pool.bounds == BOUNDS
-    assert found.last_epoch == attached.epoch
+    assert found.registry.last_epoch == attached.epoch
     assert found.facts[-1].fields["held_blocks"] == 3
     closed(found)
 
@@ -103,7 +111,7 @@ def test_after_a_reboot_all_pools_are_empty_under_a_greater_epoch(tmp_path: Path
     rebooted(tmp_path)
     found = opened(tmp_path)
     assert found.journal.server_epoch > before
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     assert found.pools[0].pool.last_epoch == found.journal.server_epoch
     assert "rebooted" in events(found)[0]
     assert found.facts[0].level == "warning"
@@ -128,14 +136,14 @@ def test_what_was_to_outlive_the_host_does(tmp_path: Path) -> None:
     rebooted(tmp_path)
     found = opened(tmp_path, durability="host")
     assert found.journal.server_epoch == before
-    assert found.pools[0].pool.held == 3
+    assert found.pools[0].pool.blocks.held == 3
     closed(found)
 
 
 def test_durability_can_be_raised_and_lowered(tmp_path: Path) -> None:
     for count, durability in enumerate(("process", "host", "process", "host")):
         found = opened(tmp_path, durability=durability)
-        assert found.pools[0].pool.held == count
+        assert found.pools[0].pool.blocks.held == count
         grant(found, Allocate("a", 0, "", 1, 1))
         closed(found)
 
@@ -161,13 +169,13 @@ def test_another_geometry_is_refused(tmp_path: Path, change: dict[str, int], wor
     assert f"kvblock journal export {tmp_path}" in text
     assert f"kvblock journal discard {tmp_path} --pool main" in text
     found = opened(tmp_path)
-    assert found.pools[0].pool.held == 3
+    assert found.pools[0].pool.blocks.held == 3
     before = found.pools[0].pool.last_epoch
     closed(found)
     discard_pool(tmp_path, "main")
     found = opened(tmp_path, changed)
     assert found.pools[0].pool.geometry == changed
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     assert found.pools[0].pool.last_epoch >= before
     closed(found)
 
@@ -188,7 +196,7 @@ def test_a_pool_that_is_not_configured_any_more(tmp_path: Path) -> None:
 def test_a_pool_that_was_made_at_run_time_comes_back(tmp_path: Path) -> None:
     found = opened(tmp_path)
     other = GEOMETRY._replace(name="other")
-    found.journal.write([codec.encode(PoolCreated(other, 9, configured=False))])
+    found.journal.write([codec.encode(CreatePool(other, 9, configured=False))])
     closed(found)
     for _ in range(2):
         found = opened(tmp_path)
@@ -221,12 +229,12 @@ def test_a_journal_without_its_identity_stops_the_start(tmp_path: Path) -> None:
         assert f"run `kvblock journal set-aside {tmp_path}`" in str(caught.value)
     (tmp_path / "identity.json").write_bytes(identity)
     found = opened(tmp_path)
-    assert found.pools[0].pool.held == 3
+    assert found.pools[0].pool.blocks.held == 3
     closed(found)
     (tmp_path / "identity.json").unlink()
     journal.rename(tmp_path / "aside")
     found = opened(tmp_path)
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     closed(found)
 
 
@@ -313,11 +321,11 @@ def test_a_garbled_end_is_cut_only_when_the_host_died(
         return
     rebooted(tmp_path)
     found = opened(tmp_path, durability=now)
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     assert "the journal ended in an unfinished write, which was cut" in events(found)
     closed(found)
     found = opened(tmp_path, durability=now)
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     closed(found)
 
 
@@ -347,7 +355,7 @@ def test_what_a_host_left_that_died_is_cut_before_its_boot_is_forgotten(tmp_path
         ended = subprocess.run(command, check=False, cwd=Path(__file__).parents[3])
         assert ended.returncode == -signal.SIGKILL
     found = opened(tmp_path, durability="host")
-    assert found.pools[0].pool.held == 0
+    assert found.pools[0].pool.blocks.held == 0
     closed(found)
 
 

@@ -12,36 +12,25 @@ from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Command,
+    CreatePool,
+    DeletePool,
     Fenced,
     Free,
     Granted,
+    PoolChange,
     Renew,
     Renewed,
     Stamp,
 )
 from kvblock_service.core.pool import Bounds, Pool
+from kvblock_service.core.registry import REQUEST_IDS_MAX, PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import (
-    CHANGES_MAX,
-    Applied,
-    PoolChange,
-    PoolCreated,
-    PoolDeleted,
-    is_kept,
-)
+from kvblock_service.journal.records import Applied, is_kept
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.snapshot import PoolEntry, State
-from tests.unit.journal.kept import (
-    BOUNDS,
-    FLOOR,
-    GEOMETRY,
-    begin,
-    carry_out,
-    stamped,
-    state_of,
-)
+from kvblock_service.journal.snapshot import State
+from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, stamped, state_of
 
 Stamped = list[tuple[Command, Stamp]]
 NOW = Stamp(5, 1_700_000_000_000, "")
@@ -68,8 +57,9 @@ def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: S
     assert audit(found).violations == []
     assert state_of(found, deadlines=False) == state_of(pool, deadlines=False)
     for command, stamp in after:
-        expected, answer = pool.apply(command, stamp), found.apply(command, stamp)
-        assert type(answer) is type(expected)
+        expected, replayed = pool.apply(command, stamp)
+        answer, known = found.apply(command, stamp)
+        assert (type(answer), known) == (type(expected), replayed)
         assert state_of(found, deadlines=False) == state_of(pool, deadlines=False)
 
 
@@ -108,8 +98,8 @@ def test_a_forgotten_request_id_that_came_again_was_a_new_request() -> None:
     pool = begin(journal)
     for name in ("r", "r1", "r2", "r3", "r4", "r"):
         carry_out(journal, pool, Allocate("a", 0, name, 1, 1), NOW)
-    assert pool.held == 6
-    assert only_pool(journal, BOUNDS._replace(request_ids_max=99)).held == 6
+    assert pool.blocks.held == 6
+    assert only_pool(journal, BOUNDS._replace(request_ids_max=99)).blocks.held == 6
 
 
 def test_a_retry_after_a_restart_answers_the_same() -> None:
@@ -118,15 +108,15 @@ def test_a_retry_after_a_restart_answers_the_same() -> None:
     command = Allocate("a", 0, "r", 1, 3)
     outcome = carry_out(journal, pool, command, NOW)
     found = only_pool(journal)
-    assert found.apply(command, NOW) == outcome == Granted([0, 1, 2], 3)
-    assert found.repeated
+    assert outcome == Granted([0, 1, 2], 3)
+    assert found.apply(command, NOW) == (outcome, True)
 
 
 def test_what_is_kept() -> None:
-    assert is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=False)
-    assert not is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), repeated=True)
-    assert not is_kept(Allocate("a", 1, "", 1, 1), Fenced(0), repeated=False)
-    assert not is_kept(Renew("a", 1), Renewed(5), repeated=False)
+    assert is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), replayed=False)
+    assert not is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), replayed=True)
+    assert not is_kept(Allocate("a", 1, "", 1, 1), Fenced(0), replayed=False)
+    assert not is_kept(Renew("a", 1), Renewed(5), replayed=False)
 
 
 def test_pools_come_and_go_and_epochs_never_come_back() -> None:
@@ -135,7 +125,7 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     for _ in range(3):
         carry_out(journal, pool, Attach("a", 0, "", True, 10, 0), NOW)
     other = GEOMETRY._replace(name="other")
-    journal.write([codec.encode(PoolCreated(other, 5, False)), codec.encode(PoolDeleted("main"))])
+    journal.write([codec.encode(CreatePool(other, 5, False)), codec.encode(DeletePool("main"))])
     recovered = recover(journal.restarted(), BOUNDS)
     assert [entry.pool.geometry for entry in recovered.state.pools] == [other]
     assert [entry.configured for entry in recovered.state.pools] == [False]
@@ -145,15 +135,15 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
 
 def test_changes_of_the_pools_are_remembered_as_many_as_a_server_does() -> None:
     journal = MemoryJournal(FLOOR)
-    first = PoolCreated(GEOMETRY._replace(name="side"), 5, False, None, "first")
+    first = CreatePool(GEOMETRY._replace(name="side"), 5, False, None, "first")
     made: list[PoolChange] = [first]
-    for number in range(CHANGES_MAX // 2):
-        made += [PoolDeleted("side", f"d{number}"), first._replace(request_id=f"c{number}")]
+    for number in range(REQUEST_IDS_MAX // 2):
+        made += [DeletePool("side", f"d{number}"), first._replace(request_id=f"c{number}")]
     journal.write([codec.encode(change) for change in made[:9]])
     data = snapshot.encode(recover(journal.restarted(), BOUNDS).state)
     journal.put_snapshot(journal.position, data)
     journal.truncate(journal.position)
-    journal.write([codec.encode(change) for change in [*made[9:], PoolDeleted("side")]])
+    journal.write([codec.encode(change) for change in [*made[9:], DeletePool("side")]])
     found = recover(journal.restarted(), BOUNDS).state
     assert found.changes == tuple(made[1:])
     assert found.pools == []
@@ -170,7 +160,7 @@ def test_a_torn_tail_is_no_record() -> None:
     recovered = recover(found, BOUNDS)
     assert recovered.position == found.position == 2
     assert recovered.records == 2
-    assert recovered.state.pools[0].pool.held == 1
+    assert recovered.state.pools[0].pool.blocks.held == 1
 
 
 def test_an_end_that_is_gone_stops_the_start() -> None:
@@ -184,7 +174,7 @@ def test_an_end_that_is_gone_stops_the_start() -> None:
 
 def test_damage_in_the_middle_stops_the_start() -> None:
     journal = MemoryJournal(FLOOR)
-    journal.write([b"not a record at all", codec.encode(PoolDeleted("x"))])
+    journal.write([b"not a record at all", codec.encode(DeletePool("x"))])
     with pytest.raises(JournalDamaged, match="record 1 cannot be read"):
         recover(journal, BOUNDS)
 
@@ -221,8 +211,8 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
 @pytest.mark.parametrize(
     ("record", "problem"),
     [
-        (PoolDeleted("x"), "record 2 is of pool x, which is not there"),
-        (PoolCreated(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
+        (DeletePool("x"), "record 2 is of pool x, which is not there"),
+        (CreatePool(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
         (
             Applied("main", NOW, Allocate("a", 9, "", 1, 1)),
             "record 2 does not follow from those before it",
@@ -232,7 +222,7 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
 def test_a_record_that_cannot_have_been_written(record: Applied, problem: str) -> None:
     journal = MemoryJournal(FLOOR)
     begin(journal)
-    journal.write([codec.encode(record), codec.encode(PoolDeleted("main"))])
+    journal.write([codec.encode(record), codec.encode(DeletePool("main"))])
     with pytest.raises(JournalDamaged, match=problem):
         recover(journal, BOUNDS)
 

@@ -12,6 +12,8 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
     Command,
+    CreatePool,
+    DeletePool,
     Fenced,
     Reclaim,
     RefusalReason,
@@ -19,10 +21,10 @@ from kvblock_service.core.commands import (
     StepPolicy,
 )
 from kvblock_service.core.pool import Pool
+from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import PoolCreated, PoolDeleted
-from kvblock_service.journal.snapshot import MAGIC, VERSION, PoolEntry, State, decode, encode
+from kvblock_service.journal.snapshot import MAGIC, VERSION, State, decode, encode
 from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
 
 Stamped = list[tuple[Command, Stamp]]
@@ -46,7 +48,6 @@ def test_a_copy_answers_as_the_pool_does(before: Stamped, after: Stamped) -> Non
     assert state_of(copy) == state_of(pool)
     for command, stamp in after:
         assert copy.apply(command, stamp) == pool.apply(command, stamp)
-        assert copy.repeated == pool.repeated
     assert state_of(copy) == state_of(pool)
     assert audit(copy).violations == []
 
@@ -76,17 +77,17 @@ def test_a_smaller_memory_forgets_the_oldest() -> None:
     assert [copy.knows(command) for command in made] == [False, True, True]
 
 
-def test_what_an_engine_was_answered_before_it_ended_is_still_over() -> None:
+def test_what_an_engine_was_answered_before_it_ended_is_still_stale() -> None:
     pool = new_pool()
     command = Allocate("a", 0, "r1", 1, 1)
     pool.apply(command, Stamp(0, 0, ""))
     pool.apply(Reclaim("a", 0, "", 0), Stamp(0, 0, ""))
-    assert again(pool).apply(command, Stamp(0, 0, "")) == Fenced(0)
+    assert again(pool).apply(command, Stamp(0, 0, "")) == (Fenced(0), True)
 
 
 def test_changes_of_the_pools_are_kept_and_version_1_has_none() -> None:
-    created = PoolCreated(GEOMETRY, 7, False, None, "c")
-    changes = (created, PoolDeleted("main", "d"))
+    created = CreatePool(GEOMETRY, 7, False, None, "c")
+    changes = (created, DeletePool("main", "d"))
     assert decode(encode(State(5, 6, [], changes)), BOUNDS) == State(5, 6, [], changes)
     # The last piece is an empty list of them: its count.
     body = encode(State(5, 6, []))[: -4 - 8]
@@ -149,7 +150,7 @@ def test_a_reason_that_came_later_leaves_snapshots_readable(
     written = encode(State(1, 2, [PoolEntry(pool, True)]))
     names = {"FIRST": 9, "EXCEEDS_POOL": 2, "POOL_EXHAUSTED": 1}
     later = Enum("later", names)  # type: ignore[misc]
-    monkeypatch.setattr("kvblock_service.core.pool.RefusalReason", later)
+    monkeypatch.setattr("kvblock_service.core.pool_data.RefusalReason", later)
     monkeypatch.setattr(snapshot, "RefusalReason", later)
     (entry,) = decode(written, BOUNDS).pools
     counts = {reason.name: count for reason, count in entry.pool.refused_total.items()}

@@ -215,7 +215,7 @@ def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
         shelf = Shelf(synced=waits)
         host = hosted(shelf)
         shelf.problem = "No space left on device"
-        assert host.apply(allocate("a", 1, 2)) == Granted([0, 1], 2)
+        assert host.apply(allocate("a", 1, 2)) == (Granted([0, 1], 2), False)
         with pytest.raises(JournalUnwritable, match="No space left"):
             await host.settled()
         assert not host.writable
@@ -223,7 +223,7 @@ def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
         with pytest.raises(JournalUnwritable):
             host.apply(free("a", 1))
         assert host.table("a", 1) == [0, 1]
-        assert host.free_blocks() == 2
+        assert host.available("a") == 2
         await host.settled_of("b")
         with pytest.raises(JournalUnwritable):
             await host.settled_of("a")
@@ -231,7 +231,7 @@ def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
         await written(host)
         await host.settled_of("a")
         assert shelf.records == [b"main Allocate 1"]
-        assert host.apply(free("a", 1)) == Freed(2)
+        assert host.apply(free("a", 1)) == (Freed(2), False)
         await host.settled()
         assert shelf.records == [b"main Allocate 1", b"main Free "]
 
@@ -272,14 +272,14 @@ def test_renewal_goes_on_while_nothing_can_be_written() -> None:
     async def scenario() -> None:
         shelf = Shelf()
         host = hosted(shelf)
-        attached = host.apply(Attach("a", 0, "", False, 1000, 0))
+        attached, _ = host.apply(Attach("a", 0, "", False, 1000, 0))
         assert isinstance(attached, Attached)
         await host.settled()
         shelf.problem = "No space left on device"
         host.apply(allocate("b", 1, 1))
         with pytest.raises(JournalUnwritable):
             await host.settled()
-        assert host.apply(Renew("a", attached.epoch)) == Renewed(1000)
+        assert host.apply(Renew("a", attached.epoch)) == (Renewed(1000), False)
         with pytest.raises(JournalUnwritable):
             host.apply(allocate("b", 2, 1))
 
@@ -290,7 +290,7 @@ def test_nobody_is_told_of_an_end_that_is_not_written() -> None:
     async def scenario() -> None:
         shelf = Shelf()
         host = hosted(shelf)
-        attached = host.apply(Attach("a", 0, "", False, 1000, 0))
+        attached, _ = host.apply(Attach("a", 0, "", False, 1000, 0))
         assert isinstance(attached, Attached)
         await host.settled()
         shelf.problem = "No space left on device"
@@ -313,7 +313,7 @@ def test_repeated_requests_and_renewals_are_not_written() -> None:
         shelf = Shelf()
         host = hosted(shelf)
         command = allocate("a", 1, 2)._replace(request_id="r")
-        assert host.apply(command) == host.apply(command)
+        assert host.apply(command)[0] == host.apply(command)[0]
         await host.settled()
         assert len(shelf.records) == 1
         with pytest.raises(Exception, match="no lease"):

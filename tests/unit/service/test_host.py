@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kvblock_service.committer import Committer
-from kvblock_service.core.commands import Refused
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.commands import CreatePool, Refused
+from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.errors import (
     CallError,
     Draining,
@@ -24,13 +25,17 @@ from tests.commands import allocate
 from tests.unit.service.test_committer import Shelf
 
 
-def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
-    return PoolHost(Pool(geometry, Bounds(8, 8, 8), epoch_floor), 8, quarantine_ms)
+def hosted(entry: PoolEntry) -> PoolHost:
+    return PoolHost(entry.pool, 8, entry.quarantine_ms)
 
 
-def host_of(*names: str, default: str = "", sessions_max: int = 8) -> Host:
-    pools = [new_pool(Geometry(name, 2, 16, 0), None, 0) for name in names]
-    return Host(pools, default, HostLimits(sessions_max, 0.5, 64), 1, new_pool)
+def host_of(
+    *names: str, default: str = "", sessions_max: int = 8, committer: Committer | None = None
+) -> Host:
+    registry = Registry(Bounds(8, 8, 8))
+    for name in names:
+        registry.apply(CreatePool(Geometry(name, 2, 16, 0), 0, configured=True))
+    return Host(registry, hosted, default, HostLimits(sessions_max, 0.5, 64), 1, committer)
 
 
 class Stream:
@@ -146,8 +151,7 @@ def test_streams_end_when_what_ended_their_lease_is_written() -> None:
     async def scenario() -> None:
         shelf = Shelf()
         committer = Committer(shelf)
-        pool = new_pool(Geometry("main", 2, 16, 0), None, 0)
-        host = Host([pool], "", HostLimits(1, 0.5), 1, new_pool, committer)
+        host = host_of("main", sessions_max=1, committer=committer)
         displaced, live, newer = Stream(epoch=1), Stream(epoch=1), Stream(epoch=2)
         host.enter(displaced)
         shelf.problem = "No space left on device"

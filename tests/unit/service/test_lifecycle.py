@@ -5,8 +5,17 @@ import re
 
 import pytest
 
-from kvblock_service.core.commands import Allocate, Attach, Attached, Free, Granted, Reclaim
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.commands import (
+    Allocate,
+    Attach,
+    Attached,
+    CreatePool,
+    Free,
+    Granted,
+    Reclaim,
+)
+from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.core.registry import REQUEST_IDS_MAX, Registry
 from kvblock_service.errors import (
     EngineAttached,
     EngineNotFound,
@@ -17,24 +26,22 @@ from kvblock_service.errors import (
     StaleEpoch,
     StateLimit,
 )
-from kvblock_service.host import CreatePool, DeletePool, Host, HostLimits
-from kvblock_service.journal.records import CHANGES_MAX
+from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
+from tests.unit.service.test_host import hosted
 
 SIDE = Geometry("side", 4, 32, 1)
 
 
-def new_pool(geometry: Geometry, quarantine_ms: int | None, epoch_floor: int) -> PoolHost:
-    return PoolHost(Pool(geometry, Bounds(8, 8, 8), epoch_floor), 8, quarantine_ms)
-
-
 def host_of(*names: str, pools_max: int = 4) -> Host:
-    pools = [new_pool(Geometry(name, 2, 16, 0), 0, 100) for name in names]
-    return Host(pools, "", HostLimits(8, 0.5, pools_max), 100, new_pool)
+    registry = Registry(Bounds(8, 8, 8), 100)
+    for name in names:
+        registry.apply(CreatePool(Geometry(name, 2, 16, 0), 100, True, quarantine_ms=0))
+    return Host(registry, hosted, "", HostLimits(8, 0.5, pools_max), 100)
 
 
 def attach(pool: PoolHost, engine: str = "a") -> int:
-    attached = pool.apply(Attach(engine, 0, "", False, 1000, 0))
+    attached, _ = pool.apply(Attach(engine, 0, "", False, 1000, 0))
     assert isinstance(attached, Attached)
     return attached.epoch
 
@@ -42,7 +49,7 @@ def attach(pool: PoolHost, engine: str = "a") -> int:
 def test_a_created_pool_is_there_in_order_and_is_not_the_default() -> None:
     host = host_of("main")
     before = host.pools
-    assert host.create_pool(CreatePool(Geometry("a", 4, 32, 1), 5, ""))
+    assert host.create_pool(Geometry("a", 4, 32, 1), 5, "")
     assert list(host.pools) == ["a", "main"]
     assert list(before) == ["main"]
     assert host.pools["a"].quarantine_ms == 5
@@ -52,45 +59,44 @@ def test_a_created_pool_is_there_in_order_and_is_not_the_default() -> None:
 def test_a_name_that_is_taken() -> None:
     host = host_of("side")
     with pytest.raises(PoolExists) as caught:
-        host.create_pool(CreatePool(Geometry("side", 2, 16, 0), 0, ""))
+        host.create_pool(Geometry("side", 2, 16, 0), 0, "")
     assert caught.value.metadata == {"pool": "side"}
 
 
 def test_pools_max_counts_those_of_the_start() -> None:
     host = host_of("a", "b", pools_max=3)
-    host.create_pool(CreatePool(SIDE, None, ""))
+    host.create_pool(SIDE, None, "")
     with pytest.raises(StateLimit) as caught:
-        host.create_pool(CreatePool(SIDE._replace(name="more"), None, ""))
+        host.create_pool(SIDE._replace(name="more"), None, "")
     assert caught.value.metadata == {"limit": "pools_max", "max": "3", "pool": "more"}
-    host.delete_pool(DeletePool("a", ""))
-    host.create_pool(CreatePool(SIDE._replace(name="more"), None, ""))
+    host.delete_pool("a", "")
+    host.create_pool(SIDE._replace(name="more"), None, "")
 
 
 def test_commands_that_are_sent_again_change_nothing() -> None:
     host = host_of("main")
-    create, delete = CreatePool(SIDE, None, "c"), DeletePool("side", "d")
-    assert host.create_pool(create)
-    assert not host.create_pool(create)
-    assert host.delete_pool(delete)
-    assert not host.delete_pool(delete)
-    assert not host.create_pool(create)
+    assert host.create_pool(SIDE, None, "c")
+    assert not host.create_pool(SIDE, None, "c")
+    assert host.delete_pool("side", "d")
+    assert not host.delete_pool("side", "d")
+    assert not host.create_pool(SIDE, None, "c")
     assert list(host.pools) == ["main"]
     with pytest.raises(IdentityReused):
-        host.create_pool(create._replace(quarantine_ms=1))
+        host.create_pool(SIDE, 1, "c")
     with pytest.raises(IdentityReused):
-        host.delete_pool(DeletePool("main", "c"))
+        host.delete_pool("main", "c")
 
 
 def test_what_failed_is_not_remembered_and_the_oldest_ids_are_forgotten() -> None:
     host = host_of("main")
     with pytest.raises(PoolNotFound):
-        host.delete_pool(DeletePool("side", "x"))
-    assert host.create_pool(CreatePool(SIDE, None, "x"))
-    for number in range(CHANGES_MAX // 2):
-        host.delete_pool(DeletePool("side", f"d{number}"))
-        host.create_pool(CreatePool(SIDE, None, f"c{number}"))
+        host.delete_pool("side", "x")
+    assert host.create_pool(SIDE, None, "x")
+    for number in range(REQUEST_IDS_MAX // 2):
+        host.delete_pool("side", f"d{number}")
+        host.create_pool(SIDE, None, f"c{number}")
     with pytest.raises(PoolExists):
-        host.create_pool(CreatePool(SIDE, None, "x"))
+        host.create_pool(SIDE, None, "x")
 
 
 def test_a_pool_in_use_is_not_deleted() -> None:
@@ -98,13 +104,13 @@ def test_a_pool_in_use_is_not_deleted() -> None:
     pool = host.pool("main")
     epoch = attach(pool)
     with pytest.raises(PoolHeld) as caught:
-        host.delete_pool(DeletePool("main", ""))
+        host.delete_pool("main", "")
     held = {"held_blocks": "0", "quarantined_blocks": "0", "leases": "1", "waiting": "0"}
     assert caught.value.metadata == {"pool": "main"} | held
     pool.apply(Allocate("a", epoch, "", 1, 2))
     pool.reclaim(Reclaim("a", epoch, "", 60_000), force=True)
     with pytest.raises(PoolHeld) as caught:
-        host.delete_pool(DeletePool("main", ""))
+        host.delete_pool("main", "")
     assert caught.value.metadata["quarantined_blocks"] == "2"
     assert host.pool("main") is pool
 
@@ -118,7 +124,7 @@ def test_a_pool_is_not_deleted_between_a_free_and_the_grant_to_who_waited_for_it
         await asyncio.sleep(0)
         pool.apply(Free("a", 0, "", 1))
         with pytest.raises(PoolHeld) as caught:
-            host.delete_pool(DeletePool("main", ""))
+            host.delete_pool("main", "")
         assert caught.value.metadata["held_blocks"] == "0"
         assert caught.value.metadata["waiting"] == "1"
         assert isinstance(await waiting, Granted)
@@ -128,13 +134,13 @@ def test_a_pool_is_not_deleted_between_a_free_and_the_grant_to_who_waited_for_it
 
 def test_the_default_pool_keeps_its_name_when_it_is_deleted_and_made_anew() -> None:
     host = host_of("main")
-    host.delete_pool(DeletePool("main", ""))
+    host.delete_pool("main", "")
     with pytest.raises(PoolNotFound, match="there is no pool 'main'; this server's pools: none"):
         host.pool("")
-    host.create_pool(CreatePool(SIDE, None, ""))
+    host.create_pool(SIDE, None, "")
     with pytest.raises(PoolNotFound, match="this server's pools: side"):
         host.pool("")
-    host.create_pool(CreatePool(Geometry("main", 9, 16, 0), None, ""))
+    host.create_pool(Geometry("main", 9, 16, 0), None, "")
     assert host.pool("").geometry.total_blocks == 9
 
 
@@ -142,8 +148,8 @@ def test_a_later_pool_of_the_same_name_does_not_know_earlier_epochs() -> None:
     host = host_of("main")
     late = attach(host.pool("main"), "b")
     host.pool("main").reclaim(Reclaim("b", late, "", 0), force=True)
-    host.delete_pool(DeletePool("main", ""))
-    host.create_pool(CreatePool(Geometry("main", 2, 16, 0), 0, ""))
+    host.delete_pool("main", "")
+    host.create_pool(Geometry("main", 2, 16, 0), 0, "")
     pool = host.pool("main")
     assert attach(pool, "b") > late
     with pytest.raises(StaleEpoch):
@@ -154,14 +160,14 @@ def test_reclaim_takes_an_engine_that_is_there() -> None:
     pool = host_of("main").pool("main")
     with pytest.raises(EngineNotFound):
         pool.reclaim(Reclaim("a", 0, "", 0))
-    granted = pool.apply(Allocate("a", 0, "", 1, 2))
+    granted, _ = pool.apply(Allocate("a", 0, "", 1, 2))
     assert isinstance(granted, Granted)
     assert pool.reclaim(Reclaim("a", 0, "once", 0)).num_blocks == 2
     assert pool.reclaim(Reclaim("a", 0, "once", 7)).num_blocks == 2
     with pytest.raises(EngineNotFound):
         pool.reclaim(Reclaim("a", 0, "twice", 0))
     pool.apply(Free("a", 0, "", 1))
-    assert pool.free_blocks() == 2
+    assert pool.available("a") == 2
 
 
 def test_a_lease_that_has_not_run_out_is_reclaimed_by_force_only() -> None:

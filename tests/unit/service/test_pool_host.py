@@ -6,18 +6,11 @@ from typing import Any
 
 import pytest
 
-from kvblock_service.core.commands import (
-    Answer,
-    Freed,
-    Granted,
-    RefusalReason,
-    Refused,
-    StepPolicy,
-)
-from kvblock_service.core.listing import SequenceRow
+from kvblock_service.core.commands import Answer, Freed, Granted, RefusalReason, Refused, StepPolicy
+from kvblock_service.core.listing import EngineState, SequenceRow
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import StateLimit
-from kvblock_service.pool_host import EngineState, PoolHost
+from kvblock_service.pool_host import PoolHost
 from tests.commands import allocate, reclaim, step
 from tests.commands import free as free_of
 
@@ -70,7 +63,7 @@ def filled(**sizes: int) -> PoolHost:
 
 
 def free(host: PoolHost, sequence_id: int) -> None:
-    assert host.apply(free_of("b", sequence_id)) == Freed(1)
+    assert host.apply(free_of("b", sequence_id)) == (Freed(1), False)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -329,7 +322,7 @@ def test_state_shows_engines_by_name() -> None:
     assert state.engines == [EngineState("a", 1, 1, 0, 0), EngineState("b", 2, 1, 0, 0)]
     assert (state.free_blocks, state.held_blocks, state.sequences) == (1, 3, 2)
     assert host.epoch("b") == host.epoch("zz") == 0
-    assert host.free_blocks() == 1
+    assert host.available("a") == 1
     assert host.table("b", 1) == [0, 1]
     assert host.table("zz", 1) is None
 

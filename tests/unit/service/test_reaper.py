@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from kvblock_service.committer import Committer
-from kvblock_service.core.commands import Allocate, Attach, Attached, Renew
-from kvblock_service.core.pool import Bounds, Geometry, Pool
+from kvblock_service.core.commands import Allocate, Attach, Attached, CreatePool, Renew
+from kvblock_service.core.pool import Bounds, Geometry
+from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.errors import StaleEpoch
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import Log, PoolHost
@@ -21,12 +22,17 @@ class Scene:
     """A host with one pool, an engine with two blocks under a lease of a second, and a reaper."""
 
     def __init__(self, quarantine_ms: int | None = None, log: Log | None = None) -> None:
-        pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
         self.now_ms = 5000
-        self.pool = PoolHost(pool, 8, quarantine_ms, log, lambda: self.now_ms)
-        self.host = Host([self.pool], "", HostLimits(8, 0.5, 8), 1, lambda *_: self.pool)
+        registry = Registry(Bounds(8, 8, 8))
+        registry.apply(CreatePool(Geometry("main", 4, 16, 0), 0, configured=True))
+
+        def hosted(entry: PoolEntry) -> PoolHost:
+            return PoolHost(entry.pool, 8, quarantine_ms, log, lambda: self.now_ms)
+
+        self.host = Host(registry, hosted, "", HostLimits(8, 0.5, 8), 1)
+        self.pool = self.host.pool("")
         self.reaper = Reaper(self.host, lambda: self.now_ms)
-        attached = self.pool.apply(Attach("a", 0, "", False, 1000, 0))
+        attached, _ = self.pool.apply(Attach("a", 0, "", False, 1000, 0))
         assert isinstance(attached, Attached)
         self.epoch = attached.epoch
         self.pool.apply(Allocate("a", self.epoch, "", 1, 2))

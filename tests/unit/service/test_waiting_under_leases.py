@@ -41,7 +41,7 @@ TTL = 60_000
 
 
 def attached(host: PoolHost) -> int:
-    lease = host.apply(Attach("a", 0, "", takeover=False, ttl_ms=TTL, quarantine_ms=0))
+    lease, _ = host.apply(Attach("a", 0, "", takeover=False, ttl_ms=TTL, quarantine_ms=0))
     assert isinstance(lease, Attached)
     return lease.epoch
 
@@ -67,7 +67,7 @@ def test_a_lease_that_ends_while_its_allocation_waits() -> None:
         free(host, 0)
         await settle()
         assert isinstance(waiting.exception(), StaleEpoch)
-        assert host.free_blocks() == 1
+        assert host.available("a") == 1
         assert is_sound(host)
 
     run(scenario())
@@ -116,7 +116,7 @@ def test_an_engine_without_a_lease_is_woken_in_vain_and_passes_nobody() -> None:
         await settle()
         host.apply(Reclaim("a", 0, "", 0))
         await settle()
-        assert (host.free_blocks(), first.done(), second.done()) == (1, False, False)
+        assert (host.available("a"), first.done(), second.done()) == (1, False, False)
         free(host, 1)
         free(host, 2)
         await settle()
@@ -155,12 +155,27 @@ def test_a_request_that_comes_again_while_it_waits_is_granted_once() -> None:
         free(host, 2)
         await settle()
         assert first.result() == Granted([2], 1)
-        # It needs no block any more, and holds up nobody.
+        # It needs no block, and holds up nobody.
         free(host, 3)
         await settle()
         assert again.result() == Granted([2], 1)
-        assert (host.free_blocks(), host.table("a", 1)) == (1, [2])
+        assert (host.available("a"), host.table("a", 1)) == (1, [2])
         assert await host.allocate(command, LONG) == Granted([2], 1)
+        assert is_sound(host)
+
+    run(scenario())
+
+
+def test_a_request_that_came_twice_does_not_wait_for_blocks_once_it_was_granted() -> None:
+    async def scenario() -> None:
+        host = filled()
+        command = Allocate("a", 0, "x", 1, 1)
+        first, again = (asyncio.create_task(host.allocate(command, LONG)) for _ in range(2))
+        await settle()
+        free(host, 2)
+        await settle()
+        assert first.result() == again.result() == Granted([2], 1)
+        assert host.available("a") == 0
         assert is_sound(host)
 
     run(scenario())

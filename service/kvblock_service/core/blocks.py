@@ -1,0 +1,169 @@
+"""Who has which block of a pool, and which blocks are free.
+
+Rules:
+- A block is free, in exactly one table, or in quarantine: free + held + quarantined = total, at
+  every moment.
+- Blocks move by `take`, `release`, `withdraw` and `end_quarantine`; nothing else changes a table,
+  the free list, a grant, or a counter of blocks.
+- `grants[block]` is who was granted the block last; it covers the blocks that were ever handed
+  out.
+- A batch in quarantine has at least one block.
+"""
+
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kvblock_service.core.commands import Stamp
+from kvblock_service.core.engine import Engine, Table, blocks_of
+from kvblock_service.core.free_list import FreeList
+
+
+class Grant(NamedTuple):
+    """Who was granted a block, when (milliseconds since 1970), and under which trace."""
+
+    engine: str
+    since_ms: int
+    trace_id: str
+
+
+class Batch(NamedTuple):
+    """Blocks that wait, since their engine vanished, until `due_ms` on the monotonic clock.
+
+    `period_ms` is how long they wait in all; `engine` and `epoch` had them last.
+    """
+
+    blocks: "array[int]"
+    due_ms: int
+    period_ms: int
+    engine: str
+    epoch: int
+
+
+class Blocks:
+    """The blocks of one pool; the counters count blocks since the pool was made."""
+
+    __slots__ = (
+        *("allocated_total", "free_list", "freed_total", "grants"),
+        *("last_batch", "quarantine", "quarantined", "reclaimed_total"),
+    )
+
+    def __init__(self, total: int) -> None:
+        self.free_list = FreeList(total)
+        self.grants: list[Grant] = []
+        self.quarantine: dict[int, Batch] = {}
+        self.quarantined = 0
+        self.last_batch = 0
+        self.allocated_total = 0
+        self.freed_total = 0
+        self.reclaimed_total = 0
+
+    @property
+    def held(self) -> int:
+        """Blocks in tables."""
+        return self.allocated_total - self.freed_total - self.reclaimed_total
+
+    def available(self, engine: str) -> int:
+        """How many blocks an engine of that name can take now: all that are free."""
+        del engine
+        return len(self.free_list)
+
+    def take(
+        self,
+        engine: Engine,
+        sequence_ids: Sequence[int],
+        num_blocks: Sequence[int],
+        count: int,
+        stamp: Stamp,
+    ) -> list[int]:
+        """Append free blocks to an engine's tables, and answer them flat, in table order.
+
+        `num_blocks` runs parallel to `sequence_ids`; empty means one block each. `count` is how
+        many that are in all: the caller has made sure that as many are available.
+        """
+        blocks = self.free_list.take(count)
+        grants = self.grants
+        # One for all blocks of the command: it costs them 8 bytes each.
+        grant = Grant(engine.name, stamp.wall_ms, stamp.trace_id)
+        unused = self.free_list.fresh - len(grants)
+        if unused:
+            grants.extend([grant] * unused)
+        for block in blocks:
+            grants[block] = grant
+        engine.held += count
+        self.allocated_total += count
+        runs = _runs(blocks, num_blocks) if num_blocks else blocks
+        tables = engine.tables
+        before = len(tables)
+        found = list(map(tables.setdefault, sequence_ids, runs))
+        if len(tables) - before < len(runs):
+            _extend(tables, sequence_ids, found, runs)
+        return blocks
+
+    def release(self, engine: Engine, sequence_ids: Sequence[int]) -> list[int]:
+        """Free the tables of sequences in order; answer how many blocks each one had."""
+        freed = self.free_list.freed
+        before = len(freed)
+        tables = list(map(engine.tables.pop, sequence_ids, [None] * len(sequence_ids)))
+        counts = self.free_list.give(tables)
+        count = len(freed) - before
+        engine.held -= count
+        self.freed_total += count
+        return counts
+
+    def withdraw(self, engine: Engine, period_ms: int, now_ms: int) -> int:
+        """Take all blocks from an engine: into quarantine, or freed if the period is 0."""
+        blocks = array("I")
+        for table in engine.tables.values():
+            blocks.extend(blocks_of(table))
+        count = len(blocks)
+        engine.tables.clear()
+        engine.held = 0
+        self.reclaimed_total += count
+        if not period_ms:
+            self.free_list.give_blocks(blocks)
+        elif count:
+            self.last_batch += 1
+            batch = Batch(blocks, now_ms + period_ms, period_ms, engine.name, engine.epoch)
+            self.quarantine[self.last_batch] = batch
+            self.quarantined += count
+        return count
+
+    def end_quarantine(self, number: int) -> int:
+        """Let the blocks of a batch be free; answer how many they are, 0 for an unknown batch."""
+        batch = self.quarantine.pop(number, None)
+        if batch is None:
+            return 0
+        self.free_list.give_blocks(batch.blocks)
+        self.quarantined -= len(batch.blocks)
+        return len(batch.blocks)
+
+
+def _runs(blocks: list[int], counts: Sequence[int]) -> list[Table]:
+    """Cut blocks into tables of these lengths."""
+    packed = array("I", blocks)
+    runs: list[Table] = []
+    start = 0
+    for count in counts:
+        runs.append(packed[start : start + count])
+        start += count
+    return runs
+
+
+def _extend(
+    tables: dict[int, Table],
+    sequence_ids: Sequence[int],
+    found: Sequence[Table],
+    runs: Sequence[Table],
+) -> None:
+    """Append its run to each table that was there before; `found` are the tables as they are."""
+    for sequence_id, table, run in zip(sequence_ids, found, runs, strict=True):
+        # A run has blocks that no table had: what is the same object was put there just now.
+        if table is run:
+            continue
+        if isinstance(table, int):
+            tables[sequence_id] = array("I", (table, *blocks_of(run)))
+        elif isinstance(run, int):
+            table.append(run)
+        else:
+            table.extend(run)
