@@ -101,7 +101,6 @@ class Keeping:
             geometries,
             bounds,
             durability=config.durability,
-            kind=config.journal_format,
             owner=" ".join(config.listen),
             former_seconds=config.former_state_seconds,
         )

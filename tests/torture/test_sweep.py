@@ -53,7 +53,7 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     place = tmp_path / "place"
     place.mkdir()
     with Starter() as starter:
-        start = judge.expectation(tree, Start(POOLS, "process", "append"), place, starter)
+        start = judge.expectation(tree, Start(POOLS, "process"), place, starter)
     return tree, start, place
 
 

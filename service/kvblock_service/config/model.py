@@ -157,10 +157,10 @@ class Settings(BaseModel):
     `slow_reader_seconds`: how long a session's client may leave an answer unread, or not attach.
     `request_seconds`: how long the request of a call may take to arrive.
     `state_dir`: where the journal is; `ephemeral`: keep none. `durability`: what the journal
-    outlives, the server's process or the host too; `journal_format`: of what it writes from now on.
-    `snapshot_records`, `snapshot_bytes`: what may be written before a snapshot is made; a restart
-    replays about as much. `former_state_seconds`: how long a journal that does not count any more
-    stays in `state_dir`, under another name; 0: it is removed at once.
+    outlives, the server's process or the host too. `snapshot_records`, `snapshot_bytes`: what may
+    be written before a snapshot is made; a restart replays about as much. `former_state_seconds`:
+    how long a journal that does not count any more stays in `state_dir`, under another name; 0: it
+    is removed at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -193,7 +193,6 @@ class Settings(BaseModel):
     request_seconds: Annotated[float, BeforeValidator(Seconds(0.1, 86_400))] = 10.0
     state_dir: Annotated[str, BeforeValidator(directory)] = Field(default_factory=default_state_dir)
     durability: Annotated[str, BeforeValidator(OneOf(("process", "host")))] = "process"
-    journal_format: Annotated[str, BeforeValidator(OneOf(("append", "sqlite")))] = "append"
     ephemeral: Annotated[bool, BeforeValidator(truth)] = False
     snapshot_records: Annotated[int, BeforeValidator(Whole(1, 2**40))] = 50_000
     snapshot_bytes: Annotated[int, BeforeValidator(Whole(1, 2**50))] = 64 * 1024 * 1024

@@ -2,11 +2,10 @@
 
 Rules:
 - When a segment is full the next one, which was made ready before, takes its place; the old one is
-  sealed by the keeper, a thread of its own.
+  closed by the maintenance, a thread of its own.
 - A segment in which a write failed is not written to again: the next one begins at the position
   that the failed write would have had, which makes void whatever is left of it.
 - Truncation removes whole files: it needs no space, and holds nobody up.
-- The format of new segments may differ from that of older ones: each tells its own.
 - A write is acknowledged once `end` says so. When that fails the write has failed, as any other.
 
 Threads:
@@ -26,9 +25,8 @@ from pathlib import Path
 
 from kvblock_service.journal import chain, files
 from kvblock_service.journal.end_file import EndFile
-from kvblock_service.journal.formats import DEFAULT, FORMATS
 from kvblock_service.journal.interface import Entry, JournalError
-from kvblock_service.journal.keeper import Keeper
+from kvblock_service.journal.maintenance import Maintenance
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.segment import Segment, Tail
 
@@ -39,12 +37,11 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 class FileJournal:
     """The one writer of a directory.
 
-    `durable_on`: `process`, what was written outlives the process; `host`, the host too. `kind`
-    names the format of new segments. `host_died` and `is_marked`: see FileReader. The directory is
-    read first: `recover` leaves the journal at its last position. `trouble`: what the keeper could
-    not do, the newest last; whoever takes a text out logs it. `bug` is what ended the keeper, if
-    anything has: nothing is kept in order any more. `bytes_written` is the length of all records
-    since the start.
+    `durable_on`: `process`, what was written outlives the process; `host`, the host too.
+    `host_died` and `is_marked`: see FileReader. The directory is read first: `recover` leaves the
+    journal at its last position. `trouble`: what the maintenance could not do, the newest last;
+    whoever takes a text out logs it. `bug` is what ended the maintenance, if anything has.
+    `bytes_written` is the length of all records since the start.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class FileJournal:
         directory: Path,
         server_epoch: int,
         durable_on: str = "process",
-        kind: str = DEFAULT,
         segment_bytes: int = SEGMENT_BYTES,
         *,
         host_died: bool = False,
@@ -62,14 +58,11 @@ class FileJournal:
         self.synced = durable_on == "host"
         self._reader = FileReader(directory, server_epoch, host_died=host_died, is_marked=is_marked)
         self._segment_bytes = segment_bytes
-        self._keeper = Keeper(
-            directory, FORMATS[kind], segment_bytes, server_epoch, synced=self.synced
-        )
+        self._maintenance = Maintenance(directory, server_epoch, synced=self.synced)
         self._segment: Segment | None = None
         self._position: int | None = None
         self._chain = b""
         self._end: EndFile | None = None
-        self._failing = False
         self._closed = False
         self._writing = threading.Lock()
         self._asked: _Rotation | None = None
@@ -93,12 +86,12 @@ class FileJournal:
     @property
     def sealed_position(self) -> int:
         """The last position that is in files which nobody writes to any more."""
-        return self._keeper.sealed_position
+        return self._maintenance.sealed_position
 
     @property
     def trouble(self) -> list[str]:
         """What went wrong in the background."""
-        return self._keeper.trouble
+        return self._maintenance.trouble
 
     @property
     def space_taken(self) -> int:
@@ -107,8 +100,8 @@ class FileJournal:
 
     @property
     def bug(self) -> Exception | None:
-        """What the keeper was not made for, and has ended of."""
-        return self._keeper.bug
+        """What the maintenance was not made for, and has ended of."""
+        return self._maintenance.bug
 
     @property
     def tails(self) -> list[Tail]:
@@ -129,7 +122,7 @@ class FileJournal:
             self._position, self._chain = found
             files.remove_partial(self.directory)
             self._end = EndFile(self.directory, self.server_epoch, found, synced=self.synced)
-            self._keeper.found(self._reader.segments(), self.tails)
+            self._maintenance.found(self._reader.segments(), self.tails)
 
     def begin(self) -> None:
         """Make the first segment to write to.
@@ -140,8 +133,7 @@ class FileJournal:
         """
         self.mark()
         if self._segment is None:
-            # On a full disk the caller tries again and again, and should not wait for zeros.
-            segment = self._keeper.next_segment(wait=True, reserve=not self._failing)
+            segment = self._maintenance.next_segment(wait=True)
             assert segment is not None
             self._use(segment)
 
@@ -183,11 +175,9 @@ class FileJournal:
             # What was appended and not acknowledged is void.
             segment.last = min(segment.last, self._position)
             self._segment = None
-            self._failing = True
-            self._keeper.seal(segment)
+            self._maintenance.seal(segment)
             raise
         self._position, self._chain = segment.last, reached
-        self._failing = False
         self.bytes_written += sum(map(len, records))
         asked = self._asked
         if asked is not None and asked.at is None:
@@ -199,8 +189,8 @@ class FileJournal:
         """Have the next segment begin; answers the last position before it, once it has begun.
 
         None: no segment is ready yet, or a write is on its way. It comes with the end of a write
-        then, and whoever asks again is told. `sealed_position` gets there as soon as the keeper has
-        closed what was written up to that position.
+        then, and whoever asks again is told. `sealed_position` gets there as soon as what was
+        written up to that position is closed.
         """
         asked = self._asked
         if asked is None:
@@ -220,16 +210,16 @@ class FileJournal:
 
     def _rotated(self) -> bool:
         """Go on in the next segment, if one is ready."""
-        following = self._keeper.next_segment(wait=False)
+        following = self._maintenance.next_segment(wait=False)
         if following is None:
             return False
         if self._segment is not None:
-            self._keeper.seal(self._segment)
+            self._maintenance.seal(self._segment)
         self._use(following)
         return True
 
     def _use(self, segment: Segment) -> None:
-        segment.follow(self._chain)
+        segment.chain = self._chain
         self._segment = segment
 
     def snapshot(self) -> bytes | None:
@@ -248,7 +238,7 @@ class FileJournal:
             JournalDamaged: one is missing, or cannot be read.
 
         """
-        # The keeper may be removing what would be read.
+        # The maintenance may be removing what would be read.
         self.settle()
         return self._reader.replay(up_to)
 
@@ -267,24 +257,24 @@ class FileJournal:
         self._reader.look_for_snapshots()
 
     def truncate(self, up_to: int) -> None:
-        """Have the keeper remove snapshots and whole segments that the newest snapshot covers."""
+        """Have snapshots and whole segments removed that the newest snapshot covers."""
         self._reader.look_for_snapshots()
-        self._keeper.drop(min(up_to, self.snapshot_position))
+        self._maintenance.drop(min(up_to, self.snapshot_position))
 
     def settle(self) -> None:
-        """Wait until the keeper has done all that it was asked for."""
-        self._keeper.settle()
+        """Wait until the maintenance has done all that it was asked for."""
+        self._maintenance.settle()
 
     def close(self) -> None:
-        """Close the segment, and wait for the keeper; a write that is on its way ends before."""
+        """Close the segment once a write that is on its way has ended; nothing goes on then."""
         with self._writing:
             self._closed = True
             if self._segment is not None:
-                self._keeper.seal(self._segment)
+                self._maintenance.seal(self._segment)
                 self._segment = None
             if self._end is not None:
                 self._end.close()
-        self._keeper.close()
+        self._maintenance.close()
 
 
 class _Rotation:

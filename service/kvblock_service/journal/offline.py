@@ -5,7 +5,6 @@ from pathlib import Path
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
-from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.open import journal_of, refuse_lost_records
 from kvblock_service.journal.records import PoolDeleted
@@ -36,7 +35,7 @@ def discard_pool(path: Path, name: str) -> None:
             identity = present_identity(path)
             opened = Opened(identity, identity, True, host_died(identity))
             journal_directory(path, identity)
-            journal = journal_of(state_dir, opened, DEFAULT)
+            journal = journal_of(state_dir, opened)
         try:
             with naming_the_remedy(path):
                 found = recover(journal, Bounds(1, 1, 2**20))

@@ -18,7 +18,6 @@ from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.former import remove_former
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted
@@ -56,14 +55,12 @@ def open_journal(
     bounds: Bounds,
     *,
     durability: str = "process",
-    kind: str = DEFAULT,
     owner: str = "",
     former_seconds: float = FORMER_SECONDS,
     now_ms: int | None = None,
 ) -> OpenedJournal:
     """Take a state directory, recover its pools, and make those that are new.
 
-    `kind` names the format of what is written from now on; what is there may have another one.
     `former_seconds`: how long a journal that does not count any more is there under another name.
     `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
 
@@ -79,7 +76,7 @@ def open_journal(
     try:
         with naming_the_remedy(path):
             found = state_dir.open(durability)
-            journal = journal_of(state_dir, found, kind)
+            journal = journal_of(state_dir, found)
             recovered = recover(journal, bounds)
             refuse_lost_records(found, journal)
         facts = _facts(path, found, journal, recovered)
@@ -103,14 +100,13 @@ def open_journal(
     return OpenedJournal(journal, state_dir, pools, state.last_epoch, facts, state.changes)
 
 
-def journal_of(state_dir: StateDir, found: Opened, kind: str) -> FileJournal:
+def journal_of(state_dir: StateDir, found: Opened) -> FileJournal:
     """The journal that is to be served from a directory."""
     identity = found.identity
     return FileJournal(
         state_dir.journal_path(identity.server_epoch),
         identity.server_epoch,
         identity.durability,
-        kind,
         host_died=found.host_died,
         is_marked=found.is_marked,
     )

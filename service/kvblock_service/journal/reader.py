@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kvblock_service.journal import end_file, files
+from kvblock_service.journal import end_file, files, segment
 from kvblock_service.journal.chain_check import ChainCheck
 from kvblock_service.journal.end_file import End
-from kvblock_service.journal.formats import format_of
 from kvblock_service.journal.interface import Entry, JournalDamaged
 from kvblock_service.journal.segment import Begun, Tail
 from kvblock_service.journal.snapshot_file import SnapshotFile, read_snapshot, write_snapshot
@@ -99,19 +98,15 @@ class FileReader:
 
         """
         self.tails = []
-        orphan = files.orphan(self.directory)
-        if orphan is not None:
-            raise JournalDamaged(
-                f"{orphan} is there without its segment: that is gone, or this has a wrong name"
-            )
+        files.refuse_other_formats(self.directory)
         # Before the segments: a server that writes to them meanwhile is only ever ahead of this.
         end = self._read_end()
         if self._base is None or self._base.position != self.snapshot_position:
             self._base = None
             self.snapshot()
         check = ChainCheck(self.directory, self._server_epoch, self._base, end)
-        for segment in self._ranges():
-            for entry in self._rows(segment, check):
+        for one in self._ranges():
+            for entry in self._rows(one, check):
                 if up_to is not None and entry.position > up_to:
                     return
                 check.take(entry)
@@ -152,12 +147,12 @@ class FileReader:
         last = self.find_end().position
         return [(path, last if end is None else end - 1) for path, _, end in self._ranges()]
 
-    def _rows(self, segment: _Range, check: ChainCheck) -> Iterator[Entry]:
+    def _rows(self, found: _Range, check: ChainCheck) -> Iterator[Entry]:
         """The records of a segment that count."""
-        path, begun, end = segment
+        path, begun, end = found
         check.begin(path, begun)
         before = len(self.tails)
-        for entry in format_of(path).rows(path, check.reached.position, self.tails):
+        for entry in segment.entries(path, check.reached.position, self.tails):
             if end is not None and entry.position >= end:
                 break
             yield entry
@@ -185,7 +180,7 @@ class FileReader:
         ranges: list[_Range] = []
         end: int | None = None
         for _, path in reversed(files.segments(self.directory)):
-            begun = format_of(path).begun(path)
+            begun = segment.begun(path)
             ranges.append(_Range(path, begun, end))
             if begun.first is not None:
                 end = begun.first if end is None else min(begun.first, end)

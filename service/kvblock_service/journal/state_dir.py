@@ -243,7 +243,12 @@ def _is_journal(path: Path) -> bool:
         return False
     try:
         # A start that died before it had an identity leaves an end at position 0.
-        return bool(files.segments(path) or files.snapshots(path) or end_file.is_moved(path))
+        return bool(
+            files.segments(path)
+            or files.of_other_formats(path)
+            or files.snapshots(path)
+            or end_file.is_moved(path)
+        )
     except JournalError:
         # What this process may not even list is not of its making.
         return False

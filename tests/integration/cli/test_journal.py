@@ -20,7 +20,6 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal import codec, files
-from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied, is_kept
 
@@ -28,13 +27,11 @@ SHELL = Console("")
 GEOMETRY = Geometry("main", 20, 16, 0)
 
 
-@pytest.fixture(params=list(FORMATS))
-def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenedJournal]:
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
     """A state directory as a running server has it: records 2 to 6 are commands."""
     bounds = Bounds(8, 64, 16)
-    opened = open_journal(
-        tmp_path / "state", [GEOMETRY], bounds, kind=request.param, owner="a test"
-    )
+    opened = open_journal(tmp_path / "state", [GEOMETRY], bounds, owner="a test")
     pool = opened.pools[0].pool
     stamp = Stamp(1, 1_700_000_000_000, "")
     attached = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)

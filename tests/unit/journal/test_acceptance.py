@@ -37,7 +37,6 @@ class InMemory:
 
 class InFiles:
     durable_on = "process"
-    format = "append"
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -45,9 +44,7 @@ class InFiles:
 
     def opened(self) -> FileJournal:
         # Small segments, so that every test crosses from one to the next.
-        return FileJournal(
-            self.directory, EPOCH, self.durable_on, self.format, segment_bytes=20_000
-        )
+        return FileJournal(self.directory, EPOCH, self.durable_on, segment_bytes=20_000)
 
     def restart(self) -> None:
         self.journal.close()
@@ -63,23 +60,7 @@ class InSyncedFiles(InFiles):
     durable_on = "host"
 
 
-class InSqlite(InFiles):
-    format = "sqlite"
-
-
-class InSyncedSqlite(InSqlite):
-    durable_on = "host"
-
-
-class InChangingFormats(InFiles):
-    """Each process writes the other format than the one before it."""
-
-    def restart(self) -> None:
-        self.format = {"append": "sqlite", "sqlite": "append"}[self.format]
-        super().restart()
-
-
-KINDS = [InMemory, InFiles, InSyncedFiles, InSqlite, InSyncedSqlite, InChangingFormats]
+KINDS = [InMemory, InFiles, InSyncedFiles]
 
 
 @pytest.fixture(params=KINDS)

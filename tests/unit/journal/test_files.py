@@ -13,25 +13,19 @@ import pytest
 
 from kvblock_service.journal import files
 from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.reader import FileReader
+from kvblock_service.journal.segment import begun
 
 EPOCH = 7
-
-
-@pytest.fixture(params=list(FORMATS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """The name of each format of segments."""
-    return str(request.param)
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from kvblock_service.journal.file_journal import FileJournal
-_, directory, durable_on, kind, size = sys.argv
-journal = FileJournal(Path(directory), 7, durable_on, kind, segment_bytes=int(size))
+_, directory, durable_on, size = sys.argv
+journal = FileJournal(Path(directory), 7, durable_on, segment_bytes=int(size))
 journal.begin()
 n = journal.position
 while True:
@@ -48,10 +42,10 @@ def read(directory: Path) -> FileReader:
 
 
 @pytest.mark.parametrize("durable_on", ["process", "host"])
-def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, kind: str, durable_on: str) -> None:
+def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str) -> None:
     acknowledged = 0
     for lines in (1, 20, 300, 50):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), durable_on, kind, "40000"]
+        command = [sys.executable, "-c", WRITER, str(tmp_path), durable_on, "40000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             for _ in range(lines):
@@ -69,23 +63,23 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, kind: str, durab
         acknowledged = len(positions)
 
 
-def test_a_missing_segment_stops_the_start(tmp_path: Path, kind: str) -> None:
-    journal = FileJournal(tmp_path, EPOCH, kind=kind, segment_bytes=1)
+def test_a_missing_segment_stops_the_start(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, EPOCH, segment_bytes=1)
     for index in range(9):
         journal.write([b"%d" % index])
         journal.settle()
     journal.close()
     paths = [path for _, path in files.segments(tmp_path)]
-    first, following = (FORMATS[kind].begun(path).first for path in paths[4:6])
+    first, following = (begun(path).first for path in paths[4:6])
     assert first is not None
     assert following is not None
-    FORMATS[kind].remove(paths[4])
+    paths[4].unlink()
     with pytest.raises(JournalDamaged, match=f"records {first} to {following - 1} are missing"):
         list(read(tmp_path).replay())
 
 
-def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path, kind: str) -> None:
-    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, EPOCH)
     journal.write([b"one"])
     journal.settle()
     before = sorted(path.name for path in tmp_path.iterdir())
@@ -97,12 +91,12 @@ def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path, kind: str) -> 
 
 
 def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
-    tmp_path: Path, kind: str
+    tmp_path: Path,
 ) -> None:
-    """Each start closes the WALs of the one before, and is killed at another moment of that."""
+    """Each start takes over segments, and is killed at another moment of that."""
     count = 0
     for delay in (0.0, 0.001, 0.003, 0.01, 0.03):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), "process", kind, "4000000"]
+        command = [sys.executable, "-c", WRITER, str(tmp_path), "process", "4000000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             acknowledged = int(writer.stdout.readline())
@@ -116,8 +110,8 @@ def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
         count = len(positions)
 
 
-def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path, kind: str) -> None:
-    journal = FileJournal(tmp_path, EPOCH, kind=kind, segment_bytes=1)
+def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, EPOCH, segment_bytes=1)
     for index in range(9):
         journal.write([b"%d" % index])
         journal.settle()
@@ -127,15 +121,13 @@ def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path, kin
     journal.settle()
     assert [position for position, _ in files.snapshots(tmp_path)] == [6]
     assert list(journal.replay()) == [Entry(index + 1, b"%d" % index) for index in range(6, 9)]
-    kept = [FORMATS[kind].begun(path).first for _, path in files.segments(tmp_path)]
+    kept = [begun(path).first for _, path in files.segments(tmp_path)]
     assert [first for first in kept if first] == [7, 8, 9]
     journal.close()
     assert journal.trouble == []
 
 
-def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(
-    tmp_path: Path, kind: str
-) -> None:
+def test_a_record_cannot_be_lost_between_failed_and_repeated_writes(tmp_path: Path) -> None:
     limited = """
 import resource, signal, sys
 from pathlib import Path
@@ -143,7 +135,7 @@ from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.file_journal import FileJournal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-journal = FileJournal(Path(sys.argv[1]), 7, kind=sys.argv[3])
+journal = FileJournal(Path(sys.argv[1]), 7)
 kept = 0
 while kept < 30:
     journal.write([b"%d" % (kept + 1)]); kept += 1
@@ -173,7 +165,7 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
     for how in ("closed", "killed"):
         directory = tmp_path / how
         directory.mkdir()
-        command = [sys.executable, "-c", limited, str(directory), how, kind]
+        command = [sys.executable, "-c", limited, str(directory), how]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
         if how == "killed" and not ended.stdout:
@@ -186,8 +178,8 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
             assert record.startswith(b"%d" % position)
 
 
-def test_a_directory_that_cannot_be_written_to(tmp_path: Path, kind: str) -> None:
-    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, EPOCH)
     tmp_path.rmdir()
     with pytest.raises(JournalError, match="cannot be read"):
         journal.write([b"one"])
@@ -210,8 +202,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path, kind: str) -> None:
-    journal = FileJournal(small_disk, EPOCH, kind=kind, segment_bytes=200_000)
+def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
+    journal = FileJournal(small_disk, EPOCH, segment_bytes=200_000)
     journal.write([b"1"])
     journal.settle()
     ballast = small_disk / "ballast"
@@ -239,13 +231,13 @@ def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path, kind: str) -> 
     assert all(record.startswith(b"%d" % position) for position, record in found)
 
 
-def test_a_disk_that_is_read_only(small_disk: Path, kind: str) -> None:
-    journal = FileJournal(small_disk, EPOCH, kind=kind, segment_bytes=200_000)
+def test_a_disk_that_is_read_only(small_disk: Path) -> None:
+    journal = FileJournal(small_disk, EPOCH, segment_bytes=200_000)
     journal.write([b"one"])
     journal.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert list(read(small_disk).replay()) == [Entry(1, b"one")]
-    journal = FileJournal(small_disk, EPOCH, kind=kind, segment_bytes=200_000)
+    journal = FileJournal(small_disk, EPOCH, segment_bytes=200_000)
     for _ in range(3):
         with pytest.raises(JournalError, match="cannot be written"):
             journal.write([b"two"])

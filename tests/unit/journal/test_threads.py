@@ -1,4 +1,4 @@
-"""The threads of a journal: a write on its way, the one who asks for a rotation, the keeper."""
+"""The threads of a journal: a write on its way, a rotation that is asked for, the maintenance."""
 
 import math
 import threading
@@ -9,21 +9,15 @@ from typing import Any
 import pytest
 
 from kvblock_service.journal import files
+from kvblock_service.journal import maintenance as maintenance_module
 from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.interface import Entry, JournalError
-from kvblock_service.journal.keeper import Keeper
+from kvblock_service.journal.maintenance import Maintenance
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.segment import Segment
+from kvblock_service.journal.segment import Segment, begun
 
 EPOCH = 7
 PATIENCE = 60
-
-
-@pytest.fixture(params=list(FORMATS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """The name of each format of segments."""
-    return str(request.param)
 
 
 class Held:
@@ -78,8 +72,8 @@ def held_write(journal: FileJournal, record: bytes) -> tuple[Held, threading.Thr
     return held, thread
 
 
-def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path, kind: str) -> None:
-    journal = FileJournal(tmp_path, EPOCH, "host", kind)
+def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, EPOCH, "host")
     journal.write([b"one"])
     journal.settle()
     held, writing = held_write(journal, b"two")
@@ -104,11 +98,11 @@ def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path, kind:
 
 
 def test_a_rotation_that_comes_too_early_comes_with_a_later_write(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = FileJournal(tmp_path, EPOCH, "host", kind)
-    held = Held(Keeper._make_ready)
-    monkeypatch.setattr(Keeper, "_make_ready", lambda keeper: held(keeper))
+    journal = FileJournal(tmp_path, EPOCH, "host")
+    held = Held(Maintenance._make_ready)
+    monkeypatch.setattr(Maintenance, "_make_ready", lambda maintenance: held(maintenance))
     journal.write([b"one"])
     assert journal.rotate() is None
     journal.write([b"two"])
@@ -123,9 +117,9 @@ def test_a_rotation_that_comes_too_early_comes_with_a_later_write(
 
 
 def test_a_close_waits_for_the_write_that_is_on_its_way(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = FileJournal(tmp_path, EPOCH, "host", kind)
+    journal = FileJournal(tmp_path, EPOCH, "host")
     journal.write([b"one"])
     watched = Watched()
     monkeypatch.setattr(journal, "_writing", watched)
@@ -143,18 +137,18 @@ def test_a_close_waits_for_the_write_that_is_on_its_way(
 
 
 def test_segments_are_used_in_the_order_of_their_numbers(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write fails while the keeper makes the next segment, and is tried again meanwhile."""
-    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+    """A write fails while the maintenance makes the next segment, and is tried again meanwhile."""
+    journal = FileJournal(tmp_path, EPOCH)
     journal.write([b"one"])
     journal.settle()
-    keeper = journal._keeper
+    maintenance = journal._maintenance
     making = Watched()
-    monkeypatch.setattr(keeper, "_making", making)
-    make = Held(keeper._kind.make)
-    monkeypatch.setattr(keeper._kind, "make", make)
-    # The one that was ready is in use from here, and the keeper makes the one after it.
+    monkeypatch.setattr(maintenance, "_making", making)
+    make = Held(Segment)
+    monkeypatch.setattr(maintenance_module, "Segment", make)
+    # The one that was ready is in use from here, and the maintenance makes the one after it.
     assert journal.rotate() == 1
     assert make.begun.wait(PATIENCE)
     failing(journal)
@@ -172,7 +166,7 @@ def test_segments_are_used_in_the_order_of_their_numbers(
     expected = [b"one", b"two", b"three", b"four", b"five"]
     assert [entry.record for entry in found.replay()] == expected
     journal.close()
-    firsts = [FORMATS[kind].begun(path).first for _, path in files.segments(tmp_path)]
+    firsts = [begun(path).first for _, path in files.segments(tmp_path)]
     assert firsts == sorted(first for first in firsts if first)
 
 
@@ -188,13 +182,11 @@ def failing(journal: FileJournal) -> None:
     segment.append = fail  # type: ignore[method-assign]
 
 
-def test_a_number_is_not_given_twice(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_is_not_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment in which nothing was kept is removed, and its number is not used again."""
-    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+    journal = FileJournal(tmp_path, EPOCH)
     # As on a full disk: none is made ready.
-    monkeypatch.setattr(journal._keeper, "_not_before", math.inf)
+    monkeypatch.setattr(journal._maintenance, "_not_before", math.inf)
     journal.begin()
     for _ in range(3):
         failing(journal)
@@ -209,7 +201,7 @@ def test_a_number_is_not_given_twice(
     assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one")]
 
 
-def test_a_bug_of_the_keeper_is_told_and_nobody_waits(
+def test_a_bug_of_the_maintenance_is_told_and_nobody_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = FileJournal(tmp_path, EPOCH)
@@ -221,7 +213,7 @@ def test_a_bug_of_the_keeper_is_told_and_nobody_waits(
     def broken(*_: object) -> None:
         raise bug
 
-    monkeypatch.setattr(Keeper, "_drop", broken)
+    monkeypatch.setattr(Maintenance, "_drop", broken)
     journal.truncate(1)
     journal.truncate(1)
     ended(aside(journal.settle))

@@ -190,15 +190,6 @@ Durability = Annotated[
         _STATE,
     ),
 ]
-JournalFormat = Annotated[
-    str | None,
-    _flag(
-        "WHAT",
-        "How the journal is kept: append, plain files, or sqlite, which sqlite3 can read and which"
-        " costs a step more. Either is read, whatever is chosen. [dim]\\[default: append][/]",
-        _STATE,
-    ),
-]
 Ephemeral = Annotated[
     bool | None,
     typer.Option(
@@ -306,7 +297,6 @@ def serve(
     request_seconds: RequestSeconds = None,
     state_dir: StateDir = None,
     durability: Durability = None,
-    journal_format: JournalFormat = None,
     ephemeral: Ephemeral = None,
     snapshot_records: SnapshotRecords = None,
     snapshot_bytes: SnapshotBytes = None,

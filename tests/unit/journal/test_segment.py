@@ -9,12 +9,11 @@ import pytest
 from tests.unit.journal.kept import unacknowledge
 
 from kvblock_service.journal import files
-from kvblock_service.journal.append_format import AppendFormat
 from kvblock_service.journal.chain import beginning, followed
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.segment import Tail
+from kvblock_service.journal.segment import Segment, Tail, begun
 
 EPOCH = 7
 HEAD = 24
@@ -38,7 +37,7 @@ def written(directory: Path, *writes: list[bytes]) -> Path:
     """A directory whose process died when it had written these, before it acknowledged the last;
     its segment.
     """
-    journal = FileJournal(directory, EPOCH, kind="append")
+    journal = FileJournal(directory, EPOCH)
     for records in writes:
         journal.write(records)
     journal.close()
@@ -72,7 +71,7 @@ def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
 def test_a_torn_tail_is_cut_once(tmp_path: Path) -> None:
     path = written(tmp_path, [b"one"], [b"two"])
     os.truncate(path, path.stat().st_size - 1)
-    journal = FileJournal(tmp_path, EPOCH, kind="append")
+    journal = FileJournal(tmp_path, EPOCH)
     assert list(journal.replay()) == [Entry(1, b"one")]
     assert journal.tails == [Tail(path, HEAD + 6)]
     journal.write([b"other"])
@@ -84,9 +83,9 @@ def test_a_torn_tail_is_cut_once(tmp_path: Path) -> None:
 
 def test_a_first_frame_that_is_torn_makes_nothing_void(tmp_path: Path) -> None:
     path = written(tmp_path, [b"one"], [b"two"])
-    torn = files.segment_path(tmp_path, 2, "log")
+    torn = files.segment_path(tmp_path, 2)
     torn.write_bytes(path.read_bytes()[:HEAD])
-    assert AppendFormat().begun(torn).first is None
+    assert begun(torn).first is None
     assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
 
 
@@ -139,7 +138,7 @@ def test_damage_that_the_next_segment_makes_void_is_passed_over(tmp_path: Path) 
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     following = head(2, 2, followed(beginning(EPOCH), [b"one"]))
-    files.segment_path(tmp_path, 2, "log").write_bytes(following + frame(2, 1, b"\3\0\0\0two"))
+    files.segment_path(tmp_path, 2).write_bytes(following + frame(2, 1, b"\3\0\0\0two"))
     assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
 
 
@@ -179,8 +178,8 @@ def test_a_segment_of_an_unknown_format_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_a_segment_is_not_written_over(tmp_path: Path) -> None:
-    path = files.segment_path(tmp_path, 1, "log")
+    path = files.segment_path(tmp_path, 1)
     path.write_bytes(b"somebody's")
     with pytest.raises(JournalError, match="cannot be made: File exists"):
-        AppendFormat().make(path, 0, EPOCH, synced=False)
+        Segment(path, EPOCH, synced=False)
     assert path.read_bytes() == b"somebody's"
