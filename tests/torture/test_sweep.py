@@ -16,6 +16,7 @@ from tests.torture.damage.judge import EXACT, REFUSED
 from tests.torture.damage.starting import BOUNDS, Start, Starter
 from tests.torture.damage.tree import Content, Tree
 from tests.torture.sweep import VARIANTS
+from tests.unit.journal.kept import write
 
 from kvblock_service.core.commands import Allocate, Stamp
 from kvblock_service.core.pool import Geometry
@@ -44,7 +45,7 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     opened = open_journal(state, POOLS, BOUNDS)
     command, stamp = Allocate("a", 0, "", 1, 3), Stamp(1, 2, "")
     opened.pools[0].pool.apply(command, stamp)
-    opened.journal.write([codec.encode(Applied("main", stamp, command))])
+    write(opened.journal, [codec.encode(Applied("main", stamp, command))])
     opened.journal.close()
     opened.state_dir.release()
     (state / "extra").write_bytes(b"extra")

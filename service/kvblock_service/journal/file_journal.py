@@ -9,9 +9,9 @@ Rules:
 - A write is acknowledged once `end` says so. When that fails the write has failed, as any other.
 
 Threads:
-- `write` is called from one thread at a time, which need not be the owner's: a write that waits for
-  a disk has one of its own. All else is for the owner's thread, which never waits for a write until
-  it closes the journal.
+- `append` is called from one thread at a time, which need not be the owner's: one that waits for a
+  disk has a thread of its own. All else is for the owner's thread, which never waits for an append
+  until it closes the journal.
 - `_segment`, `_position`, `_chain` and `_end` belong to whoever holds `_writing`: a write for as
   long as it takes, so that no segment is changed or sealed under it. Others may read `position`: it
   moves when a write has succeeded.
@@ -25,10 +25,11 @@ from pathlib import Path
 
 from kvblock_service.journal import chain, files
 from kvblock_service.journal.end_file import EndFile
-from kvblock_service.journal.interface import Entry, JournalError
+from kvblock_service.journal.interface import Entry, JournalError, PositionTaken
 from kvblock_service.journal.maintenance import Maintenance
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.segment import Segment, Tail
+from kvblock_service.journal.snapshot_process import SnapshotProcess
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 """A segment of this size is followed by the next one."""
@@ -56,7 +57,13 @@ class FileJournal:
     ) -> None:
         self.directory = directory
         self.synced = durable_on == "host"
-        self._reader = FileReader(directory, server_epoch, host_died=host_died, is_marked=is_marked)
+        self._reader = FileReader(
+            directory,
+            server_epoch,
+            host_died=host_died,
+            is_marked=is_marked,
+            synced=self.synced,
+        )
         self._segment_bytes = segment_bytes
         self._maintenance = Maintenance(directory, server_epoch, synced=self.synced)
         self._segment: Segment | None = None
@@ -66,6 +73,7 @@ class FileJournal:
         self._closed = False
         self._writing = threading.Lock()
         self._asked: _Rotation | None = None
+        self._target: int | None = None
         self.bytes_written = 0
 
     @property
@@ -75,8 +83,8 @@ class FileJournal:
 
     @property
     def position(self) -> int:
-        """The position of the last record."""
-        return self._reader.position if self._position is None else self._position
+        """The position of the last record; everything is read for it unless it was before."""
+        return self._reader.find_end().position if self._position is None else self._position
 
     @property
     def snapshot_position(self) -> int:
@@ -105,10 +113,10 @@ class FileJournal:
 
     @property
     def tails(self) -> list[Tail]:
-        """What was torn at the end of a segment, after a replay."""
+        """what was torn at the end of a segment, after everything was read."""
         return self._reader.tails
 
-    def mark(self) -> None:
+    def _mark(self) -> None:
         """Have an `end` that says what was found.
 
         Raises:
@@ -131,7 +139,7 @@ class FileJournal:
             JournalError: the directory cannot be written to.
 
         """
-        self.mark()
+        self._mark()
         if self._segment is None:
             segment = self._maintenance.next_segment(wait=True)
             assert segment is not None
@@ -144,46 +152,46 @@ class FileJournal:
             JournalError: the directory cannot be written to.
 
         """
-        self.mark()
+        self._mark()
         if self.tails:
             self.settle()
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Append records as one commit.
+    def append(self, after: int, records: Sequence[bytes]) -> int:
+        """Append records as one frame; see Journal.
 
         Raises:
-            JournalError: nothing was kept.
+            JournalError: nothing was written.
+            PositionTaken: `after` is not the last position.
 
         """
-        if records:
-            with self._writing:
-                self._write(records)
-
-    def _write(self, records: Sequence[bytes]) -> None:
-        segment = self._segment
-        if segment is None:
-            self.begin()
-            segment = self._segment
+        with self._writing:
+            if self._segment is None:
+                self.begin()
+            segment, end = self._segment, self._end
             assert segment is not None
-        assert self._position is not None
-        assert self._end is not None
-        try:
-            segment.append(self._position + 1, records)
-            reached = chain.followed(self._chain, records)
-            self._end.move(segment.last, reached)
-        except JournalError:
-            # What was appended and not acknowledged is void.
-            segment.last = min(segment.last, self._position)
-            self._segment = None
-            self._maintenance.seal(segment)
-            raise
-        self._position, self._chain = segment.last, reached
-        self.bytes_written += sum(map(len, records))
-        asked = self._asked
-        if asked is not None and asked.at is None:
-            self._rotate_as_asked(asked)
-        elif segment.filled > self._segment_bytes:
-            self._rotated()
+            assert end is not None
+            if after != self._position:
+                raise PositionTaken(after, self.position)
+            if not records:
+                return after
+            try:
+                segment.append(after + 1, records)
+                reached = chain.followed(self._chain, records)
+                end.move(segment.last, reached)
+            except JournalError:
+                # What was appended and not acknowledged is void.
+                segment.last = min(segment.last, after)
+                self._segment = None
+                self._maintenance.seal(segment)
+                raise
+            self._position, self._chain = segment.last, reached
+            self.bytes_written += sum(map(len, records))
+            asked = self._asked
+            if asked is not None and asked.at is None:
+                self._rotate_as_asked(asked)
+            elif segment.filled > self._segment_bytes:
+                self._rotated()
+            return self._position
 
     def rotate(self) -> int | None:
         """Have the next segment begin; answers the last position before it, once it has begun.
@@ -231,8 +239,8 @@ class FileJournal:
         """
         return self._reader.snapshot()
 
-    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind the newest snapshot; `up_to`: the last one.
+    def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind a position; `up_to`: the last one.
 
         Raises:
             JournalDamaged: one is missing, or cannot be read.
@@ -240,24 +248,43 @@ class FileJournal:
         """
         # The maintenance may be removing what would be read.
         self.settle()
-        return self._reader.replay(up_to)
+        return self._reader.read(after, up_to)
 
     def put_snapshot(self, position: int, data: bytes) -> None:
-        """Keep a snapshot, written by the caller's thread, which reads up to there once more.
+        """Put a snapshot in place, written by the caller's thread, which reads up to there again.
 
         Raises:
             JournalError: it could not be written.
             JournalDamaged: the records up to there cannot be read.
 
         """
-        reader = FileReader(self.directory, self.server_epoch)
-        for _ in reader.replay(position):
-            pass
-        reader.put_snapshot(data, synced=self.synced)
+        reader = FileReader(self.directory, self.server_epoch, synced=self.synced)
+        reader.put_snapshot(position, data)
         self._reader.look_for_snapshots()
 
-    def truncate(self, up_to: int) -> None:
-        """Have snapshots and whole segments removed that the newest snapshot covers."""
+    def snapshots(self, request_ids_max: int) -> SnapshotProcess:
+        """A process beside this one that makes snapshots."""
+        durability = "host" if self.synced else "process"
+        return SnapshotProcess(
+            self._frozen, self.directory, self.server_epoch, None, request_ids_max, durability
+        )
+
+    def _frozen(self) -> int | None:
+        """A position up to which all is in files that nobody writes to any more; None: not yet."""
+        if self._target is None:
+            self._target = self.rotate()
+        elif self.sealed_position >= self._target:
+            position, self._target = self._target, None
+            return position
+        return None
+
+    def compact(self, up_to: int) -> None:
+        """Have snapshots and whole segments removed that the newest snapshot covers.
+
+        Raises:
+            JournalError: the directory cannot be listed.
+
+        """
         self._reader.look_for_snapshots()
         self._maintenance.drop(min(up_to, self.snapshot_position))
 

@@ -69,7 +69,8 @@ def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
 
     """
     with naming_the_remedy(state_dir):
-        for position, record in decoded(_reader(state_dir).replay()):
+        reader = _reader(state_dir)
+        for position, record in decoded(reader.read(reader.snapshot_position)):
             if position >= first:
                 kind = type(_event(record)).__name__
                 yield {"position": position, "kind": kind, **_fields(record)}

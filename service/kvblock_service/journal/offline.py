@@ -22,7 +22,7 @@ def discard_pool(path: Path, name: str) -> None:
     """Drop a pool and all that is held in it from the journal of a server that is not running.
 
     Raises:
-        StateDirTaken: it is running.
+        StateDirInUse: it is running.
         JournalDamaged: the journal cannot be read.
         JournalError: the pool is not there, or the journal cannot be written to.
 
@@ -42,7 +42,8 @@ def discard_pool(path: Path, name: str) -> None:
                 refuse_lost_records(opened, journal)
             if name not in [entry.pool.geometry.name for entry in found.state.pools]:
                 raise JournalError(f"{path} has no pool {name}")
-            journal.write([codec.encode(PoolDeleted(name))])
+            journal.begin()
+            journal.append(journal.position, [codec.encode(PoolDeleted(name))])
         finally:
             journal.close()
     finally:
@@ -55,7 +56,7 @@ def set_aside(path: Path) -> list[Path]:
     Answers where everything is now.
 
     Raises:
-        StateDirTaken: it is running.
+        StateDirInUse: it is running.
         JournalError: it cannot be done, or there is nothing.
 
     """

@@ -16,10 +16,10 @@ from kvblock_service.core import leases
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
-from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.former import remove_former
-from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError
+from kvblock_service.journal.log_event import LogEvent
 from kvblock_service.journal.records import PoolChange, PoolCreated, PoolDeleted
 from kvblock_service.journal.recovery import Recovered, recover
 from kvblock_service.journal.snapshot import PoolEntry
@@ -33,20 +33,28 @@ class GeometryChanged(Exception):
     """The configuration's pools are not the journal's; the text says both, and what to do."""
 
 
-class OpenedJournal(NamedTuple):
-    """A journal and its pools.
+class TakenUp(NamedTuple):
+    """The pools of a journal, which is ready for appends.
 
     `last_epoch` is greater than or equal to every epoch of every pool that ever was; a pool that is
-    made at run time begins above it. `changes`: see State. Close the journal, then release
-    `state_dir`.
+    made at run time begins above it. `changes`: see State.
     """
+
+    pools: list[PoolEntry]
+    last_epoch: int
+    changes: tuple[PoolChange, ...]
+    events: list[LogEvent]
+
+
+class OpenedJournal(NamedTuple):
+    """As TakenUp, of a state directory. Close the journal, then release `state_dir`."""
 
     journal: FileJournal
     state_dir: StateDir
     pools: list[PoolEntry]
     last_epoch: int
-    facts: list[Fact]
     changes: tuple[PoolChange, ...]
+    events: list[LogEvent]
 
 
 def open_journal(
@@ -65,7 +73,7 @@ def open_journal(
     `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
 
     Raises:
-        StateDirTaken: another server has it.
+        StateDirInUse: another server has it.
         JournalDamaged: it cannot be read.
         JournalError: it cannot be written to.
         GeometryChanged: it has other pools than the configuration.
@@ -79,25 +87,44 @@ def open_journal(
             journal = journal_of(state_dir, found)
             recovered = recover(journal, bounds)
             refuse_lost_records(found, journal)
-        facts = _facts(path, found, journal, recovered)
-        pools, records = _reconciled(path, configured, bounds, recovered, facts)
+        events = _events(path, found, journal, recovered)
+        pools, records = _reconciled(path, configured, bounds, recovered, events)
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
         journal.cut_tails()
         aside = state_dir.put_in_force(found)
-        facts += _facts_of_former(aside, former_seconds) + facts_of_removal(path, former_seconds)
-        journal.begin()
-        if records:
-            journal.write(records)
+        events += _events_of_former(aside, former_seconds) + events_of_removal(path, former_seconds)
+        _begin(journal, pools, records, now_ms)
     except BaseException:
         if journal is not None:
             journal.close()
         state_dir.release()
         raise
+    state = recovered.state
+    return OpenedJournal(journal, state_dir, pools, state.last_epoch, state.changes, events)
+
+
+def take_up(
+    journal: Journal, configured: Sequence[Geometry], bounds: Bounds, now_ms: int | None = None
+) -> TakenUp:
+    """As `open_journal`, for a journal that is not in a state directory."""
+    recovered = recover(journal, bounds)
+    events: list[LogEvent] = []
+    pools, records = _reconciled(Path(), configured, bounds, recovered, events)
+    _begin(journal, pools, records, now_ms)
+    state = recovered.state
+    return TakenUp(pools, state.last_epoch, state.changes, events)
+
+
+def _begin(
+    journal: Journal, pools: list[PoolEntry], records: list[bytes], now_ms: int | None
+) -> None:
+    """Have a journal written to that agrees with the configuration by these records."""
+    journal.begin()
+    if records:
+        journal.append(journal.position, records)
     now_ms = time.monotonic_ns() // 1_000_000 if now_ms is None else now_ms
     for entry in pools:
         leases.begin_anew(entry.pool, now_ms)
-    state = recovered.state
-    return OpenedJournal(journal, state_dir, pools, state.last_epoch, facts, state.changes)
 
 
 def journal_of(state_dir: StateDir, found: Opened) -> FileJournal:
@@ -123,25 +150,27 @@ def refuse_lost_records(found: Opened, journal: FileJournal) -> None:
         raise JournalDamaged(f"{journal.directory} is to have a journal, and has no record")
 
 
-def facts_of_removal(path: Path, former_seconds: float) -> list[Fact]:
+def events_of_removal(path: Path, former_seconds: float) -> list[LogEvent]:
     """Remove what was set aside longer ago, and tell what became of it."""
     try:
         removed = remove_former(path, former_seconds)
     except JournalError as error:
         event = "what was set aside could not be removed"
-        return [Fact("warning", event, {"problem": str(error)})]
+        return [LogEvent("warning", event, {"problem": str(error)})]
     event = "what was set aside long ago was removed"
-    return [Fact("info", event, {"path": str(one)}) for one in removed]
+    return [LogEvent("info", event, {"path": str(one)}) for one in removed]
 
 
-def _facts_of_former(aside: list[Path], former_seconds: float) -> list[Fact]:
+def _events_of_former(aside: list[Path], former_seconds: float) -> list[LogEvent]:
     event = "the journal of a former server epoch was set aside"
     fields = {"former_state_seconds": former_seconds}
-    return [Fact("info", event, {"directory": str(one), **fields}) for one in aside]
+    return [LogEvent("info", event, {"directory": str(one), **fields}) for one in aside]
 
 
-def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered) -> list[Fact]:
-    facts = []
+def _events(
+    path: Path, found: Opened, journal: FileJournal, recovered: Recovered
+) -> list[LogEvent]:
+    events = []
     identity, previous = found.identity, found.found
     if previous is not None and not found.goes_on:
         event = "the host was rebooted, so the blocks of before are gone; all pools are empty"
@@ -151,11 +180,11 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
             "boot_id": identity.boot_id,
             "previous_boot_id": previous.boot_id,
         }
-        facts.append(Fact("warning", event, fields))
+        events.append(LogEvent("warning", event, fields))
     for tail in journal.tails:
         cut = {"file": str(tail.path), "bytes": tail.size, "position": recovered.position}
-        facts.append(
-            Fact("warning", "the journal ended in an unfinished write, which was cut", cut)
+        events.append(
+            LogEvent("warning", "the journal ended in an unfinished write, which was cut", cut)
         )
     pools = [entry.pool for entry in recovered.state.pools]
     fields = {
@@ -169,8 +198,8 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
         "sequences": sum(len(e.tables) for pool in pools for e in pool.engines.values()),
         "seconds": round(recovered.seconds, 3),
     }
-    facts.append(Fact("info", "journal", fields))
-    return facts
+    events.append(LogEvent("info", "journal", fields))
+    return events
 
 
 def _reconciled(
@@ -178,7 +207,7 @@ def _reconciled(
     configured: Sequence[Geometry],
     bounds: Bounds,
     recovered: Recovered,
-    facts: list[Fact],
+    events: list[LogEvent],
 ) -> tuple[list[PoolEntry], list[bytes]]:
     """The pools to serve, and the records that make the journal agree with them."""
     kept = {entry.pool.geometry.name: entry for entry in recovered.state.pools}
@@ -196,8 +225,8 @@ def _reconciled(
             problems.append(_missing(path, entry.pool))
         else:
             records.append(codec.encode(PoolDeleted(name)))
-            facts.append(
-                Fact("warning", "an empty pool is not configured any more", {"pool": name})
+            events.append(
+                LogEvent("warning", "an empty pool is not configured any more", {"pool": name})
             )
     if problems:
         raise GeometryChanged("\n".join(problems))

@@ -39,8 +39,9 @@ class FileReader:
     """The records and snapshots in a directory, read without changing anything.
 
     `host_died`: the host went down since it was written, and each append was synced. `is_marked`:
-    there has to be an `end`. `tails`: after a replay, what was torn at the end of a segment. Works
-    beside a server that writes: then it sees what was there when it came by.
+    there has to be an `end`. `synced`: snapshots survive the host. `tails`: after everything was
+    read, what was torn at the end of a segment. Works beside a server that writes: then it sees
+    what was there when it came by.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class FileReader:
         *,
         host_died: bool = False,
         is_marked: bool = False,
+        synced: bool = False,
     ) -> None:
         self.directory = directory
         self._host_died = host_died
         self._is_marked = is_marked
+        self._synced = synced
         self.tails: list[Tail] = []
         self._server_epoch = server_epoch
         self._snapshots = files.snapshots(directory)
@@ -67,7 +70,7 @@ class FileReader:
 
     @property
     def position(self) -> int:
-        """The position of the last record that a replay came to."""
+        """The position of the last record that was read."""
         reached = self._reached.position if self._reached else 0
         return max(reached, self.snapshot_position)
 
@@ -90,8 +93,8 @@ class FileReader:
         self._base = End(position, found.chain)
         return found.data
 
-    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind the newest snapshot; `up_to`: the last one.
+    def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind a position; `up_to`: the last one.
 
         Raises:
             JournalDamaged: one is missing, or cannot be read.
@@ -111,23 +114,34 @@ class FileReader:
                     return
                 check.take(entry)
                 self._reached = check.reached
-                if entry.position > self.snapshot_position:
+                if entry.position > after:
                     yield entry
         if up_to is None:
             check.finish()
+        elif check.reached.position < up_to:
+            torn = "".join(
+                f"; {tail.path} has {tail.size} bytes that are none" for tail in self.tails
+            )
+            raise JournalDamaged(
+                f"the records end at {check.reached.position}, not at {up_to}{torn}"
+            )
         self._reached = check.reached
 
-    def put_snapshot(self, data: bytes, *, synced: bool = False) -> None:
-        """Keep the state after the last record that a replay came to; `synced`: as the host lives.
+    def put_snapshot(self, position: int, data: bytes) -> None:
+        """Put a snapshot in place; reads up to there unless that was read last.
 
         Raises:
             JournalError: it could not be written.
+            JournalDamaged: the records up to there cannot be read.
 
         """
+        if self._reached is None or self._reached.position != position:
+            for _ in self.read(position, position):
+                pass
         reached = self._reached
-        assert reached is not None, "nothing was replayed"
-        found = SnapshotFile(reached.position, reached.chain, data)
-        write_snapshot(self.directory, self._server_epoch, found, synced=synced)
+        assert reached is not None
+        found = SnapshotFile(position, reached.chain, data)
+        write_snapshot(self.directory, self._server_epoch, found, synced=self._synced)
         self.look_for_snapshots()
 
     def look_for_snapshots(self) -> None:
@@ -137,7 +151,7 @@ class FileReader:
     def find_end(self) -> End:
         """The position of the last record, for which everything is read unless it was before."""
         if self._reached is None:
-            for _ in self.replay():
+            for _ in self.read(self.snapshot_position):
                 pass
         assert self._reached is not None
         return self._reached

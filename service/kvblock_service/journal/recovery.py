@@ -52,7 +52,7 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
     started = time.perf_counter()
     with _collector_off():
         replayed = _Replay(_begin(journal, bounds), bounds)
-        for position, record in decoded(journal.replay(up_to)):
+        for position, record in decoded(journal.read(journal.snapshot_position, up_to)):
             replayed.take(position, record)
     for entry_of_pool in replayed.pools.values():
         entry_of_pool.pool.bounds = bounds

@@ -33,7 +33,7 @@ from kvblock_service.journal.interface import JournalDamaged, JournalError
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class StateDirTaken(Exception):
+class StateDirInUse(Exception):
     """Another process owns the directory; the text names it."""
 
 
@@ -84,7 +84,7 @@ class StateDir:
         """Take a directory, making it if need be; `owner` says more about this process.
 
         Raises:
-            StateDirTaken: another process has it.
+            StateDirInUse: another process has it.
             JournalError: it cannot be made or written to.
 
         """
@@ -92,8 +92,8 @@ class StateDir:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = lock.Lock(path, owner)
-        except lock.Taken:
-            raise StateDirTaken(
+        except lock.LockHeld:
+            raise StateDirInUse(
                 f"{path} is the state directory of {lock.holder(path)}; stop that server, or give"
                 " this one a --state-dir of its own"
             ) from None

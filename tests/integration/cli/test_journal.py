@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.integration.cli.console import Console
 from tests.integration.cli.every_command import Here
+from tests.unit.journal.kept import write
 
 from kvblock_service.core.commands import (
     Allocate,
@@ -36,7 +37,7 @@ def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
     stamp = Stamp(1, 1_700_000_000_000, "")
     attached = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
     assert isinstance(attached, Attached)
-    opened.journal.write([codec.encode(Applied("main", stamp, attach))])
+    write(opened.journal, [codec.encode(Applied("main", stamp, attach))])
     for command in (
         Allocate("a", 0, "r1", 7, 3),
         Step("b", attached.epoch, "", 1, [], [1, 2], [2, 1], StepPolicy.ALL_OR_NOTHING),
@@ -44,7 +45,7 @@ def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
         Reclaim("c", 0, "", 5000),
     ):
         assert is_kept(command, pool.apply(command, stamp), pool.repeated)
-        opened.journal.write([codec.encode(Applied("main", stamp, command))])
+        write(opened.journal, [codec.encode(Applied("main", stamp, command))])
     opened.journal.settle()
     yield opened
     opened.journal.close()

@@ -14,12 +14,12 @@ import os, sys
 from kvblock.cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
-def write(journal, records, really=FileJournal.write):
+def append(journal, after, records, really=FileJournal.append):
     if any(b"broken" in record for record in records):
         raise ValueError("a bug")
-    really(journal, records)
+    return really(journal, after, records)
 
-FileJournal.write = write
+FileJournal.append = append
 sys.argv[0] = "kvblock"
 del os.environ["KVBLOCK_EPHEMERAL"]
 main()

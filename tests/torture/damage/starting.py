@@ -21,7 +21,7 @@ from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal.inspect import read_contents
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.keeping import CANNOT_START
+from kvblock_service.persistence import CANNOT_START
 
 HANG_SECONDS = 20
 MEMORY_BYTES = 4 * 1024**3
@@ -200,4 +200,4 @@ def _state(opened: OpenedJournal) -> str:
 
 
 def _warnings(opened: OpenedJournal) -> tuple[str, ...]:
-    return tuple(fact.event for fact in opened.facts if fact.level != "info")
+    return tuple(fact.event for fact in opened.events if fact.level != "info")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
-from tests.unit.journal.kept import state_of
+from tests.unit.journal.kept import state_of, write
 
 from kvblock_service.core import leases
 from kvblock_service.core.audit import audit
@@ -58,7 +58,7 @@ class Server:
         self.quarantine_ms = 0 if plant.no_quarantine else QUARANTINE_MS
         self.expired_ms = 0 if plant.no_quarantine else EXPIRED_MS
         self.journal = MemoryJournal()
-        self.journal.write([CREATED])
+        write(self.journal, [CREATED])
         self.running: Running | None = None
 
     @property
@@ -92,7 +92,7 @@ class Server:
         """Write what is pending; the answers that may go out now."""
         _, pending, _ = self.running or self._not_running()
         if pending:
-            self.journal.write(pending)
+            write(self.journal, pending)
             pending.clear()
         return self.early_answers()
 
@@ -112,7 +112,7 @@ class Server:
             self.journal.crash_after = 0
             self.journal.tear = random.randint(0, len(pending[count - 1])) > 0
             with suppress(Crash):
-                self.journal.write(pending[:count])
+                write(self.journal, pending[:count])
         elif point is CrashPoint.AFTER_WRITE:
             self.write()
         elif point is CrashPoint.AFTER_ANSWERS:

@@ -1,6 +1,7 @@
 """Records, pools and arbitrary commands for the tests of the journal."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, end_file, identity
-from kvblock_service.journal.interface import Journal
+from kvblock_service.journal.interface import Entry, Journal, Source
 from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
 
 BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
@@ -91,9 +92,19 @@ def new_pool(bounds: Bounds = BOUNDS) -> Pool:
     return Pool(GEOMETRY, bounds, FLOOR)
 
 
+def write(journal: Journal, records: Sequence[bytes]) -> None:
+    """Append records behind the last one."""
+    journal.append(journal.position, records)
+
+
+def replay(journal: Source) -> Iterator[Entry]:
+    """The records behind the newest snapshot."""
+    return journal.read(journal.snapshot_position)
+
+
 def begin(journal: Journal) -> Pool:
     """A new pool, and its record in the journal."""
-    journal.write([codec.encode(PoolCreated(GEOMETRY, FLOOR, True))])
+    write(journal, [codec.encode(PoolCreated(GEOMETRY, FLOOR, True))])
     return new_pool()
 
 
@@ -101,7 +112,7 @@ def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> O
     """Apply a command as a server does: answer after it is kept."""
     outcome = pool.apply(command, stamp)
     if is_kept(command, outcome, pool.repeated):
-        journal.write([codec.encode(Applied(GEOMETRY.name, stamp, command))])
+        write(journal, [codec.encode(Applied(GEOMETRY.name, stamp, command))])
     return outcome
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.fixtures.unpack import NAMES, extract, unpack
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, write
 
 from kvblock_service.core.commands import Allocate, Stamp
 from kvblock_service.core.pool import Geometry
@@ -25,7 +25,7 @@ from kvblock_service.journal.offline import discard_pool, set_aside
 from kvblock_service.journal.open import OpenedJournal, open_journal
 from kvblock_service.journal.records import Applied
 from kvblock_service.journal.snapshot import State
-from kvblock_service.journal.state_dir import StateDirTaken
+from kvblock_service.journal.state_dir import StateDirInUse
 
 NOW = Stamp(1, 2, "")
 HELD = 6
@@ -45,7 +45,7 @@ def closed(found: OpenedJournal) -> None:
 def grant(found: OpenedJournal, sequence: int, engine: str = "a") -> None:
     command = Allocate(engine, 0, "", sequence, 1)
     found.pools[0].pool.apply(command, NOW)
-    found.journal.write([codec.encode(Applied("main", NOW, command))])
+    write(found.journal, [codec.encode(Applied("main", NOW, command))])
 
 
 def snap(found: OpenedJournal) -> None:
@@ -311,7 +311,7 @@ def test_a_lock_is_not_lost_with_its_name(server: Path, how: str) -> None:
     if how == "moved away with the rest":
         state = server.with_name("other")
         server.rename(state)
-    with pytest.raises(StateDirTaken, match="another process"):
+    with pytest.raises(StateDirInUse, match="another process"):
         closed(opened(state))
 
 
@@ -325,7 +325,7 @@ def test_the_lock_of_an_older_server_counts(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as older:
         assert older.stdout is not None
         older.stdout.readline()
-        with pytest.raises(StateDirTaken):
+        with pytest.raises(StateDirInUse):
             opened(tmp_path)
         older.kill()
     closed(opened(tmp_path))
@@ -465,7 +465,7 @@ def test_a_journal_of_before_a_reboot_stays_for_a_while(tmp_path: Path, seconds:
     old.rename(older)
     found = restarted()
     assert former(tmp_path) == []
-    assert found.facts[-1].fields == {"path": str(older)}
+    assert found.events[-1].fields == {"path": str(older)}
     closed(found)
 
 
@@ -473,7 +473,7 @@ def test_a_damaged_state_is_set_aside_and_back(tmp_path: Path) -> None:
     found = opened(tmp_path)
     grant(found, 1)
     epoch = found.journal.server_epoch
-    with pytest.raises(StateDirTaken):
+    with pytest.raises(StateDirInUse):
         set_aside(tmp_path)
     closed(found)
     whole = (tmp_path / "identity.json").read_bytes()

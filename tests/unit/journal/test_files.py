@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.unit.journal.kept import replay, write
 
 from kvblock_service.journal import files
 from kvblock_service.journal.file_journal import FileJournal
@@ -30,7 +31,7 @@ journal.begin()
 n = journal.position
 while True:
     size = n % 3 + 1
-    journal.write([b"%d" % (n + k + 1) * (n % 50 + 1) for k in range(size)])
+    journal.append(journal.position, [b"%d" % (n + k + 1) * (n % 50 + 1) for k in range(size)])
     n += size
     sys.stdout.write(f"{n}\\n")
     sys.stdout.flush()
@@ -54,11 +55,11 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str)
             rest = writer.stdout.read().split()
         acknowledged = int(rest[-1]) if rest else acknowledged
         reader = read(tmp_path)
-        positions = [entry.position for entry in reader.replay()]
+        positions = [entry.position for entry in replay(reader)]
         assert positions == list(range(1, len(positions) + 1))
         # The process may have died between a commit and its acknowledgement.
         assert acknowledged <= len(positions) <= acknowledged + 3
-        for position, record in reader.replay():
+        for position, record in replay(reader):
             assert record.startswith(b"%d" % position)
         acknowledged = len(positions)
 
@@ -66,7 +67,7 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path, durable_on: str)
 def test_a_missing_segment_stops_the_start(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, EPOCH, segment_bytes=1)
     for index in range(9):
-        journal.write([b"%d" % index])
+        write(journal, [b"%d" % index])
         journal.settle()
     journal.close()
     paths = [path for _, path in files.segments(tmp_path)]
@@ -75,18 +76,18 @@ def test_a_missing_segment_stops_the_start(tmp_path: Path) -> None:
     assert following is not None
     paths[4].unlink()
     with pytest.raises(JournalDamaged, match=f"records {first} to {following - 1} are missing"):
-        list(read(tmp_path).replay())
+        list(replay(read(tmp_path)))
 
 
 def test_a_reader_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, EPOCH)
-    journal.write([b"one"])
+    write(journal, [b"one"])
     journal.settle()
     before = sorted(path.name for path in tmp_path.iterdir())
-    assert list(read(tmp_path).replay()) == [Entry(1, b"one")]
+    assert list(replay(read(tmp_path))) == [Entry(1, b"one")]
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    journal.write([b"two"])
-    assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    write(journal, [b"two"])
+    assert list(replay(read(tmp_path))) == [Entry(1, b"one"), Entry(2, b"two")]
     journal.close()
 
 
@@ -104,7 +105,7 @@ def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
             writer.kill()
             rest = writer.stdout.read().split()
         acknowledged = int(rest[-1]) if rest else acknowledged
-        positions = [entry.position for entry in read(tmp_path).replay()]
+        positions = [entry.position for entry in replay(read(tmp_path))]
         assert positions == list(range(1, len(positions) + 1))
         assert count < acknowledged <= len(positions) <= acknowledged + 3
         count = len(positions)
@@ -113,14 +114,14 @@ def test_a_process_that_dies_while_it_closes_segments_of_another_loses_nothing(
 def test_truncation_removes_whole_segments_and_old_snapshots(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, EPOCH, segment_bytes=1)
     for index in range(9):
-        journal.write([b"%d" % index])
+        write(journal, [b"%d" % index])
         journal.settle()
     journal.put_snapshot(3, b"old")
     journal.put_snapshot(6, b"new")
-    journal.truncate(9)
+    journal.compact(9)
     journal.settle()
     assert [position for position, _ in files.snapshots(tmp_path)] == [6]
-    assert list(journal.replay()) == [Entry(index + 1, b"%d" % index) for index in range(6, 9)]
+    assert list(replay(journal)) == [Entry(index + 1, b"%d" % index) for index in range(6, 9)]
     kept = [begun(path).first for _, path in files.segments(tmp_path)]
     assert [first for first in kept if first] == [7, 8, 9]
     journal.close()
@@ -138,26 +139,26 @@ _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 journal = FileJournal(Path(sys.argv[1]), 7)
 kept = 0
 while kept < 30:
-    journal.write([b"%d" % (kept + 1)]); kept += 1
+    journal.append(journal.position, [b"%d" % (kept + 1)]); kept += 1
 journal.settle()
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
 failures = 0
 while not failures:
     try:
-        journal.write([b"%d" % (kept + k + 1) * 2000 for k in range(5)]); kept += 5
+        kept = journal.append(kept, [b"%d" % (kept + k + 1) * 2000 for k in range(5)])
     except JournalError as error:
         failures += 1; print(error)
 assert journal.position == kept, (journal.position, kept)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))
 for _ in range(5):
     try:
-        journal.write([b"lost" * 4000])
+        journal.append(journal.position, [b"lost" * 4000])
         raise SystemExit("a write above the limit went through")
     except JournalError:
         pass
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 for _ in range(30):
-    journal.write([b"%d" % (kept + 1)]); kept += 1
+    journal.append(journal.position, [b"%d" % (kept + 1)]); kept += 1
 print(kept)
 import os
 os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
@@ -172,7 +173,7 @@ os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else journal.close()
             continue
         *texts, kept = ended.stdout.split("\n")[:-1]
         assert "cannot be written" in texts[0]
-        found = list(read(directory).replay())
+        found = list(replay(read(directory)))
         assert [entry.position for entry in found] == list(range(1, int(kept) + 1))
         for position, record in found:
             assert record.startswith(b"%d" % position)
@@ -182,11 +183,10 @@ def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
     journal = FileJournal(tmp_path, EPOCH)
     tmp_path.rmdir()
     with pytest.raises(JournalError, match="cannot be read"):
-        journal.write([b"one"])
-    assert journal.position == 0
+        journal.append(0, [b"one"])
     tmp_path.mkdir()
-    journal.write([b"one"])
-    assert list(journal.replay()) == [Entry(1, b"one")]
+    write(journal, [b"one"])
+    assert list(replay(journal)) == [Entry(1, b"one")]
     journal.close()
 
 
@@ -204,7 +204,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
     journal = FileJournal(small_disk, EPOCH, segment_bytes=200_000)
-    journal.write([b"1"])
+    write(journal, [b"1"])
     journal.settle()
     ballast = small_disk / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
@@ -214,35 +214,35 @@ def test_a_full_disk_loses_nothing_and_recovers(small_disk: Path) -> None:
     failures: list[str] = []
     while len(failures) < 5:
         try:
-            journal.write([b"%d" % (kept + index + 1) * 3000 for index in range(3)])
+            write(journal, [b"%d" % (kept + index + 1) * 3000 for index in range(3)])
             kept += 3
         except JournalError as error:
             failures.append(str(error))
         assert journal.position == kept
     assert all("disk" in text or "space" in text for text in failures), failures
-    assert [entry.position for entry in journal.replay()] == list(range(1, kept + 1))
+    assert [entry.position for entry in replay(journal)] == list(range(1, kept + 1))
     ballast.unlink()
     for _ in range(20):
-        journal.write([b"%d" % (kept + 1) * 3000])
+        write(journal, [b"%d" % (kept + 1) * 3000])
         kept += 1
     journal.close()
-    found = list(read(small_disk).replay())
+    found = list(replay(read(small_disk)))
     assert [entry.position for entry in found] == list(range(1, kept + 1))
     assert all(record.startswith(b"%d" % position) for position, record in found)
 
 
 def test_a_disk_that_is_read_only(small_disk: Path) -> None:
     journal = FileJournal(small_disk, EPOCH, segment_bytes=200_000)
-    journal.write([b"one"])
+    write(journal, [b"one"])
     journal.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    assert list(read(small_disk).replay()) == [Entry(1, b"one")]
+    assert list(replay(read(small_disk))) == [Entry(1, b"one")]
     journal = FileJournal(small_disk, EPOCH, segment_bytes=200_000)
     for _ in range(3):
-        with pytest.raises(JournalError, match="cannot be written"):
-            journal.write([b"two"])
+        with pytest.raises(JournalError, match="Read-only file system"):
+            write(journal, [b"two"])
         assert journal.position == 1
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    journal.write([b"two"])
+    write(journal, [b"two"])
     journal.close()
-    assert list(read(small_disk).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    assert list(replay(read(small_disk))) == [Entry(1, b"one"), Entry(2, b"two")]

@@ -14,6 +14,7 @@ from tests.unit.journal.kept import (
     carry_out,
     stamped,
     state_of,
+    write,
 )
 
 from kvblock_service.core.audit import audit
@@ -61,7 +62,7 @@ def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: S
         carry_out(journal, pool, command, stamp)
     data = snapshot.encode(State(FLOOR, pool.last_epoch, [PoolEntry(pool, True)]))
     journal.put_snapshot(journal.position, data)
-    journal.truncate(journal.position)
+    journal.compact(journal.position)
     for command, stamp in then:
         carry_out(journal, pool, command, stamp)
     found = only_pool(journal)
@@ -135,7 +136,7 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     for _ in range(3):
         carry_out(journal, pool, Attach("a", 0, "", True, 10, 0), NOW)
     other = GEOMETRY._replace(name="other")
-    journal.write([codec.encode(PoolCreated(other, 5, False)), codec.encode(PoolDeleted("main"))])
+    write(journal, [codec.encode(PoolCreated(other, 5, False)), codec.encode(PoolDeleted("main"))])
     recovered = recover(journal.restarted(), BOUNDS)
     assert [entry.pool.geometry for entry in recovered.state.pools] == [other]
     assert [entry.configured for entry in recovered.state.pools] == [False]
@@ -149,11 +150,11 @@ def test_changes_of_the_pools_are_remembered_as_many_as_a_server_does() -> None:
     made: list[PoolChange] = [first]
     for number in range(CHANGES_MAX // 2):
         made += [PoolDeleted("side", f"d{number}"), first._replace(request_id=f"c{number}")]
-    journal.write([codec.encode(change) for change in made[:9]])
+    write(journal, [codec.encode(change) for change in made[:9]])
     data = snapshot.encode(recover(journal.restarted(), BOUNDS).state)
     journal.put_snapshot(journal.position, data)
-    journal.truncate(journal.position)
-    journal.write([codec.encode(change) for change in [*made[9:], PoolDeleted("side")]])
+    journal.compact(journal.position)
+    write(journal, [codec.encode(change) for change in [*made[9:], PoolDeleted("side")]])
     found = recover(journal.restarted(), BOUNDS).state
     assert found.changes == tuple(made[1:])
     assert found.pools == []
@@ -184,7 +185,7 @@ def test_an_end_that_is_gone_stops_the_start() -> None:
 
 def test_damage_in_the_middle_stops_the_start() -> None:
     journal = MemoryJournal(FLOOR)
-    journal.write([b"not a record at all", codec.encode(PoolDeleted("x"))])
+    write(journal, [b"not a record at all", codec.encode(PoolDeleted("x"))])
     with pytest.raises(JournalDamaged, match="record 1 cannot be read"):
         recover(journal, BOUNDS)
 
@@ -211,7 +212,7 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
     pool = begin(journal)
     carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
     body = change(codec.encode(Applied("main", NOW, Free("a", 0, "", 1)))[:-4])
-    journal.write([body + crc32(body).to_bytes(4, "little")])
+    write(journal, [body + crc32(body).to_bytes(4, "little")])
     with pytest.raises(
         JournalDamaged, match=f"record 3 cannot be read: .*{problem}.*newer version"
     ):
@@ -232,7 +233,7 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
 def test_a_record_that_cannot_have_been_written(record: Applied, problem: str) -> None:
     journal = MemoryJournal(FLOOR)
     begin(journal)
-    journal.write([codec.encode(record), codec.encode(PoolDeleted("main"))])
+    write(journal, [codec.encode(record), codec.encode(PoolDeleted("main"))])
     with pytest.raises(JournalDamaged, match=problem):
         recover(journal, BOUNDS)
 

@@ -1,10 +1,10 @@
-"""The state of a server that outlives its process: opened at the start, kept in order, closed.
+"""The state of a server that outlives its process: opened at the start, compacted, closed.
 
 Rules:
 - Pools come from the journal where there is one; a configuration without one begins empty.
 - What the journal has to tell goes to the log; with a snapshot, for how long it held the server up.
-- A bug in what keeps the journal's files in order ends the writing, as one in a write does.
-- Nothing here decides what is kept: see `journal` and `committer`.
+- A bug in the maintenance of the journal ends the writing, as one in a write does.
+- Nothing here decides what is written: see `journal` and `committer`.
 """
 
 import asyncio
@@ -19,21 +19,22 @@ from kvblock_service.core.commands import Command, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal.codec import encode
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
-from kvblock_service.journal.facts import Fact
-from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError
+from kvblock_service.journal.log_event import LogEvent
 from kvblock_service.journal.open import (
     GeometryChanged,
     OpenedJournal,
-    facts_of_removal,
+    TakenUp,
+    events_of_removal,
     open_journal,
+    take_up,
 )
 from kvblock_service.journal.records import Applied, PoolChange
 from kvblock_service.journal.snapshot import PoolEntry
-from kvblock_service.journal.state_dir import StateDirTaken
+from kvblock_service.journal.state_dir import StateDir, StateDirInUse
 from kvblock_service.pool_host import Log
 
-CANNOT_START = (StateDirTaken, GeometryChanged, JournalDamaged, JournalError)
+CANNOT_START = (StateDirInUse, GeometryChanged, JournalDamaged, JournalError)
 """Why a state directory cannot be served from; the text says what to do."""
 
 _TICK_SECONDS = 0.25
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 class Figures:
     """What the journal tells of itself; the properties may be read by any thread."""
 
-    def __init__(self, journal: FileJournal, committer: Committer) -> None:
+    def __init__(self, journal: Journal, committer: Committer) -> None:
         self._journal = journal
         self._committer = committer
 
@@ -69,15 +70,16 @@ class Figures:
         self._committer.committed = observer
 
 
-class Keeping:
-    """Pools as they begin, and what keeps them.
+class PersistentState:
+    """Pools as they begin, and the journal that they are restored from.
 
+    `journal` takes the place of the one in the configuration's state directory.
     `server_epoch` grows with every start that begins with empty pools; `epoch_floor` is at least
     every epoch that was ever handed out; `changes` are those of the pools that are remembered by
-    their request_id; `log` is None for a server that keeps nothing.
+    their request_id; `log` is None for a server that writes nothing.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, journal: Journal | None = None) -> None:
         limits = config.limits
         bounds = Bounds(limits.engines_max, limits.sequences_per_engine_max, limits.request_ids_max)
         geometries = [
@@ -87,43 +89,45 @@ class Keeping:
         self.bounds = bounds
         self.log: Log | None = None
         self.changes: Sequence[PoolChange] = ()
-        self._opened: OpenedJournal | None = None
+        self._journal = journal
+        self._state_dir: StateDir | None = None
         self._compactor: Compactor | None = None
-        if config.ephemeral:
+        if journal is None and config.ephemeral:
             self.server_epoch = self.epoch_floor = time.time_ns() // 1_000_000
             self.pools = [
                 PoolEntry(Pool(geometry, bounds, self.server_epoch), configured=True)
                 for geometry in geometries
             ]
             return
-        opened = open_journal(
-            Path(config.state_dir),
-            geometries,
-            bounds,
-            durability=config.durability,
-            owner=" ".join(config.listen),
-            former_seconds=config.former_state_seconds,
-        )
-        _tell(opened.facts)
-        self._opened = opened
+        opened: TakenUp | OpenedJournal
+        if journal is not None:
+            opened = take_up(journal, geometries, bounds)
+        else:
+            opened = open_journal(
+                Path(config.state_dir),
+                geometries,
+                bounds,
+                durability=config.durability,
+                owner=" ".join(config.listen),
+                former_seconds=config.former_state_seconds,
+            )
+            self._journal, self._state_dir = journal, _ = opened[:2]
+        _tell(opened.events)
         self._former_seconds = config.former_state_seconds
         self.pools = opened.pools
         self.changes = opened.changes
-        self.server_epoch = opened.journal.server_epoch
+        self.server_epoch = journal.server_epoch
         self.epoch_floor = max(self.server_epoch, opened.last_epoch)
-        self.log = Log(Committer(opened.journal), _record)
-        self._compactor = Compactor(
-            opened.journal,
-            SnapshotLimits(config.snapshot_records, config.snapshot_bytes),
-            limits.request_ids_max,
-        )
+        self.log = Log(Committer(journal), _record)
+        snapshot_limits = SnapshotLimits(config.snapshot_records, config.snapshot_bytes)
+        self._compactor = Compactor(journal, snapshot_limits, limits.request_ids_max)
 
     @property
     def figures(self) -> Figures | None:
-        """What the journal tells of itself; None for a server that keeps nothing."""
-        if self._opened is None or self.log is None:
+        """What the journal tells of itself; None for a server that writes nothing."""
+        if self._journal is None or self.log is None:
             return None
-        return Figures(self._opened.journal, self.log.committer)
+        return Figures(self._journal, self.log.committer)
 
     async def run(self) -> None:
         """Have snapshots made when they are due, until cancelled or a bug ends the writing."""
@@ -131,29 +135,29 @@ class Keeping:
         while self._compactor is not None and not self._has_bug():
             await asyncio.sleep(_TICK_SECONDS)
             started = time.perf_counter()
-            facts = self._compactor.tick()
+            events = self._compactor.tick()
             longest_ms = max(longest_ms, (time.perf_counter() - started) * 1000)
-            for fact in facts:
-                fact.fields["held_up_ms"] = round(longest_ms, 2)
-            _tell(facts)
+            for event in events:
+                event.fields["held_up_ms"] = round(longest_ms, 2)
+            _tell(events)
             if self._compactor.idle:
                 longest_ms = 0.0
 
     def _has_bug(self) -> bool:
-        """Whether the journal's keeper has run into one; the committer tells everybody."""
-        assert self._opened is not None
+        """Whether the journal has run into one; the committer tells everybody."""
+        assert self._journal is not None
         assert self.log is not None
-        bug = self._opened.journal.bug
+        bug = self._journal.bug
         if bug is not None:
             self.log.committer.break_down(bug)
         return bug is not None
 
     async def remove_former(self) -> None:
         """Remove what was set aside once its time has come, until cancelled."""
-        while self._opened is not None:
+        while self._state_dir is not None:
             await asyncio.sleep(_FORMER_LOOK_SECONDS)
-            path = self._opened.state_dir.path
-            _tell(await asyncio.to_thread(facts_of_removal, path, self._former_seconds))
+            path = self._state_dir.path
+            _tell(await asyncio.to_thread(events_of_removal, path, self._former_seconds))
 
     async def watch(self) -> None:
         """Raise the bug that a write to the journal has run into, once one has."""
@@ -166,15 +170,16 @@ class Keeping:
             await self.log.committer.close()
         if self._compactor is not None:
             self._compactor.stop()
-        if self._opened is not None:
-            self._opened.journal.close()
-            self._opened.state_dir.release()
+        if self._journal is not None:
+            self._journal.close()
+        if self._state_dir is not None:
+            self._state_dir.release()
 
 
 def _record(pool: str, stamp: Stamp, command: Command) -> bytes:
     return encode(Applied(pool, stamp, command))
 
 
-def _tell(facts: Sequence[Fact]) -> None:
-    for level, event, fields in facts:
+def _tell(events: Sequence[LogEvent]) -> None:
+    for level, event, fields in events:
         _log.log(logging.WARNING if level == "warning" else logging.INFO, event, extra=fields)
