@@ -15,9 +15,8 @@ from pathlib import Path
 
 from kvblock_service.committer import Committer
 from kvblock_service.config import ServerConfig
-from kvblock_service.core.commands import Command, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
-from kvblock_service.journal.codec import encode
+from kvblock_service.journal.codec import encode_command
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError
 from kvblock_service.journal.log_event import LogEvent
@@ -29,7 +28,7 @@ from kvblock_service.journal.open import (
     open_journal,
     take_up,
 )
-from kvblock_service.journal.records import Applied, PoolChange
+from kvblock_service.journal.records import PoolChange
 from kvblock_service.journal.snapshot import PoolEntry
 from kvblock_service.journal.state_dir import StateDir, StateDirInUse
 from kvblock_service.pool_host import Log
@@ -118,7 +117,7 @@ class PersistentState:
         self.changes = opened.changes
         self.server_epoch = journal.server_epoch
         self.epoch_floor = max(self.server_epoch, opened.last_epoch)
-        self.log = Log(Committer(journal), _record)
+        self.log = Log(Committer(journal), encode_command)
         snapshot_limits = SnapshotLimits(config.snapshot_records, config.snapshot_bytes)
         self._compactor = Compactor(journal, snapshot_limits, limits.request_ids_max)
 
@@ -174,10 +173,6 @@ class PersistentState:
             self._journal.close()
         if self._state_dir is not None:
             self._state_dir.release()
-
-
-def _record(pool: str, stamp: Stamp, command: Command) -> bytes:
-    return encode(Applied(pool, stamp, command))
 
 
 def _tell(events: Sequence[LogEvent]) -> None:

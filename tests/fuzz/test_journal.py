@@ -18,7 +18,7 @@ from kvblock_service.journal import snapshot
 from kvblock_service.journal.codec import decode, encode
 from kvblock_service.journal.interface import CodecError, JournalDamaged, JournalError
 from kvblock_service.journal.open import GeometryChanged, open_journal
-from kvblock_service.journal.records import Applied, Record
+from kvblock_service.journal.records import CommandRecord, Record
 from kvblock_service.journal.snapshot import State
 from kvblock_service.journal.state_dir import StateDirInUse
 
@@ -71,7 +71,7 @@ def filled(path: Path, count: int) -> list[int]:
         )
         stamp = Stamp(number, number, "")
         pool.apply(command, stamp)
-        write(opened.journal, [encode(Applied("main", stamp, command))])
+        write(opened.journal, [encode(CommandRecord("main", stamp, command))])
         held.append(pool.held)
         if number == count // 2:
             entries = State(opened.journal.server_epoch, pool.last_epoch, opened.pools)

@@ -23,7 +23,7 @@ from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import CommandRecord
 
 POOLS = (Geometry("main", 8, 16, 0),)
 NOTHING = Case("extend", "extra", ("zeros",))
@@ -45,7 +45,7 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     opened = open_journal(state, POOLS, BOUNDS)
     command, stamp = Allocate("a", 0, "", 1, 3), Stamp(1, 2, "")
     opened.pools[0].pool.apply(command, stamp)
-    write(opened.journal, [codec.encode(Applied("main", stamp, command))])
+    write(opened.journal, [codec.encode(CommandRecord("main", stamp, command))])
     opened.journal.close()
     opened.state_dir.release()
     (state / "extra").write_bytes(b"extra")

@@ -113,7 +113,7 @@ class FileJournal:
 
     @property
     def tails(self) -> list[Tail]:
-        """what was torn at the end of a segment, after everything was read."""
+        """What was torn at the end of a segment, after everything was read."""
         return self._reader.tails
 
     def _mark(self) -> None:

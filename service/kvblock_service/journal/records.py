@@ -17,7 +17,7 @@ CHANGES_MAX = 1024
 """Changes of the pools that are remembered by their request_id."""
 
 
-class Applied(NamedTuple):
+class CommandRecord(NamedTuple):
     """A command that the pool of that name carried out."""
 
     pool: str
@@ -49,7 +49,7 @@ class PoolDeleted(NamedTuple):
 
 
 PoolChange: TypeAlias = PoolCreated | PoolDeleted
-Record: TypeAlias = Applied | PoolChange
+Record: TypeAlias = CommandRecord | PoolChange
 
 
 def remember(changes: dict[str, PoolChange], change: PoolChange) -> None:

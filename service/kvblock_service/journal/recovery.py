@@ -19,7 +19,7 @@ from kvblock_service.core.commands import REJECTIONS
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import CodecError, Entry, JournalDamaged, Source
-from kvblock_service.journal.records import Applied, PoolChange, PoolCreated, Record, remember
+from kvblock_service.journal.records import CommandRecord, PoolChange, PoolCreated, Record, remember
 from kvblock_service.journal.snapshot import PoolEntry, State
 
 _UNLIMITED = 2**63
@@ -134,7 +134,7 @@ class _Replay:
         entry = self.pools.get(record.pool)
         if entry is None:
             raise JournalDamaged(f"record {position} is of pool {record.pool}, which is not there")
-        if isinstance(record, Applied):
+        if isinstance(record, CommandRecord):
             _apply(entry.pool, position, record)
         else:
             self.deleted_epoch = max(self.deleted_epoch, entry.pool.last_epoch)
@@ -142,7 +142,7 @@ class _Replay:
             remember(self.changes, record)
 
 
-def _apply(pool: Pool, position: int, record: Applied) -> None:
+def _apply(pool: Pool, position: int, record: CommandRecord) -> None:
     command = record.command
     if command.request_id:
         pool.memory.forget(command)

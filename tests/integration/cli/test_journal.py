@@ -22,7 +22,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied, is_kept
+from kvblock_service.journal.records import CommandRecord, is_kept
 
 SHELL = Console("")
 GEOMETRY = Geometry("main", 20, 16, 0)
@@ -37,7 +37,7 @@ def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
     stamp = Stamp(1, 1_700_000_000_000, "")
     attached = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
     assert isinstance(attached, Attached)
-    write(opened.journal, [codec.encode(Applied("main", stamp, attach))])
+    write(opened.journal, [codec.encode(CommandRecord("main", stamp, attach))])
     for command in (
         Allocate("a", 0, "r1", 7, 3),
         Step("b", attached.epoch, "", 1, [], [1, 2], [2, 1], StepPolicy.ALL_OR_NOTHING),
@@ -45,7 +45,7 @@ def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
         Reclaim("c", 0, "", 5000),
     ):
         assert is_kept(command, pool.apply(command, stamp), pool.repeated)
-        write(opened.journal, [codec.encode(Applied("main", stamp, command))])
+        write(opened.journal, [codec.encode(CommandRecord("main", stamp, command))])
     opened.journal.settle()
     yield opened
     opened.journal.close()

@@ -23,7 +23,7 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import Applied, PoolCreated, is_kept
+from kvblock_service.journal.records import CommandRecord, PoolCreated, is_kept
 from kvblock_service.journal.recovery import recover
 
 GEOMETRY = Geometry("p", 12, 16, 0)
@@ -83,7 +83,7 @@ class Server:
         stamp = Stamp(now_ms, now_ms, "")
         outcome = pool.apply(command, stamp)
         if is_kept(command, outcome, pool.repeated):
-            pending.append(codec.encode(Applied(GEOMETRY.name, stamp, command)))
+            pending.append(codec.encode(CommandRecord(GEOMETRY.name, stamp, command)))
         if message is not None:
             waiting.append(Answer(message, outcome))
         return outcome

@@ -25,7 +25,7 @@ from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, end_file, identity
 from kvblock_service.journal.interface import Entry, Journal, Source
-from kvblock_service.journal.records import Applied, PoolCreated, PoolDeleted, is_kept
+from kvblock_service.journal.records import CommandRecord, PoolCreated, PoolDeleted, is_kept
 
 BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
 GEOMETRY = Geometry("main", 20, 16, 0)
@@ -67,6 +67,8 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Reclaim, engines, epochs, request_ids, periods),
     st.integers(1, 3).map(EndQuarantine),
 )
+# A renewal is not written.
+written_commands = commands.filter(lambda command: not isinstance(command, Renew))
 stamps = st.builds(
     Stamp, st.integers(0, 100), st.integers(0, 2**63), st.sampled_from(["", "0af7651916cd43dd"])
 )
@@ -74,7 +76,7 @@ geometries = st.builds(
     Geometry, st.text("ab.", max_size=5), st.integers(1, 2**31), st.integers(1, 99), st.just(7)
 )
 records = st.one_of(
-    st.builds(Applied, st.text(max_size=5), stamps, commands),
+    st.builds(CommandRecord, st.text(max_size=5), stamps, written_commands),
     st.builds(
         PoolCreated,
         geometries,
@@ -112,7 +114,7 @@ def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> O
     """Apply a command as a server does: answer after it is kept."""
     outcome = pool.apply(command, stamp)
     if is_kept(command, outcome, pool.repeated):
-        write(journal, [codec.encode(Applied(GEOMETRY.name, stamp, command))])
+        write(journal, [codec.encode(CommandRecord(GEOMETRY.name, stamp, command))])
     return outcome
 
 

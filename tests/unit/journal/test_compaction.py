@@ -23,7 +23,7 @@ from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.log_event import LogEvent
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.records import CommandRecord, PoolCreated
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot_process import SnapshotProcess
 
@@ -403,13 +403,13 @@ def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
     for number in range(100_000):
         command = Allocate(f"engine-{number % 8}", 0, "", number, 10)
         pool.apply(command, Stamp(1, number, ""))
-        batch.append(codec.encode(Applied("main", Stamp(1, number, ""), command)))
+        batch.append(codec.encode(CommandRecord("main", Stamp(1, number, ""), command)))
     write(journal, batch)
     compactor = make(journal, LIMITS, 16)
     assert until(compactor, lambda event: True).event == "snapshot"
     free = Free("engine-0", 0, "", 0)
     pool.apply(free, Stamp(1, 1, ""))
-    write(journal, [codec.encode(Applied("main", Stamp(1, 1, ""), free))])
+    write(journal, [codec.encode(CommandRecord("main", Stamp(1, 1, ""), free))])
     journal.close()
     started = time.perf_counter()
     recovered = recover(FileReader(tmp_path, FLOOR), bounds)

@@ -23,7 +23,7 @@ from kvblock_service.journal.inspect import described, read_contents
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.offline import discard_pool, set_aside
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.snapshot import State
 from kvblock_service.journal.state_dir import StateDirInUse
 
@@ -45,7 +45,7 @@ def closed(found: OpenedJournal) -> None:
 def grant(found: OpenedJournal, sequence: int, engine: str = "a") -> None:
     command = Allocate(engine, 0, "", sequence, 1)
     found.pools[0].pool.apply(command, NOW)
-    write(found.journal, [codec.encode(Applied("main", NOW, command))])
+    write(found.journal, [codec.encode(CommandRecord("main", NOW, command))])
 
 
 def snap(found: OpenedJournal) -> None:

@@ -16,7 +16,7 @@ from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.offline import discard_pool
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied, PoolCreated
+from kvblock_service.journal.records import CommandRecord, PoolCreated
 from kvblock_service.journal.state_dir import StateDir, StateDirInUse
 
 NOW = Stamp(1, 2, "")
@@ -35,7 +35,7 @@ def closed(found: OpenedJournal) -> None:
 def grant(found: OpenedJournal, command: Allocate | Free | Attach) -> object:
     entry = found.pools[0]
     outcome = entry.pool.apply(command, NOW)
-    record = Applied(entry.pool.geometry.name, NOW, command)
+    record = CommandRecord(entry.pool.geometry.name, NOW, command)
     write(found.journal, [codec.encode(record)])
     return outcome
 

@@ -35,7 +35,7 @@ from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.memory import Crash, MemoryJournal
 from kvblock_service.journal.records import (
     CHANGES_MAX,
-    Applied,
+    CommandRecord,
     PoolChange,
     PoolCreated,
     PoolDeleted,
@@ -211,7 +211,7 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
     journal = MemoryJournal(FLOOR)
     pool = begin(journal)
     carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
-    body = change(codec.encode(Applied("main", NOW, Free("a", 0, "", 1)))[:-4])
+    body = change(codec.encode(CommandRecord("main", NOW, Free("a", 0, "", 1)))[:-4])
     write(journal, [body + crc32(body).to_bytes(4, "little")])
     with pytest.raises(
         JournalDamaged, match=f"record 3 cannot be read: .*{problem}.*newer version"
@@ -225,12 +225,12 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
         (PoolDeleted("x"), "record 2 is of pool x, which is not there"),
         (PoolCreated(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
         (
-            Applied("main", NOW, Allocate("a", 9, "", 1, 1)),
+            CommandRecord("main", NOW, Allocate("a", 9, "", 1, 1)),
             "record 2 does not follow from those before it",
         ),
     ],
 )
-def test_a_record_that_cannot_have_been_written(record: Applied, problem: str) -> None:
+def test_a_record_that_cannot_have_been_written(record: CommandRecord, problem: str) -> None:
     journal = MemoryJournal(FLOOR)
     begin(journal)
     write(journal, [codec.encode(record), codec.encode(PoolDeleted("main"))])
