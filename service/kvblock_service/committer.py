@@ -65,7 +65,7 @@ class Committer:
     """
 
     def __init__(self, journal: Journal, now_ns: Callable[[], int] = perf_counter_ns) -> None:
-        self._journal = journal
+        self.journal = journal
         self._append: Callable[[int, list[bytes]], int] = journal.append
         # Where the journal ends, as far as is known: an append follows it.
         self._position = self._first = journal.position
@@ -112,7 +112,7 @@ class Committer:
         self._pending.append(record)
         if self._round is not None or self._writing is not None:
             return
-        if self._journal.synced or self._now_ns() < self._busy_until:
+        if self.journal.synced or self._now_ns() < self._busy_until:
             self._begin_round()
         else:
             self._write_round()
@@ -160,7 +160,7 @@ class Committer:
             return
         taken, waiters = self._pending, self._round or []
         self._pending, self._round = [], None
-        if self._journal.synced:
+        if self.journal.synced:
             writing = self._write_aside(taken, waiters)
             self._writing = asyncio.get_running_loop().create_task(writing)
             return
@@ -226,16 +226,16 @@ class Committer:
 
         """
         try:
-            reached = self._journal.append(after, records)
+            reached = self.journal.append(after, records)
         except PositionTaken:
-            found = [entry.record for entry in self._journal.read(after)]
+            found = [entry.record for entry in self.journal.read(after)]
             if not found or found != records[: len(found)]:
                 raise
             del records[: len(found)]
             self._position = reached = after + len(found)
             if records:
-                reached = self._journal.append(reached, records)
-        self._append = self._journal.append
+                reached = self.journal.append(reached, records)
+        self._append = self.journal.append
         return reached
 
     def _failed(

@@ -96,7 +96,7 @@ async def _serve_state(
 ) -> float:
     host = build_host(config, state)
     files = OpenFiles()
-    sources = telemetry.Sources(host, edge.turned_away, log, state.figures, files)
+    sources = telemetry.Sources(host, edge.turned_away, log, state.committer, files)
     watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.wrappers, edge)
     upkeep: list[asyncio.Task[None]] = []
@@ -166,7 +166,7 @@ def build_host(config: ServerConfig, state: PersistentState) -> Host:
         host_limits,
         state.server_epoch,
         new_pool,
-        state.log.committer if state.log else None,
+        state.committer,
         state.epoch_floor,
         state.changes,
     )

@@ -10,7 +10,7 @@ Rules:
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kvblock_service.committer import Committer
@@ -42,40 +42,13 @@ _FORMER_LOOK_SECONDS = 3600.0
 _log = logging.getLogger(__name__)
 
 
-class Figures:
-    """What the journal tells of itself; the properties may be read by any thread."""
-
-    def __init__(self, journal: Journal, committer: Committer) -> None:
-        self._journal = journal
-        self._committer = committer
-
-    @property
-    def size_bytes(self) -> int:
-        """Space that its files take."""
-        return self._journal.space_taken
-
-    @property
-    def bytes_written(self) -> int:
-        """Length of the records that were written since the start."""
-        return self._journal.bytes_written
-
-    @property
-    def unwritable(self) -> bool:
-        """Whether it cannot be written now."""
-        return self._committer.failure is not None
-
-    def tell_commits(self, observer: Callable[[float], None]) -> None:
-        """Call this with the seconds that each write took, from now on, in the event loop."""
-        self._committer.committed = observer
-
-
 class PersistentState:
     """Pools as they begin, and the journal that they are restored from.
 
     `journal` takes the place of the one in the configuration's state directory.
     `server_epoch` grows with every start that begins with empty pools; `epoch_floor` is at least
     every epoch that was ever handed out; `changes` are those of the pools that are remembered by
-    their request_id; `log` is None for a server that writes nothing.
+    their request_id; `log` and `committer` are None for a server without a journal.
     """
 
     def __init__(self, config: ServerConfig, journal: Journal | None = None) -> None:
@@ -87,8 +60,8 @@ class PersistentState:
         ]
         self.bounds = bounds
         self.log: Log | None = None
+        self.committer: Committer | None = None
         self.changes: Sequence[PoolChange] = ()
-        self._journal = journal
         self._state_dir: StateDir | None = None
         self._compactor: Compactor | None = None
         if journal is None and config.ephemeral:
@@ -110,23 +83,17 @@ class PersistentState:
                 owner=" ".join(config.listen),
                 former_seconds=config.former_state_seconds,
             )
-            self._journal, self._state_dir = journal, _ = opened[:2]
+            journal, self._state_dir = opened[:2]
         _tell(opened.events)
         self._former_seconds = config.former_state_seconds
         self.pools = opened.pools
         self.changes = opened.changes
         self.server_epoch = journal.server_epoch
         self.epoch_floor = max(self.server_epoch, opened.last_epoch)
-        self.log = Log(Committer(journal), encode_command)
+        self.committer = Committer(journal)
+        self.log = Log(self.committer, encode_command)
         snapshot_limits = SnapshotLimits(config.snapshot_records, config.snapshot_bytes)
         self._compactor = Compactor(journal, snapshot_limits, limits.request_ids_max)
-
-    @property
-    def figures(self) -> Figures | None:
-        """What the journal tells of itself; None for a server that writes nothing."""
-        if self._journal is None or self.log is None:
-            return None
-        return Figures(self._journal, self.log.committer)
 
     async def run(self) -> None:
         """Have snapshots made when they are due, until cancelled or a bug ends the writing."""
@@ -144,11 +111,10 @@ class PersistentState:
 
     def _has_bug(self) -> bool:
         """Whether the journal has run into one; the committer tells everybody."""
-        assert self._journal is not None
-        assert self.log is not None
-        bug = self._journal.bug
+        assert self.committer is not None
+        bug = self.committer.journal.bug
         if bug is not None:
-            self.log.committer.break_down(bug)
+            self.committer.break_down(bug)
         return bug is not None
 
     async def remove_former(self) -> None:
@@ -160,17 +126,15 @@ class PersistentState:
 
     async def watch(self) -> None:
         """Raise the bug that a write to the journal has run into, once one has."""
-        if self.log is not None:
-            await self.log.committer.watch()
+        if self.committer is not None:
+            await self.committer.watch()
 
     async def close(self) -> None:
         """Write what is left and let go of the state directory."""
-        if self.log is not None:
-            await self.log.committer.close()
-        if self._compactor is not None:
+        if self.committer is not None and self._compactor is not None:
+            await self.committer.close()
             self._compactor.stop()
-        if self._journal is not None:
-            self._journal.close()
+            self.committer.journal.close()
         if self._state_dir is not None:
             self._state_dir.release()
 

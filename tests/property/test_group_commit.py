@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
+from tests.memory_journal import MemoryJournal
 
 from kvblock_service.committer import Committer
 from kvblock_service.errors import JournalUnwritable
 from kvblock_service.journal.interface import JournalError
-from kvblock_service.journal.memory import MemoryJournal
 
 SCHEDULES = 150
 CALLERS = 12

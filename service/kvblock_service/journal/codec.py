@@ -115,22 +115,17 @@ def encode(record: Record) -> bytes:
     """
     if type(record) is CommandRecord:
         return encode_command(*record)
-    try:
-        body = _WRITERS[type(record)](record)
-    except (struct.error, OverflowError, UnicodeEncodeError) as error:
-        raise CodecError(f"does not fit into a record: {error}") from error
-    return body + _CRC.pack(crc32(body))
+    return _encoded(type(record), record)
 
 
 def encode_command(pool: str, stamp: Stamp, command: Command) -> bytes:
-    """`encode(CommandRecord(pool, stamp, command))`, without one.
+    """`encode(CommandRecord(pool, stamp, command))`, without one."""
+    return _encoded(type(command), pool, stamp, command)
 
-    Raises:
-        CodecError: as `encode`.
 
-    """
+def _encoded(kind: type, *parts: object) -> bytes:
     try:
-        body = _WRITERS[type(command)](pool, stamp, command)
+        body = _WRITERS[kind](*parts)
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise CodecError(f"does not fit into a record: {error}") from error
     return body + _CRC.pack(crc32(body))
@@ -165,7 +160,6 @@ def decode(data: bytes) -> Record:
 
 def shown(record: Record) -> dict[str, Any]:
     """A record as JSON has it: its kind, and every field by its name."""
-    if type(record) is CommandRecord:
-        name = type(record.command)
-        return {"kind": name.__name__, **_SHOWERS[name](*record)}
-    return {"kind": type(record).__name__, **_SHOWERS[type(record)](record)}
+    parts = record if type(record) is CommandRecord else (record,)
+    kind = type(parts[-1])
+    return {"kind": kind.__name__, **_SHOWERS[kind](*parts)}

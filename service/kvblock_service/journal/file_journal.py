@@ -56,6 +56,7 @@ class FileJournal:
         is_marked: bool = False,
     ) -> None:
         self.directory = directory
+        self.server_epoch = server_epoch
         self.synced = durable_on == "host"
         self._reader = FileReader(
             directory,
@@ -66,6 +67,7 @@ class FileJournal:
         )
         self._segment_bytes = segment_bytes
         self._maintenance = Maintenance(directory, server_epoch, synced=self.synced)
+        self.trouble = self._maintenance.trouble
         self._segment: Segment | None = None
         self._position: int | None = None
         self._chain = b""
@@ -75,11 +77,6 @@ class FileJournal:
         self._asked: _Rotation | None = None
         self._target: int | None = None
         self.bytes_written = 0
-
-    @property
-    def server_epoch(self) -> int:
-        """The epoch of the directory."""
-        return self._reader.server_epoch
 
     @property
     def position(self) -> int:
@@ -97,11 +94,6 @@ class FileJournal:
         return self._maintenance.sealed_position
 
     @property
-    def trouble(self) -> list[str]:
-        """What went wrong in the background."""
-        return self._maintenance.trouble
-
-    @property
     def space_taken(self) -> int:
         """Bytes that its files take on their device; any thread may ask."""
         return files.space_taken(self.directory)
@@ -117,12 +109,7 @@ class FileJournal:
         return self._reader.tails
 
     def _mark(self) -> None:
-        """Have an `end` that says what was found.
-
-        Raises:
-            JournalError: the directory cannot be written to.
-
-        """
+        """Have an `end` that says what was found."""
         if self._closed:
             raise JournalError(f"the journal in {self.directory} was closed")
         if self._end is None:
@@ -133,12 +120,7 @@ class FileJournal:
             self._maintenance.found(self._reader.segments(), self.tails)
 
     def begin(self) -> None:
-        """Make the first segment to write to.
-
-        Raises:
-            JournalError: the directory cannot be written to.
-
-        """
+        """Make the first segment to write to; see `Journal`."""
         self._mark()
         if self._segment is None:
             segment = self._maintenance.next_segment(wait=True)
@@ -157,13 +139,7 @@ class FileJournal:
             self.settle()
 
     def append(self, after: int, records: Sequence[bytes]) -> int:
-        """Append records as one frame; see Journal.
-
-        Raises:
-            JournalError: nothing was written.
-            PositionTaken: `after` is not the last position.
-
-        """
+        """Append records as one frame; see `Journal`."""
         with self._writing:
             if self._segment is None:
                 self.begin()
@@ -231,33 +207,17 @@ class FileJournal:
         self._segment = segment
 
     def snapshot(self) -> bytes | None:
-        """The newest snapshot.
-
-        Raises:
-            JournalDamaged: it cannot be read.
-
-        """
+        """The newest snapshot; see `Source`."""
         return self._reader.snapshot()
 
     def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind a position; `up_to`: the last one.
-
-        Raises:
-            JournalDamaged: one is missing, or cannot be read.
-
-        """
+        """The records behind a position; see `Source`."""
         # The maintenance may be removing what would be read.
         self.settle()
         return self._reader.read(after, up_to)
 
     def put_snapshot(self, position: int, data: bytes) -> None:
-        """Put a snapshot in place, written by the caller's thread, which reads up to there again.
-
-        Raises:
-            JournalError: it could not be written.
-            JournalDamaged: the records up to there cannot be read.
-
-        """
+        """Put a snapshot in place, reading up to there unless that was done; see `Source`."""
         reader = FileReader(self.directory, self.server_epoch, synced=self.synced)
         reader.put_snapshot(position, data)
         self._reader.look_for_snapshots()
@@ -279,12 +239,7 @@ class FileJournal:
         return None
 
     def compact(self, up_to: int) -> None:
-        """Have snapshots and whole segments removed that the newest snapshot covers.
-
-        Raises:
-            JournalError: the directory cannot be listed.
-
-        """
+        """Have snapshots and whole segments removed that the newest snapshot covers."""
         self._reader.look_for_snapshots()
         self._maintenance.drop(min(up_to, self.snapshot_position))
 

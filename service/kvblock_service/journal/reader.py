@@ -58,15 +58,10 @@ class FileReader:
         self._is_marked = is_marked
         self._synced = synced
         self.tails: list[Tail] = []
-        self._server_epoch = server_epoch
+        self.server_epoch = server_epoch
         self._snapshots = files.snapshots(directory)
         self._base: End | None = None
         self._reached: End | None = None
-
-    @property
-    def server_epoch(self) -> int:
-        """The epoch of the directory."""
-        return self._server_epoch
 
     @property
     def position(self) -> int:
@@ -80,26 +75,16 @@ class FileReader:
         return self._snapshots[-1][0] if self._snapshots else 0
 
     def snapshot(self) -> bytes | None:
-        """The newest snapshot.
-
-        Raises:
-            JournalDamaged: it cannot be read.
-
-        """
+        """The newest snapshot; see `Source`."""
         if not self._snapshots:
             return None
         position, path = self._snapshots[-1]
-        found = read_snapshot(path, self._server_epoch, position)
+        found = read_snapshot(path, self.server_epoch, position)
         self._base = End(position, found.chain)
         return found.data
 
     def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind a position; `up_to`: the last one.
-
-        Raises:
-            JournalDamaged: one is missing, or cannot be read.
-
-        """
+        """The records behind a position; see `Source`."""
         self.tails = []
         files.refuse_other_formats(self.directory)
         # Before the segments: a server that writes to them meanwhile is only ever ahead of this.
@@ -107,7 +92,7 @@ class FileReader:
         if self._base is None or self._base.position != self.snapshot_position:
             self._base = None
             self.snapshot()
-        check = ChainCheck(self.directory, self._server_epoch, self._base, end)
+        check = ChainCheck(self.directory, self.server_epoch, self._base, end)
         for one in self._ranges():
             for entry in self._rows(one, check):
                 if up_to is not None and entry.position > up_to:
@@ -128,20 +113,14 @@ class FileReader:
         self._reached = check.reached
 
     def put_snapshot(self, position: int, data: bytes) -> None:
-        """Put a snapshot in place; reads up to there unless that was read last.
-
-        Raises:
-            JournalError: it could not be written.
-            JournalDamaged: the records up to there cannot be read.
-
-        """
+        """Put a snapshot in place, reading up to there unless that was done; see `Source`."""
         if self._reached is None or self._reached.position != position:
             for _ in self.read(position, position):
                 pass
         reached = self._reached
         assert reached is not None
         found = SnapshotFile(position, reached.chain, data)
-        write_snapshot(self.directory, self._server_epoch, found, synced=self._synced)
+        write_snapshot(self.directory, self.server_epoch, found, synced=self._synced)
         self.look_for_snapshots()
 
     def look_for_snapshots(self) -> None:
@@ -175,7 +154,7 @@ class FileReader:
             self._refuse_changed(self.tails[before:], check.reached.position + 1)
 
     def _read_end(self) -> End | None:
-        end = end_file.read_end(self.directory, self._server_epoch)
+        end = end_file.read_end(self.directory, self.server_epoch)
         if end is None and self._is_marked:
             raise JournalDamaged(
                 f"{self.directory / end_file.NAME} is missing, which says where the journal ended"

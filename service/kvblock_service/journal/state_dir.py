@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvblock_service.journal import end_file, files, former, lock
-from kvblock_service.journal.identity import NAME, Identity, read_identity, write_identity
+from kvblock_service.journal.identity import NAME, StateIdentity, read_identity, write_identity
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -45,8 +45,8 @@ class Opened(NamedTuple):
     since it was written.
     """
 
-    identity: Identity
-    found: Identity | None
+    identity: StateIdentity
+    found: StateIdentity | None
     goes_on: bool
     host_died: bool
 
@@ -117,7 +117,7 @@ class StateDir:
             identity = found._replace(boot_id=now, durability=durability)
             return Opened(identity, found, True, found.boot_id != now)
         epoch = max(time.time_ns() // 1_000_000, former.greatest_epoch(self.path) + 1)
-        identity = Identity(now, epoch, durability)
+        identity = StateIdentity(now, epoch, durability)
         if found is not None:
             epoch = max(epoch, found.server_epoch + 1)
             past = (*found.former, found.server_epoch)
@@ -184,7 +184,7 @@ class StateDir:
             )
 
 
-def journal_directory(path: Path, identity: Identity) -> Path:
+def journal_directory(path: Path, identity: StateIdentity) -> Path:
     """Where the journal of an identity is.
 
     Raises:
@@ -205,7 +205,7 @@ def journal_directory(path: Path, identity: Identity) -> Path:
     return directory
 
 
-def present_identity(path: Path) -> Identity:
+def present_identity(path: Path) -> StateIdentity:
     """The identity of a directory in which a server has run.
 
     Raises:
@@ -219,7 +219,7 @@ def present_identity(path: Path) -> Identity:
     return found
 
 
-def host_died(identity: Identity) -> bool:
+def host_died(identity: StateIdentity) -> bool:
     """Whether a journal that was to outlive its host is of an earlier boot."""
     if identity.durability != "host":
         return False

@@ -16,13 +16,13 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from kvblock.version import VERSION
 from kvblock_service.access import TurnedAway
+from kvblock_service.committer import Committer
 from kvblock_service.host import Host
 from kvblock_service.log_stream import LogStream
 from kvblock_service.open_files import OpenFiles
 from kvblock_service.pool_host import PoolState
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import Durations
-from kvblock_service.telemetry.sources import JournalFigures
 
 _Row = tuple[float, dict[str, str]]
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]
@@ -79,7 +79,7 @@ def show_pools(meter: Meter, host: Host, pools: Pools, durations: Durations) -> 
         counter(name, by_pool(rows), unit, text)
 
 
-def show_journal(meter: Meter, journal: JournalFigures) -> None:
+def show_journal(meter: Meter, committer: Committer) -> None:
     """Let the meter's readers read how large the journal is, and whether it can be written."""
 
     def one(value: Callable[[], int]) -> list[_Callback]:
@@ -87,19 +87,19 @@ def show_journal(meter: Meter, journal: JournalFigures) -> None:
 
     meter.create_observable_gauge(
         "kvblock.journal.size",
-        one(lambda: journal.size_bytes),
+        one(lambda: committer.journal.space_taken),
         "By",
         "Space that the files of the journal take.",
     )
     meter.create_observable_counter(
         "kvblock.journal.written",
-        one(lambda: journal.bytes_written),
+        one(lambda: committer.journal.bytes_written),
         "By",
         "Length of the records that were written to the journal.",
     )
     meter.create_observable_gauge(
         "kvblock.journal.unwritable",
-        one(lambda: int(journal.unwritable)),
+        one(lambda: int(committer.failure is not None)),
         "",
         "1 while the journal cannot be written, else 0.",
     )

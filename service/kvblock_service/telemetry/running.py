@@ -123,9 +123,9 @@ def _measured(
     metrics.show_log(meter, sources.log)
     if sources.files is not None:
         metrics.show_open_files(meter, sources.files)
-    if sources.journal is not None:
-        metrics.show_journal(meter, sources.journal)
-        sources.journal.tell_commits(durations.commit)
+    if sources.committer is not None:
+        metrics.show_journal(meter, sources.committer)
+        sources.committer.committed = durations.commit
     return measured, durations
 
 

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from tests.memory_journal import MemoryJournal
+
 import kvblock
 from kvblock_service import main
 from kvblock_service.config.model import PoolConfig, ServerConfig
-from kvblock_service.journal.memory import MemoryJournal
 from kvblock_service.persistence import PersistentState
 from kvblock_service.rpc.server import KVBlockServer
 

@@ -12,6 +12,7 @@ from enum import Enum
 from random import Random
 from typing import NamedTuple
 
+from tests.memory_journal import Crash, MemoryJournal
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
 from tests.unit.journal.kept import state_of, write
@@ -22,7 +23,6 @@ from kvblock_service.core.commands import Command, Outcome, Stamp
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.memory import Crash, MemoryJournal
 from kvblock_service.journal.records import CommandRecord, PoolCreated, is_kept
 from kvblock_service.journal.recovery import recover
 

@@ -133,7 +133,7 @@ def change_identity(state_dir: Path, **fields: object) -> None:
     content = json.loads((state_dir / identity.NAME).read_text()) | fields
     del content["checksum"]
     content["former"] = tuple(content["former"])
-    identity.write_identity(state_dir, identity.Identity(**content))
+    identity.write_identity(state_dir, identity.StateIdentity(**content))
 
 
 def state_of(pool: Pool, *, deadlines: bool = True) -> object:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.memory_journal import MemoryJournal
 from tests.unit.journal.kept import BOUNDS, FLOOR, begin, carry_out, replay, state_of, write
 
 from kvblock_service.core.commands import Allocate, Stamp
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import Entry, Journal, JournalError, PositionTaken
-from kvblock_service.journal.memory import MemoryJournal
 from kvblock_service.journal.recovery import recover
 
 EPOCH = FLOOR

@@ -6,6 +6,7 @@ from zlib import crc32
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.memory_journal import Crash, MemoryJournal
 from tests.unit.journal.kept import (
     BOUNDS,
     FLOOR,
@@ -32,7 +33,6 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.memory import Crash, MemoryJournal
 from kvblock_service.journal.records import (
     CHANGES_MAX,
     CommandRecord,

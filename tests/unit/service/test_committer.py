@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.commands import allocate, free
+from tests.memory_journal import MemoryJournal
 
 from kvblock_service.committer import Committer, JournalBroken
 from kvblock_service.core.commands import (
@@ -23,7 +24,6 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import JournalUnwritable, StaleEpoch
 from kvblock_service.journal.interface import JournalError, PositionTaken
-from kvblock_service.journal.memory import MemoryJournal
 from kvblock_service.pool_host import Log, PoolHost
 
 
