@@ -5,9 +5,9 @@ Rules:
 - Records are written in the order in which they were added, which is that of the commands.
 - A record that comes alone is written at once. One that comes when the journal is busy waits for
   the event loop's next turn, and those that are added until then are written with it.
-- Records that cannot be written are kept and tried again, since their commands have been carried
-  out; meanwhile no new command is, so that what is kept stays small. Pending callers fail
-  with JournalUnwritable: their command counts once it is written, and its id finds it then.
+- Records that cannot be written stay pending and are tried again, since their commands have been
+  carried out; meanwhile no new command is, so that they stay few. Pending callers fail with
+  JournalUnwritable: their command counts once it is written, and its id finds it then.
 - A write that ends in anything but a JournalError has run into a bug, and what is in the journal is
   not known any more; nor is it when a record cannot even be made. Nothing is acknowledged, carried
   out or written from then on: pending and new calls fail with JournalBroken, and `watch` raises the
@@ -61,7 +61,7 @@ class Committer:
 
     `now_ns`: a clock in nanoseconds. `failure` says why nothing can be written now; None: it can.
     Records are numbered from 1 as they come: `added` is the number of the last one, `written` that
-    of the last one in the journal. `committed` is told how many seconds each successful write took.
+    of the last one in the journal. `committed` is called with the seconds of each successful write.
     """
 
     def __init__(self, journal: Journal, now_ns: Callable[[], int] = perf_counter_ns) -> None:
@@ -72,7 +72,7 @@ class Committer:
         self._now_ns = now_ns
         self._busy_until = 0
         self._pending: list[bytes] = []
-        # Who waits for the next write; None: nobody has asked for one.
+        # Who waits for the next write; None: none was asked for.
         self._round: _Waiters | None = None
         self._writing: asyncio.Task[None] | None = None
         self._bug: Exception | None = None

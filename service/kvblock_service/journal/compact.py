@@ -9,7 +9,7 @@ exists because a server with much memory, or on a busy host, should not start pr
 serves: it stands still until they have begun.
 
 Rules:
-- It recovers the pools as a restart would, and reads only segments that nobody writes to.
+- It recovers the pools as a restart would, and reads only closed segments.
 - The snapshot appears whole, or not at all; it removes nothing.
 - Exit code 0: the snapshot is there. 1: it is not; stderr says why.
 """
@@ -50,7 +50,7 @@ def compact(journal: Source, position: int, request_ids_max: int) -> None:
 
 
 def serve() -> int:
-    """Run jobs until nobody can send any more; gives the exit code."""
+    """Run jobs until its input ends; gives the exit code."""
     os.nice(LOWEST_PRIORITY)
     for line in sys.stdin:
         command = [sys.executable, "-m", "kvblock_service.journal.compact", *json.loads(line)]

@@ -5,7 +5,7 @@ Rules:
 - A snapshot is due after so many records, or bytes of them, since the last one: that bounds what a
   restart has to replay.
 - Records are dropped after the snapshot that covers them is in place.
-- What fails is told, and tried again after a while; the journal grows meanwhile.
+- What fails is logged, and tried again after a while; the journal grows meanwhile.
 - All of it runs in the thread of the journal's owner, while an append may be on its way in another.
 """
 
@@ -49,7 +49,7 @@ class Compactor:
         # The position of a snapshot that was made, behind which nothing was dropped yet.
         self._covered: int | None = None
         self._not_before = 0.0
-        # What fails here fails in the first tick as well, which tells it.
+        # What fails here fails in the first tick as well, which logs it.
         with suppress(OSError):
             self._snapshots.prepare()
 
@@ -62,7 +62,9 @@ class Compactor:
         """Do what is to be done now; answers what there is to log."""
         trouble = self._journal.trouble
         events = [
-            LogEvent("warning", "the journal's files could not be kept in order", {"problem": text})
+            LogEvent(
+                "warning", "the maintenance of the journal's files has failed", {"problem": text}
+            )
             for text in (trouble.pop(0) for _ in range(len(trouble)))
         ]
         if self._running:

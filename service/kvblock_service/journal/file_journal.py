@@ -5,7 +5,7 @@ Rules:
   closed by the maintenance, a thread of its own.
 - A segment in which a write failed is not written to again: the next one begins at the position
   that the failed write would have had, which makes void whatever is left of it.
-- Truncation removes whole files: it needs no space, and holds nobody up.
+- Truncation removes whole files: it needs no space, and delays no append.
 - A write is acknowledged once `end` says so. When that fails the write has failed, as any other.
 
 Threads:
@@ -90,7 +90,7 @@ class FileJournal:
 
     @property
     def sealed_position(self) -> int:
-        """The last position that is in files which nobody writes to any more."""
+        """The last position that is in closed files."""
         return self._maintenance.sealed_position
 
     @property
@@ -173,7 +173,7 @@ class FileJournal:
         """Have the next segment begin; answers the last position before it, once it has begun.
 
         None: no segment is ready yet, or a write is on its way. It comes with the end of a write
-        then, and whoever asks again is told. `sealed_position` gets there as soon as what was
+        then, and the next call answers it. `sealed_position` gets there as soon as what was
         written up to that position is closed.
         """
         asked = self._asked
@@ -230,7 +230,7 @@ class FileJournal:
         )
 
     def _frozen(self) -> int | None:
-        """A position up to which all is in files that nobody writes to any more; None: not yet."""
+        """A position up to which all is in closed files; None: not yet."""
         if self._target is None:
             self._target = self.rotate()
         elif self.sealed_position >= self._target:

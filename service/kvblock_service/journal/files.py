@@ -56,7 +56,7 @@ def refuse_other_formats(directory: Path) -> None:
 
     Raises:
         JournalError: they are in SQLite, or the directory cannot be listed.
-        JournalDamaged: nobody knows what they are.
+        JournalDamaged: they are of an unknown format.
 
     """
     for path in of_other_formats(directory):

@@ -2,12 +2,12 @@
 
 Rules:
 - Records are numbered from 1 without a gap; the number is their position.
-- An append says after which position it is to follow, so a writer that is not the only one is told
-  so and writes nothing.
+- An append says after which position it is to follow, so a writer that is not the only one writes
+  nothing, and gets PositionTaken.
 - An append is all or nothing: it is made (it returns), not made (JournalError), or its outcome is
   unknown (OutcomeUnknown): neither made nor failed. Only a repeat after the same position settles
   that: it is made now, or PositionTaken says that something is there, which `read` shows.
-- A process that dies in an append may find it made: nobody was told what became of it. What it
+- A process that dies in an append may find it made: it was not acknowledged. What it
   leaves of a part of one is no record: `read` passes it over.
 - A snapshot at position N stands for all records up to N.
 - A journal has one owner, and is called from one thread, unless a method says otherwise.
@@ -138,7 +138,7 @@ class Journal(Source, Protocol):
 
     @property
     def bug(self) -> Exception | None:
-        """What nobody expected: nothing may be acknowledged any more."""
+        """An unexpected error: nothing may be acknowledged any more."""
 
     @property
     def space_taken(self) -> int:
@@ -157,7 +157,7 @@ class Journal(Source, Protocol):
 
         Raises:
             JournalError: nothing was written.
-            OutcomeUnknown: nobody knows.
+            OutcomeUnknown: they may have been written, or may be later.
             PositionTaken: `after` is not the last position; nothing was written.
 
         """

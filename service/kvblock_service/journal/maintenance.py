@@ -7,9 +7,9 @@ Rules:
   `_making` guards both.
 - Files are removed oldest first, and only closed ones that a snapshot covers; a crash in between
   leaves what a restart can read.
-- What goes wrong is told in `trouble`, and is tried again when it is asked for again.
-- Anything else that ends a request is a bug: it is told in `bug`, and nothing more is done, but
-  nobody is left waiting. The owner of the journal has to look there.
+- What goes wrong is in `trouble`, and is tried again when it is asked for again.
+- Anything else that ends a request is a bug: it is in `bug`, and no further request is carried out,
+  but each one ends. The owner of the journal has to look there.
 
 Threads: `next_segment` and `seal` are for whoever holds the journal's `_writing`; `found`, `drop`,
 `settle` and `close` for the thread of the journal's owner; what begins with an underscore and is
@@ -30,13 +30,13 @@ from kvblock_service.journal.segment import Segment, Tail, cut
 
 TROUBLE_MAX = 100
 RETRY_SECONDS = 1.0
-"""How long after a failure nobody tries to make a segment ready: a full disk stays full a while."""
+"""How long after a failure no segment is made ready: a full disk stays full a while."""
 
 
 class Maintenance:
     """The thread that serves one journal; it starts with the first request.
 
-    `sealed_position`: records up to there are in files that nobody writes to any more. `trouble`:
+    `sealed_position`: records up to there are in closed files. `trouble`:
     what could not be done, the newest last. `bug`: what has ended the maintenance.
     """
 

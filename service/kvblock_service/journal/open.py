@@ -1,10 +1,10 @@
 """From a state directory and a configuration to pools that can be served.
 
 Rules:
-- What was configured and what was kept have to agree, or the server does not start: blocks that
+- The configuration and the journal have to agree, or the server does not start: blocks that
   engines hold are not thrown away because of an edited file.
 - A pool that was made at run time comes back by itself.
-- Each fact that an operator should know is told once, as an event with its fields.
+- What an operator should know is one log event with its fields.
 """
 
 import time
@@ -210,12 +210,12 @@ def _reconciled(
     events: list[LogEvent],
 ) -> tuple[list[PoolEntry], list[bytes]]:
     """The pools to serve, and the records that make the journal agree with them."""
-    kept = {entry.pool.geometry.name: entry for entry in recovered.state.pools}
+    found = {entry.pool.geometry.name: entry for entry in recovered.state.pools}
     wanted = {geometry.name: geometry for geometry in configured}
     problems: list[str] = []
     records: list[bytes] = []
     pools: list[PoolEntry] = []
-    for name, entry in kept.items():
+    for name, entry in found.items():
         geometry = wanted.get(name)
         if geometry == entry.pool.geometry or (geometry is None and not entry.configured):
             pools.append(entry)
@@ -231,7 +231,7 @@ def _reconciled(
     if problems:
         raise GeometryChanged("\n".join(problems))
     for name, geometry in wanted.items():
-        if name not in kept:
+        if name not in found:
             floor = recovered.state.last_epoch
             records.append(codec.encode(PoolCreated(geometry, floor, configured=True)))
             pools.append(PoolEntry(Pool(geometry, bounds, floor), configured=True))

@@ -7,9 +7,9 @@ Rules:
 - Numbers of a thing are described by their names, and answers as `layout` says: that is where a
   field is added. More numbers than are known were written by a newer version, and are refused.
 - A decoded pool answers every later command as the encoded one would have; so the order of engines,
-  tables, batches and remembered results is kept, too.
+  tables, batches and remembered results is the same, too.
 - Numbers go in bulk: a snapshot of a million blocks is read in a fraction of a second.
-- Bounds are the configuration's and are not kept. What a pool remembers beyond its new bound is
+- Bounds are the configuration's and not written. What a pool remembers beyond its new bound is
   forgotten, the oldest first.
 """
 

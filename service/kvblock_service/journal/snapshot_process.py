@@ -3,7 +3,7 @@
 Rules:
 - Processes are started at the start, not while the server serves: the one that `compact` calls
   `serve` runs the snapshots.
-- A snapshot is made of files that nobody writes to any more.
+- A snapshot is made of closed files.
 """
 
 import json
@@ -23,8 +23,8 @@ _ANSWER_MAX = 65_536
 class SnapshotProcess:
     """Makes snapshots; see `Snapshots`.
 
-    `freeze` answers the last position in files that nobody writes to any more, None while there is
-    none; `arguments` are those of `compact`, where the position is None.
+    `freeze` answers the last position in closed files, None while there is none; `arguments` are
+    those of `compact`, where the position is None.
     """
 
     def __init__(self, freeze: Callable[[], int | None], *arguments: object) -> None:

@@ -13,7 +13,7 @@ Rules:
   anything of the old epoch is set aside, so that a crash leaves either the one or the other. It
   names the old epoch until that is set aside.
 - An identity whose journal is not there is damage, as a journal without an identity is: it is
-  neither taken over, since nobody knows of which boot it is, nor begun anew beside.
+  neither taken over, since its boot is unknown, nor begun anew beside.
 - What is to outlive the host has names that do: with that promise all directories above are synced.
 """
 
