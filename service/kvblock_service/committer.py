@@ -167,11 +167,8 @@ class Committer:
         began = self._now_ns()
         try:
             self._position = self._append(self._position, taken)
-        except (JournalError, OutcomeUnknown) as error:
+        except Exception as error:  # noqa: BLE001 - `watch` raises what is a bug
             self._failed(taken, waiters, error)
-            return
-        except Exception as error:  # noqa: BLE001 - `watch` raises it
-            self._break(waiters, error)
             return
         ended = self._now_ns()
         self._busy_until = ended + BUSY * (ended - began)
@@ -183,13 +180,9 @@ class Committer:
         began = self._now_ns()
         try:
             self._position = await asyncio.to_thread(self._append, self._position, taken)
-        except (JournalError, OutcomeUnknown) as error:
+        except Exception as error:  # noqa: BLE001 - `watch` raises what is a bug
             self._writing = None
             self._failed(taken, waiters, error)
-            return
-        except Exception as error:  # noqa: BLE001 - `watch` raises it
-            self._writing = None
-            self._break(waiters, error)
             return
         self._writing = None
         if self.committed is not None:
@@ -238,11 +231,12 @@ class Committer:
         self._append = self.journal.append
         return reached
 
-    def _failed(
-        self, taken: list[bytes], waiters: _Waiters, error: JournalError | OutcomeUnknown
-    ) -> None:
+    def _failed(self, taken: list[bytes], waiters: _Waiters, error: Exception) -> None:
         if isinstance(error, OutcomeUnknown):
             self._append = self._append_or_find
+        elif not isinstance(error, JournalError):
+            self._break(waiters, error)
+            return
         self._pending = taken + self._pending
         if self.failure is None:
             _log.error("the journal cannot be written", extra={"problem": str(error)})
