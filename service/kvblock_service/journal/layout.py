@@ -21,6 +21,8 @@ from kvblock_service.journal.interface import CodecError
 
 _BIG_ENDIAN = sys.byteorder == "big"
 _CLASS = re.compile(r"\b[A-Z]\w*\(")
+_OWN = {"at", "body", "check", "columns", "encoded", "end", "numbers", "pack", "text", "unpack"}
+"""Names of the compiled code, which no field may have."""
 
 
 class Field(NamedTuple):
@@ -92,6 +94,7 @@ class Layout:
         fields: Sequence[Field],
         names: dict[str, Any],
     ) -> None:
+        assert not _OWN.intersection(name for field in fields for name in field.names)
         self.version = max(field.since for field in fields)
         self._kinds = kinds
         self._shape = shape
