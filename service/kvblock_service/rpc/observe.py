@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanContext
 from kvblock_service.core.commands import Refused
 
 
-class CommandRecord(NamedTuple):
+class Applied(NamedTuple):
     """One command: what was asked, what came of it, and what it waited for.
 
     `operation` is the RPC's name; `started_ns` is the wall clock (since 1970) when the service
@@ -34,7 +34,7 @@ class CommandRecord(NamedTuple):
     parent: SpanContext | None = None
 
 
-Observer: TypeAlias = Callable[[CommandRecord], None]
+Observer: TypeAlias = Callable[[Applied], None]
 
 WaitObserver: TypeAlias = Callable[[str, float], None]
 """Is told of an allocation that has waited: its pool and for how long, in seconds."""

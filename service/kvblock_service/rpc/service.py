@@ -34,7 +34,7 @@ from kvblock_service.lease_log import LeaseEvent
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, validate
 from kvblock_service.rpc.errors import duration_of
-from kvblock_service.rpc.observe import CommandRecord, Observer, WaitObserver
+from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
 
 
 class ServiceOptions(NamedTuple):
@@ -88,7 +88,7 @@ class KVBlockService:
         if self.observer:
             refused = outcome if isinstance(outcome, Refused) else None
             self.observer(
-                CommandRecord(
+                Applied(
                     "Allocate",
                     pool.geometry.name,
                     command.engine,
@@ -230,7 +230,7 @@ class KVBlockService:
         assert isinstance(outcome, Stepped)
         if self.observer:
             self.observer(
-                CommandRecord(
+                Applied(
                     "Step",
                     pool.geometry.name,
                     command.engine,
@@ -259,7 +259,7 @@ class KVBlockService:
         self.host.end_session(*where, command.epoch)
         if self.observer:
             count = freed.num_blocks
-            self.observer(CommandRecord(operation, *where, started, wait, freed_blocks=count))
+            self.observer(Applied(operation, *where, started, wait, freed_blocks=count))
         return freed
 
     def _tell_attached(self, pool: PoolHost, engine: str, attached: Attached, before: int) -> None:
@@ -298,7 +298,7 @@ class KVBlockService:
         assert isinstance(outcome, Freed)
         if self.observer:
             self.observer(
-                CommandRecord(
+                Applied(
                     operation,
                     pool.geometry.name,
                     command.engine,

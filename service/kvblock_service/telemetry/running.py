@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvblock_service.rpc.handlers import HandlerWrapper
-from kvblock_service.rpc.observe import CommandRecord, Observer, WaitObserver
+from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
 from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
@@ -134,7 +134,7 @@ def _one(observers: list[Observer]) -> Observer:
         return observers[0]
     first, second = observers
 
-    def both(applied: CommandRecord) -> None:
+    def both(applied: Applied) -> None:
         first(applied)
         second(applied)
 

@@ -46,7 +46,7 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from kvblock.version import VERSION
-from kvblock_service.rpc.observe import CommandRecord
+from kvblock_service.rpc.observe import Applied
 from kvblock_service.telemetry import names
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
@@ -61,7 +61,7 @@ class TracedCall(Protocol):
     context: Context
     trace_id: str
 
-    def applied(self, applied: CommandRecord) -> None:
+    def applied(self, applied: Applied) -> None:
         """The call has carried out a command."""
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
@@ -165,7 +165,7 @@ class Tracing:
         return _ROOT
 
 
-def observe(applied: CommandRecord) -> None:
+def observe(applied: Applied) -> None:
     """Tell the call that runs in this task of its command, if it is followed."""
     call = _current.get()
     if call is not None:
@@ -187,7 +187,7 @@ class _Call:
         self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
         attach(self.context)
 
-    def applied(self, applied: CommandRecord) -> None:
+    def applied(self, applied: Applied) -> None:
         self._span.set_attributes(_attributes(applied))
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
@@ -208,7 +208,7 @@ class _Stream:
         if self._sampled:
             attach(self.context)
 
-    def applied(self, applied: CommandRecord) -> None:
+    def applied(self, applied: Applied) -> None:
         if self._sampled and not self._known:
             self._known = True
             self._span.set_attributes({names.POOL: applied.pool, names.ENGINE: applied.engine})
@@ -220,7 +220,7 @@ class _Stream:
     def end(self, code: grpc.StatusCode, details: str) -> None:
         _end(self._span, code, details)
 
-    def _step(self, applied: CommandRecord) -> None:
+    def _step(self, applied: Applied) -> None:
         """Record a step, if it is sampled."""
         if applied.parent is not None:
             span = trace.NonRecordingSpan(applied.parent)
@@ -237,9 +237,7 @@ class _Stream:
         parent = self.context if self._sampled else _ROOT
         self._record(applied, parent, SpanKind.INTERNAL, root_id)
 
-    def _record(
-        self, applied: CommandRecord, parent: Context, kind: SpanKind, root_id: int = 0
-    ) -> None:
+    def _record(self, applied: Applied, parent: Context, kind: SpanKind, root_id: int = 0) -> None:
         """The span of a step; it links to the stream's where that is not its parent."""
         attributes = _attributes(applied)
         attributes[names.STEP_ID] = applied.step_id
@@ -255,7 +253,7 @@ class _Stream:
         span.end(max(time.time_ns(), applied.started_ns))
 
 
-def _attributes(applied: CommandRecord) -> dict[str, str | int]:
+def _attributes(applied: Applied) -> dict[str, str | int]:
     attributes: dict[str, str | int] = {
         names.POOL: applied.pool,
         names.ENGINE: applied.engine,
