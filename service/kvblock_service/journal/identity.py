@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kvblock_service.journal import files
 from kvblock_service.journal.chain import digest
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.regular import read_regular
+from kvblock_service.journal.regular import read_regular, reading
 
 NAME = "identity.json"
 FORMAT = 2
@@ -61,11 +61,11 @@ def read_identity(directory: Path) -> StateIdentity | None:
     """
     path = directory / NAME
     try:
-        return _parsed(json.loads(read_regular(path, _BYTES_MAX)))
+        with reading(path):
+            content = read_regular(path, _BYTES_MAX)
+        return _parsed(json.loads(content))
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
     except RecursionError as error:
         raise JournalDamaged(f"{path} is damaged: its brackets are nested too deeply") from error
     except ValueError as error:

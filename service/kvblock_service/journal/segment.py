@@ -23,14 +23,14 @@ import errno
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
 from kvblock_service.journal.files import segment_number
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.regular import open_regular, read_regular
+from kvblock_service.journal.regular import open_regular, read_regular, reading
 
 _VERSION = 1
 _MAGIC = b"KVBH"
@@ -135,7 +135,7 @@ def begun(path: Path) -> Begun:
         FileNotFoundError: it is not there.
 
     """
-    with _reading(path), os.fdopen(open_regular(path), "rb") as file:
+    with reading(path), os.fdopen(open_regular(path), "rb") as file:
         start = file.read(max(HEAD_BYTES, _FRAME_MIN))
         head = _read_file_head(path, start)
         if head is not None:
@@ -156,7 +156,7 @@ def entries(path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
         FileNotFoundError: it is not there.
 
     """
-    with _reading(path):
+    with reading(path):
         data = read_regular(path)
     head = _read_file_head(path, data)
     end, last = (HEAD_BYTES, head.first - 1) if head else (0, 0)
@@ -189,16 +189,6 @@ def _write_whole(file: int, data: bytes) -> None:
         # What is short of a full disk or a limit; the next call would say which, and write nothing.
         os.write(file, data[written:])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
 
 
 class _Frame(NamedTuple):
