@@ -1,8 +1,7 @@
 """What the journal costs, and how long a server takes to be back.
 
 Rules:
-- Servers that differ in this only: one keeps a journal in a directory of its own as by default, the
-  next one the same in SQLite, and the last one keeps nothing.
+- Two servers that differ in this only: one writes a journal, as by default, the other has none.
 - The restart is that of a server that was killed while engines held HELD blocks, from the start of
   its process to its ready line; once from records alone, once from a snapshot. The figure is the
   slower one.
@@ -28,7 +27,6 @@ from benchmarks.workload import BenchError, StepBytes
 
 SIZE = 32
 KEY = "journal_over_ephemeral"
-SQLITE_KEY = "sqlite_journal_over_ephemeral"
 RESTART_KEY = "restart_seconds_1m_blocks"
 PAUSE_KEY = "snapshot_pause_ms"
 
@@ -46,7 +44,6 @@ async def durability(context: Context) -> None:
         directory = stack.enter_context(private_directory())
         kinds = {
             "journal": ("--state-dir", str(directory / "default")),
-            "sqlite": ("--state-dir", str(directory / "sqlite"), "--journal-format", "sqlite"),
             "ephemeral": (),
         }
         servers = {
@@ -59,9 +56,8 @@ async def durability(context: Context) -> None:
             for name, server in servers.items()
         }
         found = await interleave(sessions, steps.session, context.plan(12), context.part(0, 2))
-    for key, name in ((KEY, "journal"), (SQLITE_KEY, "sqlite")):
-        context.results.figures[key] = round(found.ratio(name, "ephemeral"), 3)
-        context.results.details[key] = {"step_size": SIZE} | found.details()
+    context.results.figures[KEY] = round(found.ratio("journal", "ephemeral"), 3)
+    context.results.details[KEY] = {"step_size": SIZE} | found.details()
     _restarts(context)
 
 

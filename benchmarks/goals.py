@@ -65,9 +65,6 @@ GOALS = (
     Goal("bytes_per_block", "", "resident bytes per used block", None, 48),
     Goal("tracing_1pct_over_off", "", "1 % of steps traced / telemetry off", None, 1.1),
     Goal("journal_over_ephemeral", "", "step with a journal / without", None, 1.15),
-    Goal(
-        "sqlite_journal_over_ephemeral", "", "step with a journal in SQLite / without", None, None
-    ),
     Goal("restart_seconds_1m_blocks", "", "seconds to restart with 1 M held blocks", None, 2),
     Goal("snapshot_pause_ms", "", "ms that a snapshot of 1 M blocks holds steps up", None, 5),
     Goal("leases_over_none", "", "step with a lease / without", None, 1.03),

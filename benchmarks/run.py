@@ -101,12 +101,7 @@ SECTIONS = {
     "leases": Section("leases", ("leases_over_none",), 10, leases, _lacking_nothing, True),
     "durability": Section(
         "journal",
-        (
-            "journal_over_ephemeral",
-            "sqlite_journal_over_ephemeral",
-            "restart_seconds_1m_blocks",
-            "snapshot_pause_ms",
-        ),
+        ("journal_over_ephemeral", "restart_seconds_1m_blocks", "snapshot_pause_ms"),
         40,
         durability,
         _lacking_nothing,

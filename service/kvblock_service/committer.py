@@ -5,18 +5,22 @@ Rules:
 - Records are written in the order in which they were added, which is that of the commands.
 - A record that comes alone is written at once. One that comes when the journal is busy waits for
   the event loop's next turn, and those that are added until then are written with it.
-- Records that cannot be written are kept and tried again, since their commands have been carried
-  out; meanwhile no new command is, so that what is kept stays small. Those who wait are told
+- Records that cannot be written stay pending and are tried again, since their commands have been
+  carried out; meanwhile no new command is, so that they stay few. Pending callers fail with
   JournalUnwritable: their command counts once it is written, and its id finds it then.
 - A write that ends in anything but a JournalError has run into a bug, and what is in the journal is
   not known any more; nor is it when a record cannot even be made. Nothing is acknowledged, carried
-  out or written from then on: who waits or asks gets JournalBroken, and `watch` raises the bug.
+  out or written from then on: pending and new calls fail with JournalBroken, and `watch` raises the
+  bug.
+- When the outcome of a write is unknown, its records are written again after the same position, and
+  those that are found there are not: each is in the journal once. Whoever else has written there
+  has taken over, which ends the writing as a bug does.
 - What has to follow a record's being in the journal, and not its caller, is left to `when_written`.
 - A write that waits for a disk runs in a thread; any other in the event loop, where it costs less
   than the way to a thread and back. There is one write at a time, and the next begins when it has
   ended.
 
-Threads: everything here runs in the event loop's, but for the call of `write` in `_write_aside`.
+Threads: everything here runs in the event loop's, but for the append of `_write_aside`.
 The journal is called by others meanwhile, and says itself which of its methods may be.
 """
 
@@ -24,12 +28,17 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from kvblock_service.errors import JournalUnwritable
-from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.interface import (
+    Journal,
+    JournalError,
+    OutcomeUnknown,
+    PositionTaken,
+)
 
 RETRY_SECONDS = 0.25
 BUSY = 3
@@ -47,29 +56,23 @@ class JournalBroken(Exception):
         super().__init__("the writing of the journal has run into a bug; restart the server")
 
 
-class Writable(Protocol):
-    """Where records go. `synced`: whether a write waits for a disk, which takes milliseconds."""
-
-    synced: bool
-
-    def write(self, records: Sequence[bytes]) -> None:
-        """Write all records or none; JournalError: it cannot."""
-
-
 class Committer:
     """Writes records to a journal; all calls come from the event loop's thread.
 
     `now_ns`: a clock in nanoseconds. `failure` says why nothing can be written now; None: it can.
     Records are numbered from 1 as they come: `added` is the number of the last one, `written` that
-    of the last one in the journal. `committed` is told how many seconds each successful write took.
+    of the last one in the journal. `committed` is called with the seconds of each successful write.
     """
 
-    def __init__(self, journal: Writable, now_ns: Callable[[], int] = perf_counter_ns) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, now_ns: Callable[[], int] = perf_counter_ns) -> None:
+        self.journal = journal
+        self._append: Callable[[int, list[bytes]], int] = journal.append
+        # Where the journal ends, as far as is known: an append follows it.
+        self._position = self._first = journal.position
         self._now_ns = now_ns
         self._busy_until = 0
         self._pending: list[bytes] = []
-        # Who waits for the next write; None: nobody has asked for one.
+        # Who waits for the next write; None: none was asked for.
         self._round: _Waiters | None = None
         self._writing: asyncio.Task[None] | None = None
         self._bug: Exception | None = None
@@ -89,9 +92,9 @@ class Committer:
             raise JournalUnwritable(self.failure, RETRY_SECONDS)
 
     def break_down(self, bug: Exception) -> None:
-        """What is kept is wrong from here, or nobody knows: a command has no record, for example.
+        """What is written is wrong from here, or unknown: a command has no record, for example.
 
-        Those who wait are told JournalBroken, as everybody is from now on. The command has a
+        Pending callers fail with JournalBroken, as everybody does from now on. The command has a
         number, which is never written.
         """
         self.added += 1
@@ -109,7 +112,7 @@ class Committer:
         self._pending.append(record)
         if self._round is not None or self._writing is not None:
             return
-        if self._journal.synced or self._now_ns() < self._busy_until:
+        if self.journal.synced or self._now_ns() < self._busy_until:
             self._begin_round()
         else:
             self._write_round()
@@ -157,41 +160,34 @@ class Committer:
             return
         taken, waiters = self._pending, self._round or []
         self._pending, self._round = [], None
-        if self._journal.synced:
+        if self.journal.synced:
             writing = self._write_aside(taken, waiters)
             self._writing = asyncio.get_running_loop().create_task(writing)
             return
         began = self._now_ns()
         try:
-            self._journal.write(taken)
-        except JournalError as error:
+            self._position = self._append(self._position, taken)
+        except Exception as error:  # noqa: BLE001 - `watch` raises what is a bug
             self._failed(taken, waiters, error)
-            return
-        except Exception as error:  # noqa: BLE001 - `watch` raises it
-            self._break(waiters, error)
             return
         ended = self._now_ns()
         self._busy_until = ended + BUSY * (ended - began)
         if self.committed is not None:
             self.committed((ended - began) / 1e9)
-        self._succeeded(waiters, len(taken))
+        self._succeeded(waiters)
 
     async def _write_aside(self, taken: list[bytes], waiters: _Waiters) -> None:
         began = self._now_ns()
         try:
-            await asyncio.to_thread(self._journal.write, taken)
-        except JournalError as error:
+            self._position = await asyncio.to_thread(self._append, self._position, taken)
+        except Exception as error:  # noqa: BLE001 - `watch` raises what is a bug
             self._writing = None
             self._failed(taken, waiters, error)
-            return
-        except Exception as error:  # noqa: BLE001 - `watch` raises it
-            self._writing = None
-            self._break(waiters, error)
             return
         self._writing = None
         if self.committed is not None:
             self.committed((self._now_ns() - began) / 1e9)
-        self._succeeded(waiters, len(taken))
+        self._succeeded(waiters)
         if self._bug is not None:
             return
         if self._pending:
@@ -202,10 +198,10 @@ class Committer:
         elif self._round is not None:
             # Who waits had added nothing, and all that was added before is written now.
             waiters, self._round = self._round, None
-            self._succeeded(waiters, 0)
+            self._succeeded(waiters)
 
-    def _succeeded(self, waiters: _Waiters, count: int) -> None:
-        self.written += count
+    def _succeeded(self, waiters: _Waiters) -> None:
+        self.written = self._position - self._first
         if self.failure is not None and self._bug is None:
             self.failure = None
             _log.info("the journal can be written again")
@@ -215,7 +211,32 @@ class Committer:
         while self._followers and self._followers[0][0] <= self.written:
             self._followers.popleft()[1]()
 
-    def _failed(self, taken: list[bytes], waiters: _Waiters, error: JournalError) -> None:
+    def _append_or_find(self, after: int, records: list[bytes]) -> int:
+        """Append after an append whose outcome is unknown: records that it has made are taken out.
+
+        Raises:
+            PositionTaken: something else is there.
+
+        """
+        try:
+            reached = self.journal.append(after, records)
+        except PositionTaken:
+            found = [entry.record for entry in self.journal.read(after)]
+            if not found or found != records[: len(found)]:
+                raise
+            del records[: len(found)]
+            self._position = reached = after + len(found)
+            if records:
+                reached = self.journal.append(reached, records)
+        self._append = self.journal.append
+        return reached
+
+    def _failed(self, taken: list[bytes], waiters: _Waiters, error: Exception) -> None:
+        if isinstance(error, OutcomeUnknown):
+            self._append = self._append_or_find
+        elif not isinstance(error, JournalError):
+            self._break(waiters, error)
+            return
         self._pending = taken + self._pending
         if self.failure is None:
             _log.error("the journal cannot be written", extra={"problem": str(error)})

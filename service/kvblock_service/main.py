@@ -25,9 +25,9 @@ from kvblock_service.config import ServerSettings
 from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.host import Host, HostLimits
-from kvblock_service.keeping import CANNOT_START, Keeping
 from kvblock_service.log_stream import LogStream
 from kvblock_service.open_files import SPARE, OpenFiles, raise_limit
+from kvblock_service.persistence import CANNOT_START, PersistentState
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.ready import ReadyLineError, print_ready
 from kvblock_service.reaper import Reaper
@@ -84,19 +84,19 @@ def _refused(code: int, event: str, error: Exception) -> int:
 async def _serve(config: ServerSettings, log: LogStream) -> float:
     """Serve until the end; answers when, by the monotonic clock, the grace time has passed."""
     edge = build_edge(config)
-    keeping = Keeping(config)
+    state = PersistentState(config)
     try:
-        return await _serve_state(config, edge, keeping, log)
+        return await _serve_state(config, edge, state, log)
     finally:
-        await keeping.close()
+        await state.close()
 
 
 async def _serve_state(
-    config: ServerSettings, edge: Edge, keeping: Keeping, log: LogStream
+    config: ServerSettings, edge: Edge, state: PersistentState, log: LogStream
 ) -> float:
-    host = build_host(config, keeping)
+    host = build_host(config, state)
     files = OpenFiles()
-    sources = telemetry.Sources(host, edge.rejected, log, keeping.figures, files)
+    sources = telemetry.Sources(host, edge.rejected, log, state.committer, files)
     watch = telemetry.start(sources, config.metrics_listen)
     server = KVBlockServer(host, service_options(config, watch), watch.wrappers, edge)
     upkeep: list[asyncio.Task[None]] = []
@@ -106,7 +106,7 @@ async def _serve_state(
         for address in config.listen:
             server.bind(address)
         await server.start()
-        upkeep += _begin_upkeep(server, Reaper(host), keeping, files)
+        upkeep += _begin_upkeep(server, Reaper(host), state, files)
         stop = _stop_asked(host)
         _tell_start(config, server.bound)
         printed = _print_ready(server.bound, watch.metrics_address, host)
@@ -126,20 +126,20 @@ async def _serve_state(
 
 
 def _begin_upkeep(
-    server: KVBlockServer, reaper: Reaper, keeping: Keeping, files: OpenFiles
+    server: KVBlockServer, reaper: Reaper, state: PersistentState, files: OpenFiles
 ) -> "list[asyncio.Task[None]]":
     loop = asyncio.get_running_loop()
     works = (
         (reaper.run, "leases are no longer looked after"),
-        (keeping.run, "the journal is no longer looked after"),
-        (keeping.watch, "the journal is no longer written"),
-        (keeping.remove_former, "what was set aside is no longer removed"),
+        (state.run, "the journal is no longer looked after"),
+        (state.watch, "the journal is no longer written"),
+        (state.remove_former, "what was set aside is no longer removed"),
         (files.run, "open files are no longer watched"),
     )
     return [loop.create_task(_looked_after(server, work, broken)) for work, broken in works]
 
 
-def build_host(config: ServerSettings, keeping: Keeping) -> Host:
+def build_host(config: ServerSettings, state: PersistentState) -> Host:
     """The pools of a configuration, as the state has them."""
     waits = {
         pool.name: None if pool.quarantine is None else round(pool.quarantine * 1000)
@@ -148,18 +148,18 @@ def build_host(config: ServerSettings, keeping: Keeping) -> Host:
 
     def hosted(entry: PoolEntry) -> PoolHost:
         quarantine_ms = waits.get(entry.pool.geometry.name, entry.quarantine_ms)
-        return PoolHost(entry.pool, config.wait_queue_max, quarantine_ms, keeping.log)
+        return PoolHost(entry.pool, config.wait_queue_max, quarantine_ms, state.log)
 
     # Pools that were made at run time and came back do not change what an empty name means.
     only = config.pools[0].name if len(config.pools) == 1 else ""
     host_limits = HostLimits(config.sessions_max, 1.0, config.pools_max)
     return Host(
-        keeping.registry,
+        state.registry,
         hosted,
         config.default_pool or only,
         host_limits,
-        keeping.server_epoch,
-        keeping.log.committer if keeping.log else None,
+        state.server_epoch,
+        state.committer,
     )
 
 

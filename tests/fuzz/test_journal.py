@@ -16,13 +16,13 @@ from kvblock_service.journal import snapshot
 from kvblock_service.journal.codec import decode, encode
 from kvblock_service.journal.interface import CodecError, JournalDamaged, JournalError
 from kvblock_service.journal.open import GeometryChanged, open_journal
-from kvblock_service.journal.records import Applied, Record
+from kvblock_service.journal.records import CommandRecord, Record
 from kvblock_service.journal.snapshot import State
-from kvblock_service.journal.state_dir import StateDirTaken
+from kvblock_service.journal.state_dir import StateDirInUse
 from tests.fuzz.conftest import ROUNDS
-from tests.unit.journal.kept import records
+from tests.unit.journal.kept import records, write
 
-REFUSED = (JournalDamaged, JournalError, GeometryChanged, StateDirTaken)
+REFUSED = (JournalDamaged, JournalError, GeometryChanged, StateDirInUse)
 BOUNDS = Bounds(64, 1024, 64)
 GEOMETRY = Geometry("main", 64, 16, 0)
 COMMANDS = 60
@@ -71,7 +71,7 @@ def filled(path: Path, count: int) -> list[int]:
         )
         stamp = Stamp(number, number, "")
         pool.apply(command, stamp)
-        opened.journal.write([encode(Applied("main", stamp, command))])
+        write(opened.journal, [encode(CommandRecord("main", stamp, command))])
         held.append(pool.blocks.held)
         if number == count // 2:
             entries = State(opened.journal.server_epoch, pool.last_epoch, opened.pools)

@@ -44,20 +44,18 @@ PROGRESS_SECONDS = 10.0
 class Variant(NamedTuple):
     """How a directory is written; `places_max`: see `cases_of`."""
 
-    kind: str
     durability: str
     end: str
     places_max: int
 
     def __str__(self) -> str:
-        return f"{self.kind}, durability {self.durability}, {self.end}"
+        return f"durability {self.durability}, {self.end}"
 
 
 VARIANTS = (
-    Variant("append", "process", "killed", 20_000),
-    Variant("append", "host", "killed", 20_000),
-    Variant("append", "process", "stopped", 200),
-    Variant("sqlite", "process", "killed", 40),
+    Variant("process", "killed", 20_000),
+    Variant("host", "killed", 20_000),
+    Variant("process", "stopped", 200),
 )
 
 
@@ -74,11 +72,11 @@ class Directory(NamedTuple):
         state = place / "written"
         command = [sys.executable, "-m", "tests.fixtures.history", str(state)]
         command += ["--stop"] if variant.end == "stopped" else []
-        command += ["--journal-format", variant.kind, "--durability", variant.durability]
+        command += ["--durability", variant.durability]
         subprocess.run(command, check=True)
         tree = Tree.read(state)
         shutil.rmtree(state)
-        start = Start(POOLS, variant.durability, variant.kind)
+        start = Start(POOLS, variant.durability)
         with Starter() as starter:
             return cls(variant, tree, expectation(tree, start, place, starter))
 
@@ -203,8 +201,6 @@ def main() -> int:
     parser.add_argument("--only", type=int, metavar="K", help="the Kth kind of directory, from 0")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    # SQLite's segments are copied to be read.
-    os.environ["TMPDIR"] = _place() or tempfile.gettempdir()
     started = time.monotonic()
     found: list[Verdict] = []
     directories = []

@@ -16,13 +16,14 @@ from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec
 from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import CommandRecord
 from tests.torture.damage import judge, starting
 from tests.torture.damage.cases import Case, cases_of, held_cases
 from tests.torture.damage.judge import EXACT, REFUSED
 from tests.torture.damage.starting import BOUNDS, Start, Starter
 from tests.torture.damage.tree import Content, Tree
 from tests.torture.sweep import VARIANTS
+from tests.unit.journal.kept import write
 
 POOLS = (Geometry("main", 8, 16, 0),)
 NOTHING = Case("extend", "extra", ("zeros",))
@@ -44,7 +45,7 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     opened = open_journal(state, POOLS, BOUNDS)
     command, stamp = Allocate("a", 0, "", 1, 3), Stamp(1, 2, "")
     opened.pools[0].pool.apply(command, stamp)
-    opened.journal.write([codec.encode(Applied("main", stamp, command))])
+    write(opened.journal, [codec.encode(CommandRecord("main", stamp, command))])
     opened.journal.close()
     opened.state_dir.release()
     (state / "extra").write_bytes(b"extra")
@@ -53,7 +54,7 @@ def swept(tmp_path: Path) -> tuple[Tree, Start, Path]:
     place = tmp_path / "place"
     place.mkdir()
     with Starter() as starter:
-        start = judge.expectation(tree, Start(POOLS, "process", "append"), place, starter)
+        start = judge.expectation(tree, Start(POOLS, "process"), place, starter)
     return tree, start, place
 
 

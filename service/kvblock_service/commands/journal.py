@@ -166,12 +166,12 @@ def _readable() -> Iterator[None]:
     """Tell what the journal raises, and which extra to install where the service is missing."""
     try:
         from kvblock_service.journal.interface import JournalDamaged, JournalError
-        from kvblock_service.journal.state_dir import StateDirTaken
+        from kvblock_service.journal.state_dir import StateDirInUse
 
         yield
     except ModuleNotFoundError as error:
         raise not_installed(error, "this", install_hint("server")) from error
-    except (JournalDamaged, JournalError, StateDirTaken) as error:
+    except (JournalDamaged, JournalError, StateDirInUse) as error:
         raise CommandError(REFUSED, str(error)) from error
 
 

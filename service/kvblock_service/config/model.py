@@ -183,9 +183,6 @@ class ServerSettings(BaseModel):
     """Where the journal is, from which a restart takes up everything."""
     durability: Annotated[str, one_of("process", "host"), STATE] = "process"
     """What the journal outlives: `process`, or `host`, which syncs every commit to the disk."""
-    journal_format: Annotated[str, one_of("append", "sqlite"), STATE] = "append"
-    """How the journal is kept: `append`, plain files, or `sqlite`, which sqlite3 can read and which
-    costs a step more. Either is read, whatever is chosen."""
     ephemeral: Annotated[bool, truth, STATE] = False
     """Keep no journal: a restart begins with empty pools."""
     snapshot_records: Annotated[int, whole(1, 2**40), STATE] = 50_000

@@ -2,7 +2,7 @@
 
 Rules:
 - That of a position follows from that of the position before and the record, and from nothing else:
-  neither from segments nor from their formats.
+  not from segments.
 - It begins with the server epoch, so that no file of another epoch fits.
 - It is a CRC-32 over the last bytes of all records. A record ends with its own CRC-32, so these
   stand for all of it; a CRC-32 over all of it would be the same for every record of a length.

@@ -21,7 +21,7 @@ class ChainCheck:
     """Follows the records of a directory; `reached` is where it has come to.
 
     `base`: the position of the snapshot and the chain checksum there, None: there is none; `end`:
-    those of the last append that was acknowledged, None: nobody knows.
+    those of the last append that was acknowledged, None: that is unknown.
     """
 
     def __init__(

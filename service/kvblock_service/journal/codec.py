@@ -1,20 +1,17 @@
 """Records as bytes: a versioned format of its own, apart from the wire's.
 
 Rules:
-- A record is: version, kind, a fixed header, texts, columns, and a CRC-32 of all that. Every number
-  is little-endian and unsigned; texts are UTF-8; columns are 64-bit numbers in bulk.
+- A record is: version, kind, fixed numbers, lengths, texts, columns, and a CRC-32 of all that.
+  Numbers are little-endian and unsigned; texts are UTF-8; columns are 64-bit numbers in bulk.
 - Lengths stand in the header and have to add up to the record's length exactly.
 - `decode(encode(record)) == record`; bytes that were changed or cut raise CodecError, and never
   give another record.
-- The meaning of a kind or a field never changes: a change is a new kind, or a new version when it
-  is one of all kinds, and what was written before stays readable.
-- A change of the pools that has a request_id is of another kind than one without.
+- The meaning of a kind or a field never changes. A field that is added comes with a version, which
+  is its kind's own; what was written before stays readable.
+- A new kind of record is one entry of the tables, a new field one line of an entry, see `layout`.
 """
 
 import struct
-import sys
-from array import array
-from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -29,42 +26,86 @@ from kvblock_service.core.commands import (
     Expire,
     Free,
     Reclaim,
-    Renew,
     Stamp,
     Step,
     StepPolicy,
 )
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import Applied, Record
+from kvblock_service.journal.layout import (
+    Field,
+    Layout,
+    columns,
+    flag,
+    member,
+    numbers,
+    optional,
+    texts,
+    unused,
+)
+from kvblock_service.journal.records import CommandRecord, Record
 
-VERSION = 1
-
-_STEP, _CREATED, _DELETED = 1, 2, 3
-_KINDS: dict[type, int] = {
-    Allocate: 4,
-    Free: 5,
-    Attach: 6,
-    Renew: 7,
-    Detach: 8,
-    Expire: 9,
-    Reclaim: 10,
-    EndQuarantine: 11,
-}
-_CREATED_BY_ID, _DELETED_BY_ID = 12, 13
-# Version, kind, now_ms, wall_ms, epoch, two numbers of the kind, and the lengths of pool, trace_id,
-# engine and request_id.
-_COMMAND = struct.Struct("<BBQQQQQ4H")
-# The same with step_id, policy, and the lengths of the three columns.
-_STEP_HEAD = struct.Struct("<BBQQQQB4H3I")
-_CREATED_HEAD = struct.Struct("<BBQQQQQBH")
-_DELETED_HEAD = struct.Struct("<BBH")
-# The same with the length of request_id.
-_CREATED_BY_ID_HEAD = struct.Struct("<BBQQQQQB2H")
-_DELETED_BY_ID_HEAD = struct.Struct("<BB2H")
 _CRC = struct.Struct("<I")
-_BIG_ENDIAN = sys.byteorder == "big"
-_RECORD_MIN = _DELETED_HEAD.size + _CRC.size
+_RECORD_MIN = 8
+_NAMES = {
+    one.__name__: one
+    for one in (CommandRecord, Stamp, StepPolicy, Geometry, CreatePool, DeletePool)
+}
+# A TTL is far below 2^63 milliseconds.
+_TTL_AND_TAKEOVER = Field(
+    ("ttl_ms", "takeover"), "Q", "ttl_ms << 1 | takeover", ("{0} >> 1", "bool({0} & 1)")
+)
+_CREATED = "CreatePool(Geometry(pool, total_blocks, block_size, device_id), epoch_floor,"
+
+
+def _change(kinds: tuple[int, ...], shape: str, *fields: Field) -> Layout:
+    return Layout(kinds, "record", shape, fields, _NAMES)
+
+
+def _command(kind: int, command: Any, *fields: Field) -> Layout:
+    """That of a record of a command: what all of them have, and the command's own."""
+    made = f"{command.__name__}({', '.join(command._fields)})"
+    shape = f"CommandRecord(pool, Stamp(now_ms, wall_ms, trace_id), {made})"
+    common = numbers("now_ms wall_ms epoch")
+    everything = (*common, *fields, *texts("pool trace_id engine request_id"))
+    names = {**_NAMES, command.__name__: command}
+    return Layout((kind,), "pool, stamp, command", shape, everything, names)
+
+
+_POLICY, _STEP = member("policy", "StepPolicy"), "free_ids allocate_ids num_blocks"
+# Kind 7 was that of renewals, which are not written.
+_LAYOUTS: dict[type, Layout] = {
+    Step: _command(1, Step, *numbers("step_id"), _POLICY, *columns(_STEP)),
+    Allocate: _command(4, Allocate, *numbers("sequence_id num_blocks")),
+    Free: _command(5, Free, *numbers("sequence_id"), unused()),
+    Attach: _command(6, Attach, _TTL_AND_TAKEOVER, *numbers("quarantine_ms")),
+    Detach: _command(8, Detach, unused(2)),
+    Expire: _command(9, Expire, *numbers("quarantine_ms"), unused()),
+    Reclaim: _command(10, Reclaim, *numbers("quarantine_ms"), unused()),
+    EndQuarantine: _command(11, EndQuarantine, *numbers("batch"), unused()),
+    CreatePool: _change(
+        (2, 12),
+        f"{_CREATED} configured, quarantine_ms, request_id)",
+        *numbers("total_blocks block_size device_id epoch_floor"),
+        optional("quarantine_ms"),
+        flag("configured"),
+        *texts("pool"),
+        *texts("request_id", since=2),
+    ),
+    DeletePool: _change(
+        (3, 13),
+        "DeletePool(pool, request_id)",
+        *texts("pool"),
+        *texts("request_id", since=2),
+    ),
+}
+_WRITERS = {one: layout.record_writer() for one, layout in _LAYOUTS.items()}
+_SHOWERS = {one: layout.shower() for one, layout in _LAYOUTS.items()}
+_READERS = {
+    bytes(layout.code(version)): layout.record_reader(version)
+    for layout in _LAYOUTS.values()
+    for version in range(1, layout.version + 1)
+}
 
 
 def encode(record: Record) -> bytes:
@@ -74,57 +115,21 @@ def encode(record: Record) -> bytes:
         CodecError: a number or a text of it is too large for the format.
 
     """
+    if type(record) is CommandRecord:
+        return encode_command(*record)
+    return _encoded(type(record), record)
+
+
+def encode_command(pool: str, stamp: Stamp, command: Command) -> bytes:
+    """`encode(CommandRecord(pool, stamp, command))`, without one."""
+    return _encoded(type(command), pool, stamp, command)
+
+
+def _encoded(kind: type, *parts: object) -> bytes:
     try:
-        if type(record) is Applied:
-            pool, stamp, command = record
-            if type(command) is Step:
-                return encode_step(pool, stamp, command)
-            body = _encoded_command(pool, stamp, command)
-        elif type(record) is CreatePool:
-            body = _encoded_created(record)
-        else:
-            assert type(record) is DeletePool
-            body = _encoded_deleted(record)
+        body = _WRITERS[kind](*parts)
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise CodecError(f"does not fit into a record: {error}") from error
-    return body + _CRC.pack(crc32(body))
-
-
-def encode_step(pool: str, stamp: Stamp, command: Step) -> bytes:
-    """`encode(Applied(pool, stamp, command))` for the commonest command.
-
-    Raises:
-        CodecError: as `encode`.
-
-    """
-    engine, epoch, request_id, step_id, free_ids, allocate_ids, num_blocks, policy = command
-    now_ms, wall_ms, trace_id = stamp
-    text = f"{pool}{trace_id}{engine}{request_id}"
-    try:
-        encoded = text.encode()
-        if len(encoded) == len(text):
-            lengths: tuple[int, ...] = (len(pool), len(trace_id), len(engine), len(request_id))
-        else:
-            lengths = _lengths(pool, trace_id, engine, request_id)
-        columns = array("Q", free_ids + allocate_ids + num_blocks)
-        if _BIG_ENDIAN:
-            columns.byteswap()
-        head = _STEP_HEAD.pack(
-            VERSION,
-            _STEP,
-            now_ms,
-            wall_ms,
-            epoch,
-            step_id,
-            policy.value,
-            *lengths,
-            len(free_ids),
-            len(allocate_ids),
-            len(num_blocks),
-        )
-    except (struct.error, OverflowError, UnicodeEncodeError) as error:
-        raise CodecError(f"does not fit into a record: {error}") from error
-    body = b"".join((head, encoded, columns))
     return body + _CRC.pack(crc32(body))
 
 
@@ -137,165 +142,26 @@ def decode(data: bytes) -> Record:
     """
     if len(data) < _RECORD_MIN:
         raise CodecError(f"has {len(data)} bytes; a record has at least {_RECORD_MIN}")
-    (checksum,) = _CRC.unpack_from(data, len(data) - _CRC.size)
     body = memoryview(data)[: -_CRC.size]
+    (checksum,) = _CRC.unpack_from(data, len(body))
     if crc32(body) != checksum:
         raise CodecError("its checksum is wrong")
-    if body[0] != VERSION:
-        raise CodecError(f"has version {body[0]}; this program reads version {VERSION}")
-    kind = body[1]
+    reader = _READERS.get(data[:2])
+    if reader is None:
+        version, kind = data[:2]
+        known = [code[0] for code in _READERS if code[1] == kind]
+        if not known:
+            raise CodecError(f"is of kind {kind}, which this program does not know")
+        raise CodecError(f"has version {version}; this program reads version {max(known)}")
     try:
-        if kind == _STEP:
-            return _decoded_step(body)
-        if kind in (_CREATED, _CREATED_BY_ID):
-            return _decoded_created(kind, body)
-        if kind in (_DELETED, _DELETED_BY_ID):
-            head = _DELETED_HEAD if kind == _DELETED else _DELETED_BY_ID_HEAD
-            return DeletePool(*_texts(body, head.size, head.unpack_from(body)[2:]))
-        return _decoded_command(kind, body)
+        record: Record = reader(body)
     except (struct.error, ValueError) as error:
         raise CodecError(f"cannot be taken apart: {error}") from error
+    return record
 
 
-def _lengths(*texts: str) -> tuple[int, ...]:
-    return tuple(len(text.encode()) for text in texts)
-
-
-def _encoded_command(pool: str, stamp: Stamp, command: Command) -> bytes:
-    now_ms, wall_ms, trace_id = stamp
-    texts = (pool, trace_id, command.engine, command.request_id)
-    return (
-        _COMMAND.pack(
-            VERSION,
-            _KINDS[type(command)],
-            now_ms,
-            wall_ms,
-            command.epoch,
-            *_numbers(command),
-            *_lengths(*texts),
-        )
-        + "".join(texts).encode()
-    )
-
-
-def _numbers(command: Command) -> tuple[int, int]:
-    """What a command says beyond its engine, epoch and request_id."""
-    if isinstance(command, Allocate):
-        return command.sequence_id, command.num_blocks
-    if isinstance(command, Free):
-        return command.sequence_id, 0
-    if isinstance(command, Attach):
-        # One number for two: a TTL is far below 2^63 milliseconds.
-        return command.ttl_ms << 1 | command.takeover, command.quarantine_ms
-    if isinstance(command, Expire | Reclaim):
-        return command.quarantine_ms, 0
-    if isinstance(command, EndQuarantine):
-        return command.batch, 0
-    return 0, 0
-
-
-_MAKERS: dict[int, Callable[[str, int, str, int, int], Command]] = {
-    _KINDS[Allocate]: Allocate,
-    _KINDS[Free]: lambda engine, epoch, request_id, a, _: Free(engine, epoch, request_id, a),
-    _KINDS[Attach]: lambda engine, epoch, request_id, a, b: Attach(
-        engine, epoch, request_id, bool(a & 1), a >> 1, b
-    ),
-    _KINDS[Renew]: lambda engine, epoch, *_: Renew(engine, epoch),
-    _KINDS[Detach]: lambda engine, epoch, request_id, *_: Detach(engine, epoch, request_id),
-    _KINDS[Expire]: lambda engine, epoch, request_id, a, _: Expire(engine, epoch, a, request_id),
-    _KINDS[Reclaim]: lambda engine, epoch, request_id, a, _: Reclaim(engine, epoch, request_id, a),
-    _KINDS[EndQuarantine]: lambda engine, epoch, request_id, a, _: EndQuarantine(
-        a, engine, epoch, request_id
-    ),
-}
-
-
-def _decoded_command(kind: int, body: memoryview) -> Applied:
-    maker = _MAKERS.get(kind)
-    if maker is None:
-        raise CodecError(f"is of kind {kind}, which this program does not know")
-    _, _, now_ms, wall_ms, epoch, first, second, *lengths = _COMMAND.unpack_from(body)
-    pool, trace_id, engine, request_id = _texts(body, _COMMAND.size, lengths)
-    command = maker(engine, epoch, request_id, first, second)
-    return Applied(pool, Stamp(now_ms, wall_ms, trace_id), command)
-
-
-def _decoded_step(body: memoryview) -> Applied:
-    _, _, now_ms, wall_ms, epoch, step_id, policy, *rest = _STEP_HEAD.unpack_from(body)
-    frees, allocations, counts = rest[4:]
-    columns_size = 8 * (frees + allocations + counts)
-    columns_at = len(body) - columns_size
-    if columns_at < _STEP_HEAD.size:
-        raise CodecError("its columns are longer than itself")
-    pool, trace_id, engine, request_id = _texts(body[:columns_at], _STEP_HEAD.size, rest[:4])
-    columns = array("Q")
-    columns.frombytes(body[columns_at:])
-    if _BIG_ENDIAN:
-        columns.byteswap()
-    numbers = columns.tolist()
-    granted_at = frees + allocations
-    step = Step(
-        engine,
-        epoch,
-        request_id,
-        step_id,
-        numbers[:frees],
-        numbers[frees:granted_at],
-        numbers[granted_at:],
-        StepPolicy(policy),
-    )
-    return Applied(pool, Stamp(now_ms, wall_ms, trace_id), step)
-
-
-def _encoded_created(record: CreatePool) -> bytes:
-    name, total_blocks, block_size, device_id = record.geometry
-    texts = _named(name, record.request_id)
-    head, kind = (
-        (_CREATED_BY_ID_HEAD, _CREATED_BY_ID) if record.request_id else (_CREATED_HEAD, _CREATED)
-    )
-    packed = head.pack(
-        VERSION,
-        kind,
-        total_blocks,
-        block_size,
-        device_id,
-        record.epoch_floor,
-        0 if record.quarantine_ms is None else record.quarantine_ms + 1,
-        record.configured,
-        *_lengths(*texts),
-    )
-    return packed + "".join(texts).encode()
-
-
-def _decoded_created(kind: int, body: memoryview) -> CreatePool:
-    head = _CREATED_HEAD if kind == _CREATED else _CREATED_BY_ID_HEAD
-    fields = head.unpack_from(body)
-    _, _, total_blocks, block_size, device_id, epoch_floor, wait, configured, *lengths = fields
-    name, *request_id = _texts(body, head.size, lengths)
-    geometry = Geometry(name, total_blocks, block_size, device_id)
-    quarantine_ms = wait - 1 if wait else None
-    return CreatePool(geometry, epoch_floor, bool(configured), quarantine_ms, *request_id)
-
-
-def _encoded_deleted(record: DeletePool) -> bytes:
-    texts = _named(record.pool, record.request_id)
-    head, kind = (
-        (_DELETED_BY_ID_HEAD, _DELETED_BY_ID) if record.request_id else (_DELETED_HEAD, _DELETED)
-    )
-    return head.pack(VERSION, kind, *_lengths(*texts)) + "".join(texts).encode()
-
-
-def _named(pool: str, request_id: str) -> tuple[str, ...]:
-    """The texts of a change of the pools."""
-    return (pool, request_id) if request_id else (pool,)
-
-
-def _texts(body: memoryview, start: int, lengths: Any) -> list[str]:
-    """Texts that stand one behind the other, and fill the rest of the body."""
-    texts = []
-    for length in lengths:
-        texts.append(str(body[start : start + length], "utf-8"))
-        start += length
-    if start != len(body):
-        raise CodecError(f"has {len(body)} bytes where its header says {start}")
-    return texts
+def shown(record: Record) -> dict[str, Any]:
+    """A record as JSON has it: its kind, and every field by its name."""
+    parts = record if type(record) is CommandRecord else (record,)
+    kind = type(parts[-1])
+    return {"kind": kind.__name__, **_SHOWERS[kind](*parts)}

@@ -9,7 +9,7 @@ exists because a server with much memory, or on a busy host, should not start pr
 serves: it stands still until they have begun.
 
 Rules:
-- It recovers the pools as a restart would, and reads only segments that nobody writes to.
+- It recovers the pools as a restart would, and reads only closed segments.
 - The snapshot appears whole, or not at all; it removes nothing.
 - Exit code 0: the snapshot is there. 1: it is not; stderr says why.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from kvblock_service.core.audit import audit
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import snapshot
-from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.interface import JournalDamaged, JournalError, Source
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.recovery import recover
 
@@ -32,34 +32,25 @@ STDERR_MAX = 500
 """Characters of stderr in an answer, which then is written to the pipe in one piece."""
 
 
-def compact(
-    directory: Path, server_epoch: int, position: int, request_ids_max: int, *, synced: bool
-) -> None:
-    """Write the snapshot at a position.
+def compact(journal: Source, position: int, request_ids_max: int) -> None:
+    """Write the snapshot of a journal at a position.
 
     Raises:
         JournalDamaged: the records up to there cannot be read, or lead to a pool that is not sound.
         JournalError: the snapshot cannot be written.
 
     """
-    reader = FileReader(directory, server_epoch)
-    recovered = recover(reader, Bounds(1, 1, request_ids_max), up_to=position)
-    reached = recovered.snapshot_position + recovered.records
-    if reached < position:
-        torn = "".join(
-            f"; {tail.path} has {tail.size} bytes that are none" for tail in reader.tails
-        )
-        raise JournalDamaged(f"the records end at {reached}, not at {position}{torn}")
+    recovered = recover(journal, Bounds(1, 1, request_ids_max), up_to=position)
     for entry in recovered.state.pools:
         violations = audit(entry.pool).violations
         if violations:
             name = entry.pool.geometry.name
             raise JournalDamaged(f"pool {name} is not sound at record {position}: {violations[0]}")
-    reader.put_snapshot(snapshot.encode(recovered.state), synced=synced)
+    journal.put_snapshot(position, snapshot.encode(recovered.state))
 
 
 def serve() -> int:
-    """Run jobs until nobody can send any more; gives the exit code."""
+    """Run jobs until its input ends; gives the exit code."""
     os.nice(LOWEST_PRIORITY)
     for line in sys.stdin:
         command = [sys.executable, "-m", "kvblock_service.journal.compact", *json.loads(line)]
@@ -82,13 +73,8 @@ def main(arguments: list[str]) -> int:
     directory, server_epoch, position, request_ids_max, durability = arguments
     os.nice(LOWEST_PRIORITY)
     try:
-        compact(
-            Path(directory),
-            int(server_epoch),
-            int(position),
-            int(request_ids_max),
-            synced=durability == "host",
-        )
+        reader = FileReader(Path(directory), int(server_epoch), synced=durability == "host")
+        compact(reader, int(position), int(request_ids_max))
     except (JournalDamaged, JournalError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

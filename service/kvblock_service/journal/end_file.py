@@ -19,7 +19,7 @@ from zlib import crc32
 
 from kvblock_service.journal import files
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.regular import open_regular, read_regular
+from kvblock_service.journal.regular import open_regular, read_regular, reading
 
 NAME = "end"
 SLOT_BYTES = 512
@@ -94,11 +94,10 @@ def read_end(directory: Path, server_epoch: int) -> End | None:
     path = directory / NAME
     for _ in range(_READS):
         try:
-            data = read_regular(path, 2 * SLOT_BYTES)
+            with reading(path):
+                data = read_regular(path, 2 * SLOT_BYTES)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
         found = [slot for slot in map(_read, (data[:SLOT_BYTES], data[SLOT_BYTES:])) if slot]
         if found and len(data) > SLOT_BYTES:
             epoch, position, chain = max(found)

@@ -2,17 +2,16 @@
 
 Rules:
 - When a segment is full the next one, which was made ready before, takes its place; the old one is
-  sealed by the keeper, a thread of its own.
+  closed by the maintenance, a thread of its own.
 - A segment in which a write failed is not written to again: the next one begins at the position
   that the failed write would have had, which makes void whatever is left of it.
-- Truncation removes whole files: it needs no space, and holds nobody up.
-- The format of new segments may differ from that of older ones: each tells its own.
+- Truncation removes whole files: it needs no space, and delays no append.
 - A write is acknowledged once `end` says so. When that fails the write has failed, as any other.
 
 Threads:
-- `write` is called from one thread at a time, which need not be the owner's: a write that waits for
-  a disk has one of its own. All else is for the owner's thread, which never waits for a write until
-  it closes the journal.
+- `append` is called from one thread at a time, which need not be the owner's: one that waits for a
+  disk has a thread of its own. All else is for the owner's thread, which never waits for an append
+  until it closes the journal.
 - `_segment`, `_position`, `_chain` and `_end` belong to whoever holds `_writing`: a write for as
   long as it takes, so that no segment is changed or sealed under it. Others may read `position`: it
   moves when a write has succeeded.
@@ -26,11 +25,11 @@ from pathlib import Path
 
 from kvblock_service.journal import chain, files
 from kvblock_service.journal.end_file import EndFile
-from kvblock_service.journal.formats import DEFAULT, FORMATS
-from kvblock_service.journal.interface import Entry, JournalError
-from kvblock_service.journal.keeper import Keeper
+from kvblock_service.journal.interface import Entry, JournalError, PositionTaken
+from kvblock_service.journal.maintenance import Maintenance
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.segment import Segment, Tail
+from kvblock_service.journal.snapshot_process import SnapshotProcess
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 """A segment of this size is followed by the next one."""
@@ -39,12 +38,11 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 class FileJournal:
     """The one writer of a directory.
 
-    `durable_on`: `process`, what was written outlives the process; `host`, the host too. `kind`
-    names the format of new segments. `host_died` and `is_marked`: see FileReader. The directory is
-    read first: `recover` leaves the journal at its last position. `trouble`: what the keeper could
-    not do, the newest last; whoever takes a text out logs it. `bug` is what ended the keeper, if
-    anything has: nothing is kept in order any more. `bytes_written` is the length of all records
-    since the start.
+    `durable_on`: `process`, what was written outlives the process; `host`, the host too.
+    `host_died` and `is_marked`: see FileReader. The directory is read first: `recover` leaves the
+    journal at its last position. `trouble`: what the maintenance could not do, the newest last;
+    whoever takes a text out logs it. `bug` is what ended the maintenance, if anything has.
+    `bytes_written` is the length of all records since the start.
     """
 
     def __init__(
@@ -52,38 +50,38 @@ class FileJournal:
         directory: Path,
         server_epoch: int,
         durable_on: str = "process",
-        kind: str = DEFAULT,
         segment_bytes: int = SEGMENT_BYTES,
         *,
         host_died: bool = False,
         is_marked: bool = False,
     ) -> None:
         self.directory = directory
+        self.server_epoch = server_epoch
         self.synced = durable_on == "host"
-        self._reader = FileReader(directory, server_epoch, host_died=host_died, is_marked=is_marked)
-        self._segment_bytes = segment_bytes
-        self._keeper = Keeper(
-            directory, FORMATS[kind], segment_bytes, server_epoch, synced=self.synced
+        self._reader = FileReader(
+            directory,
+            server_epoch,
+            host_died=host_died,
+            is_marked=is_marked,
+            synced=self.synced,
         )
+        self._segment_bytes = segment_bytes
+        self._maintenance = Maintenance(directory, server_epoch, synced=self.synced)
+        self.trouble = self._maintenance.trouble
         self._segment: Segment | None = None
         self._position: int | None = None
         self._chain = b""
         self._end: EndFile | None = None
-        self._failing = False
         self._closed = False
         self._writing = threading.Lock()
         self._asked: _Rotation | None = None
+        self._target: int | None = None
         self.bytes_written = 0
 
     @property
-    def server_epoch(self) -> int:
-        """The epoch of the directory."""
-        return self._reader.server_epoch
-
-    @property
     def position(self) -> int:
-        """The position of the last record."""
-        return self._reader.position if self._position is None else self._position
+        """The position of the last record; everything is read for it unless it was before."""
+        return self._reader.find_end().position if self._position is None else self._position
 
     @property
     def snapshot_position(self) -> int:
@@ -92,13 +90,8 @@ class FileJournal:
 
     @property
     def sealed_position(self) -> int:
-        """The last position that is in files which nobody writes to any more."""
-        return self._keeper.sealed_position
-
-    @property
-    def trouble(self) -> list[str]:
-        """What went wrong in the background."""
-        return self._keeper.trouble
+        """The last position that is in closed files."""
+        return self._maintenance.sealed_position
 
     @property
     def space_taken(self) -> int:
@@ -107,21 +100,16 @@ class FileJournal:
 
     @property
     def bug(self) -> Exception | None:
-        """What the keeper was not made for, and has ended of."""
-        return self._keeper.bug
+        """What the maintenance was not made for, and has ended of."""
+        return self._maintenance.bug
 
     @property
     def tails(self) -> list[Tail]:
-        """What was torn at the end of a segment, after a replay."""
+        """What was torn at the end of a segment, after everything was read."""
         return self._reader.tails
 
-    def mark(self) -> None:
-        """Have an `end` that says what was found.
-
-        Raises:
-            JournalError: the directory cannot be written to.
-
-        """
+    def _mark(self) -> None:
+        """Have an `end` that says what was found."""
         if self._closed:
             raise JournalError(f"the journal in {self.directory} was closed")
         if self._end is None:
@@ -129,19 +117,13 @@ class FileJournal:
             self._position, self._chain = found
             files.remove_partial(self.directory)
             self._end = EndFile(self.directory, self.server_epoch, found, synced=self.synced)
-            self._keeper.found(self._reader.segments(), self.tails)
+            self._maintenance.found(self._reader.segments(), self.tails)
 
     def begin(self) -> None:
-        """Make the first segment to write to.
-
-        Raises:
-            JournalError: the directory cannot be written to.
-
-        """
-        self.mark()
+        """Make the first segment to write to; see `Journal`."""
+        self._mark()
         if self._segment is None:
-            # On a full disk the caller tries again and again, and should not wait for zeros.
-            segment = self._keeper.next_segment(wait=True, reserve=not self._failing)
+            segment = self._maintenance.next_segment(wait=True)
             assert segment is not None
             self._use(segment)
 
@@ -152,55 +134,47 @@ class FileJournal:
             JournalError: the directory cannot be written to.
 
         """
-        self.mark()
+        self._mark()
         if self.tails:
             self.settle()
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Append records as one commit.
-
-        Raises:
-            JournalError: nothing was kept.
-
-        """
-        if records:
-            with self._writing:
-                self._write(records)
-
-    def _write(self, records: Sequence[bytes]) -> None:
-        segment = self._segment
-        if segment is None:
-            self.begin()
-            segment = self._segment
+    def append(self, after: int, records: Sequence[bytes]) -> int:
+        """Append records as one frame; see `Journal`."""
+        with self._writing:
+            if self._segment is None:
+                self.begin()
+            segment, end = self._segment, self._end
             assert segment is not None
-        assert self._position is not None
-        assert self._end is not None
-        try:
-            segment.append(self._position + 1, records)
-            reached = chain.followed(self._chain, records)
-            self._end.move(segment.last, reached)
-        except JournalError:
-            # What was appended and not acknowledged is void.
-            segment.last = min(segment.last, self._position)
-            self._segment = None
-            self._failing = True
-            self._keeper.seal(segment)
-            raise
-        self._position, self._chain = segment.last, reached
-        self._failing = False
-        self.bytes_written += sum(map(len, records))
-        asked = self._asked
-        if asked is not None and asked.at is None:
-            self._rotate_as_asked(asked)
-        elif segment.filled > self._segment_bytes:
-            self._rotated()
+            assert end is not None
+            if after != self._position:
+                raise PositionTaken(after, self.position)
+            if not records:
+                return after
+            try:
+                segment.append(after + 1, records)
+                reached = chain.followed(self._chain, records)
+                end.move(segment.last, reached)
+            except JournalError:
+                # What was appended and not acknowledged is void.
+                segment.last = min(segment.last, after)
+                self._segment = None
+                self._maintenance.seal(segment)
+                raise
+            self._position, self._chain = segment.last, reached
+            self.bytes_written += sum(map(len, records))
+            asked = self._asked
+            if asked is not None and asked.at is None:
+                self._rotate_as_asked(asked)
+            elif segment.filled > self._segment_bytes:
+                self._rotated()
+            return self._position
 
     def rotate(self) -> int | None:
         """Have the next segment begin; answers the last position before it, once it has begun.
 
         None: no segment is ready yet, or a write is on its way. It comes with the end of a write
-        then, and whoever asks again is told. `sealed_position` gets there as soon as the keeper has
-        closed what was written up to that position.
+        then, and the next call answers it. `sealed_position` gets there as soon as what was
+        written up to that position is closed.
         """
         asked = self._asked
         if asked is None:
@@ -220,71 +194,69 @@ class FileJournal:
 
     def _rotated(self) -> bool:
         """Go on in the next segment, if one is ready."""
-        following = self._keeper.next_segment(wait=False)
+        following = self._maintenance.next_segment(wait=False)
         if following is None:
             return False
         if self._segment is not None:
-            self._keeper.seal(self._segment)
+            self._maintenance.seal(self._segment)
         self._use(following)
         return True
 
     def _use(self, segment: Segment) -> None:
-        segment.follow(self._chain)
+        segment.chain = self._chain
         self._segment = segment
 
     def snapshot(self) -> bytes | None:
-        """The newest snapshot.
-
-        Raises:
-            JournalDamaged: it cannot be read.
-
-        """
+        """The newest snapshot; see `Source`."""
         return self._reader.snapshot()
 
-    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind the newest snapshot; `up_to`: the last one.
-
-        Raises:
-            JournalDamaged: one is missing, or cannot be read.
-
-        """
-        # The keeper may be removing what would be read.
+    def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind a position; see `Source`."""
+        # The maintenance may be removing what would be read.
         self.settle()
-        return self._reader.replay(up_to)
+        return self._reader.read(after, up_to)
 
     def put_snapshot(self, position: int, data: bytes) -> None:
-        """Keep a snapshot, written by the caller's thread, which reads up to there once more.
-
-        Raises:
-            JournalError: it could not be written.
-            JournalDamaged: the records up to there cannot be read.
-
-        """
-        reader = FileReader(self.directory, self.server_epoch)
-        for _ in reader.replay(position):
-            pass
-        reader.put_snapshot(data, synced=self.synced)
+        """Put a snapshot in place, reading up to there unless that was done; see `Source`."""
+        reader = FileReader(self.directory, self.server_epoch, synced=self.synced)
+        reader.put_snapshot(position, data)
         self._reader.look_for_snapshots()
 
-    def truncate(self, up_to: int) -> None:
-        """Have the keeper remove snapshots and whole segments that the newest snapshot covers."""
+    def snapshots(self, request_ids_max: int) -> SnapshotProcess:
+        """A process beside this one that makes snapshots."""
+        durability = "host" if self.synced else "process"
+        return SnapshotProcess(
+            self._frozen, self.directory, self.server_epoch, None, request_ids_max, durability
+        )
+
+    def _frozen(self) -> int | None:
+        """A position up to which all is in closed files; None: not yet."""
+        if self._target is None:
+            self._target = self.rotate()
+        elif self.sealed_position >= self._target:
+            position, self._target = self._target, None
+            return position
+        return None
+
+    def compact(self, up_to: int) -> None:
+        """Have snapshots and whole segments removed that the newest snapshot covers."""
         self._reader.look_for_snapshots()
-        self._keeper.drop(min(up_to, self.snapshot_position))
+        self._maintenance.drop(min(up_to, self.snapshot_position))
 
     def settle(self) -> None:
-        """Wait until the keeper has done all that it was asked for."""
-        self._keeper.settle()
+        """Wait until the maintenance has done all that it was asked for."""
+        self._maintenance.settle()
 
     def close(self) -> None:
-        """Close the segment, and wait for the keeper; a write that is on its way ends before."""
+        """Close the segment once a write that is on its way has ended; nothing goes on then."""
         with self._writing:
             self._closed = True
             if self._segment is not None:
-                self._keeper.seal(self._segment)
+                self._maintenance.seal(self._segment)
                 self._segment = None
             if self._end is not None:
                 self._end.close()
-        self._keeper.close()
+        self._maintenance.close()
 
 
 class _Rotation:

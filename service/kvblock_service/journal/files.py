@@ -1,8 +1,9 @@
 """The files of a journal's directory: segments and snapshots, and their names.
 
 Rules:
-- `journal-N.SUFFIX` are segments, in the order of N; the suffix tells the format. Only the one with
-  the greatest N is written to.
+- `journal-N.log` are segments, in the order of N. Only the one with the greatest N is written to.
+  A segment of another suffix has a format that this program does not read: nothing is served from
+  its directory then.
 - `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
 - A name only says where to look: what a file is stands in it, and has to agree with its name.
 """
@@ -12,17 +13,17 @@ import os
 import re
 from pathlib import Path
 
-from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.interface import JournalDamaged, JournalError
 
-_SEGMENT = re.compile(r"journal-(\d{10})\.[a-z]+")
-_BESIDE = re.compile(r"(journal-\d{10}\.[a-z]+)-[a-z]+")
+_SEGMENT = re.compile(r"journal-(\d{10})\.log")
+_OTHER = re.compile(r"journal-\d{10}\.(?!log$)([a-z]+).*")
 _BLOCK_BYTES = 512  # what st_blocks counts
 _SNAPSHOT = re.compile(r"snapshot-(\d{20})")
 
 
-def segment_path(directory: Path, number: int, suffix: str) -> Path:
-    """Where the segment of that number and format is."""
-    return directory / f"journal-{number:010}.{suffix}"
+def segment_path(directory: Path, number: int) -> Path:
+    """Where the segment of that number is."""
+    return directory / f"journal-{number:010}.log"
 
 
 def segment_number(path: Path) -> int:
@@ -40,20 +41,33 @@ def segments(directory: Path) -> list[tuple[int, Path]]:
     return _numbered(directory, _SEGMENT)
 
 
-def orphan(directory: Path) -> Path | None:
-    """A file that belongs to a segment, as a WAL does, and whose segment is not there.
-
-    It is made after its segment, and removed before.
+def of_other_formats(directory: Path) -> list[Path]:
+    """Segments whose suffix is not that of this program's format, in order.
 
     Raises:
         JournalError: the directory cannot be listed.
 
     """
-    for path in _listed(directory):
-        found = _BESIDE.fullmatch(path.name)
-        if found and not os.path.lexists(path.with_name(found[1])) and os.path.lexists(path):
-            return path
-    return None
+    return sorted(path for path in _listed(directory) if _OTHER.fullmatch(path.name))
+
+
+def refuse_other_formats(directory: Path) -> None:
+    """Refuse a directory that has segments of another format.
+
+    Raises:
+        JournalError: they are in SQLite, or the directory cannot be listed.
+        JournalDamaged: they are of an unknown format.
+
+    """
+    for path in of_other_formats(directory):
+        if path.name.partition(".")[2].startswith("db"):
+            raise JournalError(
+                f"{path} is a segment in SQLite, which this version does not read; nothing was"
+                " changed. Start the version that wrote it with journal_format=append, until a"
+                f" snapshot has replaced every *.db in {directory}; or, to begin with empty pools,"
+                f" stop the engines and run `kvblock journal set-aside {directory.parent}`"
+            )
+        raise JournalDamaged(f"{path} is a segment of a format that this program does not know")
 
 
 def snapshots(directory: Path) -> list[tuple[int, Path]]:

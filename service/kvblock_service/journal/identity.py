@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kvblock_service.journal import files
 from kvblock_service.journal.chain import digest
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.regular import read_regular
+from kvblock_service.journal.regular import read_regular, reading
 
 NAME = "identity.json"
 FORMAT = 2
@@ -26,7 +26,7 @@ _BOOT_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 _FIELDS = {"format", "boot_id", "server_epoch", "durability", "former"}
 
 
-class Identity(NamedTuple):
+class StateIdentity(NamedTuple):
     """Which life of the host a journal belongs to, and what it promised to outlive.
 
     `former`: epochs whose journals do not count any more, and are to be set aside. `format` is that
@@ -40,7 +40,7 @@ class Identity(NamedTuple):
     format: int = FORMAT
 
 
-def write_identity(directory: Path, identity: Identity) -> None:
+def write_identity(directory: Path, identity: StateIdentity) -> None:
     """Put an identity in force, in the present format.
 
     Raises:
@@ -52,7 +52,7 @@ def write_identity(directory: Path, identity: Identity) -> None:
     files.write_whole(directory / NAME, text.encode(), synced=True)
 
 
-def read_identity(directory: Path) -> Identity | None:
+def read_identity(directory: Path) -> StateIdentity | None:
     """The identity of a directory; None when it has none.
 
     Raises:
@@ -61,11 +61,11 @@ def read_identity(directory: Path) -> Identity | None:
     """
     path = directory / NAME
     try:
-        return _parsed(json.loads(read_regular(path, _BYTES_MAX)))
+        with reading(path):
+            content = read_regular(path, _BYTES_MAX)
+        return _parsed(json.loads(content))
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
     except RecursionError as error:
         raise JournalDamaged(f"{path} is damaged: its brackets are nested too deeply") from error
     except ValueError as error:
@@ -77,7 +77,7 @@ def is_epoch(value: object) -> bool:
     return type(value) is int and 1 <= value <= EPOCH_MAX
 
 
-def _parsed(found: Any) -> Identity:
+def _parsed(found: Any) -> StateIdentity:
     """Raises ValueError, whose text says what is wrong."""
     if not isinstance(found, dict) or "format" not in found:
         raise ValueError("it is no identity")
@@ -105,7 +105,7 @@ def _parsed(found: Any) -> Identity:
         raise ValueError(f"durability is {_shown(durability)}; it is {' or '.join(DURABILITIES)}")
     if not isinstance(boot, str) or not _BOOT_ID.fullmatch(boot):
         raise ValueError(f"boot_id is {_shown(boot)}; it is 1 to 64 letters, digits and dashes")
-    return Identity(boot, content["server_epoch"], durability, tuple(former), version)
+    return StateIdentity(boot, content["server_epoch"], durability, tuple(former), version)
 
 
 def _shown(value: object) -> str:

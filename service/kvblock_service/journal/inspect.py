@@ -8,17 +8,15 @@ Rules:
 
 import json
 from collections.abc import Callable, Iterator
-from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import CreatePool
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
+from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.records import Applied, Record
 from kvblock_service.journal.recovery import Recovered, decoded, recover
 from kvblock_service.journal.state_dir import host_died, journal_directory, present_identity
 
@@ -70,10 +68,10 @@ def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
 
     """
     with naming_the_remedy(state_dir):
-        for position, record in decoded(_reader(state_dir).replay()):
+        reader = _reader(state_dir)
+        for position, record in decoded(reader.read(reader.snapshot_position)):
             if position >= first:
-                kind = type(_event(record)).__name__
-                yield {"position": position, "kind": kind, **_fields(record)}
+                yield {"position": position, **codec.shown(record)}
 
 
 def exported(state_dir: Path) -> Iterator[str]:
@@ -87,31 +85,21 @@ def exported(state_dir: Path) -> Iterator[str]:
     with naming_the_remedy(state_dir):
         state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
     yield f'{{"server_epoch": "{state.server_epoch}", "pools": ['
-    for pool_index, (pool, configured, _) in enumerate(state.pools):
-        head = json.dumps(
-            {
-                "pool": pool.geometry.name,
-                "total_blocks": pool.geometry.total_blocks,
-                "block_size": pool.geometry.block_size,
-                "device_id": pool.geometry.device_id,
-                "configured": configured,
-            }
-        )
-        yield f'{", " if pool_index else ""}{head[:-1]}, "engines": ['
-        for engine_index, engine in enumerate(pool.engines.values()):
-            head = json.dumps({"engine": engine.name, "epoch": str(engine.epoch)})
-            yield f'{", " if engine_index else ""}{head[:-1]}, "sequences": ['
-            for index, (sequence_id, held) in enumerate(engine.tables.items()):
-                row = {"sequence_id": str(sequence_id), "blocks": list(blocks_of(held))}
-                yield f"{', ' if index else ''}{json.dumps(row)}"
-            yield "]}"
+    for index, (pool, configured, _) in enumerate(state.pools):
+        name, total_blocks, block_size, device_id = pool.geometry
+        head = {"pool": name, "total_blocks": total_blocks, "block_size": block_size}
+        head |= {"device_id": device_id, "configured": configured}
+        yield f'{", " if index else ""}{json.dumps(head)[:-1]}, "engines": ['
+        for place, engine in enumerate(pool.engines.values()):
+            sequences = [
+                {"sequence_id": str(sequence_id), "blocks": list(blocks_of(held))}
+                for sequence_id, held in engine.tables.items()
+            ]
+            row = {"engine": engine.name, "epoch": str(engine.epoch), "sequences": sequences}
+            yield f"{', ' if place else ''}{json.dumps(row)}"
         waiting = [
-            {
-                "engine": batch.engine,
-                "epoch": str(batch.epoch),
-                "blocks": batch.blocks.tolist(),
-            }
-            for batch in pool.blocks.quarantine.values()
+            {"engine": one.engine, "epoch": str(one.epoch), "blocks": one.blocks.tolist()}
+            for one in pool.blocks.quarantine.values()
         ]
         yield f'], "quarantine": {json.dumps(waiting)}}}'
     yield "]}"
@@ -158,28 +146,3 @@ def _again(read: Callable[[], _Result]) -> _Result:
             # A server has removed what a new snapshot covers; that snapshot is there now.
             continue
     return read()
-
-
-def _event(record: Record) -> object:
-    return record.command if isinstance(record, Applied) else record
-
-
-def _fields(record: Record) -> dict[str, Any]:
-    if isinstance(record, CreatePool):
-        name, total_blocks, block_size, device_id = record.geometry
-        return {
-            "pool": name,
-            "total_blocks": total_blocks,
-            "block_size": block_size,
-            "device_id": device_id,
-            "epoch_floor": record.epoch_floor,
-            "configured": record.configured,
-            "request_id": record.request_id,
-        }
-    if not isinstance(record, Applied):
-        return record._asdict()
-    fields = {
-        key: value.name if isinstance(value, Enum) else value
-        for key, value in record.command._asdict().items()
-    }
-    return {"pool": record.pool, **record.stamp._asdict(), **fields}

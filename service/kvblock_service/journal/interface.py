@@ -1,12 +1,15 @@
-"""The interface of every journal, and the errors it raises.
+"""The one interface of every journal, and the errors it raises.
 
 Rules:
 - Records are numbered from 1 without a gap; the number is their position.
-- `write` is all or nothing: when it returns, its records survive; when it raises, the position is
-  what it was and the next successful write takes the same positions. Only a process that dies
-  between the two may find the failed write kept: nobody was told what became of it. What a process
-  that dies in a write leaves of it is no record: `replay` passes it over.
-- A snapshot at position N stands for all records up to N; `replay` begins behind it.
+- An append says after which position it is to follow, so a writer that is not the only one writes
+  nothing, and gets PositionTaken.
+- An append is all or nothing: it is made (it returns), not made (JournalError), or its outcome is
+  unknown (OutcomeUnknown): neither made nor failed. Only a repeat after the same position settles
+  that: it is made now, or PositionTaken says that something is there, which `read` shows.
+- A process that dies in an append may find it made: it was not acknowledged. What it
+  leaves of a part of one is no record: `read` passes it over.
+- A snapshot at position N stands for all records up to N.
 - A journal has one owner, and is called from one thread, unless a method says otherwise.
 """
 
@@ -15,11 +18,22 @@ from typing import NamedTuple, Protocol
 
 
 class JournalError(Exception):
-    """The journal cannot keep anything now; the text says why, for people. It may recover."""
+    """The journal cannot write anything now; the text says why, for people. It may recover."""
+
+
+class OutcomeUnknown(Exception):
+    """Whether an append was made is not known; the text says why, for people."""
+
+
+class PositionTaken(Exception):
+    """An append does not follow the last record: nothing was written."""
+
+    def __init__(self, after: int, last: int) -> None:
+        super().__init__(f"records were to follow record {after}, but the last one is {last}")
 
 
 class JournalDamaged(Exception):
-    """What was kept cannot be read; the text names the position and the file."""
+    """What was written cannot be read; the text names the position and the file."""
 
 
 class CodecError(ValueError):
@@ -33,8 +47,16 @@ class Entry(NamedTuple):
     record: bytes
 
 
+class Made(NamedTuple):
+    """What became of a snapshot; `problem` is what to log when it is not there, and empty else."""
+
+    position: int
+    seconds: float
+    problem: dict[str, object]
+
+
 class Source(Protocol):
-    """What was kept, for who reads it."""
+    """A journal for its readers, who may leave a snapshot of what they have read."""
 
     @property
     def server_epoch(self) -> int:
@@ -56,8 +78,10 @@ class Source(Protocol):
 
         """
 
-    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind the newest snapshot, in order; `up_to`: the last one, None: all.
+    def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind a position, in order; `up_to`: the last one, None: all.
+
+        Records in front of the newest snapshot may be gone.
 
         Raises:
             JournalDamaged: a record is missing or cannot be read; without `up_to` also when one is
@@ -65,34 +89,91 @@ class Source(Protocol):
 
         """
 
+    def put_snapshot(self, position: int, data: bytes) -> None:
+        """Put the state after the record at `position` in place of an older one.
+
+        Raises:
+            JournalError: it could not be written; the journal goes on with what it had.
+            JournalDamaged: the records up to there cannot be read.
+
+        """
+
+
+class Snapshots(Protocol):
+    """Makes snapshots of one journal, one at a time, while it is appended to."""
+
+    def prepare(self) -> None:
+        """Make ready, before `begin`, what takes long to begin.
+
+        Raises:
+            OSError: that cannot be done now.
+
+        """
+
+    def begin(self) -> bool:
+        """Begin one of everything up to now; False: that is not possible yet, ask again."""
+
+    def made(self) -> Made | None:
+        """What became of the one that was begun; None: it is not finished."""
+
+    def stop(self) -> None:
+        """End one that is on its way; what was made stays."""
+
 
 class Journal(Source, Protocol):
     """A durable log of records over a snapshot.
 
-    The position is known from the start, or else after the first `replay` or `write`.
+    `synced`: an append waits for a disk or a network, which takes milliseconds; it is to be made in
+    a thread of its own then, one at a time. `trouble`: what could not be done beside the appends,
+    the newest last; whoever takes a text out logs it. `bug`: what has ended that work for good.
+    `bytes_written`: the length of all records that were appended since the start.
     """
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Append records in order, as one commit.
+    synced: bool
+    bytes_written: int
+
+    @property
+    def trouble(self) -> list[str]:
+        """What went wrong and is tried again."""
+
+    @property
+    def bug(self) -> Exception | None:
+        """An unexpected error: nothing may be acknowledged any more."""
+
+    @property
+    def space_taken(self) -> int:
+        """Bytes that it takes where it is; any thread may ask."""
+
+    def begin(self) -> None:
+        """Make ready for appends.
 
         Raises:
-            JournalError: nothing was kept.
+            JournalError: nothing can be written now.
 
         """
 
-    def put_snapshot(self, position: int, data: bytes) -> None:
-        """Keep the state after the record at `position`; `truncate` may follow.
+    def append(self, after: int, records: Sequence[bytes]) -> int:
+        """Append records behind the position `after`, as one; answers the position of the last.
 
         Raises:
-            JournalError: it could not be kept; the journal goes on with what it had.
+            JournalError: nothing was written.
+            OutcomeUnknown: they may have been written, or may be later.
+            PositionTaken: `after` is not the last position; nothing was written.
 
         """
 
-    def truncate(self, up_to: int) -> None:
+    def snapshots(self, request_ids_max: int) -> Snapshots:
+        """What makes snapshots of it; `request_ids_max` is that of the pools' bounds."""
+
+    def compact(self, up_to: int) -> None:
         """Drop records up to a position, as far as a snapshot stands for them, and old snapshots.
 
         What cannot be dropped at once goes later; the position of no record changes.
+
+        Raises:
+            JournalError: it cannot be said now what may go.
+
         """
 
     def close(self) -> None:
-        """Let go of everything; what was written stays."""
+        """Let go of everything; what was appended stays."""

@@ -19,7 +19,7 @@ from kvblock_service.journal.regular import open_regular, read_regular
 _TEXT_MAX = 64 * 1024
 
 
-class Taken(Exception):
+class LockHeld(Exception):
     """Another process has a lock."""
 
 
@@ -30,7 +30,7 @@ class Lock:
         """Lock a directory; `owner` says more about this process.
 
         Raises:
-            Taken: another process has it.
+            LockHeld: another process has it.
             OSError: it cannot be locked.
 
         """
@@ -66,7 +66,7 @@ def _locked(number: int, path: Path) -> None:
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Taken from None
+        raise LockHeld from None
     except OSError as error:
         # As of a directory on NFS, which cannot be locked.
         reason = f"it cannot be locked: {error.strerror}; it has to be on a disk of this host"

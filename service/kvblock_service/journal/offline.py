@@ -6,7 +6,6 @@ from kvblock_service.core.commands import DeletePool
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
-from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.interface import JournalError
 from kvblock_service.journal.open import journal_of, refuse_lost_records
 from kvblock_service.journal.recovery import recover
@@ -23,7 +22,7 @@ def discard_pool(path: Path, name: str) -> None:
     """Drop a pool and all that is held in it from the journal of a server that is not running.
 
     Raises:
-        StateDirTaken: it is running.
+        StateDirInUse: it is running.
         JournalDamaged: the journal cannot be read.
         JournalError: the pool is not there, or the journal cannot be written to.
 
@@ -36,14 +35,15 @@ def discard_pool(path: Path, name: str) -> None:
             identity = present_identity(path)
             opened = Opened(identity, identity, True, host_died(identity))
             journal_directory(path, identity)
-            journal = journal_of(state_dir, opened, DEFAULT)
+            journal = journal_of(state_dir, opened)
         try:
             with naming_the_remedy(path):
                 found = recover(journal, Bounds(1, 1, 2**20))
                 refuse_lost_records(opened, journal)
             if name not in [entry.pool.geometry.name for entry in found.state.pools]:
                 raise JournalError(f"{path} has no pool {name}")
-            journal.write([codec.encode(DeletePool(name))])
+            journal.begin()
+            journal.append(journal.position, [codec.encode(DeletePool(name))])
         finally:
             journal.close()
     finally:
@@ -56,7 +56,7 @@ def set_aside(path: Path) -> list[Path]:
     Answers where everything is now.
 
     Raises:
-        StateDirTaken: it is running.
+        StateDirInUse: it is running.
         JournalError: it cannot be done, or there is nothing.
 
     """

@@ -1,10 +1,10 @@
 """From a state directory and a configuration to pools that can be served.
 
 Rules:
-- What was configured and what was kept have to agree, or the server does not start: blocks that
+- The configuration and the journal have to agree, or the server does not start: blocks that
   engines hold are not thrown away because of an edited file.
 - A pool that was made at run time comes back by itself.
-- Each fact that an operator should know is told once, as an event with its fields.
+- What an operator should know is one log event with its fields.
 """
 
 import time
@@ -18,11 +18,10 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.journal import codec
 from kvblock_service.journal.damage import naming_the_remedy
-from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.formats import DEFAULT
 from kvblock_service.journal.former import remove_former
-from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError
+from kvblock_service.journal.log_event import LogEvent
 from kvblock_service.journal.recovery import Recovered, recover
 from kvblock_service.journal.state_dir import Opened, StateDir
 
@@ -35,15 +34,12 @@ class GeometryChanged(Exception):
 
 
 class OpenedJournal(NamedTuple):
-    """A journal and its pools.
-
-    Close the journal, then release `state_dir`.
-    """
+    """A journal and its pools. Close the journal, then release `state_dir`."""
 
     journal: FileJournal
     state_dir: StateDir
     registry: Registry
-    facts: list[Fact]
+    events: list[LogEvent]
 
     @property
     def pools(self) -> list[PoolEntry]:
@@ -57,19 +53,17 @@ def open_journal(
     bounds: Bounds,
     *,
     durability: str = "process",
-    kind: str = DEFAULT,
     owner: str = "",
     former_seconds: float = FORMER_SECONDS,
     now_ms: int | None = None,
 ) -> OpenedJournal:
     """Take a state directory, recover its pools, and make those that are new.
 
-    `kind` names the format of what is written from now on; what is there may have another one.
     `former_seconds`: how long a journal that does not count any more is there under another name.
     `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
 
     Raises:
-        StateDirTaken: another server has it.
+        StateDirInUse: another server has it.
         JournalDamaged: it cannot be read.
         JournalError: it cannot be written to.
         GeometryChanged: it has other pools than the configuration.
@@ -80,37 +74,52 @@ def open_journal(
     try:
         with naming_the_remedy(path):
             found = state_dir.open(durability)
-            journal = journal_of(state_dir, found, kind)
+            journal = journal_of(state_dir, found)
             recovered = recover(journal, bounds)
             refuse_lost_records(found, journal)
-        facts = _facts(path, found, journal, recovered)
-        records = _reconciled(path, configured, recovered.registry, facts)
+        events = _events(path, found, journal, recovered)
+        records = _reconciled(path, configured, recovered.registry, events)
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
         journal.cut_tails()
         aside = state_dir.put_in_force(found)
-        facts += _facts_of_former(aside, former_seconds) + facts_of_removal(path, former_seconds)
-        journal.begin()
-        if records:
-            journal.write(records)
+        events += _events_of_former(aside, former_seconds) + events_of_removal(path, former_seconds)
+        _begin(journal, recovered.registry, records, now_ms)
     except BaseException:
         if journal is not None:
             journal.close()
         state_dir.release()
         raise
+    return OpenedJournal(journal, state_dir, recovered.registry, events)
+
+
+def take_up(
+    journal: Journal, configured: Sequence[Geometry], bounds: Bounds, now_ms: int | None = None
+) -> tuple[Registry, list[LogEvent]]:
+    """As `open_journal`, for a journal that is not in a state directory."""
+    registry = recover(journal, bounds).registry
+    events: list[LogEvent] = []
+    records = _reconciled(Path(), configured, registry, events)
+    _begin(journal, registry, records, now_ms)
+    return registry, events
+
+
+def _begin(journal: Journal, registry: Registry, records: list[bytes], now_ms: int | None) -> None:
+    """Have a journal written to that agrees with the configuration by these records."""
+    journal.begin()
+    if records:
+        journal.append(journal.position, records)
     now_ms = time.monotonic_ns() // 1_000_000 if now_ms is None else now_ms
-    for entry in recovered.registry.pools.values():
+    for entry in registry.pools.values():
         leases.begin_anew(entry.pool, now_ms)
-    return OpenedJournal(journal, state_dir, recovered.registry, facts)
 
 
-def journal_of(state_dir: StateDir, found: Opened, kind: str) -> FileJournal:
+def journal_of(state_dir: StateDir, found: Opened) -> FileJournal:
     """The journal that is to be served from a directory."""
     identity = found.identity
     return FileJournal(
         state_dir.journal_path(identity.server_epoch),
         identity.server_epoch,
         identity.durability,
-        kind,
         host_died=found.host_died,
         is_marked=found.is_marked,
     )
@@ -127,25 +136,27 @@ def refuse_lost_records(found: Opened, journal: FileJournal) -> None:
         raise JournalDamaged(f"{journal.directory} is to have a journal, and has no record")
 
 
-def facts_of_removal(path: Path, former_seconds: float) -> list[Fact]:
+def events_of_removal(path: Path, former_seconds: float) -> list[LogEvent]:
     """Remove what was set aside longer ago, and tell what became of it."""
     try:
         removed = remove_former(path, former_seconds)
     except JournalError as error:
         event = "what was set aside could not be removed"
-        return [Fact("warning", event, {"problem": str(error)})]
+        return [LogEvent("warning", event, {"problem": str(error)})]
     event = "what was set aside long ago was removed"
-    return [Fact("info", event, {"path": str(one)}) for one in removed]
+    return [LogEvent("info", event, {"path": str(one)}) for one in removed]
 
 
-def _facts_of_former(aside: list[Path], former_seconds: float) -> list[Fact]:
+def _events_of_former(aside: list[Path], former_seconds: float) -> list[LogEvent]:
     event = "the journal of a former server epoch was set aside"
     fields = {"former_state_seconds": former_seconds}
-    return [Fact("info", event, {"directory": str(one), **fields}) for one in aside]
+    return [LogEvent("info", event, {"directory": str(one), **fields}) for one in aside]
 
 
-def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered) -> list[Fact]:
-    facts = []
+def _events(
+    path: Path, found: Opened, journal: FileJournal, recovered: Recovered
+) -> list[LogEvent]:
+    events = []
     identity, previous = found.identity, found.found
     if previous is not None and not found.goes_on:
         event = "the host was rebooted, so the blocks of before are gone; all pools are empty"
@@ -155,11 +166,11 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
             "boot_id": identity.boot_id,
             "previous_boot_id": previous.boot_id,
         }
-        facts.append(Fact("warning", event, fields))
+        events.append(LogEvent("warning", event, fields))
     for tail in journal.tails:
         cut = {"file": str(tail.path), "bytes": tail.size, "position": recovered.position}
-        facts.append(
-            Fact("warning", "the journal ended in an unfinished write, which was cut", cut)
+        events.append(
+            LogEvent("warning", "the journal ended in an unfinished write, which was cut", cut)
         )
     pools = [entry.pool for entry in recovered.registry.pools.values()]
     fields = {
@@ -173,12 +184,12 @@ def _facts(path: Path, found: Opened, journal: FileJournal, recovered: Recovered
         "sequences": sum(len(e.tables) for pool in pools for e in pool.engines.values()),
         "seconds": round(recovered.seconds, 3),
     }
-    facts.append(Fact("info", "journal", fields))
-    return facts
+    events.append(LogEvent("info", "journal", fields))
+    return events
 
 
 def _reconciled(
-    path: Path, configured: Sequence[Geometry], registry: Registry, facts: list[Fact]
+    path: Path, configured: Sequence[Geometry], registry: Registry, events: list[LogEvent]
 ) -> list[bytes]:
     """Make and delete the pools that are configured now and are not any more; the records of it."""
     wanted = {geometry.name: geometry for geometry in configured}
@@ -194,8 +205,8 @@ def _reconciled(
             problems.append(_missing(path, pool))
         else:
             changes.append(DeletePool(name))
-            facts.append(
-                Fact("warning", "an empty pool is not configured any more", {"pool": name})
+            events.append(
+                LogEvent("warning", "an empty pool is not configured any more", {"pool": name})
             )
     if problems:
         raise GeometryChanged("\n".join(problems))

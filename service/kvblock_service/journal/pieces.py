@@ -69,14 +69,7 @@ class Reader:
 
     def texts(self) -> list[str]:
         """What `Writer.texts` put."""
-        lengths = self.numbers("I")
-        whole = self._take(sum(lengths))
-        texts = []
-        start = 0
-        for length in lengths:
-            texts.append(str(whole[start : start + length], "utf-8"))
-            start += length
-        return texts
+        return [str(blob, "utf-8") for blob in self.blobs()]
 
     def blobs(self) -> list[bytes]:
         """What `Writer.blobs` put."""

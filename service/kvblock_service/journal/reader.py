@@ -19,10 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from kvblock_service.journal import end_file, files
+from kvblock_service.journal import end_file, files, segment
 from kvblock_service.journal.chain_check import ChainCheck
 from kvblock_service.journal.end_file import End
-from kvblock_service.journal.formats import format_of
 from kvblock_service.journal.interface import Entry, JournalDamaged
 from kvblock_service.journal.segment import Begun, Tail
 from kvblock_service.journal.snapshot_file import SnapshotFile, read_snapshot, write_snapshot
@@ -40,8 +39,9 @@ class FileReader:
     """The records and snapshots in a directory, read without changing anything.
 
     `host_died`: the host went down since it was written, and each append was synced. `is_marked`:
-    there has to be an `end`. `tails`: after a replay, what was torn at the end of a segment. Works
-    beside a server that writes: then it sees what was there when it came by.
+    there has to be an `end`. `synced`: snapshots survive the host. `tails`: after everything was
+    read, what was torn at the end of a segment. Works beside a server that writes: then it sees
+    what was there when it came by.
     """
 
     def __init__(
@@ -51,24 +51,21 @@ class FileReader:
         *,
         host_died: bool = False,
         is_marked: bool = False,
+        synced: bool = False,
     ) -> None:
         self.directory = directory
         self._host_died = host_died
         self._is_marked = is_marked
+        self._synced = synced
         self.tails: list[Tail] = []
-        self._server_epoch = server_epoch
+        self.server_epoch = server_epoch
         self._snapshots = files.snapshots(directory)
         self._base: End | None = None
         self._reached: End | None = None
 
     @property
-    def server_epoch(self) -> int:
-        """The epoch of the directory."""
-        return self._server_epoch
-
-    @property
     def position(self) -> int:
-        """The position of the last record that a replay came to."""
+        """The position of the last record that was read."""
         reached = self._reached.position if self._reached else 0
         return max(reached, self.snapshot_position)
 
@@ -78,61 +75,52 @@ class FileReader:
         return self._snapshots[-1][0] if self._snapshots else 0
 
     def snapshot(self) -> bytes | None:
-        """The newest snapshot.
-
-        Raises:
-            JournalDamaged: it cannot be read.
-
-        """
+        """The newest snapshot; see `Source`."""
         if not self._snapshots:
             return None
         position, path = self._snapshots[-1]
-        found = read_snapshot(path, self._server_epoch, position)
+        found = read_snapshot(path, self.server_epoch, position)
         self._base = End(position, found.chain)
         return found.data
 
-    def replay(self, up_to: int | None = None) -> Iterator[Entry]:
-        """The records behind the newest snapshot; `up_to`: the last one.
-
-        Raises:
-            JournalDamaged: one is missing, or cannot be read.
-
-        """
+    def read(self, after: int, up_to: int | None = None) -> Iterator[Entry]:
+        """The records behind a position; see `Source`."""
         self.tails = []
-        orphan = files.orphan(self.directory)
-        if orphan is not None:
-            raise JournalDamaged(
-                f"{orphan} is there without its segment: that is gone, or this has a wrong name"
-            )
+        files.refuse_other_formats(self.directory)
         # Before the segments: a server that writes to them meanwhile is only ever ahead of this.
         end = self._read_end()
         if self._base is None or self._base.position != self.snapshot_position:
             self._base = None
             self.snapshot()
-        check = ChainCheck(self.directory, self._server_epoch, self._base, end)
-        for segment in self._ranges():
-            for entry in self._rows(segment, check):
+        check = ChainCheck(self.directory, self.server_epoch, self._base, end)
+        for one in self._ranges():
+            for entry in self._rows(one, check):
                 if up_to is not None and entry.position > up_to:
                     return
                 check.take(entry)
                 self._reached = check.reached
-                if entry.position > self.snapshot_position:
+                if entry.position > after:
                     yield entry
         if up_to is None:
             check.finish()
+        elif check.reached.position < up_to:
+            torn = "".join(
+                f"; {tail.path} has {tail.size} bytes that are none" for tail in self.tails
+            )
+            raise JournalDamaged(
+                f"the records end at {check.reached.position}, not at {up_to}{torn}"
+            )
         self._reached = check.reached
 
-    def put_snapshot(self, data: bytes, *, synced: bool = False) -> None:
-        """Keep the state after the last record that a replay came to; `synced`: as the host lives.
-
-        Raises:
-            JournalError: it could not be written.
-
-        """
+    def put_snapshot(self, position: int, data: bytes) -> None:
+        """Put a snapshot in place, reading up to there unless that was done; see `Source`."""
+        if self._reached is None or self._reached.position != position:
+            for _ in self.read(position, position):
+                pass
         reached = self._reached
-        assert reached is not None, "nothing was replayed"
-        found = SnapshotFile(reached.position, reached.chain, data)
-        write_snapshot(self.directory, self._server_epoch, found, synced=synced)
+        assert reached is not None
+        found = SnapshotFile(position, reached.chain, data)
+        write_snapshot(self.directory, self.server_epoch, found, synced=self._synced)
         self.look_for_snapshots()
 
     def look_for_snapshots(self) -> None:
@@ -142,7 +130,7 @@ class FileReader:
     def find_end(self) -> End:
         """The position of the last record, for which everything is read unless it was before."""
         if self._reached is None:
-            for _ in self.replay():
+            for _ in self.read(self.snapshot_position):
                 pass
         assert self._reached is not None
         return self._reached
@@ -152,12 +140,12 @@ class FileReader:
         last = self.find_end().position
         return [(path, last if end is None else end - 1) for path, _, end in self._ranges()]
 
-    def _rows(self, segment: _Range, check: ChainCheck) -> Iterator[Entry]:
+    def _rows(self, found: _Range, check: ChainCheck) -> Iterator[Entry]:
         """The records of a segment that count."""
-        path, begun, end = segment
+        path, begun, end = found
         check.begin(path, begun)
         before = len(self.tails)
-        for entry in format_of(path).rows(path, check.reached.position, self.tails):
+        for entry in segment.entries(path, check.reached.position, self.tails):
             if end is not None and entry.position >= end:
                 break
             yield entry
@@ -166,7 +154,7 @@ class FileReader:
             self._refuse_changed(self.tails[before:], check.reached.position + 1)
 
     def _read_end(self) -> End | None:
-        end = end_file.read_end(self.directory, self._server_epoch)
+        end = end_file.read_end(self.directory, self.server_epoch)
         if end is None and self._is_marked:
             raise JournalDamaged(
                 f"{self.directory / end_file.NAME} is missing, which says where the journal ended"
@@ -185,7 +173,7 @@ class FileReader:
         ranges: list[_Range] = []
         end: int | None = None
         for _, path in reversed(files.segments(self.directory)):
-            begun = format_of(path).begun(path)
+            begun = segment.begun(path)
             ranges.append(_Range(path, begun, end))
             if begun.first is not None:
                 end = begun.first if end is None else min(begun.first, end)

@@ -1,10 +1,10 @@
-"""What a journal keeps: one record for each thing that changed a pool.
+"""What is written to a journal: one record for each thing that changed a pool.
 
 Rules:
-- A command is kept when the pool carried it out: not when it was rejected, not when it was answered
-  from memory, and not for a renewal, since a restart gives every lease its full TTL anyway.
-- Refusals are kept: they are counted, and remembered by their request_id.
-- A pool's life is kept, too: pools can be made and deleted while a server runs.
+- A command is written when the pool carried it out: not when it was rejected, not when it was a
+  repeat, and not for a renewal, since a restart gives every lease its full TTL anyway.
+- Refusals are written: they are counted, and remembered by their request_id.
+- A pool's life is written, too: pools can be made and deleted while a server runs.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from kvblock_service.core.commands import REJECTIONS, Command, Outcome, PoolChange, Renew, Stamp
 
 
-class Applied(NamedTuple):
+class CommandRecord(NamedTuple):
     """A command that the pool of that name carried out."""
 
     pool: str
@@ -20,7 +20,7 @@ class Applied(NamedTuple):
     command: Command
 
 
-Record: TypeAlias = Applied | PoolChange
+Record: TypeAlias = CommandRecord | PoolChange
 
 
 def is_kept(command: Command, outcome: Outcome, replayed: bool) -> bool:

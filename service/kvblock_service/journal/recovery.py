@@ -20,7 +20,7 @@ from kvblock_service.core.pool import Bounds
 from kvblock_service.core.registry import UNLIMITED, Registry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import CodecError, Entry, JournalDamaged, Source
-from kvblock_service.journal.records import Applied, Record
+from kvblock_service.journal.records import CommandRecord, Record
 from kvblock_service.journal.snapshot import State
 
 
@@ -59,7 +59,7 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
     count = 0
     with _collector_off():
         registry = _begin(journal, Bounds(UNLIMITED, UNLIMITED, bounds.request_ids_max))
-        for position, record in decoded(journal.replay(up_to)):
+        for position, record in decoded(journal.read(journal.snapshot_position, up_to)):
             _replay(registry, position, record)
             count += 1
     registry.set_bounds(bounds)
@@ -112,7 +112,9 @@ def _begin(journal: Source, bounds: Bounds) -> Registry:
 
 def _replay(registry: Registry, position: int, record: Record) -> None:
     outcome, replayed = (
-        registry.replay(*record) if isinstance(record, Applied) else registry.replay_change(record)
+        registry.replay(*record)
+        if isinstance(record, CommandRecord)
+        else registry.replay_change(record)
     )
     if isinstance(outcome, PoolAbsent):
         raise JournalDamaged(f"record {position} is of pool {outcome.name}, which is not there")

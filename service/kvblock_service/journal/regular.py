@@ -10,8 +10,11 @@ Rules:
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from kvblock_service.journal.interface import JournalDamaged
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -59,6 +62,17 @@ def read_regular(path: Path, limit: int | None = None) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"has more than {limit} bytes", str(path))
     return data
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises JournalDamaged when a file that has to be read cannot be; FileNotFoundError passes."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
 
 
 def refuse_irregular(path: Path, mode: int) -> None:

@@ -4,26 +4,33 @@ Rules:
 - A snapshot is: magic, version, pieces, and a CRC-32 of all that. Earlier versions stay readable: 1
   has no changes of the pools, and up to 2 the refusals stand in the order of `_REFUSALS_TO_2`.
 - What stands here stands under its number, never at its place in an enum or in a tuple of the core.
+- Numbers of a thing are described by their names, and answers as `layout` says: that is where a
+  field is added. More numbers than are known were written by a newer version, and are refused.
 - A decoded pool answers every later command as the encoded one would have; so the order of engines,
-  tables, batches and remembered results is kept, too.
+  tables, batches and remembered results is the same, too.
 - Numbers go in bulk: a snapshot of a million blocks is read in a fraction of a second.
-- Bounds are the configuration's and are not kept. What a pool remembers beyond its new bound is
+- Bounds are the configuration's and not written. What a pool remembers beyond its new bound is
   forgotten, the oldest first.
 """
 
 import struct
 from array import array
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, chain, pairwise, repeat
+from operator import attrgetter
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from kvblock_service.core.blocks import Batch, Grant
 from kvblock_service.core.commands import (
     Answer,
+    Attached,
     Command,
+    Freed,
+    Granted,
     PoolChange,
     RefusalReason,
+    Refused,
     Stamp,
     Step,
     Stepped,
@@ -33,18 +40,85 @@ from kvblock_service.core.idempotency import key_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import codec
-from kvblock_service.journal.answers import answer_of, numbers_of
 from kvblock_service.journal.interface import CodecError
+from kvblock_service.journal.layout import Field, Layout, columns, flag, member, numbers
 from kvblock_service.journal.pieces import Reader, Writer
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import CommandRecord
 
 MAGIC = b"KVBS"
 VERSION = 3
 _CRC = struct.Struct("<I")
 _HEAD = len(MAGIC) + 1
 _REFUSALS_TO_2 = (RefusalReason.POOL_EXHAUSTED, RefusalReason.EXCEEDS_POOL)
-_COUNTERS = 9
 _NO_STAMP = Stamp(0, 0, "")
+
+
+class Numbers:
+    """Numbers of a thing, each an attribute, maybe of a part of it; those that lack are 0."""
+
+    def __init__(self, names: str) -> None:
+        self.names = names.split()
+        self.of: Callable[[object], tuple[int, ...]] = attrgetter(*self.names)
+
+    def read(self, values: Sequence[int]) -> Iterator[int]:
+        """The numbers in the order of the names.
+
+        Raises:
+            CodecError: there are more.
+
+        """
+        if len(values) > len(self.names):
+            raise CodecError(
+                f"has {len(values)} numbers where this program knows {', '.join(self.names)}; a"
+                " newer version has written it"
+            )
+        return chain(values, repeat(0, len(self.names) - len(values)))
+
+    def put_into(self, thing: object, values: Sequence[int]) -> None:
+        """Give a thing its numbers."""
+        for name, value in zip(self.names, self.read(values), strict=True):
+            *parts, last = name.split(".")
+            setattr(attrgetter(".".join(parts))(thing) if parts else thing, last, value)
+
+
+_GEOMETRY = Numbers("total_blocks block_size device_id")
+_COUNTERS = Numbers(
+    "blocks.free_list.fresh blocks.quarantined blocks.last_batch last_epoch revision"
+    " blocks.allocated_total blocks.freed_total blocks.reclaimed_total expired_total"
+)
+_ENGINE = Numbers("epoch ttl_ms deadline_ms held")
+_BATCH = Numbers("due_ms period_ms epoch")
+
+
+def _refusal(reason: int, free_blocks: int, needed: int) -> Refused | None:
+    return Refused(RefusalReason(reason), free_blocks, needed) if reason else None
+
+
+def _answer(kind: int, answer: Any, *fields: Field) -> Layout:
+    shape = f"{answer.__name__}({', '.join(answer._fields)}{',' * (len(answer._fields) == 1)})"
+    names = {answer.__name__: answer, "RefusalReason": RefusalReason, "refusal": _refusal}
+    return Layout((kind,), "answer", shape, fields, names)
+
+
+_REFUSED = "*((refused.reason.value, *refused[1:]) if refused else (0, 0, 0))"
+# That of a renewal is remembered nowhere.
+_ANSWERS = {
+    Granted: _answer(1, Granted, *numbers("table_length"), *columns("blocks")),
+    Refused: _answer(2, Refused, member("reason", "RefusalReason"), *numbers("free_blocks needed")),
+    Freed: _answer(3, Freed, *numbers("num_blocks")),
+    Stepped: _answer(
+        4,
+        Stepped,
+        *numbers("granted free_blocks"),
+        Field(("refused",), "QQQ", _REFUSED, ("refusal({0}, {1}, {2})",)),
+        *columns("blocks freed_counts"),
+    ),
+    Attached: _answer(
+        5, Attached, *numbers("epoch ttl_ms held_blocks sequences last_step_id"), flag("resumed")
+    ),
+}
+_ANSWER_WRITERS = {one: layout.list_writer() for one, layout in _ANSWERS.items()}
+_ANSWER_READERS = {layout.code(1)[1]: layout.list_reader() for layout in _ANSWERS.values()}
 
 
 class State(NamedTuple):
@@ -100,7 +174,7 @@ def _take_changes(source: Reader) -> tuple[PoolChange, ...]:
     changes = []
     for blob in source.blobs():
         change = codec.decode(blob)
-        if isinstance(change, Applied):
+        if isinstance(change, CommandRecord):
             raise CodecError("a remembered change of the pools is a command of one")
         changes.append(change)
     return tuple(changes)
@@ -110,28 +184,9 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
     pool, configured, quarantine_ms = entry
     geometry = pool.geometry
     out.texts([geometry.name])
-    out.numbers(
-        [
-            geometry.total_blocks,
-            geometry.block_size,
-            geometry.device_id,
-            configured,
-            0 if quarantine_ms is None else quarantine_ms + 1,
-        ]
-    )
-    out.numbers(
-        [
-            pool.blocks.free_list.fresh,
-            pool.blocks.quarantined,
-            pool.blocks.last_batch,
-            pool.last_epoch,
-            pool.revision,
-            pool.blocks.allocated_total,
-            pool.blocks.freed_total,
-            pool.blocks.reclaimed_total,
-            pool.expired_total,
-        ]
-    )
+    wait = 0 if quarantine_ms is None else quarantine_ms + 1
+    out.numbers([*_GEOMETRY.of(geometry), configured, wait])
+    out.numbers(_COUNTERS.of(pool))
     out.numbers([reason.value for reason in pool.refused_total])
     out.numbers(pool.refused_total.values())
     out.numbers(pool.blocks.free_list.freed, "I")
@@ -141,7 +196,7 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
         _put_engine(out, engine)
     out.numbers([len(pool.blocks.quarantine)])
     for number, batch in pool.blocks.quarantine.items():
-        out.numbers([number, batch.due_ms, batch.period_ms, batch.epoch])
+        out.numbers([number, *_BATCH.of(batch)])
         out.texts([batch.engine])
         out.numbers(batch.blocks, "I")
     results = pool.cache.results.values()
@@ -154,22 +209,13 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
     total_blocks, block_size, device_id, configured, wait = source.numbers()
     pool = Pool(Geometry(name, total_blocks, block_size, device_id), bounds)
     counters = source.numbers().tolist()
-    (
-        pool.blocks.free_list.fresh,
-        pool.blocks.quarantined,
-        pool.blocks.last_batch,
-        pool.last_epoch,
-        pool.revision,
-        pool.blocks.allocated_total,
-        pool.blocks.freed_total,
-        pool.blocks.reclaimed_total,
-        pool.expired_total,
-    ) = counters[:_COUNTERS]
+    count = len(counters) if version > 2 else len(counters) - len(_REFUSALS_TO_2)
+    _COUNTERS.put_into(pool, counters[:count])
     if version > 2:
         reasons = [RefusalReason(value) for value in source.numbers()]
         refused = source.numbers().tolist()
     else:
-        reasons, refused = list(_REFUSALS_TO_2), counters[_COUNTERS:]
+        reasons, refused = list(_REFUSALS_TO_2), counters[count:]
     # A reason that came later was the reason for no refusal.
     pool.refused_total.update(zip(reasons, refused, strict=True))
     pool.blocks.free_list.freed = source.numbers("I")
@@ -178,7 +224,8 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
         pool.engines[engine_name] = _take_engine(source, engine_name)
     (batches,) = source.numbers()
     for _ in range(batches):
-        number, due_ms, period_ms, epoch = source.numbers()
+        number, *values = source.numbers()
+        due_ms, period_ms, epoch = _BATCH.read(values)
         (engine_name,) = source.texts()
         pool.blocks.quarantine[number] = Batch(
             source.numbers("I"), due_ms, period_ms, engine_name, epoch
@@ -190,7 +237,7 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
 
 
 def _put_engine(out: Writer, engine: Engine) -> None:
-    out.numbers([engine.epoch, engine.ttl_ms, engine.deadline_ms, engine.held])
+    out.numbers(_ENGINE.of(engine))
     out.numbers(engine.tables)
     # A length of 0 stands for a table that is its only block's number itself.
     out.numbers([0 if isinstance(t, int) else len(t) for t in engine.tables.values()], "I")
@@ -203,7 +250,7 @@ def _put_engine(out: Writer, engine: Engine) -> None:
 
 def _take_engine(source: Reader, name: str) -> Engine:
     engine = Engine(name)
-    engine.epoch, engine.ttl_ms, engine.deadline_ms, engine.held = source.numbers()
+    _ENGINE.put_into(engine, source.numbers())
     sequence_ids = source.numbers()
     lengths = source.numbers("I")
     blocks = source.numbers("I")
@@ -248,21 +295,29 @@ def _take_grants(source: Reader) -> list[Grant]:
 
 
 def _put_known(out: Writer, known: Sequence[tuple[Command, Answer]]) -> None:
-    out.blobs([codec.encode(Applied("", _NO_STAMP, command)) for command, _ in known])
-    answers = [numbers_of(answer) for _, answer in known]
-    out.numbers([len(numbers) for numbers in answers], "I")
-    out.numbers([number for numbers in answers for number in numbers])
+    out.blobs([codec.encode(CommandRecord("", _NO_STAMP, command)) for command, _ in known])
+    answers = [_ANSWER_WRITERS[type(answer)](answer) for _, answer in known]
+    out.numbers([len(answer) for answer in answers], "I")
+    out.numbers(list(chain.from_iterable(answers)))
 
 
 def _take_known(source: Reader) -> list[tuple[Command, Answer]]:
     records = [codec.decode(blob) for blob in source.blobs()]
     lengths = source.numbers("I")
-    numbers = source.numbers().tolist()
+    values = source.numbers().tolist()
     known: list[tuple[Command, Answer]] = []
     start = 0
     for record, length in zip(records, lengths, strict=True):
-        if not isinstance(record, Applied):
+        if not isinstance(record, CommandRecord):
             raise CodecError("a remembered result belongs to no command")
-        known.append((record.command, answer_of(numbers[start : start + length])))
+        known.append((record.command, _answer_of(values[start : start + length])))
         start += length
     return known
+
+
+def _answer_of(values: list[int]) -> Answer:
+    reader = _ANSWER_READERS.get(values[0]) if values else None
+    if reader is None:
+        raise CodecError(f"an answer of kind {values[:1]}, which this program does not know")
+    answer: Answer = reader(values)
+    return answer

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kvblock_service.journal import chain, files, snapshot
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.regular import read_regular
+from kvblock_service.journal.regular import read_regular, reading
 
 _MAGIC = b"KVBP"
 _VERSION = 1
@@ -54,12 +54,8 @@ def read_snapshot(path: Path, server_epoch: int, position: int) -> SnapshotFile:
         FileNotFoundError: it was removed meanwhile.
 
     """
-    try:
+    with reading(path):
         data = read_regular(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
     if data.startswith(snapshot.MAGIC):
         whole = b"snapshot %d of %d: %b" % (position, server_epoch, data)
         return SnapshotFile(position, chain.digest(whole)[: chain.CHAIN_BYTES], data)

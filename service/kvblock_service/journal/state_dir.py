@@ -13,7 +13,7 @@ Rules:
   anything of the old epoch is set aside, so that a crash leaves either the one or the other. It
   names the old epoch until that is set aside.
 - An identity whose journal is not there is damage, as a journal without an identity is: it is
-  neither taken over, since nobody knows of which boot it is, nor begun anew beside.
+  neither taken over, since its boot is unknown, nor begun anew beside.
 - What is to outlive the host has names that do: with that promise all directories above are synced.
 """
 
@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvblock_service.journal import end_file, files, former, lock
-from kvblock_service.journal.identity import NAME, Identity, read_identity, write_identity
+from kvblock_service.journal.identity import NAME, StateIdentity, read_identity, write_identity
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class StateDirTaken(Exception):
+class StateDirInUse(Exception):
     """Another process owns the directory; the text names it."""
 
 
@@ -45,8 +45,8 @@ class Opened(NamedTuple):
     since it was written.
     """
 
-    identity: Identity
-    found: Identity | None
+    identity: StateIdentity
+    found: StateIdentity | None
     goes_on: bool
     host_died: bool
 
@@ -84,7 +84,7 @@ class StateDir:
         """Take a directory, making it if need be; `owner` says more about this process.
 
         Raises:
-            StateDirTaken: another process has it.
+            StateDirInUse: another process has it.
             JournalError: it cannot be made or written to.
 
         """
@@ -92,8 +92,8 @@ class StateDir:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = lock.Lock(path, owner)
-        except lock.Taken:
-            raise StateDirTaken(
+        except lock.LockHeld:
+            raise StateDirInUse(
                 f"{path} is the state directory of {lock.holder(path)}; stop that server, or give"
                 " this one a --state-dir of its own"
             ) from None
@@ -117,7 +117,7 @@ class StateDir:
             identity = found._replace(boot_id=now, durability=durability)
             return Opened(identity, found, True, found.boot_id != now)
         epoch = max(time.time_ns() // 1_000_000, former.greatest_epoch(self.path) + 1)
-        identity = Identity(now, epoch, durability)
+        identity = StateIdentity(now, epoch, durability)
         if found is not None:
             epoch = max(epoch, found.server_epoch + 1)
             past = (*found.former, found.server_epoch)
@@ -184,7 +184,7 @@ class StateDir:
             )
 
 
-def journal_directory(path: Path, identity: Identity) -> Path:
+def journal_directory(path: Path, identity: StateIdentity) -> Path:
     """Where the journal of an identity is.
 
     Raises:
@@ -205,7 +205,7 @@ def journal_directory(path: Path, identity: Identity) -> Path:
     return directory
 
 
-def present_identity(path: Path) -> Identity:
+def present_identity(path: Path) -> StateIdentity:
     """The identity of a directory in which a server has run.
 
     Raises:
@@ -219,7 +219,7 @@ def present_identity(path: Path) -> Identity:
     return found
 
 
-def host_died(identity: Identity) -> bool:
+def host_died(identity: StateIdentity) -> bool:
     """Whether a journal that was to outlive its host is of an earlier boot."""
     if identity.durability != "host":
         return False
@@ -243,7 +243,12 @@ def _is_journal(path: Path) -> bool:
         return False
     try:
         # A start that died before it had an identity leaves an end at position 0.
-        return bool(files.segments(path) or files.snapshots(path) or end_file.is_moved(path))
+        return bool(
+            files.segments(path)
+            or files.of_other_formats(path)
+            or files.snapshots(path)
+            or end_file.is_moved(path)
+        )
     except JournalError:
         # What this process may not even list is not of its making.
         return False

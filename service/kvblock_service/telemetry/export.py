@@ -81,8 +81,8 @@ class MetricExport:
         meter = provider.get_meter(names.SCOPE, VERSION)
         self.durations = Durations(meter)
         metrics.show(meter, sources, pools, self.durations)
-        if sources.journal is not None:
-            sources.journal.tell_commits(self.durations.commit)
+        if sources.committer is not None:
+            sources.committer.committed = self.durations.commit
 
     async def stop(self, seconds: float) -> None:
         """Send a last report, if that takes no longer than `seconds`, and end."""

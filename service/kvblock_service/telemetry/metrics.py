@@ -75,13 +75,16 @@ def show(meter: Meter, sources: Sources, pools: Pools, durations: Durations) -> 
             "Looks, one a second, that found no file descriptor left to accept a connection with."
         )
         counter("kvblock.descriptor.shortages", "{look}", text, _one(lambda: files.shortages))
-    if journal := sources.journal:
+    if committer := sources.committer:
+        journal = committer.journal
         text = "Space that the files of the journal take."
-        gauge("kvblock.journal.size", "By", text, _one(lambda: journal.size_bytes))
+        gauge("kvblock.journal.size", "By", text, _one(lambda: journal.space_taken))
         text = "Length of the records that were written to the journal."
         counter("kvblock.journal.written", "By", text, _one(lambda: journal.bytes_written))
         text = "1 while the journal cannot be written, else 0."
-        gauge("kvblock.journal.unwritable", "", text, _one(lambda: int(journal.unwritable)))
+        gauge(
+            "kvblock.journal.unwritable", "", text, _one(lambda: int(committer.failure is not None))
+        )
 
 
 def _callback(rows: _Rows) -> Callable[[CallbackOptions], Iterable[Observation]]:

@@ -18,28 +18,26 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal import codec, files
-from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied, is_kept
+from kvblock_service.journal.records import CommandRecord, is_kept
 from tests.integration.cli.console import Console
 from tests.integration.cli.every_command import Here
+from tests.unit.journal.kept import write
 
 SHELL = Console("")
 GEOMETRY = Geometry("main", 20, 16, 0)
 
 
-@pytest.fixture(params=list(FORMATS))
-def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenedJournal]:
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
     """A state directory as a running server has it: records 2 to 6 are commands."""
     bounds = Bounds(8, 64, 16)
-    opened = open_journal(
-        tmp_path / "state", [GEOMETRY], bounds, kind=request.param, owner="a test"
-    )
+    opened = open_journal(tmp_path / "state", [GEOMETRY], bounds, owner="a test")
     pool = opened.pools[0].pool
     stamp = Stamp(1, 1_700_000_000_000, "")
     attached, _ = pool.apply(attach := Attach("b", 0, "", False, 1000, 0), stamp)
     assert isinstance(attached, Attached)
-    opened.journal.write([codec.encode(Applied("main", stamp, attach))])
+    write(opened.journal, [codec.encode(CommandRecord("main", stamp, attach))])
     for command in (
         Allocate("a", 0, "r1", 7, 3),
         Step("b", attached.epoch, "", 1, [], [1, 2], [2, 1], StepPolicy.ALL_OR_NOTHING),
@@ -47,7 +45,7 @@ def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenedJourn
         Reclaim("c", 0, "", 5000),
     ):
         assert is_kept(command, *pool.apply(command, stamp))
-        opened.journal.write([codec.encode(Applied("main", stamp, command))])
+        write(opened.journal, [codec.encode(CommandRecord("main", stamp, command))])
     opened.journal.settle()
     yield opened
     opened.journal.close()

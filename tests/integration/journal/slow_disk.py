@@ -14,12 +14,12 @@ import os, sys, time
 from kvblock_cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
-def write(journal, records, really=FileJournal.write):
+def append(journal, after, records, really=FileJournal.append):
     while os.path.exists(sys.held):
         time.sleep(0.001)
-    really(journal, records)
+    return really(journal, after, records)
 
-FileJournal.write = write
+FileJournal.append = append
 sys.held, log = sys.argv[1:3]
 sys.argv[:3] = ["kvblock"]
 os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)

@@ -14,27 +14,29 @@ import os, sys
 from kvblock_cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
-def write(journal, records, really=FileJournal.write):
+def append(journal, after, records, really=FileJournal.append):
     if any(b"broken" in record for record in records):
         raise ValueError("a bug")
-    really(journal, records)
+    return really(journal, after, records)
 
-FileJournal.write = write
+FileJournal.append = append
 sys.argv[0] = "kvblock"
 del os.environ["KVBLOCK_EPHEMERAL"]
 main()
 """
 
 
-KEEPER = """
+MAINTENANCE = """
 import os, sys
 from kvblock_cli import main
 from kvblock_service.journal.keeper import Keeper
+from kvblock.cli import main
+from kvblock_service.journal.maintenance import Maintenance
 
-def drop(keeper, up_to):
+def drop(maintenance, up_to):
     raise ValueError("a bug")
 
-Keeper._drop = drop
+Maintenance._drop = drop
 sys.argv[0] = "kvblock"
 del os.environ["KVBLOCK_EPHEMERAL"]
 main()
@@ -46,10 +48,10 @@ def test_a_bug_beside_the_writes_is_told(tmp_path: Path) -> None:
     arguments = ["serve", "--pool", "main:total=64,block_size=16", "--listen", listen]
     arguments += ["--state-dir", str(tmp_path / "state"), "--snapshot-records", "1"]
     with (
-        serving(sys.executable, "-c", KEEPER, *arguments),
+        serving(sys.executable, "-c", MAINTENANCE, *arguments),
         kvblock.connect(listen, timeout=60.0) as kv,
     ):
-        # The first snapshot makes the keeper drop what it stands for.
+        # The first snapshot makes the maintenance drop what it stands for.
         while kv.health():
             kv.stats()
         with pytest.raises(kvblock.KVBlockError) as caught:

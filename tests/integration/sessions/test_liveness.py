@@ -12,7 +12,7 @@ from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
 from kvblock_service import main
 from kvblock_service.config.model import PoolConfig, ServerSettings
-from kvblock_service.keeping import Keeping
+from kvblock_service.persistence import PersistentState
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.server import KVBlockServer
 from tests.conftest import ServerFactory
@@ -79,7 +79,7 @@ def test_server_without_its_reaper_does_not_say_that_it_serves(tmp_path: Path) -
     config = ServerSettings(pools=pools, listen=(address,), tls_key=None, ephemeral=True)
 
     async def scenario() -> None:
-        host = main.build_host(config, Keeping(config))
+        host = main.build_host(config, PersistentState(config))
         server = KVBlockServer(host, main.service_options(config))
         server.bind(address)
         await server.start()

@@ -21,7 +21,7 @@ class ServerStarter:
     def attempt(self, root: Path, start: Start, *, read: bool = True) -> Outcome:
         """Start one, look at its pools, and stop it."""
         del read  # A command of its own, and no part of a start.
-        arguments = ("--durability", start.durability, "--journal-format", start.kind)
+        arguments = ("--durability", start.durability)
         server = serving(root, *arguments, "--log-format", "json", start_timeout=HANG_SECONDS)
         try:
             with server:

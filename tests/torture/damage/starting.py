@@ -19,7 +19,7 @@ from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal.inspect import read_contents
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.keeping import CANNOT_START
+from kvblock_service.persistence import CANNOT_START
 from tests.unit.journal.kept import state_of
 
 HANG_SECONDS = 20
@@ -36,7 +36,6 @@ class Start(NamedTuple):
 
     pools: tuple[Geometry, ...]
     durability: str
-    kind: str
     state: str = ""
     rewritten: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
@@ -82,7 +81,7 @@ class Starter:
         """Start from the directory, having read it as `kvblock journal` does; see `Starting`."""
         if not self._child:
             self._fork()
-        request = [str(root), start.pools, start.durability, start.kind, read]
+        request = [str(root), start.pools, start.durability, read]
         self._requests.write(json.dumps(request) + "\n")
         self._requests.flush()
         answer = self._answers.readline()
@@ -120,8 +119,8 @@ class Starter:
 def _serve(requests: TextIO, answers: TextIO) -> None:
     _limit()
     for line in requests:
-        root, pools, durability, kind, read = json.loads(line)
-        start = Start(tuple(Geometry(*pool) for pool in pools), durability, kind)
+        root, pools, durability, read = json.loads(line)
+        start = Start(tuple(Geometry(*pool) for pool in pools), durability)
         signal.alarm(HANG_SECONDS)
         try:
             outcome = _started(Path(root), start, read=read)
@@ -190,9 +189,7 @@ def _started(root: Path, start: Start, *, read: bool) -> Outcome:
 
 
 def _open(root: Path, start: Start) -> OpenedJournal:
-    return open_journal(
-        root, start.pools, BOUNDS, durability=start.durability, kind=start.kind, now_ms=_NOW_MS
-    )
+    return open_journal(root, start.pools, BOUNDS, durability=start.durability, now_ms=_NOW_MS)
 
 
 def _state(opened: OpenedJournal) -> str:
@@ -203,4 +200,4 @@ def _state(opened: OpenedJournal) -> str:
 
 
 def _warnings(opened: OpenedJournal) -> tuple[str, ...]:
-    return tuple(fact.event for fact in opened.facts if fact.level != "info")
+    return tuple(fact.event for fact in opened.events if fact.level != "info")

@@ -119,7 +119,7 @@ class Schedule:
             self._crash(self.random.choice(POINTS))
         elif kind == "snapshot":
             position = self.server.put_snapshot(self.random)
-            self.server.journal.truncate(position)
+            self.server.journal.compact(position)
             self._note("snapshot at", position)
         elif kind == "reclaim":
             self._reclaim(engine)

@@ -19,12 +19,12 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import Applied, is_kept
+from kvblock_service.journal.records import CommandRecord, is_kept
 from kvblock_service.journal.recovery import recover
+from tests.memory_journal import Crash, MemoryJournal
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
-from tests.unit.journal.kept import state_of
+from tests.unit.journal.kept import state_of, write
 
 GEOMETRY = Geometry("p", 12, 16, 0)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
@@ -58,7 +58,7 @@ class Server:
         self.quarantine_ms = 0 if plant.no_quarantine else QUARANTINE_MS
         self.expired_ms = 0 if plant.no_quarantine else EXPIRED_MS
         self.journal = MemoryJournal()
-        self.journal.write([CREATED])
+        write(self.journal, [CREATED])
         self.running: Running | None = None
 
     @property
@@ -83,7 +83,7 @@ class Server:
         stamp = Stamp(now_ms, now_ms, "")
         outcome, replayed = pool.apply(command, stamp)
         if is_kept(command, outcome, replayed):
-            pending.append(codec.encode(Applied(GEOMETRY.name, stamp, command)))
+            pending.append(codec.encode(CommandRecord(GEOMETRY.name, stamp, command)))
         if message is not None:
             waiting.append(Answer(message, outcome))
         return outcome
@@ -92,7 +92,7 @@ class Server:
         """Write what is pending; the answers that may go out now."""
         _, pending, _ = self.running or self._not_running()
         if pending:
-            self.journal.write(pending)
+            write(self.journal, pending)
             pending.clear()
         return self.early_answers()
 
@@ -112,7 +112,7 @@ class Server:
             self.journal.crash_after = 0
             self.journal.tear = random.randint(0, len(pending[count - 1])) > 0
             with suppress(Crash):
-                self.journal.write(pending[:count])
+                write(self.journal, pending[:count])
         elif point is CrashPoint.AFTER_WRITE:
             self.write()
         elif point is CrashPoint.AFTER_ANSWERS:

@@ -1,6 +1,7 @@
 """Records, pools and arbitrary commands for the tests of the journal."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -25,8 +26,8 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, end_file, identity
-from kvblock_service.journal.interface import Journal
-from kvblock_service.journal.records import Applied, is_kept
+from kvblock_service.journal.interface import Entry, Journal, Source
+from kvblock_service.journal.records import CommandRecord, is_kept
 
 BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
 GEOMETRY = Geometry("main", 20, 16, 0)
@@ -68,6 +69,8 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Reclaim, engines, epochs, request_ids, periods),
     st.integers(1, 3).map(EndQuarantine),
 )
+# A renewal is not written.
+written_commands = commands.filter(lambda command: not isinstance(command, Renew))
 stamps = st.builds(
     Stamp, st.integers(0, 100), st.integers(0, 2**63), st.sampled_from(["", "0af7651916cd43dd"])
 )
@@ -75,7 +78,7 @@ geometries = st.builds(
     Geometry, st.text("ab.", max_size=5), st.integers(1, 2**31), st.integers(1, 99), st.just(7)
 )
 records = st.one_of(
-    st.builds(Applied, st.text(max_size=5), stamps, commands),
+    st.builds(CommandRecord, st.text(max_size=5), stamps, written_commands),
     st.builds(
         CreatePool,
         geometries,
@@ -93,9 +96,19 @@ def new_pool(bounds: Bounds = BOUNDS) -> Pool:
     return Pool(GEOMETRY, bounds, FLOOR)
 
 
+def write(journal: Journal, records: Sequence[bytes]) -> None:
+    """Append records behind the last one."""
+    journal.append(journal.position, records)
+
+
+def replay(journal: Source) -> Iterator[Entry]:
+    """The records behind the newest snapshot."""
+    return journal.read(journal.snapshot_position)
+
+
 def begin(journal: Journal) -> Pool:
     """A new pool, and its record in the journal."""
-    journal.write([codec.encode(CreatePool(GEOMETRY, FLOOR, True))])
+    write(journal, [codec.encode(CreatePool(GEOMETRY, FLOOR, True))])
     return new_pool()
 
 
@@ -103,7 +116,7 @@ def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> O
     """Apply a command as a server does: answer after it is kept."""
     outcome, replayed = pool.apply(command, stamp)
     if is_kept(command, outcome, replayed):
-        journal.write([codec.encode(Applied(GEOMETRY.name, stamp, command))])
+        write(journal, [codec.encode(CommandRecord(GEOMETRY.name, stamp, command))])
     return outcome
 
 
@@ -122,7 +135,7 @@ def change_identity(state_dir: Path, **fields: object) -> None:
     content = json.loads((state_dir / identity.NAME).read_text()) | fields
     del content["checksum"]
     content["former"] = tuple(content["former"])
-    identity.write_identity(state_dir, identity.Identity(**content))
+    identity.write_identity(state_dir, identity.StateIdentity(**content))
 
 
 def state_of(pool: Pool, *, deadlines: bool = True) -> object:

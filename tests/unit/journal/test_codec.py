@@ -1,21 +1,38 @@
 """Records as bytes: they come back equal, and damage is always seen."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+from zlib import crc32
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvblock_service.core.commands import CreatePool, DeletePool, Free, Stamp, Step, StepPolicy
 from kvblock_service.core.pool import Geometry
-from kvblock_service.journal.codec import VERSION, decode, encode
+from kvblock_service.journal.codec import decode, encode
 from kvblock_service.journal.interface import CodecError
-from kvblock_service.journal.records import Applied, Record
-from tests.unit.journal.kept import commands, records
+from kvblock_service.journal.layout import (
+    Field,
+    Layout,
+    columns,
+    flag,
+    numbers,
+    optional,
+    texts,
+)
+from kvblock_service.journal.records import CommandRecord, Record
+from tests.unit.journal.kept import records, written_commands
 
-STEP = Applied(
+STEP = CommandRecord(
     "main",
     Stamp(1, 2, "t"),
     Step("e", 3, "r", 4, [5, 2**64 - 1], [6, 7], [8, 9], StepPolicy.IN_ORDER_UNTIL_REFUSED),
 )
+
+
+def whole(body: bytes) -> bytes:
+    return body + crc32(body).to_bytes(4, "little")
 
 
 @given(records)
@@ -79,25 +96,98 @@ def test_the_bytes_of_version_1_stay_readable() -> None:
         (DeletePool("main"), "010304006d61696e"),
     ],
 )
-def test_changes_of_pools_without_a_request_id_stay_as_they_were(record: Record, kept: str) -> None:
-    assert encode(record)[:-4] == bytes.fromhex(kept)
+def test_an_old_version_takes_the_defaults_of_what_it_lacks(record: Record, kept: str) -> None:
+    assert decode(whole(bytes.fromhex(kept))) == record
     assert decode(encode(record)) == record
 
 
 def test_another_version_is_named() -> None:
-    from zlib import crc32
+    with pytest.raises(CodecError, match="has version 2; this program reads version 1"):
+        decode(whole(b"\2" + encode(STEP)[1:-4]))
+    with pytest.raises(CodecError, match="is of kind 7, which this program does not know"):
+        decode(whole(b"\1\7" + encode(STEP)[2:-4]))
 
-    body = bytes([VERSION + 1]) + encode(STEP)[1:-4]
-    with pytest.raises(CodecError, match=f"version {VERSION + 1}"):
-        decode(body + crc32(body).to_bytes(4, "little"))
+
+class Point(NamedTuple):
+    x: int
+    label: str
+    marks: list[int]
+    y: int | None
+    far: bool
+    note: str
+    more: list[int]
+
+
+# As it was at first, and with a field of each kind that came later.
+AT_FIRST = (*numbers("x"), *texts("label"), *columns("marks"))
+LATER = (
+    *AT_FIRST,
+    optional("y", since=2),
+    flag("far", since=2),
+    *texts("note", since=3),
+    *columns("more", since=3),
+)
+points = st.builds(
+    Point,
+    st.integers(0, 2**64 - 1),
+    st.text(max_size=5),
+    st.lists(st.integers(0, 2**64 - 1), max_size=3),
+    st.none() | st.integers(0, 2**64 - 2),
+    st.booleans(),
+    st.text(max_size=5),
+    st.lists(st.integers(0, 9), max_size=3),
+)
+
+
+def layout(fields: Sequence[Field], kinds: Sequence[int] = (9,)) -> Layout:
+    shape = "Point(x, label, marks, y, far, note, more)"
+    return Layout(kinds, "point", shape, fields, {"Point": Point})
+
+
+def older(version: int) -> Layout:
+    return layout([field for field in LATER if field.since <= version])
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@settings(deadline=None)
+@given(points)
+def test_a_field_that_is_added_leaves_what_was_written_readable(version: int, point: Point) -> None:
+    body = older(version).record_writer()(point)
+    assert body[:2] == bytes([version, 9])
+    lacks = ({"y": None, "far": False}, {"note": "", "more": []})
+    expected = point
+    for came_with, defaults in zip((2, 3), lacks, strict=True):
+        if version < came_with:
+            expected = expected._replace(**defaults)  # type: ignore[arg-type]
+    assert layout(LATER).record_reader(version)(memoryview(body)) == expected
+    assert layout(LATER).shower()(point) == point._asdict()
+
+
+def test_a_later_version_may_have_a_kind_of_its_own() -> None:
+    assert [layout(LATER, (2, 12)).code(version) for version in (1, 2, 3)] == [
+        (1, 2),
+        (1, 12),
+        (2, 12),
+    ]
+
+
+@settings(deadline=None)
+@given(points)
+def test_lists_of_numbers_come_back(point: Point) -> None:
+    fields = [field for field in LATER if field.code != "text"]
+    values = (point.x, point.marks, point.y, point.far, point.more)
+    one = Layout((3,), "values", "Tuple((x, marks, y, far, more))", fields, {"Tuple": tuple})
+    written = one.list_writer()(values)
+    assert written[0] == 3
+    assert one.list_reader(3)(written) == values
 
 
 @pytest.mark.parametrize(
     "record",
     [
         DeletePool("x" * 70_000),
-        Applied("main", Stamp(-1, 0, ""), Free("e", 0, "", 1)),
-        Applied("main", Stamp(0, 0, ""), Free("e", 0, "", 2**64)),
+        CommandRecord("main", Stamp(-1, 0, ""), Free("e", 0, "", 1)),
+        CommandRecord("main", Stamp(0, 0, ""), Free("e", 0, "", 2**64)),
         STEP._replace(command=STEP.command._replace(free_ids=[-1])),  # type: ignore[call-arg]
         STEP._replace(pool="\ud800"),
         DeletePool("\ud800"),
@@ -108,9 +198,9 @@ def test_what_the_format_cannot_hold_is_an_error(record: Record) -> None:
         encode(record)
 
 
-@given(commands)
+@given(written_commands)
 def test_columns_come_back_as_lists(command: object) -> None:
-    record = decode(encode(Applied("p", Stamp(0, 0, ""), command)))  # type: ignore[arg-type]
-    assert isinstance(record, Applied)
+    record = decode(encode(CommandRecord("p", Stamp(0, 0, ""), command)))  # type: ignore[arg-type]
+    assert isinstance(record, CommandRecord)
     if isinstance(record.command, Step):
         assert all(type(column) is list for column in record.command[4:7])

@@ -19,12 +19,13 @@ from kvblock_service.core.commands import Allocate, CreatePool, Free, Stamp, Ste
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
-from kvblock_service.journal.facts import Fact
 from kvblock_service.journal.file_journal import FileJournal
+from kvblock_service.journal.log_event import LogEvent
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.recovery import recover
-from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of
+from kvblock_service.journal.snapshot_process import SnapshotProcess
+from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of, write
 
 LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
 
@@ -69,12 +70,12 @@ def server(tmp_path: Path) -> Server:
     return Server(tmp_path)
 
 
-def until(compactor: Compactor, done: Callable[[Fact], bool]) -> Fact:
-    """Tick until there is a fact of that kind."""
+def until(compactor: Compactor, done: Callable[[LogEvent], bool]) -> LogEvent:
+    """Tick until there is a event of that kind."""
     while True:
-        for fact in compactor.tick():
-            if done(fact):
-                return fact
+        for event in compactor.tick():
+            if done(event):
+                return event
         os.sched_yield()
 
 
@@ -102,8 +103,8 @@ def test_a_snapshot_is_made_when_it_is_due(server: Server, make: Make) -> None:
     assert compactor.idle
     for _ in range(3):
         server.work(50)
-        fact = until(compactor, lambda fact: True)
-        assert fact.event == "snapshot", fact
+        event = until(compactor, lambda event: True)
+        assert event.event == "snapshot", event
         server.check()
         server.journal.settle()
         assert server.journal.snapshot_position == server.journal.position
@@ -118,7 +119,7 @@ def test_a_snapshot_is_made_when_it_is_due(server: Server, make: Make) -> None:
 def test_bytes_make_one_due_too(server: Server, make: Make) -> None:
     compactor = make(server.journal, SnapshotLimits(10**9, 1000), BOUNDS.request_ids_max)
     server.work(30)
-    assert until(compactor, lambda fact: True).event == "snapshot"
+    assert until(compactor, lambda event: True).event == "snapshot"
     assert compactor.tick() == []
     assert compactor.idle
     server.journal.close()
@@ -127,11 +128,11 @@ def test_bytes_make_one_due_too(server: Server, make: Make) -> None:
 def test_the_server_goes_on_meanwhile(server: Server, make: Make) -> None:
     compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
     server.work(60)
-    facts: list[Fact] = []
-    while not facts:
+    events: list[LogEvent] = []
+    while not events:
         server.work(1)
-        facts = compactor.tick()
-    assert facts[0].event == "snapshot"
+        events = compactor.tick()
+    assert events[0].event == "snapshot"
     server.check()
     server.journal.close()
     server.check()
@@ -200,7 +201,7 @@ def test_a_truncation_that_ended_half_way(server: Server, make: Make) -> None:
     kept = {path: path.read_bytes() for path in closed}
     server.work(1)
     compactor = make(server.journal, limits, BOUNDS.request_ids_max)
-    assert until(compactor, lambda fact: True).event == "snapshot"
+    assert until(compactor, lambda event: True).event == "snapshot"
     server.journal.close()
     for path in reversed(closed):
         path.write_bytes(kept[path])
@@ -218,19 +219,21 @@ def test_a_failed_snapshot_is_told_and_tried_again(server: Server, make: Make) -
     server.journal.settle()
     whole = path.read_bytes()
     path.write_bytes(whole[:5000])
-    fact = until(compactor, lambda fact: True)
-    assert (fact.level, fact.event) == ("warning", "no snapshot could be made")
-    assert path.name in str(fact.fields["problem"])
+    event = until(compactor, lambda event: True)
+    assert (event.level, event.event) == ("warning", "no snapshot could be made")
+    assert path.name in str(event.fields["problem"])
     path.write_bytes(whole)
-    assert until(compactor, lambda fact: True).event == "snapshot"
+    assert until(compactor, lambda event: True).event == "snapshot"
     server.check()
     server.journal.close()
 
 
 def pid_of(compactor: Compactor) -> int:
     """The process that starts its snapshots."""
-    assert compactor._helper is not None
-    return compactor._helper.pid
+    snapshots = compactor._snapshots
+    assert isinstance(snapshots, SnapshotProcess)
+    assert snapshots._helper is not None
+    return snapshots._helper.pid
 
 
 def children(pid: int) -> list[int]:
@@ -246,8 +249,8 @@ def test_a_killed_child_is_told(server: Server, make: Make) -> None:
     while not (found := children(helper)):
         assert compactor.tick() == []
     os.kill(found[0], signal.SIGKILL)
-    fact = until(compactor, lambda fact: True)
-    assert fact.fields["exit_code"] == -signal.SIGKILL
+    event = until(compactor, lambda event: True)
+    assert event.fields["exit_code"] == -signal.SIGKILL
     server.work(60)
     compactor.tick()
     assert compactor.idle, "it waits before it tries again"
@@ -260,9 +263,9 @@ def test_a_killed_helper_is_told_and_replaced(server: Server, make: Make) -> Non
     compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
     os.killpg(pid_of(compactor), signal.SIGKILL)
     server.work(60)
-    fact = until(compactor, lambda fact: True)
-    assert (fact.level, fact.fields["problem"]) == ("warning", "the helper process is gone")
-    assert until(compactor, lambda fact: True).event == "snapshot"
+    event = until(compactor, lambda event: True)
+    assert (event.level, event.fields["problem"]) == ("warning", "the helper process is gone")
+    assert until(compactor, lambda event: True).event == "snapshot"
     compactor.stop()
     server.journal.close()
     server.check()
@@ -287,14 +290,14 @@ def test_what_cannot_be_dropped_now_is_dropped_later(server: Server, make: Make)
     server.work(60)
     server.journal.settle()
     with no_more_files():
-        facts = [until(compactor, lambda fact: True), *compactor.tick()]
-        facts.append(until(compactor, lambda fact: fact.level == "warning"))
-    assert facts[0].event == "snapshot"
-    assert facts[-1].event == "what a snapshot stands for could not be dropped"
-    assert "Too many open files" in str(facts[-1].fields["problem"])
+        events = [until(compactor, lambda event: True), *compactor.tick()]
+        events.append(until(compactor, lambda event: event.level == "warning"))
+    assert events[0].event == "snapshot"
+    assert events[-1].event == "what a snapshot stands for could not be dropped"
+    assert "Too many open files" in str(events[-1].fields["problem"])
     assert server.journal.snapshot_position == 0
     # The next one is made after that.
-    assert until(compactor, lambda fact: True).fields["position"] == server.journal.position
+    assert until(compactor, lambda event: True).fields["position"] == server.journal.position
     assert len(files.snapshots(server.directory)) <= 2
     server.journal.settle()
     assert [position for position, _ in files.snapshots(server.directory)] == [121]
@@ -307,9 +310,9 @@ def test_a_helper_that_cannot_be_started_now_is_started_later(server: Server, ma
     with no_more_files():
         compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
         for _ in range(2):
-            (fact,) = compactor.tick()
-            assert (fact.level, fact.event) == ("warning", "no snapshot could be made")
-            assert "no process can be started" in str(fact.fields["problem"])
+            (event,) = compactor.tick()
+            assert (event.level, event.event) == ("warning", "no snapshot could be made")
+            assert "no process can be started" in str(event.fields["problem"])
     compactor.tick()
     os.killpg(pid_of(compactor), signal.SIGKILL)
     server.work(60)
@@ -317,11 +320,11 @@ def test_a_helper_that_cannot_be_started_now_is_started_later(server: Server, ma
         compactor.tick()
     server.journal.settle()
     with no_more_files():
-        fact = until(compactor, lambda fact: True)
-        assert fact.fields["problem"] == "the helper process is gone"
-        (fact,) = compactor.tick()
-        assert "no process can be started" in str(fact.fields["problem"])
-    assert until(compactor, lambda fact: True).event == "snapshot"
+        event = until(compactor, lambda event: True)
+        assert event.fields["problem"] == "the helper process is gone"
+        (event,) = compactor.tick()
+        assert "no process can be started" in str(event.fields["problem"])
+    assert until(compactor, lambda event: True).event == "snapshot"
     server.check()
     server.journal.close()
 
@@ -352,8 +355,8 @@ def test_a_snapshot_that_comes_due_in_a_write(server: Server, make: Make) -> Non
     writing.join()
     server.work(5)
     assert compactor.tick() == []
-    assert compactor._target == 62
-    assert until(compactor, lambda fact: True).fields["position"] == 62
+    assert server.journal._target == 62
+    assert until(compactor, lambda event: True).fields["position"] == 62
     server.check()
     server.journal.close()
     server.check()
@@ -378,7 +381,7 @@ def test_the_helper_ends_with_its_server(tmp_path: Path) -> None:
         "from kvblock_service.journal.compaction import Compactor, SnapshotLimits\n"
         "from kvblock_service.journal.file_journal import FileJournal\n"
         "compactor = Compactor(FileJournal(Path(sys.argv[1]), 1), SnapshotLimits(9, 9), 1)\n"
-        "print(compactor._helper.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
+        "print(compactor._snapshots._helper.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     # The helper has this pipe, too: its end is the end of both.
     ended = subprocess.run(
@@ -400,13 +403,13 @@ def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
     for number in range(100_000):
         command = Allocate(f"engine-{number % 8}", 0, "", number, 10)
         pool.apply(command, Stamp(1, number, ""))
-        batch.append(codec.encode(Applied("main", Stamp(1, number, ""), command)))
-    journal.write(batch)
+        batch.append(codec.encode(CommandRecord("main", Stamp(1, number, ""), command)))
+    write(journal, batch)
     compactor = make(journal, LIMITS, 16)
-    assert until(compactor, lambda fact: True).event == "snapshot"
+    assert until(compactor, lambda event: True).event == "snapshot"
     free = Free("engine-0", 0, "", 0)
     pool.apply(free, Stamp(1, 1, ""))
-    journal.write([codec.encode(Applied("main", Stamp(1, 1, ""), free))])
+    write(journal, [codec.encode(CommandRecord("main", Stamp(1, 1, ""), free))])
     journal.close()
     started = time.perf_counter()
     recovered = recover(FileReader(tmp_path, FLOOR), bounds)

@@ -17,14 +17,15 @@ import pytest
 from kvblock_service.core.commands import Allocate, Stamp
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, snapshot
+from kvblock_service.journal.inspect import described, read_contents
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.offline import set_aside
+from kvblock_service.journal.offline import discard_pool, set_aside
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied
+from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.snapshot import State
-from kvblock_service.journal.state_dir import StateDirTaken
-from tests.fixtures.unpack import NAMES, unpack
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity
+from kvblock_service.journal.state_dir import StateDirInUse
+from tests.fixtures.unpack import NAMES, extract, unpack
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, write
 
 NOW = Stamp(1, 2, "")
 HELD = 6
@@ -32,8 +33,8 @@ POOLS = (Geometry("main", 24, 16, 3), Geometry("tiny", 1, 8, 0))
 REFUSED = (JournalDamaged, JournalError)
 
 
-def opened(path: Path, durability: str = "process", kind: str = "append") -> OpenedJournal:
-    return open_journal(path, [GEOMETRY], BOUNDS, durability=durability, kind=kind)
+def opened(path: Path, durability: str = "process") -> OpenedJournal:
+    return open_journal(path, [GEOMETRY], BOUNDS, durability=durability)
 
 
 def closed(found: OpenedJournal) -> None:
@@ -44,7 +45,7 @@ def closed(found: OpenedJournal) -> None:
 def grant(found: OpenedJournal, sequence: int, engine: str = "a") -> None:
     command = Allocate(engine, 0, "", sequence, 1)
     found.pools[0].pool.apply(command, NOW)
-    found.journal.write([codec.encode(Applied("main", NOW, command))])
+    write(found.journal, [codec.encode(CommandRecord("main", NOW, command))])
 
 
 def snap(found: OpenedJournal) -> None:
@@ -52,12 +53,12 @@ def snap(found: OpenedJournal) -> None:
     found.journal.put_snapshot(found.journal.position, snapshot.encode(state))
 
 
-@pytest.fixture(params=["append", "sqlite"])
-def state(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
     """A directory with two segments, a snapshot between them, and 6 held blocks."""
     path = tmp_path / "state"
     for number in range(0, HELD, 3):
-        found = opened(path, kind=request.param)
+        found = opened(path)
         for sequence in range(number, number + 3):
             grant(found, sequence)
         if not number:
@@ -140,7 +141,7 @@ def copy_old_as_newest(path: Path) -> None:
     directory = journal_of(path)
     (number, old), *_ = files.segments(directory)
     last = files.segments(directory)[-1][0]
-    shutil.copyfile(old, files.segment_path(directory, last + 1, old.suffix[1:]))
+    shutil.copyfile(old, files.segment_path(directory, last + 1))
     assert number <= last
 
 
@@ -157,9 +158,9 @@ def rename_snapshot(path: Path) -> None:
     one.rename(files.snapshot_path(directory, position + 1))
 
 
-def rename_a_wal(path: Path) -> None:
-    directory = journal_of(path)
-    (directory / "journal-0000000099.db-wal").write_bytes(b"of a segment that is not there")
+def rename_to_an_unknown_format(path: Path) -> None:
+    newest = newest_segment(path)
+    newest.rename(newest.with_suffix(".new"))
 
 
 def remove_what_was_behind_the_snapshot(path: Path) -> None:
@@ -175,7 +176,7 @@ def remove_what_was_behind_the_snapshot(path: Path) -> None:
         copy_old_as_newest,
         swap_segments,
         rename_snapshot,
-        rename_a_wal,
+        rename_to_an_unknown_format,
         remove_what_was_behind_the_snapshot,
     ],
 )
@@ -186,9 +187,7 @@ def test_files_that_do_not_fit_together_are_refused(
     assert f"kvblock journal set-aside {state}" in refused(state, str(journal_of(state)))
 
 
-@pytest.mark.parametrize("state", ["append"], indirect=True)
 def test_an_end_that_was_cut_between_two_appends_is_refused(state: Path) -> None:
-    """Those of a SQLite segment are not one behind the other."""
     path = newest_segment(state)
     data = path.read_bytes()
     os.truncate(path, data.rindex(b"KVBJ"))
@@ -312,7 +311,7 @@ def test_a_lock_is_not_lost_with_its_name(server: Path, how: str) -> None:
     if how == "moved away with the rest":
         state = server.with_name("other")
         server.rename(state)
-    with pytest.raises(StateDirTaken, match="another process"):
+    with pytest.raises(StateDirInUse, match="another process"):
         closed(opened(state))
 
 
@@ -326,7 +325,7 @@ def test_the_lock_of_an_older_server_counts(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as older:
         assert older.stdout is not None
         older.stdout.readline()
-        with pytest.raises(StateDirTaken):
+        with pytest.raises(StateDirInUse):
             opened(tmp_path)
         older.kill()
     closed(opened(tmp_path))
@@ -400,6 +399,41 @@ def test_an_old_journal_without_a_record_is_refused(tmp_path: Path) -> None:
     assert "is to have a journal, and has no record" in refused(tmp_path)
 
 
+def test_segments_in_sqlite_are_refused_and_stay(tmp_path: Path) -> None:
+    extract("sqlite-process", tmp_path)
+    before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
+    before = [one for one in before if one[0].name != "lock"]
+
+    def unchanged() -> bool:
+        return all(path.read_bytes() == data for path, data in before)
+
+    segment = journal_of(tmp_path) / "journal-0000000001.db"
+    for attempt in (
+        lambda: open_journal(tmp_path, POOLS, BOUNDS),
+        lambda: read_contents(tmp_path),
+        lambda: list(described(tmp_path, 0)),
+        lambda: discard_pool(tmp_path, "main"),
+    ):
+        with pytest.raises(JournalError) as caught:
+            attempt()
+        told = str(caught.value)
+        assert told.startswith(
+            f"{segment} is a segment in SQLite, which this version does not read"
+        )
+        assert "Start the version that wrote it with journal_format=append" in told
+        assert told.endswith(f"run `kvblock journal set-aside {tmp_path}`")
+        assert unchanged()
+    # Without its identity it is a journal all the same, and nothing begins empty beside it.
+    identity = (tmp_path / "identity.json").read_bytes()
+    (tmp_path / "identity.json").unlink()
+    with pytest.raises(JournalDamaged, match=r"has no identity\.json"):
+        open_journal(tmp_path, POOLS, BOUNDS)
+    (tmp_path / "identity.json").write_bytes(identity)
+    assert unchanged()
+    assert len(set_aside(tmp_path)) == 2
+    closed(open_journal(tmp_path, POOLS, BOUNDS))
+
+
 def former(path: Path) -> list[Path]:
     return sorted(path.glob("*.former-*"))
 
@@ -431,7 +465,7 @@ def test_a_journal_of_before_a_reboot_stays_for_a_while(tmp_path: Path, seconds:
     old.rename(older)
     found = restarted()
     assert former(tmp_path) == []
-    assert found.facts[-1].fields == {"path": str(older)}
+    assert found.events[-1].fields == {"path": str(older)}
     closed(found)
 
 
@@ -439,7 +473,7 @@ def test_a_damaged_state_is_set_aside_and_back(tmp_path: Path) -> None:
     found = opened(tmp_path)
     grant(found, 1)
     epoch = found.journal.server_epoch
-    with pytest.raises(StateDirTaken):
+    with pytest.raises(StateDirInUse):
         set_aside(tmp_path)
     closed(found)
     whole = (tmp_path / "identity.json").read_bytes()

@@ -23,9 +23,9 @@ from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
 from kvblock_service.journal.offline import discard_pool
 from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
-from kvblock_service.journal.records import Applied
-from kvblock_service.journal.state_dir import StateDir, StateDirTaken
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge
+from kvblock_service.journal.records import CommandRecord
+from kvblock_service.journal.state_dir import StateDir, StateDirInUse
+from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge, write
 
 NOW = Stamp(1, 2, "")
 
@@ -43,8 +43,8 @@ def closed(found: OpenedJournal) -> None:
 def grant(found: OpenedJournal, command: Allocate | Free | Attach) -> object:
     entry = found.pools[0]
     outcome, _ = entry.pool.apply(command, NOW)
-    record = Applied(entry.pool.geometry.name, NOW, command)
-    found.journal.write([codec.encode(record)])
+    record = CommandRecord(entry.pool.geometry.name, NOW, command)
+    write(found.journal, [codec.encode(record)])
     return outcome
 
 
@@ -53,7 +53,7 @@ def rebooted(path: Path) -> None:
 
 
 def events(found: OpenedJournal) -> list[str]:
-    return [fact.event for fact in found.facts]
+    return [fact.event for fact in found.events]
 
 
 def test_a_new_directory_has_the_configured_pools_empty(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_restart_finds_blocks_leases_and_the_epoch(tmp_path: Path) -> None:
     assert pool.engines["a"].deadline_ms == 1500
     assert pool.bounds == BOUNDS
     assert found.registry.last_epoch == attached.epoch
-    assert found.facts[-1].fields["held_blocks"] == 3
+    assert found.events[-1].fields["held_blocks"] == 3
     closed(found)
 
 
@@ -94,7 +94,7 @@ def test_a_second_server_is_told_who_has_the_directory(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         server.stdout.readline()
-        with pytest.raises(StateDirTaken) as caught:
+        with pytest.raises(StateDirInUse) as caught:
             opened(tmp_path)
         assert f"process {server.pid}" in str(caught.value)
         assert "(serving unix:/kv.sock)" in str(caught.value)
@@ -114,8 +114,8 @@ def test_after_a_reboot_all_pools_are_empty_under_a_greater_epoch(tmp_path: Path
     assert found.pools[0].pool.blocks.held == 0
     assert found.pools[0].pool.last_epoch == found.journal.server_epoch
     assert "rebooted" in events(found)[0]
-    assert found.facts[0].level == "warning"
-    assert found.facts[0].fields["previous_boot_id"] == "another-boot"
+    assert found.events[0].level == "warning"
+    assert found.events[0].fields["previous_boot_id"] == "another-boot"
     assert not (tmp_path / str(before)).exists()
     closed(found)
 
@@ -189,14 +189,14 @@ def test_a_pool_that_is_not_configured_any_more(tmp_path: Path) -> None:
         opened(tmp_path, other)
     found = opened(tmp_path, GEOMETRY)
     assert [entry.pool.geometry for entry in found.pools] == [GEOMETRY]
-    assert found.facts[-1].fields == {"pool": "other"}
+    assert found.events[-1].fields == {"pool": "other"}
     closed(found)
 
 
 def test_a_pool_that_was_made_at_run_time_comes_back(tmp_path: Path) -> None:
     found = opened(tmp_path)
     other = GEOMETRY._replace(name="other")
-    found.journal.write([codec.encode(CreatePool(other, 9, configured=False))])
+    write(found.journal, [codec.encode(CreatePool(other, 9, configured=False))])
     closed(found)
     for _ in range(2):
         found = opened(tmp_path)
@@ -269,7 +269,7 @@ def test_a_journal_that_could_not_be_set_aside_is_later(
                 opened(tmp_path)
     assert first.exists()
     found = opened(tmp_path)
-    (moved,) = [fact.fields["directory"] for fact in found.facts if "set aside" in fact.event]
+    (moved,) = [fact.fields["directory"] for fact in found.events if "set aside" in fact.event]
     assert Path(str(moved)).is_dir()
     assert not first.exists()
     closed(found)
@@ -373,7 +373,7 @@ def test_discarding_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="has no pool other"):
         discard_pool(tmp_path, "other")
     taken = StateDir(tmp_path)
-    with pytest.raises(StateDirTaken):
+    with pytest.raises(StateDirInUse):
         discard_pool(tmp_path, "main")
     taken.release()
 

@@ -26,11 +26,20 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.core.registry import REQUEST_IDS_MAX, PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.memory import Crash, MemoryJournal
-from kvblock_service.journal.records import Applied, is_kept
+from kvblock_service.journal.records import CommandRecord, is_kept
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot import State
-from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, stamped, state_of
+from tests.memory_journal import Crash, MemoryJournal
+from tests.unit.journal.kept import (
+    BOUNDS,
+    FLOOR,
+    GEOMETRY,
+    begin,
+    carry_out,
+    stamped,
+    state_of,
+    write,
+)
 
 Stamped = list[tuple[Command, Stamp]]
 NOW = Stamp(5, 1_700_000_000_000, "")
@@ -50,7 +59,7 @@ def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: S
         carry_out(journal, pool, command, stamp)
     data = snapshot.encode(State(FLOOR, pool.last_epoch, [PoolEntry(pool, True)]))
     journal.put_snapshot(journal.position, data)
-    journal.truncate(journal.position)
+    journal.compact(journal.position)
     for command, stamp in then:
         carry_out(journal, pool, command, stamp)
     found = only_pool(journal)
@@ -125,7 +134,7 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     for _ in range(3):
         carry_out(journal, pool, Attach("a", 0, "", True, 10, 0), NOW)
     other = GEOMETRY._replace(name="other")
-    journal.write([codec.encode(CreatePool(other, 5, False)), codec.encode(DeletePool("main"))])
+    write(journal, [codec.encode(CreatePool(other, 5, False)), codec.encode(DeletePool("main"))])
     recovered = recover(journal.restarted(), BOUNDS)
     assert [entry.pool.geometry for entry in recovered.state.pools] == [other]
     assert [entry.configured for entry in recovered.state.pools] == [False]
@@ -139,11 +148,11 @@ def test_changes_of_the_pools_are_remembered_as_many_as_a_server_does() -> None:
     made: list[PoolChange] = [first]
     for number in range(REQUEST_IDS_MAX // 2):
         made += [DeletePool("side", f"d{number}"), first._replace(request_id=f"c{number}")]
-    journal.write([codec.encode(change) for change in made[:9]])
+    write(journal, [codec.encode(change) for change in made[:9]])
     data = snapshot.encode(recover(journal.restarted(), BOUNDS).state)
     journal.put_snapshot(journal.position, data)
-    journal.truncate(journal.position)
-    journal.write([codec.encode(change) for change in [*made[9:], DeletePool("side")]])
+    journal.compact(journal.position)
+    write(journal, [codec.encode(change) for change in [*made[9:], DeletePool("side")]])
     found = recover(journal.restarted(), BOUNDS).state
     assert found.changes == tuple(made[1:])
     assert found.pools == []
@@ -174,7 +183,7 @@ def test_an_end_that_is_gone_stops_the_start() -> None:
 
 def test_damage_in_the_middle_stops_the_start() -> None:
     journal = MemoryJournal(FLOOR)
-    journal.write([b"not a record at all", codec.encode(DeletePool("x"))])
+    write(journal, [b"not a record at all", codec.encode(DeletePool("x"))])
     with pytest.raises(JournalDamaged, match="record 1 cannot be read"):
         recover(journal, BOUNDS)
 
@@ -200,8 +209,8 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
     journal = MemoryJournal(FLOOR)
     pool = begin(journal)
     carry_out(journal, pool, Allocate("a", 0, "", 1, 1), NOW)
-    body = change(codec.encode(Applied("main", NOW, Free("a", 0, "", 1)))[:-4])
-    journal.write([body + crc32(body).to_bytes(4, "little")])
+    body = change(codec.encode(CommandRecord("main", NOW, Free("a", 0, "", 1)))[:-4])
+    write(journal, [body + crc32(body).to_bytes(4, "little")])
     with pytest.raises(
         JournalDamaged, match=f"record 3 cannot be read: .*{problem}.*newer version"
     ):
@@ -214,15 +223,15 @@ def test_a_last_record_that_is_whole_and_unknown_stops_the_start(
         (DeletePool("x"), "record 2 is of pool x, which is not there"),
         (CreatePool(GEOMETRY, 1, True), "record 2 makes pool main, which is there already"),
         (
-            Applied("main", NOW, Allocate("a", 9, "", 1, 1)),
+            CommandRecord("main", NOW, Allocate("a", 9, "", 1, 1)),
             "record 2 does not follow from those before it",
         ),
     ],
 )
-def test_a_record_that_cannot_have_been_written(record: Applied, problem: str) -> None:
+def test_a_record_that_cannot_have_been_written(record: CommandRecord, problem: str) -> None:
     journal = MemoryJournal(FLOOR)
     begin(journal)
-    journal.write([codec.encode(record), codec.encode(DeletePool("main"))])
+    write(journal, [codec.encode(record), codec.encode(DeletePool("main"))])
     with pytest.raises(JournalDamaged, match=problem):
         recover(journal, BOUNDS)
 

@@ -1,4 +1,4 @@
-"""The threads of a journal: a write on its way, the one who asks for a rotation, the keeper."""
+"""The threads of a journal: a write on its way, a rotation that is asked for, the maintenance."""
 
 import math
 import threading
@@ -9,21 +9,16 @@ from typing import Any
 import pytest
 
 from kvblock_service.journal import files
+from kvblock_service.journal import maintenance as maintenance_module
 from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.formats import FORMATS
 from kvblock_service.journal.interface import Entry, JournalError
-from kvblock_service.journal.keeper import Keeper
+from kvblock_service.journal.maintenance import Maintenance
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.segment import Segment
+from kvblock_service.journal.segment import Segment, begun
+from tests.unit.journal.kept import replay, write
 
 EPOCH = 7
 PATIENCE = 60
-
-
-@pytest.fixture(params=list(FORMATS))
-def kind(request: pytest.FixtureRequest) -> str:
-    """The name of each format of segments."""
-    return str(request.param)
 
 
 class Held:
@@ -73,14 +68,14 @@ def held_write(journal: FileJournal, record: bytes) -> tuple[Held, threading.Thr
     assert segment is not None
     held = Held(segment.append)
     segment.append = held  # type: ignore[method-assign]
-    thread = aside(lambda: journal.write([record]))
+    thread = aside(lambda: write(journal, [record]))
     assert held.begun.wait(PATIENCE)
     return held, thread
 
 
-def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path, kind: str) -> None:
-    journal = FileJournal(tmp_path, EPOCH, "host", kind)
-    journal.write([b"one"])
+def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path) -> None:
+    journal = FileJournal(tmp_path, EPOCH, "host")
+    write(journal, [b"one"])
     journal.settle()
     held, writing = held_write(journal, b"two")
     for _ in range(3):
@@ -90,43 +85,43 @@ def test_a_rotation_waits_for_the_write_that_is_on_its_way(tmp_path: Path, kind:
     held.go.set()
     ended(writing)
     # The write went on in the next segment, and this rotation is told once.
-    journal.write([b"three"])
+    write(journal, [b"three"])
     assert journal.rotate() == 2
     journal.settle()
     assert journal.sealed_position == 2
     assert journal.rotate() == 3
     journal.put_snapshot(2, b"both")
-    journal.truncate(2)
+    journal.compact(2)
     journal.close()
     assert journal.trouble == []
-    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(3, b"three")]
+    assert list(replay(FileReader(tmp_path, EPOCH))) == [Entry(3, b"three")]
     assert len(files.segments(tmp_path)) == 1
 
 
 def test_a_rotation_that_comes_too_early_comes_with_a_later_write(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = FileJournal(tmp_path, EPOCH, "host", kind)
-    held = Held(Keeper._make_ready)
-    monkeypatch.setattr(Keeper, "_make_ready", lambda keeper: held(keeper))
-    journal.write([b"one"])
+    journal = FileJournal(tmp_path, EPOCH, "host")
+    held = Held(Maintenance._make_ready)
+    monkeypatch.setattr(Maintenance, "_make_ready", lambda maintenance: held(maintenance))
+    write(journal, [b"one"])
     assert journal.rotate() is None
-    journal.write([b"two"])
+    write(journal, [b"two"])
     assert journal.rotate() is None
     held.go.set()
     journal.settle()
-    journal.write([b"three"])
-    journal.write([b"four"])
+    write(journal, [b"three"])
+    write(journal, [b"four"])
     assert journal.rotate() == 3
     journal.close()
     assert journal.trouble == []
 
 
 def test_a_close_waits_for_the_write_that_is_on_its_way(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = FileJournal(tmp_path, EPOCH, "host", kind)
-    journal.write([b"one"])
+    journal = FileJournal(tmp_path, EPOCH, "host")
+    write(journal, [b"one"])
     watched = Watched()
     monkeypatch.setattr(journal, "_writing", watched)
     held, writing = held_write(journal, b"two")
@@ -135,44 +130,44 @@ def test_a_close_waits_for_the_write_that_is_on_its_way(
     held.go.set()
     ended(writing)
     ended(closing)
-    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    assert list(replay(FileReader(tmp_path, EPOCH))) == [Entry(1, b"one"), Entry(2, b"two")]
     # Somebody else may have the directory now.
     with pytest.raises(JournalError, match="was closed"):
-        journal.write([b"three"])
+        write(journal, [b"three"])
     assert len(files.segments(tmp_path)) == 1
 
 
 def test_segments_are_used_in_the_order_of_their_numbers(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write fails while the keeper makes the next segment, and is tried again meanwhile."""
-    journal = FileJournal(tmp_path, EPOCH, kind=kind)
-    journal.write([b"one"])
+    """A write fails while the maintenance makes the next segment, and is tried again meanwhile."""
+    journal = FileJournal(tmp_path, EPOCH)
+    write(journal, [b"one"])
     journal.settle()
-    keeper = journal._keeper
+    maintenance = journal._maintenance
     making = Watched()
-    monkeypatch.setattr(keeper, "_making", making)
-    make = Held(keeper._kind.make)
-    monkeypatch.setattr(keeper._kind, "make", make)
-    # The one that was ready is in use from here, and the keeper makes the one after it.
+    monkeypatch.setattr(maintenance, "_making", making)
+    make = Held(Segment)
+    monkeypatch.setattr(maintenance_module, "Segment", make)
+    # The one that was ready is in use from here, and the maintenance makes the one after it.
     assert journal.rotate() == 1
     assert make.begun.wait(PATIENCE)
     failing(journal)
     with pytest.raises(JournalError, match="full"):
-        journal.write([b"two"])
-    writing = aside(lambda: journal.write([b"two"]))
+        write(journal, [b"two"])
+    writing = aside(lambda: write(journal, [b"two"]))
     assert making.waited_for.wait(PATIENCE)
     make.go.set()
     ended(writing)
     for number, record in enumerate((b"three", b"four", b"five"), start=2):
         journal.settle()
         assert journal.rotate() == number
-        journal.write([record])
+        write(journal, [record])
     found = FileReader(tmp_path, EPOCH)
     expected = [b"one", b"two", b"three", b"four", b"five"]
-    assert [entry.record for entry in found.replay()] == expected
+    assert [entry.record for entry in replay(found)] == expected
     journal.close()
-    firsts = [FORMATS[kind].begun(path).first for _, path in files.segments(tmp_path)]
+    firsts = [begun(path).first for _, path in files.segments(tmp_path)]
     assert firsts == sorted(first for first in firsts if first)
 
 
@@ -188,32 +183,30 @@ def failing(journal: FileJournal) -> None:
     segment.append = fail  # type: ignore[method-assign]
 
 
-def test_a_number_is_not_given_twice(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_is_not_given_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment in which nothing was kept is removed, and its number is not used again."""
-    journal = FileJournal(tmp_path, EPOCH, kind=kind)
+    journal = FileJournal(tmp_path, EPOCH)
     # As on a full disk: none is made ready.
-    monkeypatch.setattr(journal._keeper, "_not_before", math.inf)
+    monkeypatch.setattr(journal._maintenance, "_not_before", math.inf)
     journal.begin()
     for _ in range(3):
         failing(journal)
         with pytest.raises(JournalError):
-            journal.write([b"one"])
+            write(journal, [b"one"])
         journal.settle()
         assert files.segments(tmp_path) == []
         journal.begin()
-    journal.write([b"one"])
+    write(journal, [b"one"])
     assert [number for number, _ in files.segments(tmp_path)] == [4]
     journal.close()
-    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one")]
+    assert list(replay(FileReader(tmp_path, EPOCH))) == [Entry(1, b"one")]
 
 
-def test_a_bug_of_the_keeper_is_told_and_nobody_waits(
+def test_a_bug_of_the_maintenance_is_told_and_nobody_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = FileJournal(tmp_path, EPOCH)
-    journal.write([b"one"])
+    write(journal, [b"one"])
     journal.settle()
     assert journal.bug is None
     bug = ValueError("a bug")
@@ -221,12 +214,12 @@ def test_a_bug_of_the_keeper_is_told_and_nobody_waits(
     def broken(*_: object) -> None:
         raise bug
 
-    monkeypatch.setattr(Keeper, "_drop", broken)
-    journal.truncate(1)
-    journal.truncate(1)
+    monkeypatch.setattr(Maintenance, "_drop", broken)
+    journal.compact(1)
+    journal.compact(1)
     ended(aside(journal.settle))
     assert journal.bug is bug
     assert journal.trouble == []
-    journal.write([b"two"])
+    write(journal, [b"two"])
     ended(aside(journal.close))
-    assert list(FileReader(tmp_path, EPOCH).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    assert list(replay(FileReader(tmp_path, EPOCH))) == [Entry(1, b"one"), Entry(2, b"two")]

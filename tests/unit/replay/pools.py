@@ -21,7 +21,7 @@ class Pools:
 
     def step(self, call: StepCall) -> StepResult:
         pool = self.pools[self.layout.pool_of_engine[call.engine]]
-        stepped = pool.apply(
+        stepped, _ = pool.apply(
             step(
                 f"engine-{call.engine}",
                 list(call.free),

@@ -21,29 +21,32 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import JournalUnwritable, StaleEpoch
-from kvblock_service.journal.interface import JournalError
+from kvblock_service.journal.interface import JournalError, PositionTaken
 from kvblock_service.pool_host import Log, PoolHost
 from tests.commands import allocate, free
+from tests.memory_journal import MemoryJournal
 
 
-class Shelf:
-    """A journal that keeps its writes in a list, and fails as long as it is told to."""
+class Shelf(MemoryJournal):
+    """A journal that remembers its writes, and fails as long as it is told to."""
 
     def __init__(self, *, synced: bool = False) -> None:
-        self.synced = synced
+        super().__init__(synced=synced)
         self.writes: list[list[bytes]] = []
         self.problem = ""
-        self.bug: Exception | None = None
+        self.broken: Exception | None = None
         self.open = threading.Event()
         self.open.set()
 
-    def write(self, records: Sequence[bytes]) -> None:
+    def append(self, after: int, records: Sequence[bytes]) -> int:
         assert self.open.wait(60)
         if self.problem:
             raise JournalError(self.problem)
-        if self.bug:
-            raise self.bug
+        if self.broken:
+            raise self.broken
+        position = super().append(after, records)
         self.writes.append(list(records))
+        return position
 
     @property
     def records(self) -> list[bytes]:
@@ -238,6 +241,90 @@ def test_what_cannot_be_written_is_kept_and_written_later(waits: bool) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_write_whose_outcome_is_unknown_is_settled_by_writing_again(
+    waits: bool, made: bool
+) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        host = hosted(shelf)
+        shelf.lose_answer = made
+        assert host.apply(allocate("a", 1, 2)) == (Granted([0, 1], 2), False)
+        with pytest.raises(JournalUnwritable, match="the answer was lost"):
+            await host.settled()
+        with pytest.raises(JournalUnwritable):
+            host.apply(free("a", 1))
+        # A write that fails meanwhile leaves the other one as unknown as it was.
+        shelf.problem = "No space left on device"
+        with pytest.raises(JournalUnwritable, match="No space left"):
+            await until_told(host, "No space left")
+        shelf.problem = ""
+        await written(host)
+        assert host.apply(free("a", 1)) == (Freed(2), False)
+        await host.settled()
+        everything = [entry.record for entry in shelf.read(0)]
+        assert everything == [b"main Allocate 1", b"main Free "]
+
+    run(scenario())
+
+
+async def until_told(host: PoolHost, problem: str) -> None:
+    """Wait until what is in the way is this problem; raises what is told then."""
+    while True:
+        try:
+            return await host.settled()
+        except JournalUnwritable as error:
+            if problem in str(error):
+                raise
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("found", [[], [b"1"], [b"1", b"2"]])
+def test_what_is_found_of_an_unknown_write_is_not_written_again(found: list[bytes]) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=True)
+        committer = Committer(shelf)
+        shelf.lose_answer = False
+        committer.add(b"1")
+        committer.add(b"2")
+        with pytest.raises(JournalUnwritable):
+            await committer.settled()
+        # It comes late.
+        MemoryJournal.append(shelf, 0, found)
+        committer.add(b"3")
+        everything = asyncio.Event()
+        committer.when_written(everything.set)
+        await everything.wait()
+        assert [entry.record for entry in shelf.read(0)] == [b"1", b"2", b"3"]
+        await committer.settled()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize("waits", [False, True])
+def test_another_writer_ends_the_writing(waits: bool, unknown: bool) -> None:
+    async def scenario() -> None:
+        shelf = Shelf(synced=waits)
+        committer = Committer(shelf)
+        watching = asyncio.create_task(committer.watch())
+        if unknown:
+            shelf.lose_answer = False
+            committer.add(b"1")
+            with pytest.raises(JournalUnwritable):
+                await committer.settled()
+        MemoryJournal.append(shelf, 0, [b"of another writer"])
+        committer.add(b"2")
+        with pytest.raises(PositionTaken, match="to follow record 0, but the last one is 1"):
+            await watching
+        with pytest.raises(JournalBroken):
+            await committer.settled()
+        assert [entry.record for entry in shelf.read(0)] == [b"of another writer"]
+
+    run(scenario())
+
+
 def test_close_waits_for_a_write_under_way() -> None:
     async def scenario() -> None:
         shelf = Shelf(synced=True)
@@ -353,7 +440,7 @@ def test_after_a_bug_in_a_write_nothing_is_acknowledged(waits: bool) -> None:
         watching = asyncio.create_task(committer.watch())
         host.apply(allocate("a", 1, 1))
         await host.settled()
-        shelf.bug = ValueError("a bug")
+        shelf.broken = ValueError("a bug")
         if waits:
             shelf.open.clear()
         host.apply(allocate("a", 2, 1))
@@ -370,7 +457,7 @@ def test_after_a_bug_in_a_write_nothing_is_acknowledged(waits: bool) -> None:
             assert isinstance(told, JournalBroken)
         with pytest.raises(ValueError, match="a bug"):
             await watching
-        shelf.bug = None
+        shelf.broken = None
         assert not host.writable
         for _ in range(2):
             with pytest.raises(JournalBroken) as caught:

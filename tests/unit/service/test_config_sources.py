@@ -49,7 +49,6 @@ def test_defaults() -> None:
         "request_seconds": 10.0,
         "state_dir": default_state_dir(),
         "durability": "process",
-        "journal_format": "append",
         "ephemeral": False,
         "snapshot_records": 50_000,
         "snapshot_bytes": 67_108_864,

@@ -8,13 +8,12 @@ from zlib import crc32
 import pytest
 
 from kvblock_service.journal import files
-from kvblock_service.journal.append_format import AppendFormat
 from kvblock_service.journal.chain import beginning, followed
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.reader import FileReader
-from kvblock_service.journal.segment import Tail
-from tests.unit.journal.kept import unacknowledge
+from kvblock_service.journal.segment import Segment, Tail, begun
+from tests.unit.journal.kept import replay, unacknowledge, write
 
 EPOCH = 7
 HEAD = 24
@@ -38,9 +37,9 @@ def written(directory: Path, *writes: list[bytes]) -> Path:
     """A directory whose process died when it had written these, before it acknowledged the last;
     its segment.
     """
-    journal = FileJournal(directory, EPOCH, kind="append")
+    journal = FileJournal(directory, EPOCH)
     for records in writes:
-        journal.write(records)
+        write(journal, records)
     journal.close()
     unacknowledge(directory)
     ((_, path),) = files.segments(directory)
@@ -60,34 +59,34 @@ def test_every_length_of_a_torn_tail(tmp_path: Path) -> None:
     for size in range(last, len(whole)):
         path.write_bytes(whole[:size])
         reader = read(tmp_path)
-        assert list(reader.replay()) == [Entry(1, b"one")]
+        assert list(replay(reader)) == [Entry(1, b"one")]
         assert reader.tails == ([Tail(path, size - last)] if size > last else [])
         # Space that the file system gave and nothing was written to, as a host leaves that died.
         path.write_bytes(whole[:size] + bytes(5000))
-        assert list(read(tmp_path, host_died=True).replay()) == [Entry(1, b"one")]
+        assert list(replay(read(tmp_path, host_died=True))) == [Entry(1, b"one")]
         with pytest.raises(JournalDamaged, match=f"damaged in its last {size - last + 5000} bytes"):
-            list(read(tmp_path).replay())
+            list(replay(read(tmp_path)))
 
 
 def test_a_torn_tail_is_cut_once(tmp_path: Path) -> None:
     path = written(tmp_path, [b"one"], [b"two"])
     os.truncate(path, path.stat().st_size - 1)
-    journal = FileJournal(tmp_path, EPOCH, kind="append")
-    assert list(journal.replay()) == [Entry(1, b"one")]
+    journal = FileJournal(tmp_path, EPOCH)
+    assert list(replay(journal)) == [Entry(1, b"one")]
     assert journal.tails == [Tail(path, HEAD + 6)]
-    journal.write([b"other"])
+    write(journal, [b"other"])
     journal.close()
     reader = read(tmp_path)
-    assert list(reader.replay()) == [Entry(1, b"one"), Entry(2, b"other")]
+    assert list(replay(reader)) == [Entry(1, b"one"), Entry(2, b"other")]
     assert reader.tails == []
 
 
 def test_a_first_frame_that_is_torn_makes_nothing_void(tmp_path: Path) -> None:
     path = written(tmp_path, [b"one"], [b"two"])
-    torn = files.segment_path(tmp_path, 2, "log")
+    torn = files.segment_path(tmp_path, 2)
     torn.write_bytes(path.read_bytes()[:HEAD])
-    assert AppendFormat().begun(torn).first is None
-    assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    assert begun(torn).first is None
+    assert list(replay(read(tmp_path))) == [Entry(1, b"one"), Entry(2, b"two")]
 
 
 def test_every_damaged_byte_before_the_last_frame_stops_the_start(tmp_path: Path) -> None:
@@ -99,7 +98,7 @@ def test_every_damaged_byte_before_the_last_frame_stops_the_start(tmp_path: Path
         damaged[at] ^= 0x10
         path.write_bytes(damaged)
         with pytest.raises(JournalDamaged, match=path.name):
-            list(read(tmp_path).replay())
+            list(replay(read(tmp_path)))
 
 
 @pytest.mark.parametrize("last", [[b"two"], [b"two", b"", b"three"]])
@@ -113,9 +112,9 @@ def test_a_damaged_last_frame_is_a_torn_tail_only_where_the_host_may_have_died(
             damaged = bytearray(whole)
             damaged[at] ^= bit
             path.write_bytes(damaged)
-            assert list(read(tmp_path, host_died=True).replay()) == [Entry(1, b"one")]
+            assert list(replay(read(tmp_path, host_died=True))) == [Entry(1, b"one")]
             with pytest.raises(JournalDamaged, match="from record 2 on"):
-                list(read(tmp_path).replay())
+                list(replay(read(tmp_path)))
 
 
 def test_every_damaged_byte_before_the_last_frame_stops_a_start_after_the_host_died(
@@ -129,7 +128,7 @@ def test_every_damaged_byte_before_the_last_frame_stops_a_start_after_the_host_d
             damaged[at] ^= bit
             path.write_bytes(damaged)
             with pytest.raises(JournalDamaged, match=path.name):
-                list(read(tmp_path, host_died=True).replay())
+                list(replay(read(tmp_path, host_died=True)))
 
 
 def test_damage_that_the_next_segment_makes_void_is_passed_over(tmp_path: Path) -> None:
@@ -139,8 +138,8 @@ def test_damage_that_the_next_segment_makes_void_is_passed_over(tmp_path: Path) 
     damaged[-1] ^= 1
     path.write_bytes(damaged)
     following = head(2, 2, followed(beginning(EPOCH), [b"one"]))
-    files.segment_path(tmp_path, 2, "log").write_bytes(following + frame(2, 1, b"\3\0\0\0two"))
-    assert list(read(tmp_path).replay()) == [Entry(1, b"one"), Entry(2, b"two")]
+    files.segment_path(tmp_path, 2).write_bytes(following + frame(2, 1, b"\3\0\0\0two"))
+    assert list(replay(read(tmp_path))) == [Entry(1, b"one"), Entry(2, b"two")]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +150,7 @@ def test_damage_that_the_next_segment_makes_void_is_passed_over(tmp_path: Path) 
 def test_a_torn_record_may_spell_a_frame(tmp_path: Path, planted: bytes, host_died: bool) -> None:
     path = written(tmp_path, [b"one"], [b"ids: " + planted + b" and more"])
     os.truncate(path, path.stat().st_size - 3)
-    assert list(read(tmp_path, host_died=host_died).replay()) == [Entry(1, b"one")]
+    assert list(replay(read(tmp_path, host_died=host_died))) == [Entry(1, b"one")]
 
 
 @pytest.mark.parametrize("planted", [frame(2**40, 1, bytes(4)), frame(2, 0, b"")])
@@ -160,7 +159,7 @@ def test_a_frame_that_cannot_be_there_is_none(tmp_path: Path, planted: bytes) ->
     path = written(tmp_path, [b"one"])
     with path.open("ab") as file:
         file.write(bytes(HEAD) + planted + bytes(9))
-    assert list(read(tmp_path, host_died=True).replay()) == [Entry(1, b"one")]
+    assert list(replay(read(tmp_path, host_died=True))) == [Entry(1, b"one")]
 
 
 def test_a_segment_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
@@ -168,19 +167,19 @@ def test_a_segment_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
     path.unlink()
     path.mkdir()
     with pytest.raises(JournalDamaged, match="it is a directory, not a regular file"):
-        list(read(tmp_path).replay())
+        list(replay(read(tmp_path)))
 
 
 def test_a_segment_of_an_unknown_format_stops_the_start(tmp_path: Path) -> None:
     path = written(tmp_path, [b"one"])
     path.rename(path.with_suffix(".new"))
     with pytest.raises(JournalDamaged, match="a format that this program does not know"):
-        list(read(tmp_path).replay())
+        list(replay(read(tmp_path)))
 
 
 def test_a_segment_is_not_written_over(tmp_path: Path) -> None:
-    path = files.segment_path(tmp_path, 1, "log")
+    path = files.segment_path(tmp_path, 1)
     path.write_bytes(b"somebody's")
     with pytest.raises(JournalError, match="cannot be made: File exists"):
-        AppendFormat().make(path, 0, EPOCH, synced=False)
+        Segment(path, EPOCH, synced=False)
     assert path.read_bytes() == b"somebody's"

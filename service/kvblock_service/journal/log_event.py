@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Fact(NamedTuple):
+class LogEvent(NamedTuple):
     """Something to log: `level` is `info` or `warning`."""
 
     level: str
