@@ -20,7 +20,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kvblock_cli.failures import REFUSED, USAGE, CommandError, cannot_write
-from kvblock_cli.options import Credentials, Json
+from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
 
@@ -44,35 +44,23 @@ _REFRESH = 0.01
 
 Address = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "ADDRESS",
+        "A running server: unix:PATH or HOST:PORT; only what can be asked of any server is measured"
+        " then. Without it servers of its own.",
         "--address",
         "-a",
-        metavar="ADDRESS",
-        help="A running server: unix:PATH or HOST:PORT; only what can be asked of any server is"
-        " measured then. Without it servers of its own.",
-        show_default=False,
     ),
 ]
-Pool = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="With --address: the pool. Default: the default pool."),
-]
+Pool = Annotated[str, option("NAME", "With --address: the pool. Default: the default pool.")]
 JsonFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", metavar="FILE", help="Write everything as JSON, too.", show_default=False
-    ),
+    Path | None, option("FILE", "Write everything as JSON, too.", "--output", "-o")
 ]
 Quick = Annotated[
     bool, typer.Option("--quick", help="Less than a minute; the figures are coarser.")
 ]
 Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"Only this part, repeatable: {', '.join(_SECTIONS)}.",
-        show_default=False,
-    ),
+    list[str] | None, option("NAME", f"Only this part, repeatable: {', '.join(_SECTIONS)}.")
 ]
 
 

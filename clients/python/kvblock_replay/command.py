@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from enum import Enum
@@ -182,12 +183,11 @@ def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
     if plot_file == _STDOUT:
         raise typer.BadParameter("--plot -: a picture goes to a file")
     if plot_file is not None:
-        from kvblock_replay.plot import PlotError, require_matplotlib
-
         try:
-            require_matplotlib()
-        except PlotError as error:
-            raise CommandError(USAGE, str(error), install_hint("plot")) from error
+            importlib.import_module("matplotlib.figure")
+        except ImportError as error:
+            text = f"a picture needs matplotlib: {error}"
+            raise CommandError(USAGE, text, install_hint("plot")) from error
 
 
 def _read(path: Path | None, limit: int | None, time_unit: TimeUnit | None) -> tuple[str, Trace]:

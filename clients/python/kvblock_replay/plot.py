@@ -18,18 +18,6 @@ _COLUMNS = 600
 _COLOURS = {Mode.SHARED: "#0072b2", Mode.SPLIT: "#d55e00"}
 
 
-class PlotError(Exception):
-    """matplotlib cannot be imported; the text says why."""
-
-
-def require_matplotlib() -> None:
-    """Raise PlotError unless pictures can be drawn."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise PlotError(f"a picture needs matplotlib: {error}") from error
-
-
 def spans(use: PoolUse, until_ns: int, count: int) -> list[float]:
     """Answer the mean number of held blocks in each of `count` equal spans of 0 to `until_ns`."""
     areas = [0] * count
