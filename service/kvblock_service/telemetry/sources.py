@@ -10,7 +10,7 @@ from kvblock_service.open_files import OpenFiles
 
 
 class JournalFigures(Protocol):
-    """What a journal tells of itself; the properties may be read by any thread."""
+    """The figures of a journal; the properties may be read by any thread."""
 
     @property
     def size_bytes(self) -> int:
@@ -29,7 +29,7 @@ class JournalFigures(Protocol):
 
 
 class Sources(NamedTuple):
-    """What is shown; `journal` is None for a server that keeps nothing."""
+    """What is shown; `journal` is None for a server without a journal."""
 
     host: Host
     rejected: RejectedCalls
