@@ -21,7 +21,7 @@ class _Noise(Enum):
     GONE = "the caller was gone before its error was sent"
 
 
-# By name: what belongs to the logs knows nothing of gRPC.
+# By name: the logs must not depend on gRPC.
 _KINDS = {"UnicodeDecodeError": _Noise.NO_TEXT, "ExecuteBatchError": _Noise.GONE}
 
 

@@ -5,7 +5,7 @@ Rules:
   descriptor, in order.
 - The queue is bounded. What does not fit is dropped, a text at a time, until everything that is in
   the queue has been written; then a line tells how many were dropped. What the descriptor does not
-  take, because its reader is gone or its disk is full, is dropped and told in the same way.
+  take, because its reader is gone or its disk is full, is dropped and counted in the same way.
 - The end waits for the reader no longer than it is told to. After it, a text is written if it can
   be without waiting, and is dropped otherwise.
 """
@@ -28,7 +28,7 @@ _BATCH = 65_536
 class LogStream(io.TextIOBase):
     """Writes to a descriptor for whoever must not be held up by it.
 
-    `told` makes the line that tells a number of dropped texts. `pending_max` is in characters.
+    `told` makes the line that says how many texts were dropped. `pending_max` is in characters.
     """
 
     def __init__(

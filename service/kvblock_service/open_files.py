@@ -1,9 +1,9 @@
-"""Tells when the process has no file descriptor left, so that no connection can be accepted.
+"""Logs when the process has no file descriptor left, so that no connection can be accepted.
 
 Rules:
-- gRPC tries again by itself when it cannot accept, and tells nobody; so this looks once a second
+- gRPC tries again by itself when it cannot accept, and logs nothing; so this looks once a second
   whether a descriptor can be had. Each look costs two system calls.
-- It is told when it begins, once a minute while it lasts, and when it is over. Looks that found no
+- It is logged when it begins, once a minute while it lasts, and when it ends. Looks that found no
   descriptor are counted.
 """
 

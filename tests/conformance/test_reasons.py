@@ -1,6 +1,7 @@
 """Every ErrorReason is declared once on both sides, with its code, and a vector reaches it."""
 
 import re
+from dataclasses import fields
 
 import pytest
 
@@ -15,14 +16,15 @@ PREFIX = "ERROR_REASON_"
 NUMBERS = {
     name.removeprefix(PREFIX): number for name, number in errors_pb2.ErrorReason.items() if number
 }
-DOCUMENTED = {
-    name: code
-    for code, name in re.findall(
-        rf"^  // ([A-Z_]+): (?:(?!^  [A-Z])[\s\S])*?^  {PREFIX}([A-Z_]+) = ",
+COMMENTS = {
+    name: " ".join(comment.replace("//", " ").split())
+    for comment, name in re.findall(
+        rf"((?:^  //.*\n)+)^  {PREFIX}([A-Z_]+) = [1-9]",
         (PROTOS / "kvblock/v1/errors.proto").read_text(),
         re.MULTILINE,
     )
 }
+DOCUMENTED = {name: comment.partition(":")[0] for name, comment in COMMENTS.items()}
 
 ELSEWHERE = {
     "SLOW_READER": "tests/integration/access/test_limits.py",
@@ -37,6 +39,16 @@ def test_service_declares_each_reason_once_with_the_code_that_the_proto_document
     declared = CallError.__subclasses__()
     assert [(one.reason, one.code) for one in declared] == list(DOCUMENTED.items())
     assert not [deeper for one in declared for deeper in one.__subclasses__()]
+
+
+def test_service_sends_the_metadata_that_the_proto_documents() -> None:
+    for one in CallError.__subclasses__():
+        described = COMMENTS[one.reason].partition("Metadata:")[2]
+        # What is in parentheses are values.
+        documented = set(re.findall(r"(?<!\()`([a-z_]+)`", described))
+        sent = {fact.name for fact in fields(one) if "aside" not in fact.metadata}
+        assert documented <= sent, one.reason
+        assert sent - documented <= {"message_type", "pool", "engine"}, one.reason
 
 
 def test_client_declares_each_reason_once_with_the_number_and_code_of_the_proto() -> None:

@@ -173,7 +173,7 @@ class ErrorReason(Enum):
     REQUEST_LIMIT = 2, StatusCode.INVALID_ARGUMENT, InvalidArgumentError
     """One request asks for more than a configured limit permits."""
     MALFORMED_MESSAGE = 3, StatusCode.INVALID_ARGUMENT, InvalidArgumentError
-    """The bytes are no message of the method's request type."""
+    """The bytes are not a message of the method's request type."""
     POOL_NOT_FOUND = 4, StatusCode.NOT_FOUND, NotFoundError
     """The server hosts no pool of that name."""
     SEQUENCE_NOT_FOUND = 5, StatusCode.NOT_FOUND, NotFoundError

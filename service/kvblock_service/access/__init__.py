@@ -1,9 +1,9 @@
 """Who may do what: identities, the access file that lists them, and files that are read anew.
 
 Rules:
-- Nothing here knows gRPC: `kvblock_service.rpc.peer` finds out what a caller shows, and asks
+- Nothing here depends on gRPC: `kvblock_service.rpc.peer` finds out what a caller shows, and asks
   here.
-- Of a token only the SHA-256 digest is kept, and nothing here puts that, or a token, into a text.
+- Of a token only the SHA-256 digest is stored, and nothing here puts that, or a token, into a text.
 """
 
 from kvblock_service.access.file import access_file

@@ -82,7 +82,7 @@ class Identities:
 
 
 def digest_of(token: str) -> bytes:
-    """What of a token is kept and compared."""
+    """What of a token is stored and compared."""
     return hashlib.sha256(token.encode()).digest()
 
 

@@ -2,7 +2,7 @@
 
 Rules:
 - Who is calling is settled by what comes with the call. A caller that nobody knows is answered at
-  once: nothing of its request is read, unpacked or kept, and it takes no slot.
+  once: nothing of its request is read, unpacked or held, and it takes no slot.
 - Health checks are open to all who can connect; reflection, channelz and whatever else is served
   beside kvblock's own services take an admin.
 - Then the call takes a slot, and only then its request is read.

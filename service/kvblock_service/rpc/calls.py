@@ -4,7 +4,7 @@ Rules:
 - A request is parsed here and not by gRPC, so that a malformed or an over-long one gets the same
   kind of answer as any other bad request.
 - A draining server takes no new call.
-- An error that follows from what the server holds is told when that is in the journal.
+- An error that follows from what the server holds is sent when that is in the journal.
 - An exception that is no CallError is a bug: it is logged with its traceback, and the client gets
   INTERNAL without any of it.
 """

@@ -2,7 +2,7 @@
 
 Rules:
 - No decision is made here; what a field may hold was checked in `validate`.
-- A field that has nothing to tell is left unset.
+- A field without a value is left unset.
 """
 
 from collections.abc import Sequence

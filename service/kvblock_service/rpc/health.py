@@ -1,7 +1,7 @@
 """grpc.health.v1: SERVING until the drain or a breakdown, then NOT_SERVING for good.
 
 Rules:
-- Every Watch is told NOT_SERVING, and ends with UNAVAILABLE then; one that was left to be cut off
+- Every Watch gets NOT_SERVING, and ends with UNAVAILABLE then; one that was left to be cut off
   would end with CANCELLED.
 - Watchers do not know of one another. (The servicer of grpcio-health-checking forgets all watchers
   of a service when one of them leaves.)
@@ -31,7 +31,7 @@ class Health(HealthServicer):
         self._why = ""
 
     def go_down(self, why: str) -> None:
-        """Say NOT_SERVING from now on; `why` is what watchers are told at the end."""
+        """Say NOT_SERVING from now on; `why` is what watches end with."""
         self._why = self._why or why
         self._down.set()
 

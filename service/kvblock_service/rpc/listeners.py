@@ -81,7 +81,7 @@ class UnixSocketGuard:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise ListenError(f"unix:{self.path}: there is a file that is no socket; remove it")
+            raise ListenError(f"unix:{self.path}: there is a file that is not a socket; remove it")
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(self.path))

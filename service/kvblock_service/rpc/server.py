@@ -130,7 +130,7 @@ class KVBlockServer:
     async def _answer_late_calls(self, deadline: float) -> None:
         """Go on until no call has come for a moment.
 
-        gRPC drops a call that comes when it stops; its client would be told CANCELLED.
+        gRPC drops a call that comes when it stops; its client would get CANCELLED.
         """
         loop = asyncio.get_running_loop()
         deadline = min(deadline, loop.time() + _LAST_WORDS_SECONDS)

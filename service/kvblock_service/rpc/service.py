@@ -2,7 +2,7 @@
 
 Rules:
 - What changes something is answered when it is in the journal, and so is a table.
-- The lease log is told of each attach and detach once: not of a repetition.
+- Each attach and detach is in the lease log once: a repetition is not logged.
 """
 
 from functools import partial

@@ -6,8 +6,8 @@ Rules:
 - The core remembers the last step of a lease: sent again, here or on another stream, it is answered
   by the same bytes and changes nothing.
 - A detach frees the engine's blocks; a stream that ends in any other way leaves the lease as it is.
-- A stream ends when its lease does, and when the lease goes on in another stream; it is told when
-  what ended it is in the journal.
+- A stream ends when its lease does, and when the lease goes on in another stream: once what ended
+  it is in the journal.
 - A message that was read is answered, also while the server drains; then the stream ends with
   DRAINING.
 - A client that leaves its answers unread for too long is cut off; its lease is as it was. So is one
@@ -53,8 +53,8 @@ class _Session:
         self._reading = False
         self._ended: CallError | None = None
         self._trace_id = service.trace_id()
-        # The core keeps the last step. The one before it goes when its successor is answered: to
-        # free lists of thousands is work, too, which no engine has to wait for.
+        # The core remembers the last step. The one before it goes when its successor is answered:
+        # to free lists of thousands is work, too, which no engine has to wait for.
         self._last_step: Step | None = None
         self.key = ("", "")
         self.epoch = 0
@@ -104,7 +104,7 @@ class _Session:
         return True
 
     def end(self) -> None:
-        """The stream is over."""
+        """The stream has ended."""
         self._host.streams.pop(self, None)
         self._host.leave(self)
 

@@ -52,7 +52,7 @@ class SlowReaders:
             self._wait()
 
     def leave(self, writes: Writes) -> None:
-        """A stream is over."""
+        """A stream has ended."""
         self._streams.pop(writes, None)
         if not self._streams and self._timer is not None:
             self._timer.cancel()

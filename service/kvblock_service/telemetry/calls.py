@@ -1,7 +1,7 @@
 """Telemetry of calls: follows each call of kvblock's own services from its start to its end.
 
 Rules:
-- Health checks, reflection and channelz are served as without it: probes are no work of interest.
+- Health checks, reflection and channelz are served as without it: probes are not work of interest.
 - A method is unary, or a stream in both directions whose handler writes to its context. What it
   answers and raises goes through unchanged.
 - A call is measured from its start to its end; a stream, which may last as long as its engine, is

@@ -5,7 +5,7 @@ Rules:
   `engines_max` of a kind in a pool, however many engines come and go.
 - The SDK's own instruments would not do: they remember every name for as long as the server runs,
   and put all that come after the first two thousand into one series.
-- What is told of an engine is of the moment at which its pool is told of.
+- What is shown of an engine is of the same moment as what is shown of its pool.
 """
 
 import time

@@ -168,7 +168,7 @@ def test_port_is_free_again_after_the_end() -> None:
 def test_regular_file_is_refused_and_kept(path: Path) -> None:
     path.write_text("mine")
     with spawned("--listen", f"unix:{path}") as server:
-        assert f"unix:{path}: there is a file that is no socket; remove it" in refused(server)
+        assert f"unix:{path}: there is a file that is not a socket; remove it" in refused(server)
     assert path.read_text() == "mine"
     assert left_in(path.parent) == [path.name]
 
@@ -176,7 +176,7 @@ def test_regular_file_is_refused_and_kept(path: Path) -> None:
 def test_symbolic_link_is_refused_and_kept(path: Path) -> None:
     path.symlink_to("nowhere")
     with spawned("--listen", f"unix:{path}") as server:
-        assert f"unix:{path}: there is a file that is no socket; remove it" in refused(server)
+        assert f"unix:{path}: there is a file that is not a socket; remove it" in refused(server)
     assert path.is_symlink()
     assert left_in(path.parent) == [path.name]
 
