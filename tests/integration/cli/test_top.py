@@ -136,7 +136,7 @@ def test_a_server_that_goes_away_is_told_of_until_it_is_back(tmp_path: Path) -> 
     with serving(*serve):
         shown = top(address).__enter__()
         shown.until("main", "q quit")
-    shown.until("main", "no answer: ")
+    shown.until("main", "no answer for ")
     with serving(*serve):
         shown.until("main", "q quit")
         shown.press("q")

@@ -83,7 +83,7 @@ def test_the_last_minute(now: list[float]) -> None:
     assert seen.trend(6, "main") == [None] * 5 + [0.5]
     now.append(104.5)
     seen.fail("nobody answers")
-    assert seen.problem == "nobody answers"
+    assert (seen.problem, seen.silent_for) == ("nobody answers", 3.0)
     assert seen.trend(60, "main")[-5:] == [0.25, 0.5, 0.5, 0.5, None]
     now.append(107.0)
     seen.add(look(107.0, pool(held=8)))
@@ -180,5 +180,5 @@ def test_what_comes_from_elsewhere_does_nothing_to_the_terminal() -> None:
     seen = Overview(look(100.0, pool("evil\x1b[2J"), engines=(engine(1, "a\rb"),)))
     seen.fail("bad \x1b[31mnews")
     text = "\n".join(drawn(seen, 150, 24))
-    for told in (r"unix:/s\x1b[2J", r"evil\x1b[2J", r"a\rb", r"no answer: bad \x1b[31mnews"):
+    for told in (r"unix:/s\x1b[2J", r"evil\x1b[2J", r"a\rb", r" s: bad \x1b[31mnews"):
         assert told in text

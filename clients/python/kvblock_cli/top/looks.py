@@ -106,11 +106,15 @@ class Looker:
 
 
 class Overview:
-    """What was seen so far; `problem` is why the newest look failed, empty when it did not."""
+    """What was seen so far; `problem` is why the newest look failed, empty when it did not.
+
+    `silent_for` is how many seconds before it the last answer came.
+    """
 
     def __init__(self, first: Look) -> None:
         self._use: dict[tuple[str, ...], deque[tuple[int, float | None]]] = {}
         self.problem = ""
+        self.silent_for = 0.0
         self._take(first, None)
 
     def add(self, look: Look) -> None:
@@ -121,6 +125,7 @@ class Overview:
     def fail(self, problem: str) -> None:
         """Remember that there was no answer, and why."""
         self.problem = problem
+        self.silent_for = monotonic() - self.look.at
         for key in self._use:
             self._remember(key, int(monotonic()), None)
 

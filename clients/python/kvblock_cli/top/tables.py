@@ -155,7 +155,8 @@ class Frame:
         title.truncate(max(20, width - len(facts)), overflow="ellipsis")
         yield _line(title.append(facts, "not bold"))
         if seen.problem:
-            yield _line(Text(f"no answer: {printable(seen.problem)}", "bold red"))
+            text = f"no answer for {seen.silent_for:,.0f} s: {printable(seen.problem)}"
+            yield _line(Text(text, "bold red"))
         else:
             yield _line(self._keys())
         yield Text()
