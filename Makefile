@@ -20,11 +20,11 @@ UPGRADE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := service clients/python benchmarks tests
+PACKAGES := service clients/python benchmarks tests scripts
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test torture floods simulate sweep lint gen bench constraints clean
+.PHONY: help setup run test torture floods simulate sweep lint gen docs bench constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,8 +63,14 @@ lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/buf lint protos
 	scripts/check_breaking.sh
 
-gen: $(READY) ## Generate the Python stubs from protos/ anew
+gen: $(READY) ## Generate the Python stubs and the reference pages docs/api.md and docs/cli.md anew
 	@scripts/gen_stubs.sh clients/python
+	@$(BIN)/python scripts/gen_api_docs.py
+	@$(BIN)/python scripts/gen_cli_docs.py
+
+docs: $(READY) ## Build the pages into build/site; fails on a dead link
+	@scripts/install_site_tools.sh
+	@$(BIN)/python scripts/build_site.py
 
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh
