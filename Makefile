@@ -81,5 +81,5 @@ constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upg
 	@scripts/pin_versions.sh $(UPGRADE)
 
 clean: ## Remove .venv and everything that was built
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find service clients benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

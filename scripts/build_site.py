@@ -3,7 +3,7 @@
     python scripts/build_site.py
 
 Rules:
-- The pages are those of docs/ and the Markdown files of the root; README.md is the site's front page.
+- The pages are those of docs/ and the Markdown files of the root; README.md is the front page.
   They are written to be read in the repository, so their links are turned to where the site has
   what they lead to. A link to a file that is not part of the site is an error.
 - Every internal link of the built site has to lead to a file, and to an anchor if it names one.
@@ -36,13 +36,13 @@ def main() -> None:
     """Gather the pages, build the site, check its links."""
     gather()
     zensical = Path(sys.executable).with_name("zensical")
-    command = [zensical, "build", "--clean", "--strict", "--config-file", CONFIG]
+    command = [str(zensical), "build", "--clean", "--strict", "--config-file", str(CONFIG)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
         sys.exit("docs: the site was not built")
     dead = list(dead_links(SITE))
     if dead:
         sys.exit("\n".join(["docs: dead links in the site:", *dead]))
-    print(f"docs: {SITE.relative_to(ROOT)}/index.html, no dead link")
+    sys.stdout.write(f"docs: {SITE.relative_to(ROOT)}/index.html, no dead link\n")
 
 
 def gather() -> None:

@@ -116,6 +116,7 @@ def service_section(
 
 
 def first_sentence(text: str) -> str:
+    """The first sentence of a comment."""
     sentence, period, _ = text.partition(". ")
     return sentence + period.strip()
 
@@ -150,6 +151,7 @@ def kind(field: FieldDescriptorProto) -> str:
 
 
 def linked(type_name: str) -> str:
+    """A type by its name, with a link if it is one of ours."""
     name = type_name.removeprefix(PACKAGE)
     return f"[`{name}`](#{name.lower()})" if type_name.startswith(PACKAGE) else f"`{name[1:]}`"
 

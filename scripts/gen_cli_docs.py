@@ -91,14 +91,17 @@ def table(params: Iterable[Any], command: Any) -> str:
 
 
 def called(argument: Any) -> str:
+    """What an argument is called."""
     return str(argument.metavar or argument.name.upper())
 
 
 def is_option(param: Any) -> bool:
+    """Whether this is an option, not an argument."""
     return bool(param.param_type_name == "option")
 
 
 def is_shared(param: Any) -> bool:
+    """Whether this says how to reach a server."""
     return bool(getattr(param, "rich_help_panel", None) == SHARED_PANEL)
 
 
@@ -126,6 +129,7 @@ def summary(command: Any) -> str:
 
 
 def anchor(path: str) -> str:
+    """What a link to a command's section names."""
     return path.replace(" ", "-")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,11 @@ from typing import Any
 import pytest
 import typer
 
-from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_cli import failures
 from kvblock_cli.app import make_app
 from kvblock_service.rpc.errors import CODES
 from tests.integration.docs.markdown import (
     DOCUMENTS,
-    README,
     ROOT,
     blocks,
     headings,
@@ -27,7 +23,6 @@ from tests.integration.docs.markdown import (
     spans,
     tables,
 )
-from tests.integration.processes import run
 
 SOURCES = (
     *("README.md", ".ci/", "clients/", "deploy/", "docs/", "protos/", "scripts/", "service/"),
@@ -92,35 +87,14 @@ def test_make_targets_exist(document: Path) -> None:
             assert set(named) <= targets, f"{document}:{line}: make {' '.join(named)}"
 
 
-def test_every_rpc_is_in_the_table() -> None:
-    rows = [row[0] for table in tables(README) if table.rows[0][0] == "RPC" for row in table.rows]
-    described = [
-        f"`{method.name}`"
-        for service in (
-            kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"],
-            admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"],
-        )
-        for method in service.methods
-    ]
-    assert [row for row in rows if row != "RPC"] == described
-
-
-def test_every_reason_is_in_the_table_with_its_code() -> None:
-    (table,) = (table for table in tables(README) if table.rows[0][0] == "Reason")
-    assert [row[:2] for row in table.rows[1:]] == [
-        [f"`{reason.name}`", f"`{code.name}`"] for reason, code in CODES.items()
-    ]
-
-
-def test_every_setting_is_in_the_table_with_its_default() -> None:
-    (table,) = (table for table in tables(README) if table.rows[0][0] == "Setting")
-    serve = (Path(sys.executable).with_name("kvblock"), "serve", "--pool", "a:total=1")
-    shown = json.loads(run(*serve, "--check", "--json").stdout)
-    defaults = {
-        name: str(value).lower() if isinstance(value, bool) else str(value or "")
-        for name, value in shown["config"].items()
-    } | {"pools": "", "listen": "", "state_dir": "", "ephemeral": "false"}
-    assert {row[0].strip("`"): row[1].strip("`") for row in table.rows[1:]} == defaults
+def test_every_reason_is_in_the_table_as_in_the_proto() -> None:
+    (table,) = (one for one in tables(ROOT / "docs/errors.md") if one.rows[0][0] == "Reason")
+    rows = [tuple(cell.strip("`") for cell in row[:2]) for row in table.rows[1:]]
+    proto = (ROOT / "protos/kvblock/v1/errors.proto").read_text()
+    comments = re.findall(r"((?:  // .*\n)+)  ERROR_REASON_([A-Z_]+) = [1-9]", proto)
+    assert rows == [(name, text.split("// ")[1].partition(":")[0]) for text, name in comments]
+    assert rows == [(reason.name, code.name) for reason, code in CODES.items()]
+    assert all(len(row) == 4 and all(row) for row in table.rows[1:])
 
 
 def test_every_exit_code_is_in_the_table() -> None:
