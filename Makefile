@@ -24,13 +24,14 @@ UPGRADE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := service clients/python benchmarks tests
+PACKAGES := service clients/python benchmarks tests scripts
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run check test torture floods simulate sweep lint gen bench compare constraints clean
+.PHONY: help setup run check test torture floods simulate sweep lint gen docs bench compare \
+	constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -72,10 +73,16 @@ lint: $(READY) ## Check style, types, layers and the proto contract
 	$(BIN)/buf lint protos
 	scripts/check_breaking.sh
 
-gen: $(READY) ## Generate what is generated: Python stubs, the synchronous client, the settings' table
+gen: $(READY) ## Generate what is generated: stubs, the synchronous client, reference pages
 	@scripts/gen_stubs.sh clients/python
 	@$(BIN)/python scripts/gen_sync.py
 	@$(BIN)/python scripts/settings_table.py
+	@$(BIN)/python scripts/gen_api_docs.py
+	@$(BIN)/python scripts/gen_cli_docs.py
+
+docs: $(READY) ## Build the pages into build/site; fails on a dead link
+	@scripts/install_site_tools.sh
+	@$(BIN)/python scripts/build_site.py
 
 bench: $(READY) ## Run the benchmarks; writes build/bench.json
 	@scripts/install_redis.sh
@@ -89,5 +96,5 @@ constraints: $(READY) ## Pin all versions anew in constraints.txt (UPGRADE=--upg
 	@scripts/pin_versions.sh $(UPGRADE)
 
 clean: ## Remove .venv and everything that was built
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find service clients benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +

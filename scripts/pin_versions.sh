@@ -8,6 +8,6 @@ cd "$(dirname "$0")/.."
 tool=build/pin-versions
 [ -x "$tool/bin/uv" ] || { .venv/bin/python -m venv "$tool" && "$tool/bin/pip" install --quiet uv; }
 "$tool/bin/uv" pip compile --quiet --universal --python-version 3.10 --no-python-downloads \
-  --extra server --extra plot --extra bench --extra zstd --group dev \
+  --extra server --extra plot --extra bench --extra zstd --group dev --group docs \
   --no-annotate --custom-compile-command 'make constraints' "$@" \
   --output-file constraints.txt pyproject.toml constraints.in >/dev/null

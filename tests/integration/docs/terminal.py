@@ -2,6 +2,7 @@
 
 Variables that a block exports are there in the next one. A block that starts a server runs beside
 the others until the next server starts, or until the end; then it has to exit with 0 on SIGTERM.
+Servers have a journal in a directory of the reader's.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Terminal:
         self._environment = plain_environment()
         path = [str(tools), str(Path(sys.executable).parent), self._environment["PATH"]]
         self._environment["PATH"] = ":".join(path)
+        del self._environment["KVBLOCK_EPHEMERAL"]
+        self._environment["KVBLOCK_STATE_DIR"] = str(directory / "state")
 
     def __enter__(self) -> Terminal:
         return self

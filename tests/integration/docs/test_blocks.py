@@ -1,7 +1,8 @@
-"""The README's code blocks do what it says, in the order in which a reader meets them.
+"""The code blocks of every page do what it says, in the order in which a reader meets them.
 
-The info string of a block says how: `sh` and `python` run, `sh server` starts a server that the
-following blocks use, `toml file=NAME` is written to a file, and `no-test` is for what needs another
+Each page is read on its own, from an empty directory. The info string of a block says how: `sh` and
+`python` run, `sh server` starts a server that the following blocks use, `sh stopped` runs when that
+server has ended, `toml file=NAME` is written to a file, and `no-test` is for what needs another
 language's tools, the network or the repository itself. A `text` block right behind a block is what
 it prints; `...` in it stands for anything.
 """
@@ -9,44 +10,61 @@ it prints; `...` in it stands for anything.
 import doctest
 from pathlib import Path
 
-from tests.integration.docs.markdown import README, Block, blocks
+import pytest
+
+from tests.integration.docs.markdown import DOCUMENTS, ROOT, Block, blocks
 from tests.integration.docs.terminal import Terminal
 
-NOT_TESTED_MAX = 4
+NOT_TESTED_MAX = 8
 RUNNABLE = ("sh", "python", "toml")
+TESTED_ELSEWHERE = {"docs/json.md": "json", "docs/deploy.md": "yaml"}
+MARKS = {"no-test", "server", "stopped"}
 
 
-def test_readme_blocks_run_and_print_what_it_shows(tmp_path: Path) -> None:
+def to_be_run(page: Path) -> list[Block]:
+    runnable = [block for block in blocks(page) if block.language in RUNNABLE]
+    return [block for block in runnable if "no-test" not in block.marks]
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [page for page in DOCUMENTS if to_be_run(page)], ids=name)
+def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     with Terminal(tmp_path) as terminal:
-        for block in to_be_run():
+        for block in to_be_run(page):
             printed = run(terminal, block)
             if block.output is not None:
                 assert matches(block.output, printed), (
-                    f"{README}:{block.line} shows\n{block.output}\nbut printed\n{printed}"
+                    f"{page}:{block.line} shows\n{block.output}\nbut printed\n{printed}"
                 )
 
 
 def test_few_blocks_are_left_out() -> None:
-    left_out = [block for block in blocks(README) if "no-test" in block.marks]
-    assert len(left_out) <= NOT_TESTED_MAX, [block.line for block in left_out]
+    left_out = [
+        (name(page), block.line)
+        for page in DOCUMENTS
+        for block in blocks(page)
+        if "no-test" in block.marks
+    ]
+    assert len(left_out) <= NOT_TESTED_MAX, left_out
 
 
-def test_every_block_says_what_it_is() -> None:
-    for block in blocks(README):
-        marks = [mark for mark in block.marks if not mark.startswith("file=")]
-        assert block.language in (*RUNNABLE, "text"), f"{README}:{block.line}"
-        assert set(marks) <= {"no-test", "server"}, f"{README}:{block.line}: {marks}"
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    elsewhere = TESTED_ELSEWHERE.get(name(page))
+    for block in blocks(page):
+        if block.language != elsewhere:
+            marks = {mark for mark in block.marks if not mark.startswith("file=")}
+            assert block.language in (*RUNNABLE, "text"), f"{page}:{block.line}"
+            assert marks <= MARKS, f"{page}:{block.line}: {marks}"
 
 
 def test_output_is_compared() -> None:
     assert matches("a ... c\nlast\n", "a b c  \nlast\n")
     assert not matches("a ... c\n", "a b d\n")
     assert not matches("a\n", "a\nb\n")
-
-
-def to_be_run() -> list[Block]:
-    runnable = [block for block in blocks(README) if block.language in RUNNABLE]
-    return [block for block in runnable if "no-test" not in block.marks]
 
 
 def run(terminal: Terminal, block: Block) -> str:
@@ -56,6 +74,8 @@ def run(terminal: Terminal, block: Block) -> str:
             return ""
     if "server" in block.marks:
         return terminal.start_server(block.text)
+    if "stopped" in block.marks:
+        terminal.stop_server()
     return terminal.python(block.text) if block.language == "python" else terminal.shell(block.text)
 
 

@@ -1,4 +1,4 @@
-"""The figures in the README are what its commands give, and the script puts them there."""
+"""The figures in the pages are what their commands give, and the script puts them there."""
 
 import json
 import shutil
@@ -8,66 +8,91 @@ from typing import Any
 
 import pytest
 
+from benchmarks.doc_figures import PAGES
 from benchmarks.goals import GOALS
-from tests.integration.docs.markdown import README, ROOT
+from tests.integration.docs.markdown import ROOT
 from tests.integration.processes import run
 
-SCRIPT = ("-m", "benchmarks.readme_figures")
+SCRIPT = ("-m", "benchmarks.doc_figures")
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return Path(shutil.copy(README, tmp_path))
+    """A directory with the pages that have figures."""
+    root = tmp_path / "copy"
+    for page in PAGES.values():
+        (root / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / page, root / page)
+    return root
 
 
 def test_the_comparison_is_what_make_run_prints(copy: Path, tmp_path: Path) -> None:
-    before = copy.read_text()
+    before = (copy / "README.md").read_text()
     (recipe,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "replay" in line)
     command = recipe.strip().removeprefix("@$(BIN)/").split()
     kvblock, *arguments = command
     printed = tmp_path / "run.txt"
     printed.write_text(run(Path(sys.executable).with_name(kvblock), *arguments).stdout)
     write_figures(copy, "--run", printed)
-    assert deterministic(copy.read_text()) == deterministic(before)
+    assert deterministic((copy / "README.md").read_text()) == deterministic(before)
 
 
 def test_each_part_takes_new_figures_and_keeps_the_others(copy: Path, tmp_path: Path) -> None:
     replay, bench = tmp_path / "replay.json", tmp_path / "bench.json"
     replay.write_text(json.dumps(replayed("some.csv", preemptions=123_456)))
     bench.write_text(json.dumps(measured(5.25)))
-    before = copy.read_text()
+    before = texts(copy)
     write_figures(copy, "--replay", replay, "--bench", bench)
-    once = copy.read_text()
-    assert "`kvblock replay some.csv --engines 3 --blocks 64 --block-size 16`" in once
-    assert "| Preemptions | 123,456 | 123,456 | +0.0% |" in once
+    once = texts(copy)
+    on_replay, on_bench = once["docs/replay.md"], once["docs/benchmarks.md"]
+    assert "`kvblock replay some.csv --engines 3 --blocks 64 --block-size 16`" in on_replay
+    assert "| Preemptions | 123,456 | 123,456 | +0.0% |" in on_replay
     figure = "| step in a session / echo | 256 | 5.25 | at most 1.6 | at most 1.3 |"
-    assert f"{figure} kvblock 71, echo 61 |" in once
-    assert "`make bench` on this machine: cpu Some Processor, cores 2." in once
-    assert "Left out: redis_over_stream_step: no redis-server here." in once
+    assert f"{figure} kvblock 71, echo 61 |" in on_bench
+    assert "`make bench` on this machine: cpu Some Processor, cores 2." in on_bench
+    assert "Left out: redis_over_stream_step: no redis-server here." in on_bench
+    line = "takes 71 us (p50), 5.25 times a bare gRPC echo of the same bytes.\n"
+    assert line in once["README.md"]
     write_figures(copy, "--replay", replay, "--bench", bench)
-    assert copy.read_text() == once
-    assert outside(once) == outside(before)
+    assert texts(copy) == once
+    assert {page: outside(text) for page, text in once.items()} == {
+        page: outside(text) for page, text in before.items()
+    }
 
 
-def test_a_document_without_the_marks_is_refused(tmp_path: Path) -> None:
-    other, bench = tmp_path / "other.md", tmp_path / "bench.json"
-    other.write_text("nothing\n")
+def test_the_line_has_redis_where_it_was_measured(copy: Path, tmp_path: Path) -> None:
+    bench = tmp_path / "bench.json"
+    with_redis = {"redis_over_stream_step": dict.fromkeys(("1", "32", "256", "2048"), 8.5)}
+    bench.write_text(json.dumps(measured(5.25) | with_redis))
+    write_figures(copy, "--bench", bench)
+    assert "; a Redis script for it takes 8.50 times as long." in texts(copy)["README.md"]
+
+
+def test_a_page_without_the_marks_is_refused(copy: Path, tmp_path: Path) -> None:
+    bench = tmp_path / "bench.json"
     bench.write_text(json.dumps(measured(1.0)))
-    done = run(sys.executable, *SCRIPT, "--readme", other, "--bench", bench, expect=1)
-    assert "<!-- figures: bench --> stands 0 times" in done.stderr
-    assert other.read_text() == "nothing\n"
+    (copy / "docs/benchmarks.md").write_text("nothing\n")
+    before = texts(copy)
+    done = run(sys.executable, *SCRIPT, "--root", copy, "--bench", bench, expect=1)
+    assert "<!-- figures: bench --> stands 0 times in docs/benchmarks.md" in done.stderr
+    assert texts(copy) == before
 
 
 def test_figures_of_a_quick_run_are_refused(copy: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench.json"
     bench.write_text(json.dumps(measured(1.0) | {"quick": True}))
-    before = copy.read_text()
-    run(sys.executable, *SCRIPT, "--readme", copy, "--bench", bench, expect=1)
-    assert copy.read_text() == before
+    before = texts(copy)
+    run(sys.executable, *SCRIPT, "--root", copy, "--bench", bench, expect=1)
+    assert texts(copy) == before
 
 
-def write_figures(readme: Path, *arguments: str | Path) -> None:
-    run(sys.executable, *SCRIPT, "--readme", readme, *arguments)
+def write_figures(root: Path, *arguments: str | Path) -> None:
+    run(sys.executable, *SCRIPT, "--root", root, *arguments)
+
+
+def texts(root: Path) -> dict[str, str]:
+    """The pages that have figures."""
+    return {page: (root / page).read_text() for page in PAGES.values()}
 
 
 def deterministic(text: str) -> list[list[str]]:

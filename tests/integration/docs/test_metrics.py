@@ -1,14 +1,16 @@
-"""The README's table of metrics is what a scrape gives, labels included."""
+"""The tables of docs/metrics.md: metrics as a scrape gives them, and all alerts."""
 
 from pathlib import Path
 from urllib.request import urlopen
 
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import kvblock
 from tests.conftest import ServerFactory
-from tests.integration.docs.markdown import README, tables
+from tests.integration.docs.markdown import ROOT, tables
 
+PAGE = ROOT / "docs/metrics.md"
 NOT_OURS = {"target_info"}
 ALWAYS_THE_SAME = {"le", "rpc_system_name"}
 
@@ -31,8 +33,15 @@ def test_every_metric_is_in_the_table_with_its_labels(
         if name not in NOT_OURS:
             labels = {label for sample in family.samples for label in sample.labels}
             scraped[name] = labels - ALWAYS_THE_SAME
-    (table,) = (table for table in tables(README) if table.rows[0][0] == "Metric")
+    (table,) = (table for table in tables(PAGE) if table.rows[0][0] == "Metric")
     assert scraped == {
         row[0].strip("`"): set(row[1].replace("`", "").replace(",", " ").split())
         for row in table.rows[1:]
     }
+
+
+def test_every_alert_is_in_the_table() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    named = [f"`{rule['alert']}`" for group in rules["groups"] for rule in group["rules"]]
+    (table,) = (table for table in tables(PAGE) if table.rows[0][0] == "Alert")
+    assert [row[0] for row in table.rows[1:]] == named

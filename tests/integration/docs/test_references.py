@@ -12,14 +12,12 @@ from typing import Any
 import pytest
 import typer
 
-from kvblock.v1 import admin_pb2, kvblock_pb2
 from kvblock_cli import failures
 from kvblock_cli.app import make_app
 from kvblock_service.config import ServerSettings
 from kvblock_service.errors import CallError
 from tests.integration.docs.markdown import (
     DOCUMENTS,
-    README,
     ROOT,
     blocks,
     headings,
@@ -92,32 +90,22 @@ def test_make_targets_exist(document: Path) -> None:
             assert set(named) <= targets, f"{document}:{line}: make {' '.join(named)}"
 
 
-def test_every_rpc_is_in_the_table() -> None:
-    rows = [row[0] for table in tables(README) if table.rows[0][0] == "RPC" for row in table.rows]
-    described = [
-        f"`{method.name}`"
-        for service in (
-            kvblock_pb2.DESCRIPTOR.services_by_name["KVBlockService"],
-            admin_pb2.DESCRIPTOR.services_by_name["KVBlockAdmin"],
-        )
-        for method in service.methods
-    ]
-    assert [row for row in rows if row != "RPC"] == described
-
-
-def test_every_reason_is_in_the_table_with_its_code() -> None:
-    (table,) = (table for table in tables(README) if table.rows[0][0] == "Reason")
-    assert [row[:2] for row in table.rows[1:]] == [
-        [f"`{one.reason}`", f"`{one.code}`"] for one in CallError.__subclasses__()
-    ]
-
-
 def test_the_table_of_settings_is_fresh_and_has_them_all() -> None:
     run(sys.executable, ROOT / "scripts/settings_table.py", "--check")
     (table,) = (one for one in tables(ROOT / "docs/configuration.md") if "Setting" in one.rows[0])
     names = [row[0].strip("`") for row in table.rows[1:]]
     assert sorted(names) == sorted(ServerSettings.model_fields)
     assert all(row[1] and row[3] for row in table.rows)
+
+
+def test_every_reason_is_in_the_table_as_in_the_proto() -> None:
+    (table,) = (one for one in tables(ROOT / "docs/errors.md") if one.rows[0][0] == "Reason")
+    rows = [tuple(cell.strip("`") for cell in row[:2]) for row in table.rows[1:]]
+    proto = (ROOT / "protos/kvblock/v1/errors.proto").read_text()
+    comments = re.findall(r"((?:  // .*\n)+)  ERROR_REASON_([A-Z_]+) = [1-9]", proto)
+    assert rows == [(name, text.split("// ")[1].partition(":")[0]) for text, name in comments]
+    assert rows == [(one.reason, one.code) for one in CallError.__subclasses__()]
+    assert all(len(row) == 4 and all(row) for row in table.rows[1:])
 
 
 def test_every_exit_code_is_in_the_table() -> None:

@@ -1,13 +1,14 @@
-"""Writes measured figures into README.md, between the marks that are there for them.
+"""Writes measured figures into README.md and docs/, between the marks that are there for them.
 
     make run > build/run.txt
     kvblock replay azure_code_2023.csv --blocks 4096 --output build/azure.json
     make bench
-    P=.venv/bin/python; S="-m benchmarks.readme_figures"
+    P=.venv/bin/python; S="-m benchmarks.doc_figures"
     $P $S --run build/run.txt --replay build/azure.json --bench build/bench.json
 
 Rules:
-- Only the parts whose figures are given are written; the other parts stay as they are.
+- Only the parts whose figures are given are written; the other parts stay as they are. No page is
+  written unless every part that has figures has its marks.
 - Each part names the command that made it, as that command's own output tells it.
 - Figures are shown as they were measured, rounded; none is left out because of what it says.
 """
@@ -24,7 +25,14 @@ from typing import Any, NamedTuple
 
 from benchmarks.goals import GOALS, Goal
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    "run": "README.md",
+    "line": "README.md",
+    "replay": "docs/replay.md",
+    "bench": "docs/benchmarks.md",
+}
+"""The page that has the marks of each part."""
 BEGIN, END = "<!-- figures: {} -->", "<!-- end of figures -->"
 
 
@@ -52,32 +60,39 @@ REPLAY_ROWS = (
 
 def main() -> None:
     """Rewrite the parts that figures are given for."""
-    parser = argparse.ArgumentParser(description="Write measured figures into README.md.")
-    parser.add_argument("--readme", type=Path, default=README, metavar="FILE")
+    parser = argparse.ArgumentParser(description="Write measured figures into the pages.")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, metavar="DIR", help="has README.md, docs/"
+    )
     parser.add_argument("--run", type=Path, metavar="FILE", help="what `make run` printed")
     parser.add_argument(
         "--replay", type=Path, nargs="+", default=[], metavar="FILE", help="from replay --output"
     )
     parser.add_argument("--bench", type=Path, metavar="FILE", help="what `make bench` wrote")
     given = parser.parse_args()
-    text = given.readme.read_text()
+    parts: dict[str, str] = {}
     if given.run:
-        text = replaced(text, "run", run_part(given.run.read_text()))
+        parts["run"] = run_part(given.run.read_text())
     if given.replay:
         documents = [json.loads(path.read_text()) for path in given.replay]
-        text = replaced(text, "replay", "\n\n".join(map(replay_part, documents)))
+        parts["replay"] = "\n\n".join(map(replay_part, documents))
     if given.bench:
-        text = replaced(text, "bench", bench_part(json.loads(given.bench.read_text())))
-    given.readme.write_text(text)
+        measured = json.loads(given.bench.read_text())
+        parts |= {"bench": bench_part(measured), "line": bench_line(measured)}
+    texts = {PAGES[part]: (given.root / PAGES[part]).read_text() for part in parts}
+    for part, figures in parts.items():
+        texts[PAGES[part]] = replaced(texts[PAGES[part]], part, figures, PAGES[part])
+    for page, text in texts.items():
+        (given.root / page).write_text(text)
 
 
-def replaced(text: str, part: str, figures: str) -> str:
+def replaced(text: str, part: str, figures: str, page: str) -> str:
     """The text with one part's figures in place of the old ones."""
     begin = BEGIN.format(part)
     pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(END)}", re.DOTALL)
     new, count = pattern.subn(lambda _: f"{begin}\n{figures}\n{END}", text)
     if count != 1:
-        sys.exit(f"readme_figures: {begin} stands {count} times in the document, not once")
+        sys.exit(f"doc_figures: {begin} stands {count} times in {page}, not once")
     return new
 
 
@@ -122,13 +137,27 @@ def replay_row(row: Row, shared: float, split: float) -> str:
 def bench_part(measured: dict[str, Any]) -> str:
     """The benchmark's machine, its figures beside their bounds, and what is missing."""
     if measured["quick"]:
-        sys.exit("readme_figures: these are coarse figures of a quick run; run `make bench`")
+        sys.exit("doc_figures: these are coarse figures of a quick run; run `make bench`")
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
     lines = [f"`make bench` on this machine: {machine}.", ""]
     lines += ["| Measured | B | Found | Bar | Goal | p50 in us |", "|---|---:|---:|---:|---:|---|"]
     lines += [bench_row(goal, measured) for goal in GOALS if found(goal, measured) is not None]
     lines += ["", *(f"Left out: {what}: {why}." for what, why in measured["missing"].items())]
     return "\n".join(lines).rstrip()
+
+
+def bench_line(measured: dict[str, Any]) -> str:
+    """The benchmark in one sentence: a step of 256 sequences."""
+    size = "256"
+    median = measured["details"]["stream_step_over_echo"][size]["kvblock"]["p50_us"]
+    over_echo = measured["stream_step_over_echo"][size]
+    line = (
+        f"`make bench`: a step that frees {size} sequences and takes a block for {size} takes"
+        f" {median:.0f} us (p50), {over_echo:.2f} times a bare gRPC echo of the same bytes"
+    )
+    redis = measured.get("redis_over_stream_step", {}).get(size)
+    rival = f"; a Redis script for it takes {redis:.2f} times as long" if redis else ""
+    return f"{line}{rival}."
 
 
 def bench_row(goal: Goal, measured: dict[str, Any]) -> str:
