@@ -85,7 +85,7 @@ class Lease:
                 self.lose(
                     LeaseLostError(
                         f"the lease of engine {self.engine!r} was not renewed within its"
-                        f" {self.ttl:g} s; its blocks may have new owners, attach anew"
+                        f" {self.ttl:g} s; its blocks may have new owners, attach again"
                     )
                 )
 

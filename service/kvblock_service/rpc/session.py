@@ -201,7 +201,7 @@ class _Session:
         command = self._last_step = convert.step_command(key, step, service.limits)
         parent = parent_of(step.traceparent) if step.traceparent else None
         trace_id = self._trace_id if parent is None else format_trace_id(parent.trace_id)
-        outcome = pool.apply(command, trace_id)
+        outcome, _ = pool.apply(command, trace_id)
         assert isinstance(outcome, Stepped)
         if service.observer:
             service.observe(pool, command, outcome, started, parent)
