@@ -19,6 +19,7 @@ from typing import TypeAlias
 import pytest
 
 import kvblock
+from tests import preloaded
 from tests.logs import no_faults, no_warnings
 
 DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
@@ -29,6 +30,7 @@ ServerFactory: TypeAlias = Callable[..., kvblock.EmbeddedServer]
 def pytest_configure() -> None:
     """Give Ctrl-C its meaning back, and let what tests start take warnings for errors, too."""
     os.environ["PYTHONWARNINGS"] = "error"
+    preloaded.install()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
