@@ -31,7 +31,11 @@ def test_nothing_is_lost_double_or_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("plant", "kinds"),
-    [("early-answer", ("lost",)), ("no-epoch-check", ("double", "stamps overwritten"))],
+    [
+        ("early-answer", ("lost",)),
+        pytest.param("no-epoch-check", ("double", "stamps overwritten"), marks=pytest.mark.plants),
+        pytest.param("no-quarantine", ("stamps overwritten",), marks=pytest.mark.plants),
+    ],
 )
 def test_a_planted_bug_is_found(plant: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
     found = tortured(1, tmp_path, plant).by_kind()
