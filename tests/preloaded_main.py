@@ -3,8 +3,8 @@
 Rules:
 - It loads every module of the service and of the command line, under the variables with which the
   program itself loads gRPC, and starts neither gRPC nor a thread.
-- A fork runs what `python -m kvblock` or the installed script runs, as the main program: how it ends
-  is up to the interpreter.
+- A fork runs what `python -m kvblock` or the installed script runs, as the main program: the
+  interpreter ends it as usual.
 - It ends when nobody is left who could ask it.
 """
 
@@ -81,18 +81,18 @@ def become(request: Request, streams: list[int]) -> None:
     os.chdir(request.directory)
     os.environ.clear()
     os.environ.update(request.environment)
-    sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)
-    sys.stdout = stream_to(1, "strict", os.isatty(1))
-    sys.stderr = stream_to(2, "backslashreplace", True)
-    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    sys.stdin = standard_stream(0, "r", "strict", -1)
+    sys.stdout = standard_stream(1, "w", "strict", 1 if os.isatty(1) else -1)
+    sys.stderr = standard_stream(2, "w", "backslashreplace", 1)
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, f"__{name}__", getattr(sys, name))
     sys.argv = list(request.words)
 
 
-def stream_to(descriptor: int, errors: str, line_buffering: bool) -> Any:
-    buffering = 1 if line_buffering else -1
-    return open(
-        descriptor, "w", buffering, encoding=sys.stdout.encoding, errors=errors, closefd=False
-    )
+def standard_stream(descriptor: int, mode: str, errors: str, buffering: int) -> Any:
+    """A standard stream, as the interpreter makes it."""
+    encoding = sys.__stdout__.encoding if sys.__stdout__ else None
+    return open(descriptor, mode, buffering, encoding=encoding, errors=errors, closefd=False)
 
 
 if __name__ == "__main__":

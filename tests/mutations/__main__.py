@@ -1,10 +1,10 @@
-"""Plants small bugs one at a time, and runs the tests that have to fail: `python -m tests.mutations`.
+"""Plants small bugs, one at a time, and runs what has to catch them: `python -m tests.mutations`.
 
 Rules:
 - The bugs are data, in `catalogue/*.yaml`; see `tests/mutations/catalogue.py`.
 - They are put into a copy of the sources with an environment of its own: the sources stay as they
   are, and what the tests start runs the copy.
-- Before that, the tests have to pass on the copy as it is.
+- Before that, the tests have to pass on the copy as it is, unless `--trust` says that they do.
 - A bug is caught when the tests fail, or when they hang; one that keeps them from running at all is
   no bug of the kind that is looked for, and is told as broken.
 - The exit code is 0 when all bugs were caught, else 1. A text that is not there exactly once is
@@ -43,6 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
     parser.add_argument("names", nargs="*", help="mutations, or beginnings of their names")
     parser.add_argument("--list", action="store_true", help="show them, and run nothing")
+    parser.add_argument("--trust", action="store_true", help="do not run the tests without one")
     given = parser.parse_args()
     mutations = [
         one for one in load() if not given.names or one.name.startswith(tuple(given.names))
@@ -56,16 +57,21 @@ def main() -> int:
             print(f"{one.name:<40} {one.file}\n    {' '.join(one.tests)}")
         return 0
     with tempfile.TemporaryDirectory(prefix="kvblock-mutations-") as directory:
-        return plant_all(mutations, copied(Path(directory) / "copy"))
+        copy = copied(Path(directory) / "copy")
+        return int(not (given.trust or passes(mutations, copy))) or plant_all(mutations, copy)
+
+
+def passes(mutations: list[Mutation], copy: Path) -> bool:
+    """Whether the tests of all of them pass without any."""
+    tests = list(dict.fromkeys(test for one in mutations for test in one.tests))
+    without = run(copy, tests, patience=None)
+    if without.kind != "survived":
+        print(f"without a mutation: {without.kind}, {without.by}")
+    return without.kind == "survived"
 
 
 def plant_all(mutations: list[Mutation], copy: Path) -> int:
     """Plant one after the other in a copy of the sources; answers the exit code."""
-    tests = list(dict.fromkeys(test for one in mutations for test in one.tests))
-    without = run(copy, tests)
-    if without.kind != "survived":
-        print(f"without a mutation: {without.kind}, {without.by}")
-        return 1
     kinds = []
     for one in mutations:
         started = time.monotonic()
@@ -88,9 +94,9 @@ def planted(mutation: Mutation, copy: Path) -> Verdict:
         path.write_text(before)
 
 
-def run(copy: Path, tests: list[str]) -> Verdict:
+def run(copy: Path, tests: list[str], patience: float | None = PATIENCE) -> Verdict:
     """Run tests of a copy, up to the first that fails."""
-    command = [copy / ".venv/bin/python", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [str(copy / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     # Two versions of a file may have one size and one second: nothing compiled is to be reused.
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -102,7 +108,7 @@ def run(copy: Path, tests: list[str]) -> Verdict:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=patience,
         )
     except subprocess.TimeoutExpired:
         return Verdict("caught", "the tests hang")
@@ -123,7 +129,7 @@ def copied(copy: Path) -> Path:
             shutil.copy2(ROOT / name, copy / name)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy / ".venv"], check=True)
     (packages,) = (copy / ".venv/lib").glob("python*/site-packages")
-    # A directory that a .pth names has no .pth files of its own: the one that leads to the original.
+    # The .pth file that leads to the original counts in its own directory only.
     paths = [copy / "clients/python", copy / "service", *_site_packages()]
     (packages / "copy.pth").write_text("".join(f"{path}\n" for path in paths))
     ours, theirs = Path(sys.executable).parent, copy / ".venv/bin"
