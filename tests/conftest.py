@@ -12,6 +12,7 @@ Rules:
 import os
 import random
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeAlias
@@ -46,6 +47,12 @@ def seed() -> int:
     number = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"TEST_SEED={number}")
     return number
+
+
+@pytest.fixture
+def fresh_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what the test starts be started as usual: see `tests.preloaded`."""
+    monkeypatch.setattr(subprocess, "Popen", preloaded.USUAL)
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ class Preloaded:
         self._control = ours
         command = [sys.executable, "-m", "tests.preloaded_main", str(theirs.fileno())]
         with theirs:
-            self._process = _USUAL(
+            self._process = USUAL(
                 command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
         atexit.register(self._end)
@@ -124,6 +124,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         self._closed_child_pipe_fds = True
 
 
+USUAL = subprocess.Popen
+
+
 def install() -> None:
     """Let all processes of this program be started by `Popen`."""
     if sys.platform == "linux" and not os.environ.get("TEST_FRESH_STARTS"):
@@ -157,6 +160,3 @@ def _adopt(on: bool) -> None:
     """Begin or cease to be who orphans become children of."""
     if ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, int(on), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-_USUAL = subprocess.Popen

@@ -13,29 +13,17 @@ Rules:
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.mutations.catalogue import Mutation, load, unfit
+from tests.mutations.runner import Runner, Verdict
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 900.0
-"""Seconds after which tests are taken to hang."""
-_FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
-_CODES = {0: "survived", 1: "caught"}
-
-
-class Verdict(NamedTuple):
-    """What became of a mutation: `caught`, `survived` or `broken`, and by which test or why."""
-
-    kind: str
-    by: str
 
 
 def main() -> int:
@@ -58,65 +46,48 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="kvblock-mutations-") as directory:
         copy = copied(Path(directory) / "copy")
-        return int(not (given.trust or passes(mutations, copy))) or plant_all(mutations, copy)
+        with Runner(copy) as runner:
+            trusted = given.trust or passes(mutations, runner)
+            return plant_all(mutations, runner) if trusted else 1
 
 
-def passes(mutations: list[Mutation], copy: Path) -> bool:
+def passes(mutations: list[Mutation], runner: Runner) -> bool:
     """Whether the tests of all of them pass without any."""
     tests = list(dict.fromkeys(test for one in mutations for test in one.tests))
-    without = run(copy, tests, patience=None)
+    without = runner.run(tests, patience=0)
     if without.kind != "survived":
         print(f"without a mutation: {without.kind}, {without.by}")
     return without.kind == "survived"
 
 
-def plant_all(mutations: list[Mutation], copy: Path) -> int:
+def plant_all(mutations: list[Mutation], runner: Runner) -> int:
     """Plant one after the other in a copy of the sources; answers the exit code."""
     kinds = []
-    for one in mutations:
+    for number, one in enumerate(mutations, start=1):
         started = time.monotonic()
-        verdict = planted(one, copy)
+        verdict = planted(one, runner, number)
         kinds.append(verdict.kind)
         seconds = time.monotonic() - started
-        print(f"{verdict.kind:<9} {one.name:<44} {seconds:5.1f} s  {verdict.by}", flush=True)
+        print(f"{verdict.kind:<9} {one.name:<50} {seconds:6.1f} s  {verdict.by}", flush=True)
     print(", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)))
     return int(set(kinds) != {"caught"})
 
 
-def planted(mutation: Mutation, copy: Path) -> Verdict:
+def planted(mutation: Mutation, runner: Runner, number: int) -> Verdict:
     """Plant it, run its tests, and take it out again."""
-    path = copy / mutation.file
+    path = runner.copy / mutation.file
     before = path.read_text()
-    path.write_text(before.replace(mutation.text, mutation.becomes))
+    write(path, before.replace(mutation.text, mutation.becomes), 2 * number)
     try:
-        return run(copy, mutation.tests)
+        return runner.run(mutation.tests)
     finally:
-        path.write_text(before)
+        write(path, before, 2 * number + 1)
 
 
-def run(copy: Path, tests: list[str], patience: float | None = PATIENCE) -> Verdict:
-    """Run tests of a copy, up to the first that fails."""
-    command = [str(copy / ".venv/bin/python"), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    # Two versions of a file may have one size and one second: nothing compiled is to be reused.
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    try:
-        done = subprocess.run(
-            [*command, *tests],
-            cwd=copy,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=patience,
-        )
-    except subprocess.TimeoutExpired:
-        return Verdict("caught", "the tests hang")
-    failed = _FIRST_FAILURE.search(done.stdout)
-    kind = _CODES.get(done.returncode, "broken")
-    if kind == "broken":
-        return Verdict(kind, (done.stdout + done.stderr).strip()[-2000:])
-    return Verdict(kind, failed[1] if failed else "")
+def write(path: Path, text: str, number: int) -> None:
+    """Write a source, which nothing that was compiled before belongs to."""
+    path.write_text(text)
+    os.utime(path, (number, number))
 
 
 def copied(copy: Path) -> Path:
@@ -127,6 +98,11 @@ def copied(copy: Path) -> Path:
         if (ROOT / name).exists():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
+    # What is compiled of a source goes with it, as its time and size do.
+    for compiled in ROOT.rglob("__pycache__"):
+        there = copy / compiled.relative_to(ROOT)
+        if ".venv" not in compiled.parts and there.parent.is_dir():
+            shutil.copytree(compiled, there)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy / ".venv"], check=True)
     (packages,) = (copy / ".venv/lib").glob("python*/site-packages")
     # The .pth file that leads to the original counts in its own directory only.
