@@ -17,11 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from hypothesis import Phase, settings
+
 PATIENCE = 900
 """Seconds after which tests are taken to hang."""
 LIBRARIES = (
     *("google.protobuf.json_format", "google.rpc.status_pb2", "grpc.aio", "grpc_status"),
-    *("hypothesis", "hypothesis.stateful", "opentelemetry.sdk.metrics", "opentelemetry.sdk.trace"),
+    *("hypothesis.stateful", "opentelemetry.sdk.metrics", "opentelemetry.sdk.trace"),
     *("pydantic_settings", "pytest", "rich.table", "structlog", "trustme", "typer", "yaml"),
 )
 ARGUMENTS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported")
@@ -88,6 +90,9 @@ def serve() -> int:
     """Run what is asked for on stdin; answers the exit code, in a fork that of its tests."""
     for library in LIBRARIES:
         importlib.import_module(library)
+    # That a test fails is enough: a smaller example of it takes longer than all else.
+    settings.register_profile("unshrunk", deadline=None, phases=set(Phase) - {Phase.shrink})
+    settings.load_profile("unshrunk")
     for line in sys.stdin:
         patience, tests = json.loads(line)
         pid = os.fork()
