@@ -7,6 +7,8 @@ PYTHON ?= python3
 TESTS ?=
 # Processes that run tests; what TESTS names is run by one, unless it is told otherwise.
 WORKERS ?= $(if $(TESTS),0,3)
+# Names of mutations, or their beginnings; all without any.
+MUTATIONS ?=
 # Arguments for the benchmark.
 BENCH ?=
 # Another checkout with its .venv, to compare the server with.
@@ -30,8 +32,8 @@ CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run check test torture floods simulate sweep lint gen docs bench compare \
-	constraints clean
+.PHONY: help setup run check test mutations plants torture floods simulate sweep lint gen docs \
+	bench compare constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,11 +48,18 @@ run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then 
 	@$(BIN)/kvblock replay --engines 3 --mode both
 
 check: $(READY) ## Run the tests that take a minute: unit, property, architecture, conformance
-	@$(PYTEST) $(CHECKED)
+	@TEST_DRIVERS=protoc $(PYTEST) $(CHECKED)
 
 test: $(READY) ## Run all tests; TESTS=tests/unit/core runs some
 	@scripts/install_promtool.sh
 	@$(PYTEST) $(TESTS)
+
+mutations: $(READY) ## Plant small bugs, each of which a test has to catch; MUTATIONS='core rpc/page' some
+	@$(BIN)/python -m tests.mutations $(MUTATIONS)
+
+plants: $(READY) ## Let torture and simulation find each of the bugs that they can plant
+	@scripts/install_faketime.sh
+	@$(BIN)/python -m pytest -m plants tests/torture
 
 torture: $(READY) ## Kill, stop, cut and fill for MINUTES=10 by SEED=1; TORTURE='--plant ...' adds a bug
 	@scripts/install_faketime.sh

@@ -12,6 +12,7 @@ Rules:
 import os
 import random
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeAlias
@@ -19,6 +20,7 @@ from typing import TypeAlias
 import pytest
 
 import kvblock
+from tests import preloaded
 from tests.logs import no_faults, no_warnings
 
 DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
@@ -29,6 +31,7 @@ ServerFactory: TypeAlias = Callable[..., kvblock.EmbeddedServer]
 def pytest_configure() -> None:
     """Give Ctrl-C its meaning back, and let what tests start take warnings for errors, too."""
     os.environ["PYTHONWARNINGS"] = "error"
+    preloaded.install()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -44,6 +47,12 @@ def seed() -> int:
     number = int(os.environ.get("TEST_SEED") or random.SystemRandom().randrange(2**32))
     print(f"TEST_SEED={number}")
     return number
+
+
+@pytest.fixture
+def fresh_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what the test starts be started as usual: see `tests.preloaded`."""
+    monkeypatch.setattr(subprocess, "Popen", preloaded.USUAL)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """One server and one process of each driver for all vectors."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TypeAlias
@@ -22,12 +23,17 @@ def desk() -> Iterator[Bench]:
 @pytest.fixture(scope="session")
 def driver_named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetDriver]:
     """Starts a driver when it is first asked for."""
+    # The processes that run the tests have folders side by side, and make each driver once.
+    made = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        made = made.parent
     with ExitStack() as stack:
         started: dict[str, Driver] = {}
 
         def get(name: str) -> Driver:
             if name not in started:
-                folder = tmp_path_factory.mktemp(name)
+                folder = made / name
+                folder.mkdir(exist_ok=True)
                 started[name] = stack.enter_context(DRIVERS[name](folder))
             return started[name]
 

@@ -1,5 +1,9 @@
-"""The runner's side of a driver, and which drivers this machine can run."""
+"""The runner's side of a driver, and which drivers this machine can run.
 
+`TEST_DRIVERS=protoc` leaves it at the one on fresh Python stubs, which takes least time.
+"""
+
+import fcntl
 import json
 import os
 import re
@@ -113,12 +117,25 @@ def protoc(*outputs: str, path: str = "") -> None:
     subprocess.run(command, check=True, env=env)
 
 
-@contextmanager
-def python_on_protoc(folder: Path) -> Iterator[Driver]:
-    """Stubs that are made now, in front of the installed ones."""
+def made_once(folder: Path, make: Callable[[Path], None]) -> None:
+    """Make what is in a folder, unless another process of this run of the tests has made it."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            make(folder)
+            (folder / "made").touch()
+
+
+def _make_python_stubs(folder: Path) -> None:
     protoc(f"--python_out={folder}", f"--grpc_python_out={folder}")
     for package in ("kvblock", "kvblock/v1"):
         (folder / package / "__init__.py").touch()
+
+
+@contextmanager
+def python_on_protoc(folder: Path) -> Iterator[Driver]:
+    """Stubs that are made now, in front of the installed ones."""
+    made_once(folder, _make_python_stubs)
     command = [sys.executable, "-m", "tests.conformance.drivers.protoc"]
     with running([*command, folder], PYTHONPATH=str(folder)) as driver:
         yield driver
@@ -131,20 +148,24 @@ def python_on_reflection(_: Path) -> Iterator[Driver]:
         yield driver
 
 
-@contextmanager
-def go_on_protoc(folder: Path) -> Iterator[Driver]:
-    """Stubs that are made now, and a driver that is built on them."""
+def _make_go_driver(folder: Path) -> None:
     shutil.copytree(GO, folder, dirs_exist_ok=True)
     tools, driver = folder / "tools", folder / "driver"
-    tools.mkdir()
+    tools.mkdir(exist_ok=True)
     env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly"}
     build = ["go", "build", "-o"]
     subprocess.run([*build, f"{tools}/", *GO_PLUGINS], cwd=folder, env=env, check=True)
     into = (f"--{name}_{rest}" for name in ("go", "go-grpc") for rest in (f"out={folder}", GO_OPT))
     protoc(*into, path=str(tools))
     subprocess.run([*build, driver, "."], cwd=folder, env=env, check=True)
-    with running([driver]) as process:
-        yield process
+
+
+@contextmanager
+def go_on_protoc(folder: Path) -> Iterator[Driver]:
+    """Stubs that are made now, and a driver that is built on them."""
+    made_once(folder, _make_go_driver)
+    with running([folder / "driver"]) as driver:
+        yield driver
 
 
 def why_no_go() -> str | None:
@@ -163,7 +184,9 @@ DRIVERS: dict[str, Callable[[Path], AbstractContextManager[Driver]]] = {
     "protoc": python_on_protoc,
     "reflection": python_on_reflection,
 }
-if reason := why_no_go():
+if os.environ.get("TEST_DRIVERS") == "protoc":
+    del DRIVERS["reflection"]
+elif reason := why_no_go():
     warnings.warn(f"the vectors run without the Go driver: {reason}", stacklevel=1)
 else:
     DRIVERS["go"] = go_on_protoc

@@ -14,7 +14,16 @@ def test_the_pool_survives_crashes_at_every_point() -> None:
     assert all(count > 100 for count in batch.counts.values()), batch.counts
 
 
-@pytest.mark.parametrize("name", sorted(PLANTS))
+IN_EVERY_RUN = "no-epoch-check"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == IN_EVERY_RUN else pytest.mark.plants)
+        for name in sorted(PLANTS)
+    ],
+)
 def test_a_planted_bug_is_found_within_a_thousand_schedules(name: str) -> None:
     batch = run_batch(SEED, range(1000), PLANTS[name])
     assert batch.failure is not None, f"{batch.passed} schedules passed"

@@ -8,10 +8,13 @@ from tests.torture.__main__ import setting_of
 from tests.torture.torture import Report, torture
 
 SECONDS = 20.0
+STAMPED_OVER = ("double", "stamps overwritten")
 
 
-def tortured(seed: int, directory: Path, plant: str | None = None) -> Report:
-    setting = setting_of(seed, SECONDS, directory, plant=plant, durability="process")
+def tortured(
+    seed: int, directory: Path, plant: str | None = None, seconds: float = SECONDS
+) -> Report:
+    setting = setting_of(seed, seconds, directory, plant=plant, durability="process")
     return torture(setting)
 
 
@@ -30,9 +33,15 @@ def test_nothing_is_lost_double_or_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "kinds"),
-    [("early-answer", ("lost",)), ("no-epoch-check", ("double", "stamps overwritten"))],
+    ("plant", "kinds", "seconds"),
+    [
+        ("early-answer", ("lost",), SECONDS),
+        pytest.param("no-epoch-check", STAMPED_OVER, SECONDS, marks=pytest.mark.plants),
+        pytest.param("no-quarantine", STAMPED_OVER, 3 * SECONDS, marks=pytest.mark.plants),
+    ],
 )
-def test_a_planted_bug_is_found(plant: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
-    found = tortured(1, tmp_path, plant).by_kind()
+def test_a_planted_bug_is_found(
+    plant: str, kinds: tuple[str, ...], seconds: float, tmp_path: Path
+) -> None:
+    found = tortured(1, tmp_path, plant, seconds).by_kind()
     assert any(found[kind] for kind in kinds), found

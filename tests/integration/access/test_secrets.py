@@ -60,6 +60,7 @@ def test_check_shows_paths_and_reads_the_files(files: Files, access: Path, tmp_p
     clean(done.stdout, done.stderr)
 
 
+@pytest.mark.usefixtures("fresh_starts")
 def test_nothing_that_a_server_says_or_sends_holds_a_secret(
     guarded: Guarded, files: Files, access: Path
 ) -> None:

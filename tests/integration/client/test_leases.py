@@ -130,6 +130,19 @@ def test_a_step_learns_of_a_takeover(
     assert not session.attached
 
 
+def test_a_call_that_is_told_of_the_loss_ends_the_lease_at_once(
+    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer
+) -> None:
+    """Long before a renewal would learn of it."""
+    kv = connect(server, engine="e")
+    held = attach(flavour, kv, "lease", ttl=60.0)
+    with kvblock.connect(server.address) as operator:
+        operator.reclaim_engine("e", force=True)
+    with pytest.raises(LeaseLostError):
+        flavour.do(kv.allocate(1))
+    assert not held.lease_valid
+
+
 @both_kinds
 def test_a_lease_that_cannot_be_renewed_ends_by_the_local_clock(
     flavour: Flavour,

@@ -20,6 +20,8 @@ SESSIONS = 8
 UNARY = 4
 # Longer than the test waits for the end: whoever holds up the drain lets the test fail.
 GRACE = 600
+# Who says nothing is neither cut off nor expired, however slow the machine.
+PATIENT = ["--slow-reader-seconds", "600", "--request-seconds", "600", "--lease-ttl", "600"]
 
 
 class Ends(NamedTuple):
@@ -41,7 +43,7 @@ def test_everybody_is_told(
 ) -> None:
     listen = ["--listen", f"unix:{tmp_path}/kv.sock", "--listen", "127.0.0.1:0"]
     full = ["--pool", "full:total=1", "--default-pool", "main"]
-    with spawned(*listen, *full, "--grace", str(GRACE)) as server:
+    with spawned(*listen, *full, *PATIENT, "--grace", str(GRACE)) as server:
         address = server.ready()[listener == "tcp"]
         ends = asyncio.run(run_into_the_end(address, server, number, Random(seed)))
         assert server.end() == 0

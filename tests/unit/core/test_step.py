@@ -102,6 +102,12 @@ def test_in_order_stops_at_the_first_that_does_not_fit() -> None:
     assert desk.table(3) is None
 
 
+def test_in_order_grants_the_last_free_block() -> None:
+    desk = Desk(3)
+    stepped = desk.step(allocate=[1, 2, 3], num_blocks=[2, 1, 1], policy=IN_ORDER)
+    assert stepped == Stepped([0, 1, 2], 2, Refused(EXHAUSTED, 0, 1), [], free_blocks=0)
+
+
 def test_in_order_with_an_entry_in_the_middle_that_exceeds_the_pool() -> None:
     desk = Desk(4)
     stepped = desk.step(allocate=[1, 2, 3], num_blocks=[1, 5, 1], policy=IN_ORDER)

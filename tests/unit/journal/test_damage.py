@@ -152,6 +152,12 @@ def swap_segments(path: Path) -> None:
     last.write_bytes(a)
 
 
+def renumber_newest(path: Path) -> None:
+    newest = newest_segment(path)
+    number = files.segment_number(newest) + 5
+    newest.rename(files.segment_path(newest.parent, number))
+
+
 def rename_snapshot(path: Path) -> None:
     directory = journal_of(path)
     ((position, one),) = files.snapshots(directory)
@@ -175,6 +181,7 @@ def remove_what_was_behind_the_snapshot(path: Path) -> None:
         empty_newest,
         copy_old_as_newest,
         swap_segments,
+        renumber_newest,
         rename_snapshot,
         rename_to_an_unknown_format,
         remove_what_was_behind_the_snapshot,
@@ -208,6 +215,21 @@ def test_files_of_a_copy_from_before_are_refused(tmp_path: Path) -> None:
     newest = newest_segment(state)
     newest.write_bytes(newest_segment(copy).read_bytes())
     refused(state, "end")
+
+
+def test_an_early_segment_of_a_copy_that_went_another_way_is_refused(tmp_path: Path) -> None:
+    state, copy = tmp_path / "state", tmp_path / "copy"
+    closed(opened(state))
+    shutil.copytree(state, copy)
+    for path, sequences in ((state, (1, 2)), (copy, (3, 4))):
+        for sequence in sequences:
+            found = opened(path)
+            grant(found, sequence)
+            closed(found)
+    filled = [path for _, path in files.segments(journal_of(state)) if path.stat().st_size]
+    first, second = filled[-2:]
+    first.write_bytes((journal_of(copy) / first.name).read_bytes())
+    assert f"{second} does not follow from what is in front of it" in refused(state)
 
 
 def replaced(path: Path, what: str) -> None:

@@ -38,6 +38,13 @@ def again(pool: Pool) -> Pool:
     return entry.pool
 
 
+@pytest.mark.parametrize("quarantine_ms", [None, 0, 1500])
+def test_the_quarantine_of_a_pool_that_was_made_at_run_time(quarantine_ms: int | None) -> None:
+    entry = PoolEntry(new_pool(), False, quarantine_ms)
+    (copy,) = decode(encode(State(1, 2, [entry])), BOUNDS).pools
+    assert (copy.configured, copy.quarantine_ms) == (False, quarantine_ms)
+
+
 @settings(max_examples=300, deadline=None)
 @given(stamped, stamped)
 def test_a_copy_answers_as_the_pool_does(before: Stamped, after: Stamped) -> None:
