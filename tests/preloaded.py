@@ -28,23 +28,30 @@ ROOT = Path(__file__).parents[1]
 STREAMS = 3
 _SET_CHILD_SUBREAPER = 36
 _MESSAGE_BYTES_MAX = 1 << 20
-_LOADED_BY = ("PYTHON", "GRPC_", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "FORCE_COLOR")
+_LOADED_BY = (
+    *("FORCE_COLOR", "GRPC_", "LANG", "LC_", "LD_", "MALLOC_", "OTEL_PROPAGATORS", "OTEL_PYTHON_"),
+    *("PYTHON", "TZ"),
+)
 """Variables that are read when something is loaded, by how their names begin."""
 
 
 class Preloaded:
     """The process that has loaded everything, and forks others."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: "dict[str, str]") -> None:
         self._lock = threading.Lock()
         self._owner = os.getpid()
-        self._environment = dict(os.environ)
+        self._environment = environment
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
         command = [sys.executable, "-m", "tests.preloaded_main", str(theirs.fileno())]
         with theirs:
             self._process = USUAL(
-                command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                command,
+                cwd=ROOT,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
             )
         atexit.register(self._end)
 
@@ -78,6 +85,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     """A `subprocess.Popen` whose child may be a fork of the preloaded process."""
 
     _preloaded: "Preloaded | None" = None
+    # As it was before any test: a test may change it for what it starts.
+    _environment: "dict[str, str]" = {}  # noqa: RUF012
 
     def _execute_child(self, *given: Any) -> None:
         args, executable, preexec_fn, close_fds, pass_fds, cwd, env, _, _, shell = given[:10]
@@ -110,7 +119,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     @classmethod
     def _taken_over(cls, environment: "dict[str, str]") -> bool:
         if cls._preloaded is None:
-            cls._preloaded = Preloaded()
+            cls._preloaded = Preloaded(cls._environment)
         return cls._preloaded.takes(environment)
 
     def _close_child_ends(self, *ends: int) -> None:
@@ -130,6 +139,7 @@ USUAL = subprocess.Popen
 def install() -> None:
     """Let all processes of this program be started by `Popen`."""
     if sys.platform == "linux" and not os.environ.get("TEST_FRESH_STARTS"):
+        Popen._environment = dict(os.environ)
         subprocess.Popen = Popen  # type: ignore[misc]
 
 

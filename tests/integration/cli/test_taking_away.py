@@ -41,7 +41,7 @@ def test_on_a_terminal_somebody_is_asked(server_factory: ServerFactory, command:
     done = console.typed("n", *TAKING[command])
     assert done.stderr.endswith("? [y/N] ")
     assert (done.returncode, done.stdout) == (1, "nothing was changed\n")
-    done = console.typed("n", *TAKING[command], "--json")
+    done = console.typed("", *TAKING[command], "--json")
     assert json.loads(done.stdout)["message"] == "nothing was changed"
     done = console.typed("y", *TAKING[command])
     assert done.returncode == 0

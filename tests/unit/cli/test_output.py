@@ -1,6 +1,7 @@
 """What is printed: escaped, cut, and as JSON."""
 
 import json
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +70,19 @@ def test_a_listing_that_breaks_off_is_one_object(capsys: pytest.CaptureFixture[s
     }
     output.print_json_error({"exit_code": 1})
     assert json.loads(capsys.readouterr().out) == {"exit_code": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["stats", "--json"], True),
+        (["table", "--json", "--", "-1"], True),
+        (["table", "--", "--json"], False),
+        (["stats"], False),
+    ],
+)
+def test_json_is_asked_for_by_an_option(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], wanted: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kvblock", *arguments])
+    assert output.json_wanted() is wanted
