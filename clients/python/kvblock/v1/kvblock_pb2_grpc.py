@@ -44,7 +44,7 @@ class KVBlockServiceStub(object):
     remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
     each call counts.
 
-    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    An attached engine has a lease: it has to be renewed within the lease's TTL. Every call under its
     epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
     quarantine, since its last writes to the device may still be on their way, and are free later.
     DetachEngine frees them at once.
@@ -139,7 +139,7 @@ class KVBlockServiceServicer(object):
     remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
     each call counts.
 
-    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    An attached engine has a lease: it has to be renewed within the lease's TTL. Every call under its
     epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
     quarantine, since its last writes to the device may still be on their way, and are free later.
     DetachEngine frees them at once.
@@ -323,7 +323,7 @@ class KVBlockService(object):
     remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
     each call counts.
 
-    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    An attached engine has a lease: it has to be renewed within the lease's TTL. Every call under its
     epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
     quarantine, since its last writes to the device may still be on their way, and are free later.
     DetachEngine frees them at once.

@@ -45,7 +45,7 @@ class KVBlockServiceStub:
         remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
         each call counts.
 
-    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    An attached engine has a lease: it has to be renewed within the lease's TTL. Every call under its
     epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
     quarantine, since its last writes to the device may still be on their way, and are free later.
     DetachEngine frees them at once.
@@ -119,7 +119,7 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
         remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
         each call counts.
 
-    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    An attached engine has a lease: it has to be renewed within the lease's TTL. Every call under its
     epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
     quarantine, since its last writes to the device may still be on their way, and are free later.
     DetachEngine frees them at once.
@@ -189,7 +189,7 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         remembers the last `request_ids_max` results of a pool; after that an id counts as new. Empty:
         each call counts.
 
-    An attached engine has a lease: it has to be heard of within the lease's TTL. Every call under its
+    An attached engine has a lease: it has to be renewed within the lease's TTL. Every call under its
     epoch counts, and RenewLease does nothing else. When a lease runs out, the engine's blocks go into
     quarantine, since its last writes to the device may still be on their way, and are free later.
     DetachEngine frees them at once.
