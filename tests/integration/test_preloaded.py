@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_it_is_a_child_of_its_own() -> None:
 
 
 def test_others_are_started_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    monkeypatch.setenv("PYTHONNODEBUGRANGES", "1")
     with kvblock.EmbeddedServer() as server:
         assert "preloaded" not in command_of(server.process.pid)
     assert kvblock_words([sys.executable, "-c", "kvblock"]) is None
@@ -50,7 +51,7 @@ def test_a_test_can_ask_for_usual_starts() -> None:
 
 @pytest.mark.parametrize("program", [KVBLOCK, [SCRIPT]], ids=["module", "script"])
 def test_it_ends_and_writes_as_usual(program: list[str | Path], tmp_path: Path) -> None:
-    asked = {
+    asked: dict[str, Any] = {
         "env": {"PATH": os.environ["PATH"], "KVBLOCK_POOLS": "a", "PYTHONWARNINGS": "error"},
         "cwd": tmp_path,
         "input": "",
@@ -66,8 +67,7 @@ def test_it_ends_and_writes_as_usual(program: list[str | Path], tmp_path: Path) 
         assert (forked.stdout, forked.stderr) == (usual.stdout, usual.stderr)
 
 
-def run_as_usual(command: list[str | Path], **asked: object) -> "subprocess.CompletedProcess[str]":
-    environment = asked.pop("env")
-    assert isinstance(environment, dict)
+def run_as_usual(command: list[str | Path], **asked: Any) -> "subprocess.CompletedProcess[str]":
     # A variable that is read when Python starts, and changes nothing here.
-    return subprocess.run(command, env=environment | {"PYTHONNODEBUGRANGES": "1"}, **asked)  # type: ignore[call-overload,no-any-return]
+    environment = asked.pop("env") | {"PYTHONNODEBUGRANGES": "1"}
+    return subprocess.run(command, env=environment, **asked)
