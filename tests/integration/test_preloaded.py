@@ -36,7 +36,7 @@ def test_it_is_a_child_of_its_own() -> None:
 
 
 def test_others_are_started_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    monkeypatch.setenv("PYTHONNODEBUGRANGES", "1")
     with kvblock.EmbeddedServer() as server:
         assert "preloaded" not in command_of(server.process.pid)
     assert kvblock_words([sys.executable, "-c", "kvblock"]) is None
@@ -68,6 +68,7 @@ def test_it_ends_and_writes_as_usual(program: list[str | Path], tmp_path: Path) 
 
 
 def run_as_usual(command: list[str | Path], **asked: Any) -> "subprocess.CompletedProcess[str]":
+<<<<<<< HEAD
     environment = asked.pop("env")
     assert isinstance(environment, dict)
     # A variable that is read when Python starts, and changes nothing here.
@@ -75,3 +76,8 @@ def run_as_usual(command: list[str | Path], **asked: Any) -> "subprocess.Complet
         command, env=environment | {"PYTHONNODEBUGRANGES": "1"}, **asked
     )
     return ended
+=======
+    # A variable that is read when Python starts, and changes nothing here.
+    environment = asked.pop("env") | {"PYTHONNODEBUGRANGES": "1"}
+    return subprocess.run(command, env=environment, **asked)
+>>>>>>> refs/heads/tests

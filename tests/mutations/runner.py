@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from hypothesis import Phase, settings
 
-PATIENCE = 900
+PATIENCE = 300
 """Seconds after which tests are taken to hang."""
 LIBRARIES = (
     *("google.protobuf.json_format", "google.rpc.status_pb2", "grpc.aio", "grpc_status"),
