@@ -21,7 +21,7 @@ RETIRED = {
     r"\bis_kept\b": "is_persisted",
     r"\bbeliefs?\b|\bbelieves?\b": "what an engine has in its tables",
     r"\b(is|was|being|be|were) heard of\b": "heartbeat",
-    r"\bclass (Applied|Caller|Holder|Settings|Memory|Fact|Taken|Tally|Ledger|Stage)\b": "see DESIGN",
+    r"\bclass (Applied|Caller|Holder|Settings|Memory|Fact|Taken|Tally|Ledger|Stage)\b": "its kind",
     r"\bis no more\b|\bcomes anew\b": "ended, comes again",
 }
 """What is not said any more, and what is said instead."""

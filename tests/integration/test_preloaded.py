@@ -68,7 +68,6 @@ def test_it_ends_and_writes_as_usual(program: list[str | Path], tmp_path: Path) 
 
 
 def run_as_usual(command: list[str | Path], **asked: Any) -> "subprocess.CompletedProcess[str]":
-<<<<<<< HEAD
     environment = asked.pop("env")
     assert isinstance(environment, dict)
     # A variable that is read when Python starts, and changes nothing here.
@@ -76,8 +75,3 @@ def run_as_usual(command: list[str | Path], **asked: Any) -> "subprocess.Complet
         command, env=environment | {"PYTHONNODEBUGRANGES": "1"}, **asked
     )
     return ended
-=======
-    # A variable that is read when Python starts, and changes nothing here.
-    environment = asked.pop("env") | {"PYTHONNODEBUGRANGES": "1"}
-    return subprocess.run(command, env=environment, **asked)
->>>>>>> refs/heads/tests
