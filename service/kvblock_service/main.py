@@ -160,7 +160,7 @@ def build_host(config: ServerSettings, state: PersistentState) -> Host:
 
 
 def build_edge(config: ServerSettings) -> Edge:
-    """How clients are met under a configuration; raises AccessError for a file of no use."""
+    """How clients are met under a configuration; raises AccessError for a file it cannot use."""
     tls = None
     if config.tls_cert and config.tls_key:
         client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None

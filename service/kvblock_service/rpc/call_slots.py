@@ -53,7 +53,7 @@ class CallSlots:
         self._timer: asyncio.TimerHandle | None = None
 
     def enter(self, task: _Task, *, reserved: bool) -> None:
-        """Take a slot, `reserved` ones among them, for the call that a task serves.
+        """Take a slot for the call that a task serves; if `reserved`, it may be a reserved one.
 
         Its request is waited for from now on. Raises CallLimitReached when there is no slot.
         """

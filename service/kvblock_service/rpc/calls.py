@@ -45,7 +45,7 @@ def peer() -> str:
 
 
 def permit_again() -> None:
-    """Let the unary call of this task go on after a wait; raises what its permission lacks."""
+    """Let this task's unary call go on after its wait; raises CallError if it may not any more."""
     if permit := _permit.get():
         permit()
 

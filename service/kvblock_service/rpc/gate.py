@@ -114,7 +114,7 @@ class Gate:
         return SessionPass(self, shown)
 
     def still(self, shown: Credentials) -> Peer:
-        """Who has shown this, by the identities now in force; raises Unauthenticated: nobody."""
+        """Who has shown this, by the identities now in force; raises Unauthenticated for nobody."""
         return self._peer(shown, self.identities, LoginFailure.WITHDRAWN)
 
     def rate(self, identity: Identity) -> Rate | None:
@@ -190,7 +190,7 @@ class SessionPass:
         self._rate: Rate | None = None
 
     def attach(self, pool: str, engine: str) -> None:
-        """Settle who the session is; takes and raises what `Gate.need` does."""
+        """Settle who the session is; `pool`, `engine` and what it raises are as in `Gate.need`."""
         self._pool, self._engine = pool, engine
         self._renew()
 

@@ -104,7 +104,7 @@ class Listeners:
         self._guards: list[UnixSocketGuard] = []
 
     def bind(self, server: grpc.aio.Server, address: str) -> None:
-        """Bind one address; raises ListenError: it is taken, or not this machine's."""
+        """Bind one address; raises ListenError where it is taken, or not this machine's."""
         if address.startswith("unix:"):
             self._bind_unix(server, Path(address.removeprefix("unix:")).absolute())
         else:

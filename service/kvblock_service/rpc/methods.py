@@ -83,7 +83,7 @@ class PoolMethods:
 def persisted(
     method: Callable[[_MethodsT, _RequestT], Coroutine[Any, Any, _AnswerT]],
 ) -> Callable[[_MethodsT, _RequestT], Coroutine[Any, Any, _AnswerT]]:
-    """Answer a method's calls when what they follow from is journaled, or JournalUnwritable."""
+    """Answer calls when what they follow from is journaled; raises JournalUnwritable."""
 
     @wraps(method)
     async def answered(methods: _MethodsT, request: _RequestT) -> _AnswerT:

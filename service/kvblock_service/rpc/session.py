@@ -157,8 +157,8 @@ class _Session:
         self.writes.ended += 1
 
     def _cut_off(self) -> None:
-        told = {"engine": self.key[1], "slow_reader_seconds": self._slow.seconds}
-        told["peer"] = self._context.peer()
+        peer, engine = self._context.peer(), self.key[1]
+        told = {"peer": peer, "engine": engine, "slow_reader_seconds": self._slow.seconds}
         _log.warning("a session is cut off: its answers are not read", extra=told)
         if self._task is not None:
             self._task.cancel()
