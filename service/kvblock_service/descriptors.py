@@ -8,12 +8,7 @@ import select
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, however long that takes.
-
-    Raises:
-        OSError: it cannot be written.
-
-    """
+    """Write everything, however long that takes; raises OSError when it cannot be written."""
     rest = memoryview(data)
     while rest:
         try:
@@ -24,12 +19,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def write_at_once(descriptor: int, data: bytes) -> bool:
-    """Write everything if that can be done without waiting; answers whether it was.
-
-    Raises:
-        OSError: it cannot be written.
-
-    """
+    """Write everything if that takes no waiting; answers whether it was, or raises OSError."""
     while data and _wait(descriptor, 0):
         # So much of a pipe is free when it can be written to.
         os.write(descriptor, data[: select.PIPE_BUF])

@@ -43,8 +43,8 @@ class LeaseLog:
         left_out = self._lines[event].take()
         if left_out is None:
             return
-        fields: dict[str, str | int] = {"pool": pool, "engine": engine, "epoch": epoch, **told}
         if left_out:
-            fields["left_out"] = left_out
+            told["left_out"] = left_out
         level = logging.WARNING if event is LeaseEvent.EXPIRED else logging.INFO
+        fields = {"pool": pool, "engine": engine, "epoch": epoch, **told}
         _log.log(level, event.value, extra=fields)

@@ -6,7 +6,7 @@ Rules:
 - The queue is bounded. What does not fit is dropped, a text at a time, until everything that is in
   the queue has been written; then a line tells how many were dropped. What the descriptor does not
   take, because its reader is gone or its disk is full, is dropped and counted in the same way.
-- The end waits for the reader no longer than it is told to. After it, a text is written if it can
+- The end waits for the reader no longer than it is asked to. After it, a text is written if it can
   be without waiting, and is dropped otherwise.
 """
 
@@ -77,10 +77,7 @@ class LogStream(io.TextIOBase):
         return os.isatty(self._descriptor)
 
     def end(self, seconds: float) -> None:
-        """Wait up to so many seconds until everything is written; the thread's work is over then.
-
-        Only the first call does anything.
-        """
+        """Wait up to so many seconds until everything is written, and end; works once."""
         with self._lock:
             if self._ended:
                 return

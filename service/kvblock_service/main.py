@@ -43,6 +43,15 @@ _LOG_END_SECONDS_MIN = 0.25
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_REFUSALS: dict[type[BaseException], tuple[int, str]] = {
+    AccessError: (2, "cannot use a file"),
+    ListenError: (1, "cannot listen"),
+    telemetry.TelemetryError: (2, "cannot set up telemetry"),
+    **dict.fromkeys(CANNOT_START, (1, "cannot serve from the state directory")),
+    ReadyLineError: (4, "cannot write the ready line to stdout"),
+}
+"""The exit code, and the event for the log, of what ends a start."""
+
 _log = logging.getLogger("kvblock")
 
 
@@ -54,30 +63,17 @@ def run(config: ServerSettings) -> int:
     identities cannot be used. 4: the ready line cannot be written. The log says which and why.
     """
     log = logging_setup.configure(config.log_format, config.log_level)
-    deadline = None
-    code = 0
+    deadline, code = None, 0
     try:
         deadline = uvloop.run(_serve(config, log))
-    except AccessError as error:
-        code = _refused(2, "cannot use a file", error)
-    except ListenError as error:
-        code = _refused(1, "cannot listen", error)
-    except telemetry.TelemetryError as error:
-        code = _refused(2, "cannot set up telemetry", error)
-    except CANNOT_START as error:
-        code = _refused(1, "cannot serve from the state directory", error)
-    except ReadyLineError as error:
-        code = _refused(4, "cannot write the ready line to stdout", error)
+    except tuple(_REFUSALS) as error:
+        code, event = next(_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS)
+        _log.error(event, extra={"problem": str(error)})
     # A second signal must not change the code of an end that is in order.
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     left = logging_setup.END_SECONDS_MAX if deadline is None else deadline - time.monotonic()
     log.end(max(_LOG_END_SECONDS_MIN, min(left, logging_setup.END_SECONDS_MAX)))
-    return code
-
-
-def _refused(code: int, event: str, error: Exception) -> int:
-    _log.error(event, extra={"problem": str(error)})
     return code
 
 
@@ -109,7 +105,7 @@ async def _serve_state(
         upkeep += _begin_upkeep(server, Reaper(host), state, files)
         stop = _stop_asked(host)
         _tell_start(config, server.bound)
-        printed = _print_ready(server.bound, watch.metrics_address, host)
+        printed = print_ready(server.bound, watch.metrics_address, host.ask_to_stop)
         asked_by = await stop
         _log.info("draining", extra={"asked_by": asked_by, "grace_seconds": config.grace})
         deadline = time.monotonic() + config.grace
@@ -164,47 +160,26 @@ def build_host(config: ServerSettings, state: PersistentState) -> Host:
 
 
 def build_edge(config: ServerSettings) -> Edge:
-    """How clients are met under a configuration; reads its certificates and identities.
-
-    Raises:
-        AccessError: a file cannot be used.
-
-    """
+    """How clients are met under a configuration; raises AccessError for a file it cannot use."""
     tls = None
     if config.tls_cert and config.tls_key:
         client_ca = Path(config.tls_client_ca) if config.tls_client_ca else None
         tls = tls_files(Path(config.tls_cert), Path(config.tls_key), client_ca)
-    return Edge(
-        RejectedCalls(),
-        access_file(Path(config.access_file)) if config.access_file else None,
-        tls,
-        SocketFile(
-            int(config.unix_mode, 8),
-            user_number(config.unix_owner) if config.unix_owner else None,
-            group_number(config.unix_group) if config.unix_group else None,
-        ),
-        config.concurrent_calls_max,
-        config.health_watches_max,
-        config.keepalive_seconds,
-        config.slow_reader_seconds,
-        config.request_seconds,
-        config.connections_max,
-        config.calls_per_connection_max,
-    )
+    access = access_file(Path(config.access_file)) if config.access_file else None
+    owner = user_number(config.unix_owner) if config.unix_owner else None
+    group = group_number(config.unix_group) if config.unix_group else None
+    socket_file = SocketFile(int(config.unix_mode, 8), owner, group)
+    # All else has the name of its setting.
+    limits = config.model_dump(include=set(Edge._fields))
+    return Edge(RejectedCalls(), access, tls, socket_file, **limits)
 
 
 def service_options(config: ServerSettings, watch: Telemetry = OFF) -> ServiceOptions:
     """How the methods behave under a configuration."""
-    request_limits = RequestLimits(
-        message_bytes_max=config.message_bytes_max,
-        blocks_per_request_max=config.blocks_per_request_max,
-        sequences_per_step_max=config.sequences_per_step_max,
-        max_wait_max=config.max_wait_max,
-        page_size_max=config.page_size_max,
-    )
+    limits = RequestLimits(**config.model_dump(include=set(RequestLimits._fields)))
     terms = LeaseTerms(config.lease_ttl, config.lease_ttl_min, config.lease_ttl_max)
     return ServiceOptions(
-        request_limits, terms, config.retry_after, watch.observer, watch.trace_id, watch.waited
+        limits, terms, config.retry_after, watch.observer, watch.trace_id, watch.waited
     )
 
 
@@ -247,15 +222,8 @@ def _stop_asked(host: Host) -> "asyncio.Future[str]":
 
 def _tell_start(config: ServerSettings, bound: list[str]) -> None:
     for pool in config.pools:
-        _log.info(
-            "pool",
-            extra={
-                "pool": pool.name,
-                "total_blocks": pool.total_blocks,
-                "block_size": pool.block_size,
-                "device_id": pool.device_id,
-            },
-        )
+        sizes = pool.model_dump(include={"total_blocks", "block_size", "device_id"})
+        _log.info("pool", extra={"pool": pool.name, **sizes})
     for address in config.exposed():
         _log.warning("other machines reach this without protection", extra={"address": address})
     for address in config.unguarded():
@@ -268,15 +236,3 @@ def _tell_start(config: ServerSettings, bound: list[str]) -> None:
         for address in bound:
             if address.startswith("unix:"):
                 _log.warning("every user of this machine may open this", extra={"address": address})
-
-
-def _print_ready(bound: list[str], metrics: str | None, host: Host) -> "asyncio.Future[None]":
-    """Print the ready line; that it cannot be printed ends the server."""
-
-    def end_without(printed: "asyncio.Future[None]") -> None:
-        if printed.exception() is not None:
-            host.ask_to_stop("ready line")
-
-    printed = print_ready(bound, metrics)
-    printed.add_done_callback(end_without)
-    return printed

@@ -9,7 +9,7 @@ Rules:
 import asyncio
 import errno
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from kvblock_service.descriptors import write_all
@@ -21,10 +21,12 @@ class ReadyLineError(Exception):
     """The line could not be written; the text says why."""
 
 
-def print_ready(listen: Sequence[str], metrics: str | None) -> "asyncio.Future[None]":
+def print_ready(
+    listen: Sequence[str], metrics: str | None, ask_to_stop: Callable[[str], None]
+) -> "asyncio.Future[None]":
     """Write the line; what is answered is done when it is written, or fails with ReadyLineError.
 
-    `listen` and `metrics` are the addresses as they were bound.
+    `listen` and `metrics` are the addresses as they were bound; a failure asks for the stop.
     """
     words = ["kvblock ready", *(f"listen={address}" for address in listen)]
     if metrics is not None:
@@ -42,6 +44,7 @@ def print_ready(listen: Sequence[str], metrics: str | None) -> "asyncio.Future[N
     def settle(problem: str) -> None:
         if problem:
             printed.set_exception(ReadyLineError(problem))
+            ask_to_stop("ready line")
         else:
             printed.set_result(None)
 

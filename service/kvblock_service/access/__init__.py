@@ -7,12 +7,7 @@ Rules:
 """
 
 from kvblock_service.access.file import access_file
-from kvblock_service.access.identities import (
-    LOCAL_OPERATOR,
-    Identities,
-    Identity,
-    digest_of,
-)
+from kvblock_service.access.identities import LOCAL_OPERATOR, Identities, Identity, digest_of
 from kvblock_service.access.rejected_calls import RejectedCalls
 from kvblock_service.access.reloaded import AccessError, Reloaded
 from kvblock_service.access.tls import TlsFiles, tls_files

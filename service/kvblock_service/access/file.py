@@ -54,9 +54,7 @@ _TOO_OPEN = stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 def access_file(path: Path) -> Reloaded[Identities]:
     """The identities of the file, which follow it once they are watched.
 
-    Raises:
-        AccessError: it cannot be used; the text says all that is wrong, and shows no secret.
-
+    It raises AccessError, whose text says all that is wrong with the file, and shows no secret.
     """
 
     def parse(found: Mapping[str, FileRead]) -> Identities:
@@ -137,15 +135,9 @@ class _Entry(_Table):
     calls_per_second: Annotated[float | None, BeforeValidator(_rate)] = None
 
     def identity(self) -> Identity:
-        return Identity(
-            self.name,
-            self.token + self.token_sha256,
-            self.certificate,
-            self.engines,
-            self.pools,
-            self.admin,
-            self.calls_per_second,
-        )
+        rest = self.model_dump(exclude={"token", "token_sha256", "certificate"})
+        digests = self.token + self.token_sha256
+        return Identity(token_digests=digests, certificates=self.certificate, **rest)
 
 
 class _Document(_Table):

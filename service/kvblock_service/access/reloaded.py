@@ -67,8 +67,7 @@ class Reloaded(Generic[ValueT]):
         except AccessError as error:
             found = error
         seen = str(found) if isinstance(found, AccessError) else _seen(found)
-        is_settled = seen == self._found_last
-        self._found_last = seen
+        is_settled, self._found_last = seen == self._found_last, seen
         if is_settled and seen != self._judged:
             self._judged = seen
             self._take_up(found)
@@ -109,9 +108,8 @@ class Reloaded(Generic[ValueT]):
             raise
         except Exception as error:
             # Its text may hold what the file does.
-            raise AccessError(
-                f"{self._names()}: cannot be understood ({type(error).__name__})"
-            ) from error
+            problem = f"cannot be understood ({type(error).__name__})"
+            raise AccessError(f"{self._names()}: {problem}") from error
 
     def _names(self) -> str:
         return ", ".join(f"{setting} {path}" for setting, path in self._files.items())

@@ -36,12 +36,7 @@ class TlsFiles(NamedTuple):
 
 
 def tls_files(certificate: Path, key: Path, client_ca: Path | None) -> Reloaded[TlsFiles]:
-    """The files, which are followed once they are watched.
-
-    Raises:
-        AccessError: one of them cannot be used; the text names its setting.
-
-    """
+    """The files, followed once they are watched; raises AccessError, which names a setting."""
     paths = {_CERTIFICATE: certificate, _KEY: key}
     if client_ca is not None:
         paths[_CLIENT_CA] = client_ca
@@ -72,9 +67,8 @@ def _check_pair(certificate: bytes, key: bytes, paths: Mapping[str, Path]) -> No
             context.load_cert_chain(certificate_path, key_path, password=_no_password)
         except ssl.SSLError as error:
             if error.reason == "KEY_VALUES_MISMATCH":
-                raise AccessError(
-                    f"{named}: is not the key of the certificate in {paths[_CERTIFICATE]}"
-                ) from None
+                problem = f"is not the key of the certificate in {paths[_CERTIFICATE]}"
+                raise AccessError(f"{named}: {problem}") from None
             raise AccessError(
                 f"{_CERTIFICATE} {paths[_CERTIFICATE]}, {named}: cannot be read as a certificate"
                 f" and its key ({error.reason or 'not PEM'})"

@@ -138,17 +138,6 @@ def _installed() -> Iterator[None]:
         raise not_installed(error, "the server", install_hint("server")) from error
 
 
-def _read_files(loaded: LoadedSettings) -> None:
-    """Find out whether the server could use its certificates and identities."""
-    from kvblock_service.access import AccessError
-    from kvblock_service.main import build_edge
-
-    try:
-        build_edge(loaded.settings)
-    except AccessError as error:
-        raise CommandError(USAGE, str(error)) from None
-
-
 def _all_problems(problems: tuple[str, ...]) -> str:
     if len(problems) == 1:
         return problems[0]
@@ -156,7 +145,14 @@ def _all_problems(problems: tuple[str, ...]) -> str:
 
 
 def _show(loaded: LoadedSettings, *, as_json: bool) -> None:
-    _read_files(loaded)
+    """Show the settings, unless the server could not use its certificates and identities."""
+    from kvblock_service.access import AccessError
+    from kvblock_service.main import build_edge
+
+    try:
+        build_edge(loaded.settings)
+    except AccessError as error:
+        raise CommandError(USAGE, str(error)) from None
     values = loaded.settings.as_toml()
     if as_json:
         print_json({"config": values, "sources": loaded.sources})

@@ -22,12 +22,7 @@ _PORT_MAX = 65_535
 
 
 def listen_address(text: str) -> str:
-    """The address in its one spelling.
-
-    Raises:
-        ValueError: it is none; the text says why.
-
-    """
+    """The address in its one spelling; raises ValueError, which says why it is none."""
     if text.startswith("unix:"):
         return _unix(text.removeprefix("unix:"))
     if _HOST_AND_PORT.fullmatch(text) is None:
@@ -38,9 +33,7 @@ def listen_address(text: str) -> str:
 def tcp_address(text: str) -> str:
     """A `HOST:PORT` or `[IPv6]:PORT` in its one spelling; port 0 stands for any free one.
 
-    Raises:
-        ValueError: it is none; the text says why.
-
+    It raises ValueError, which says why it is none.
     """
     found = _HOST_AND_PORT.fullmatch(text)
     if found is None:
@@ -93,8 +86,6 @@ def _unix(written: str) -> str:
     absolute = Path(path).absolute()
     size = len(os.fsencode(absolute))
     if size > UNIX_PATH_BYTES_MAX:
-        raise ValueError(
-            f"{absolute} has {size} bytes; the path of a Unix socket has at most"
-            f" {UNIX_PATH_BYTES_MAX}"
-        )
+        limit = f"the path of a Unix socket has at most {UNIX_PATH_BYTES_MAX}"
+        raise ValueError(f"{absolute} has {size} bytes; {limit}")
     return f"unix:{absolute}"

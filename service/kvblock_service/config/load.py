@@ -68,16 +68,12 @@ def load_settings(flags: Mapping[str, object], config_file: Path | None = None) 
     """The settings that the flags, the environment and the file make together.
 
     `flags` has settings by name, as text or typed; None and empty lists count as not given.
-    `config_file`: a TOML file; None: the one that KVBLOCK_CONFIG names, if any.
-
-    Raises:
-        ConfigError: something is wrong; the text has all of it.
-
+    `config_file`: a TOML file; None: the one that KVBLOCK_CONFIG names, if any. It raises
+    ConfigError, whose text has all that is wrong.
     """
     problems: list[str] = []
     origins: dict[str, Origin] = {}
-    address = default_listen()
-    if address is not None:
+    if address := default_listen():
         origins["listen"] = Origin("default", [address])
     origins |= _from_file(config_file, problems)
     origins |= _from_environment(problems)
@@ -100,10 +96,8 @@ def load_settings(flags: Mapping[str, object], config_file: Path | None = None) 
 def load_state_dir() -> str:
     """The state directory of a server that is configured by the environment alone.
 
-    Raises:
-        ConfigError: the file that KVBLOCK_CONFIG names cannot be read, or what is said there or in
-            KVBLOCK_STATE_DIR is no directory's path.
-
+    It raises ConfigError: the file that KVBLOCK_CONFIG names cannot be read, or what is said there
+    or in KVBLOCK_STATE_DIR is no directory's path.
     """
     unused: list[str] = []
     found = (_from_file(None, unused) | _from_environment(unused)).get("state_dir")

@@ -66,10 +66,9 @@ def _sentence(details: ErrorDetails, origins: Mapping[str, Origin]) -> str:
     key = location[-1]
     if isinstance(key, str) and index is not None:
         key = _KEY_OF_FIELD[key]
-        missing = details["type"] == "missing"
-        problem = (
-            f"{key} is not given" if missing else f"{key} {_shown(details['input'])} {problem}"
-        )
+        is_missing = details["type"] == "missing"
+        shown = _shown(details["input"])
+        problem = f"{key} is not given" if is_missing else f"{key} {shown} {problem}"
     return f"{origin.show(field, index)}: {problem}"
 
 

@@ -20,12 +20,7 @@ _TOO_DEEP = f"lists and tables are nested deeper than {NESTING_MAX}"
 
 
 def toml_table(content: bytes) -> dict[str, Any]:
-    """The top-level table.
-
-    Raises:
-        ValueError: the bytes are no TOML, or too deeply nested.
-
-    """
+    """The top-level table; raises ValueError where the bytes are no TOML, or nested too deep."""
     try:
         table: dict[str, Any] = tomllib.loads(content.decode())
     except ValueError as error:

@@ -35,15 +35,8 @@ class KVBlockAdmin(PoolMethods):
         quarantine_ms = validate.quarantine_ms(wish)
         request_id = validate.request_id(request.request_id)
         if self.host.create_pool(geometry, quarantine_ms, request_id):
-            name, total_blocks, block_size, device_id = geometry
-            _tell(
-                "an operator created a pool",
-                pool=name,
-                total_blocks=total_blocks,
-                block_size=block_size,
-                device_id=device_id,
-                quarantine_ms=quarantine_ms,
-            )
+            told = geometry._asdict() | {"quarantine_ms": quarantine_ms}
+            _tell("an operator created a pool", pool=told.pop("name"), **told)
         made = convert_admin.pool(geometry, quarantine_ms, self.host.default_pool)
         return pb.CreatePoolResponse(pool=made)
 
@@ -87,14 +80,8 @@ class KVBlockAdmin(PoolMethods):
         if pool.state().revision != revision:
             name, blocks = pool.geometry.name, freed.num_blocks
             self.host.end_session(name, engine, epoch)
-            _tell(
-                "an operator reclaimed an engine",
-                pool=name,
-                engine=engine,
-                epoch=epoch,
-                blocks=blocks,
-                quarantine_ms=quarantine_ms,
-            )
+            told = {"pool": name, "engine": engine, "epoch": epoch, "blocks": blocks}
+            _tell("an operator reclaimed an engine", **told, quarantine_ms=quarantine_ms)
         return pb.ReclaimEngineResponse(reclaimed_blocks=freed.num_blocks)
 
     async def list_blocks(self, request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:

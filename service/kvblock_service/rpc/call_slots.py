@@ -53,17 +53,17 @@ class CallSlots:
         self._timer: asyncio.TimerHandle | None = None
 
     def enter(self, task: _Task, *, reserved: bool) -> None:
-        """Take a slot for the call that a task serves; its request is waited for from now on.
+        """Take a slot for the call that a task serves; if `reserved`, it may be a reserved one.
 
-        `reserved`: it may have a reserved one.
-
-        Raises:
-            CallLimitReached: there is none.
-
+        Its request is waited for from now on. Raises CallLimitReached when there is no slot.
         """
         slots_max = self.calls_max + RESERVED if reserved else self.calls_max
-        if self.in_use >= slots_max and not self._evict_oldest():
-            raise self._full()
+        if self.in_use >= slots_max:
+            text = f"concurrent_calls_max = {self.calls_max} is reached"
+            full = CallLimitReached(Limit.CALLS, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            if not self._arriving:
+                raise full
+            self._evict(next(iter(self._arriving)), full)
         self.in_use += 1
         self._arriving[task] = monotonic()
         if self._timer is None:
@@ -87,19 +87,6 @@ class CallSlots:
     def why_evicted(self, task: _Task) -> CallLimitReached | None:
         """The limit for which a task was cancelled; None: it was for something else."""
         return self._evicted.get(task)
-
-    def _evict_oldest(self) -> bool:
-        """Evict the call that has waited longest for its request, if one does."""
-        oldest = next(iter(self._arriving), None)
-        if oldest is None:
-            return False
-        self._evict(oldest, self._full())
-        return True
-
-    def _full(self) -> CallLimitReached:
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
-        text = f"concurrent_calls_max = {self.calls_max} is reached"
-        return CallLimitReached(Limit.CALLS, code, text)
 
     def _look_later(self) -> None:
         loop = asyncio.get_running_loop()

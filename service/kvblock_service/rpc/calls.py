@@ -4,7 +4,8 @@ Rules:
 - A request is parsed here and not by gRPC, so that a malformed or an over-long one gets the same
   kind of answer as any other bad request.
 - A draining server takes no new call.
-- An error that follows from what the server holds is sent when that is in the journal.
+- An error that follows from what the server holds is sent when that is in the journal; where that
+  cannot be written, the call's error is JournalUnwritable.
 - An exception that is no CallError is a bug: it is logged with its traceback, and the client gets
   INTERNAL without any of it.
 """
@@ -32,41 +33,25 @@ Admit: TypeAlias = Callable[[Context], Permit]
 
 admitted: ContextVar[Permit | None] = ContextVar("kvblock.admitted", default=None)
 """What permits the request of the call that runs in this task; None: it needs no permission."""
-_context: ContextVar[Context] = ContextVar("kvblock.context")
+current: ContextVar[Context] = ContextVar("kvblock.context")
+"""The context of the call that runs in this task."""
 _permit: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.permit", default=None)
 _log = logging.getLogger(__name__)
 
 
-def enter(context: Context) -> None:
-    """A call begins to be served in this task."""
-    _context.set(context)
-
-
 def peer() -> str:
     """Where the call comes from that runs in this task, as gRPC names it."""
-    return _context.get().peer()
+    return current.get().peer()
 
 
 def permit_again() -> None:
-    """Let the unary call that runs in this task go on, after it has waited.
-
-    Raises:
-        CallError: its caller may not do any more what it asked for.
-
-    """
-    permit = _permit.get()
-    if permit:
+    """Let this task's unary call go on after its wait; raises CallError if it may not any more."""
+    if permit := _permit.get():
         permit()
 
 
 def parse(message_type: type[RequestT], data: bytes, bytes_max: int) -> RequestT:
-    """The message in `data`.
-
-    Raises:
-        RequestLimit: it is longer than `bytes_max`.
-        MalformedMessage: it is none.
-
-    """
+    """The message in `data`; raises RequestLimit beyond `bytes_max`, or MalformedMessage."""
     if len(data) > bytes_max:
         raise RequestLimit("request", len(data), "message_bytes_max", bytes_max)
     try:
@@ -114,7 +99,7 @@ def unary(
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
-            _context.set(context)
+            current.set(context)
             try:
                 try:
                     if host.draining:
@@ -127,7 +112,8 @@ def unary(
                     answer = await method(request)
                     return answer.SerializeToString()
                 except CallError as error:
-                    await settled(host, error)
+                    if error.of_state:
+                        await host.settled()
                     raise
             except CallError as error:
                 await refuse(context, error)
@@ -135,17 +121,6 @@ def unary(
                 await break_off(context, message_type.DESCRIPTOR.name)
 
     return grpc.unary_unary_rpc_method_handler(behaviour)
-
-
-async def settled(host: Host, error: CallError) -> None:
-    """Return when all that an error may follow from is in the journal.
-
-    Raises:
-        JournalUnwritable: it cannot be written now; that is the call's error then.
-
-    """
-    if error.of_state:
-        await host.settled()
 
 
 async def refuse(context: Context, error: CallError) -> NoReturn:

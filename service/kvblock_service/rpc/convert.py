@@ -31,7 +31,6 @@ _POLICIES: dict[int, StepPolicy] = {
     pb.STEP_POLICY_IN_ORDER_UNTIL_REFUSED: StepPolicy.IN_ORDER_UNTIL_REFUSED,
 }
 
-
 CommandKey: TypeAlias = tuple[str, int, str]
 """Whose a command is, and what makes it safe to repeat: its engine, epoch and request_id."""
 
@@ -45,12 +44,7 @@ class _Keyed(Protocol):
 
 
 def command_key(request: _Keyed) -> CommandKey:
-    """The key of a request.
-
-    Raises:
-        InvalidField: it is none.
-
-    """
+    """The key of a request; raises InvalidField where it is none."""
     engine = validate.engine_name(request.engine)
     return engine, request.epoch, validate.request_id(request.request_id)
 
@@ -68,12 +62,7 @@ def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -
 
 
 def step_command(key: CommandKey, step: StepColumns, limits: validate.RequestLimits) -> Step:
-    """The command of a step; its step_id is 0 outside a session.
-
-    Raises:
-        InvalidField, RequestLimit: the step is none.
-
-    """
+    """The command of a step (step_id 0 outside a session); raises InvalidField, RequestLimit."""
     step_id, free_ids, allocate_ids, counts, policy_number, _ = step
     validate.step_columns(free_ids, allocate_ids, counts, limits)
     policy = _POLICIES.get(policy_number)

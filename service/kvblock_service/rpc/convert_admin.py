@@ -7,8 +7,6 @@ Rules:
 
 from collections.abc import Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core.audit import Report
 from kvblock_service.core.listing import BlockRow, BlockState, EngineState, SequenceRow
@@ -21,40 +19,34 @@ _STATES = {state.value: state for state in BlockState}
 
 def pool(geometry: Geometry, quarantine_ms: int | None, default_pool: str) -> pb.Pool:
     """What a pool is."""
-    name, total_blocks, block_size, device_id = geometry
     return pb.Pool(
-        pool=name,
-        total_blocks=total_blocks,
-        block_size=block_size,
-        device_id=device_id,
-        is_default=name == default_pool,
+        pool=geometry.name,
+        total_blocks=geometry.total_blocks,
+        block_size=geometry.block_size,
+        device_id=geometry.device_id,
+        is_default=geometry.name == default_pool,
         quarantine=None if quarantine_ms is None else duration_of(quarantine_ms / 1000),
     )
 
 
 def engine(pool_name: str, state: EngineState, has_stream: bool) -> pb.EngineInfo:
     """An engine in a pool."""
-    expires_in = duration_of(state.expires_in_ms / 1000) if state.epoch else None
-    since_heartbeat = duration_of(state.since_heartbeat_ms / 1000) if state.epoch else None
-    return pb.EngineInfo(
+    message = pb.EngineInfo(
         pool=pool_name,
         engine=state.name,
         epoch=state.epoch,
-        lease_expires_in=expires_in,
         held_blocks=state.held_blocks,
         sequences=state.sequences,
         has_stream=has_stream,
-        since_heartbeat=since_heartbeat,
     )
+    if state.epoch:
+        message.lease_expires_in.FromMilliseconds(state.expires_in_ms)
+        message.since_heartbeat.FromMilliseconds(state.since_heartbeat_ms)
+    return message
 
 
 def block_states(values: Sequence[int]) -> list[BlockState]:
-    """The states that a listing is narrowed to.
-
-    Raises:
-        InvalidField: one of them is none.
-
-    """
+    """The states that a listing is narrowed to; raises InvalidField for one that is none."""
     for row, value in enumerate(values):
         if value not in _STATES:
             raise InvalidField(f"states[{row}]", value, "is not a BlockState")
@@ -71,9 +63,9 @@ def block(row: BlockRow) -> pb.BlockInfo:
     if row.grant is not None:
         message.engine = row.grant.engine
         message.trace_id = row.grant.trace_id
-        message.since.CopyFrom(_timestamp(row.grant.since_ms))
+        message.since.FromMilliseconds(row.grant.since_ms)
     if row.ends_in_ms is not None:
-        message.quarantine_ends_in.CopyFrom(duration_of(row.ends_in_ms / 1000))
+        message.quarantine_ends_in.FromMilliseconds(row.ends_in_ms)
     return message
 
 
@@ -97,9 +89,3 @@ def report(geometry: Geometry, found: Report) -> pb.AuditReport:
         sequences=found.sequences,
         violations=found.violations,
     )
-
-
-def _timestamp(since_ms: int) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromMilliseconds(since_ms)
-    return timestamp

@@ -46,10 +46,6 @@ class Edge(NamedTuple):
     connections_max: int = 1024
     calls_per_connection_max: int = 4096
 
-    def watched(self) -> list[Reloaded[Any]]:
-        """What follows its files while the server runs."""
-        return [files for files in (self.access, self.tls) if files is not None]
-
     def options(self) -> list[tuple[str, int]]:
         """GRPC's options that follow from it."""
         keepalive = round(self.keepalive_seconds * 1000)

@@ -108,24 +108,13 @@ class Gate:
         return enter
 
     def session(self, context: Context) -> "SessionPass":
-        """The pass of a session whose stream has just been opened.
-
-        Raises:
-            Unauthenticated: nobody knows who opened it.
-            RateLimited: it has made too many calls before.
-
-        """
+        """The pass of a stream that was just opened; raises Unauthenticated, RateLimited."""
         shown = credentials_of(context)
         self._enter(shown, self.identities)
         return SessionPass(self, shown)
 
     def still(self, shown: Credentials) -> Peer:
-        """Who has shown this, by the identities that are in force by now.
-
-        Raises:
-            Unauthenticated: nobody any more.
-
-        """
+        """Who has shown this, by the identities now in force; raises Unauthenticated for nobody."""
         return self._peer(shown, self.identities, LoginFailure.WITHDRAWN)
 
     def rate(self, identity: Identity) -> Rate | None:
@@ -141,10 +130,7 @@ class Gate:
     def need(self, peer: Peer, pool: str, engine: str) -> None:
         """Let a caller be this engine in this pool; empty names mean the default ones.
 
-        Raises:
-            PermissionDenied: it may not.
-            InvalidField: a name is none.
-
+        It raises PermissionDenied, or InvalidField for what is no name.
         """
         engine = validate.engine_name(engine)
         if not peer.identity.may_use_engine(engine):
@@ -204,23 +190,14 @@ class SessionPass:
         self._rate: Rate | None = None
 
     def attach(self, pool: str, engine: str) -> None:
-        """Settle who the session is; empty names mean the default ones.
-
-        Raises:
-            PermissionDenied: its caller may not be this engine in this pool.
-            InvalidField: a name is none.
-
-        """
+        """Settle who the session is; `pool`, `engine` and what it raises are as in `Gate.need`."""
         self._pool, self._engine = pool, engine
         self._renew()
 
     async def step(self) -> None:
         """Let the next message through, when its time has come.
 
-        Raises:
-            Unauthenticated: the access file has changed and does not know the caller any more.
-            PermissionDenied: it has changed, and the caller may not be this engine any more.
-
+        A change of the access file can make it raise Unauthenticated or PermissionDenied.
         """
         if self._gate.identities is not self._known:
             self._renew()

@@ -38,34 +38,29 @@ class Health(HealthServicer):
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         """The health now."""
         if request.service not in self._services:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} is watched here"
-            )
+            problem = f"no service {request.service!r} is watched here"
+            await context.abort(grpc.StatusCode.NOT_FOUND, problem)
         return self._answer(request)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
         """The health now and when it changes."""
         if self._watches >= self._watches_max:
-            await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"health_watches_max = {self._watches_max} is reached; Check has no such limit",
-            )
+            problem = f"health_watches_max = {self._watches_max} is reached"
+            text = f"{problem}; Check has no such limit"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         self._watches += 1
         try:
-            await self._tell(request, context)
+            if not self._down.is_set():
+                await context.write(self._answer(request))
+                await self._down.wait()
+            await context.write(self._answer(request))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self._why)
         finally:
             self._watches -= 1
 
-    async def _tell(self, request: HealthCheckRequest, context: Context) -> None:
-        if not self._down.is_set():
-            await context.write(self._answer(request))
-            await self._down.wait()
-        await context.write(self._answer(request))
-        await context.abort(grpc.StatusCode.UNAVAILABLE, self._why)
-
     def _answer(self, request: HealthCheckRequest) -> HealthCheckResponse:
-        if request.service not in self._services:
-            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        if self._down.is_set():
-            return HealthCheckResponse(status=HealthCheckResponse.NOT_SERVING)
-        return HealthCheckResponse(status=HealthCheckResponse.SERVING)
+        is_known, is_down = request.service in self._services, self._down.is_set()
+        status = HealthCheckResponse.NOT_SERVING if is_down else HealthCheckResponse.SERVING
+        return HealthCheckResponse(
+            status=status if is_known else HealthCheckResponse.SERVICE_UNKNOWN
+        )

@@ -3,7 +3,7 @@
 Rules:
 - `unix:PATH` is bound with mode 0600, and then given its owner, group and mode: at no moment may
   more users open it than are meant to. `PATH.lock` is locked as long as the server lives, so that
-  a socket file that a dead server left is told from a living server's, and only the former is
+  a dead server's socket file can be told from a living one's, and only the former is
   removed. A living process behind the path is never cut off, whoever it is.
 - `HOST:PORT` is bound by one server only, with TLS if there are credentials; port 0 means any free
   port.
@@ -56,9 +56,8 @@ class UnixSocketGuard:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.close()
-                raise ListenError(
-                    f"unix:{self.path}: a living kvblock server has this socket"
-                ) from None
+                problem = f"unix:{self.path}: a living kvblock server has this socket"
+                raise ListenError(problem) from None
             if self._is_current(lock):
                 return lock
             lock.close()
@@ -105,12 +104,7 @@ class Listeners:
         self._guards: list[UnixSocketGuard] = []
 
     def bind(self, server: grpc.aio.Server, address: str) -> None:
-        """Bind one address.
-
-        Raises:
-            ListenError: it is taken, or not this machine's.
-
-        """
+        """Bind one address; raises ListenError where it is taken, or not this machine's."""
         if address.startswith("unix:"):
             self._bind_unix(server, Path(address.removeprefix("unix:")).absolute())
         else:
@@ -143,9 +137,8 @@ class Listeners:
                 os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
             path.chmod(mode)
         except OSError as error:
-            raise ListenError(
-                f"unix:{path}: unix_owner, unix_group, unix_mode: {error.strerror}"
-            ) from error
+            problem = f"unix_owner, unix_group, unix_mode: {error.strerror}"
+            raise ListenError(f"unix:{path}: {problem}") from error
 
     def _bind_tcp(self, server: grpc.aio.Server, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -162,10 +155,8 @@ class Listeners:
 
 def not_bound(address: str, error: OSError) -> ListenError:
     """The error for an address that cannot be bound."""
-    taken = error.errno == errno.EADDRINUSE
-    return ListenError(
-        f"{address}: {'another process listens on this port' if taken else error.strerror}"
-    )
+    taken = "another process listens on this port" if error.errno == errno.EADDRINUSE else None
+    return ListenError(f"{address}: {taken or error.strerror}")
 
 
 def _probe(host: str, port: int, address: str) -> None:

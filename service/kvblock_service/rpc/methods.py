@@ -2,7 +2,7 @@
 
 Rules:
 - A method takes a request and gives its answer: it converts, calls, converts back.
-- The observer, if there is one, is told of each command after it was carried out.
+- The observer, if there is one, gets each command after it was carried out.
 - A `persisted` method is answered when all that was carried out so far is in the journal.
 """
 
@@ -16,7 +16,7 @@ from kvblock_service.core.commands import Answer, Command
 from kvblock_service.host import Host
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import validate
-from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
+from kvblock_service.rpc.observe import AppliedCommand, Observer, WaitObserver
 
 _MethodsT = TypeVar("_MethodsT", bound="PoolMethods")
 _RequestT = TypeVar("_RequestT")
@@ -27,7 +27,7 @@ class ServiceOptions(NamedTuple):
     """How the methods behave: limits, leases, the hint in a refusal (seconds), and who watches.
 
     `trace_id` tells the trace of the call that runs in this task, empty when there is none.
-    `waited` is told of allocations that have waited.
+    `waited` gets the allocations that have waited.
     """
 
     limits: validate.RequestLimits
@@ -77,16 +77,13 @@ class PoolMethods:
         """Tell the observer, if there is one, of the command that was carried out last."""
         if self.observer:
             name, wait = pool.geometry.name, pool.lock_wait_ns
-            self.observer(Applied(name, command, outcome, wait, started_ns, parent))
+            self.observer(AppliedCommand(name, command, outcome, wait, started_ns, parent))
 
 
 def persisted(
     method: Callable[[_MethodsT, _RequestT], Coroutine[Any, Any, _AnswerT]],
 ) -> Callable[[_MethodsT, _RequestT], Coroutine[Any, Any, _AnswerT]]:
-    """Answer a method's calls when what they follow from is in the journal.
-
-    The method raises JournalUnwritable where that cannot be.
-    """
+    """Answer calls when what they follow from is journaled; raises JournalUnwritable."""
 
     @wraps(method)
     async def answered(methods: _MethodsT, request: _RequestT) -> _AnswerT:

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanContext
 from kvblock_service.core.commands import Answer, Command, Step
 
 
-class Applied(NamedTuple):
+class AppliedCommand(NamedTuple):
     """One command: where, what came of it, and how long it waited for the pool's lock.
 
     `started_ns` is the wall clock (since 1970) when the service began on a session's step, 0 for
@@ -33,7 +33,7 @@ class Applied(NamedTuple):
         return self.command.step_id if isinstance(self.command, Step) else 0
 
 
-Observer: TypeAlias = Callable[[Applied], None]
+Observer: TypeAlias = Callable[[AppliedCommand], None]
 
 WaitObserver: TypeAlias = Callable[[str, float], None]
-"""Is told of an allocation that has waited: its pool and for how long, in seconds."""
+"""Gets an allocation that has waited: its pool and for how long, in seconds."""

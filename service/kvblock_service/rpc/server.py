@@ -64,13 +64,14 @@ class KVBlockServer:
         self._host = host
         edge = edge or Edge(RejectedCalls())
         self._gate = Gate(host, edge.access, edge.rejected) if edge.access else None
-        self._watched = edge.watched()
+        self._watched = [files for files in (edge.access, edge.tls) if files is not None]
         self._slow = SlowReaders(edge.slow_reader_seconds)
         self._activity = calls.Activity()
         self._health = Health((SERVICE.full_name, ADMIN.full_name), edge.health_watches_max)
-        tls = edge.tls
-        credentials = partial(server_credentials, tls) if tls else None
+        credentials = partial(server_credentials, edge.tls) if edge.tls else None
         self._listeners = Listeners(credentials, edge.socket_file)
+        self.bound = self._listeners.bound
+        """The addresses as they were bound, with the ports that were chosen."""
         slots = CallSlots(edge.concurrent_calls_max, edge.request_seconds)
         admission = Admission(slots, self._gate, edge.rejected.limits)
         bytes_max = options.limits.message_bytes_max
@@ -81,23 +82,13 @@ class KVBlockServer:
                 ("grpc.max_send_message_length", -1),
                 ("grpc.enable_channelz", 1),
                 *edge.options(),
-            ],
+            ]
         )
         self._add_services(options, [admission.wrap, *wrappers])
 
     def bind(self, address: str) -> None:
-        """Listen on an address, too.
-
-        Raises:
-            ListenError: it is taken, or not this machine's.
-
-        """
+        """Listen on an address, too; raises ListenError where it is taken or another machine's."""
         self._listeners.bind(self._server, address)
-
-    @property
-    def bound(self) -> list[str]:
-        """The addresses as they were bound, with the ports that were chosen."""
-        return self._listeners.bound
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -115,7 +106,10 @@ class KVBlockServer:
         await self._answer_late_calls(deadline)
         left = deadline - asyncio.get_running_loop().time()
         await self._server.stop(max(0.0, min(left, _LAST_WORDS_SECONDS)))
-        await _let_cut_off_calls_end()
+        # gRPC logs a traceback for each task of a call it has cut off that outlives the event loop.
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        if rest:
+            await asyncio.wait(rest, timeout=_LAST_WORDS_SECONDS)
 
     def break_down(self, why: str) -> None:
         """Say NOT_SERVING: a part of the server has failed, and `why`."""
@@ -128,10 +122,7 @@ class KVBlockServer:
         self._listeners.release()
 
     async def _answer_late_calls(self, deadline: float) -> None:
-        """Go on until no call has come for a moment.
-
-        gRPC drops a call that comes when it stops; its client would get CANCELLED.
-        """
+        """Go on until no call comes for a moment: gRPC's stop would end one with CANCELLED."""
         loop = asyncio.get_running_loop()
         deadline = min(deadline, loop.time() + _LAST_WORDS_SECONDS)
         begun = -1
@@ -166,13 +157,3 @@ class KVBlockServer:
             for method in service.methods
             if not method.client_streaming
         }
-
-
-async def _let_cut_off_calls_end() -> None:
-    """Wait for gRPC's tasks of calls that its stop has cut off.
-
-    It logs a traceback for each one that is still there when the event loop ends.
-    """
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    if rest:
-        await asyncio.wait(rest, timeout=_LAST_WORDS_SECONDS)

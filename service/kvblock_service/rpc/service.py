@@ -41,17 +41,13 @@ class KVBlockService(PoolMethods):
         command = Allocate(*key, request.sequence_id, num_blocks)
         if request.HasField("max_wait"):
             max_wait = validate.max_wait(request.max_wait, self.limits)
-            outcome = await self._allocate_waiting(pool, command, max_wait)
+            waited = partial(self.waited, pool.geometry.name) if self.waited else None
+            trace_id, permit = self.trace_id(), calls.permit_again
+            outcome: Any = await pool.allocate(command, max_wait, trace_id, permit, waited)
+            self.observe(pool, command, outcome)
         else:
             outcome = self.apply(pool, command)
         return convert.allocation(outcome, pool.geometry, self.retry_after)
-
-    async def _allocate_waiting(self, pool: PoolHost, command: Allocate, max_wait: float) -> Any:
-        waited = partial(self.waited, pool.geometry.name) if self.waited else None
-        trace_id, permit = self.trace_id(), calls.permit_again
-        outcome = await pool.allocate(command, max_wait, trace_id, permit, waited)
-        self.observe(pool, command, outcome)
-        return outcome
 
     @persisted
     async def free(self, request: pb.FreeRequest) -> pb.FreeResponse:

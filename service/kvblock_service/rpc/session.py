@@ -157,14 +157,9 @@ class _Session:
         self.writes.ended += 1
 
     def _cut_off(self) -> None:
-        _log.warning(
-            "a session is cut off: its answers are not read",
-            extra={
-                "peer": self._context.peer(),
-                "engine": self.key[1],
-                "slow_reader_seconds": self._slow.seconds,
-            },
-        )
+        peer, engine = self._context.peer(), self.key[1]
+        told = {"peer": peer, "engine": engine, "slow_reader_seconds": self._slow.seconds}
+        _log.warning("a session is cut off: its answers are not read", extra=told)
         if self._task is not None:
             self._task.cancel()
 
@@ -221,14 +216,15 @@ def handler(
     """The gRPC handler of the Session method, over bytes."""
 
     async def serve(context: Context) -> None:
-        calls.enter(context)
+        calls.current.set(context)
         session = _Session(service, context, gate, slow)
         slow.watch(session.writes)
         try:
             try:
                 await session.run()
             except CallError as error:
-                await calls.settled(service.host, error)
+                if error.of_state:
+                    await service.host.settled()
                 raise
         except asyncio.CancelledError:
             if session.writes.is_cut_off:

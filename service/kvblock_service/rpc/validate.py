@@ -110,9 +110,8 @@ def max_wait(value: Duration, limits: RequestLimits) -> float:
 def request_id(value: str) -> str:
     """The id that makes a request safe to repeat; empty means that it is not."""
     if len(value) > _REQUEST_ID_LENGTH:
-        raise InvalidField(
-            "request_id", value, f"must have at most {_REQUEST_ID_LENGTH} characters"
-        )
+        problem = f"must have at most {_REQUEST_ID_LENGTH} characters"
+        raise InvalidField("request_id", value, problem)
     return value
 
 
@@ -168,9 +167,8 @@ def block_numbers(values: Sequence[int], total_blocks: int, limits: RequestLimit
         raise _over("block_numbers", len(values), "page_size_max", limits)
     for row, number in enumerate(values):
         if number >= total_blocks:
-            raise InvalidField(
-                f"block_numbers[{row}]", number, f"must be below the pool's {total_blocks} blocks"
-            )
+            problem = f"must be below the pool's {total_blocks} blocks"
+            raise InvalidField(f"block_numbers[{row}]", number, problem)
     return sorted(set(values))
 
 
@@ -186,11 +184,8 @@ def step_columns(
     wanted = len(allocate_ids)
     if counts:
         if len(counts) != wanted:
-            raise InvalidField(
-                "step.allocate_num_blocks",
-                f"{len(counts)} entries",
-                f"must be as many as allocate_sequence_ids has ({wanted}), or none",
-            )
+            problem = f"must be as many as allocate_sequence_ids has ({wanted}), or none"
+            raise InvalidField("step.allocate_num_blocks", f"{len(counts)} entries", problem)
         if not all(counts):
             row = list(counts).index(0)
             raise InvalidField(f"step.allocate_num_blocks[{row}]", 0, _AT_LEAST_1)
@@ -220,7 +215,6 @@ def _sequence_ids(field: str, ids: Sequence[int], limits: RequestLimits) -> None
         seen: dict[int, int] = {}
         for row, sequence_id in enumerate(ids):
             if sequence_id in seen:
-                raise InvalidField(
-                    f"{field}[{row}]", sequence_id, f"is a duplicate of entry {seen[sequence_id]}"
-                )
+                problem = f"is a duplicate of entry {seen[sequence_id]}"
+                raise InvalidField(f"{field}[{row}]", sequence_id, problem)
             seen[sequence_id] = row

@@ -16,12 +16,11 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from kvblock_service.rpc.admission import OWN_SERVICES
 from kvblock_service.rpc.handlers import Behaviour, Handler
 from kvblock_service.telemetry import names
 from kvblock_service.telemetry.durations import NO_CONTEXT, Durations
 from kvblock_service.telemetry.tracing import Tracing
-
-_OWN_SERVICES = "/kvblock.v1."
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -35,7 +34,7 @@ class CallTelemetry:
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """The handler, followed, if it is of kvblock's own services."""
-        if not method.startswith(_OWN_SERVICES):
+        if not method.startswith(OWN_SERVICES):
             return handler
         kind = "stream_stream" if handler.request_streaming else "unary_unary"
         inner = getattr(handler, kind)

@@ -15,7 +15,7 @@ import grpc
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram, Meter
 
-from kvblock_service.rpc.observe import Applied
+from kvblock_service.rpc.observe import AppliedCommand
 from kvblock_service.telemetry import names
 
 NO_CONTEXT = Context()
@@ -94,7 +94,7 @@ class Durations:
         """An allocation waits no longer."""
         self._add(self._waits, seconds, {"pool": pool}, NO_CONTEXT)
 
-    def observe(self, applied: Applied) -> None:
+    def observe(self, applied: AppliedCommand) -> None:
         """A command was carried out."""
         if applied.step_id:
             # The wall clock may have been set back meanwhile.

@@ -17,14 +17,12 @@ from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
     Metric,
-    MetricExporter,
     MetricReader,
     MetricsData,
     NumberDataPoint,
     PeriodicExportingMetricReader,
     Sum,
 )
-from prometheus_client import CollectorRegistry
 
 from kvblock_service.core.listing import EngineState
 from kvblock_service.telemetry import names
@@ -98,7 +96,10 @@ class EngineSeries:
 class _WithEngines(MetricReader):
     """For a reader: adds the engines to what was collected."""
 
-    _engines: EngineSeries
+    def __init__(self, engines: EngineSeries, *args: Any, **kwargs: Any) -> None:
+        # The first report may be on its way before the reader's own constructor returns.
+        self._engines = engines
+        super().__init__(*args, **kwargs)
 
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
@@ -110,15 +111,6 @@ class _WithEngines(MetricReader):
 class ScrapedReader(_WithEngines, PrometheusMetricReader):
     """Gives to a registry what was collected, and the engines."""
 
-    def __init__(self, registry: CollectorRegistry, engines: EngineSeries) -> None:
-        super().__init__(scope_info_enabled=False, registry=registry)
-        self._engines = engines
-
 
 class SendingReader(_WithEngines, PeriodicExportingMetricReader):
     """Sends at intervals what was collected, and the engines."""
-
-    def __init__(self, exporter: MetricExporter, engines: EngineSeries) -> None:
-        # The first report may be on its way before the constructor returns.
-        self._engines = engines
-        super().__init__(exporter)

@@ -73,10 +73,11 @@ class MetricExport:
         if scrape is not None:
             registry = CollectorRegistry()
             ProcessCollector(registry=registry)
-            self._readers.append(ScrapedReader(registry, engines))
+            reader = ScrapedReader(engines, scope_info_enabled=False, registry=registry)
+            self._readers.append(reader)
             self.endpoint = ScrapeEndpoint(scrape, registry)
         if otlp:
-            self._readers.append(SendingReader(OTLPMetricExporter(), engines))
+            self._readers.append(SendingReader(engines, OTLPMetricExporter()))
         provider = MeterProvider(self._readers, sender, shutdown_on_exit=False)
         meter = provider.get_meter(names.SCOPE, VERSION)
         self.durations = Durations(meter)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvblock_service.rpc.handlers import Wrap
-from kvblock_service.rpc.observe import Applied, Observer, WaitObserver
+from kvblock_service.rpc.observe import AppliedCommand, Observer, WaitObserver
 from kvblock_service.telemetry.sources import Sources
 from kvblock_service.telemetry.variables import TelemetryError, Wanted, wanted
 
@@ -25,8 +25,8 @@ class Telemetry(NamedTuple):
     """What a server needs of its telemetry.
 
     `metrics_address` is where Prometheus may scrape, with the port that was chosen. `trace_id`
-    tells the trace of the call that runs in this task, empty where there is none. `waited` is to be
-    told of allocations that have waited, by pool, in seconds; None: of none.
+    tells the trace of the call that runs in this task, empty where there is none. `waited` is to
+    get the allocations that have waited, by pool, in seconds; None: none of them.
     """
 
     wrappers: tuple[Wrap, ...] = ()
@@ -94,7 +94,7 @@ def _start(sources: Sources, want: Wanted) -> Telemetry:
 
 
 def _both(first: Observer, second: Observer) -> Observer:
-    def both(applied: Applied) -> None:
+    def both(applied: AppliedCommand) -> None:
         first(applied)
         second(applied)
 

@@ -47,12 +47,7 @@ class ScrapeEndpoint:
     """Serves a registry's metrics until `close`; `address` is where, with the chosen port."""
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
-        """Bind `HOST:PORT` and begin to serve.
-
-        Raises:
-            ListenError: it is taken, or not this machine's.
-
-        """
+        """Bind `HOST:PORT` and serve; raises ListenError where that cannot be bound."""
         host, _, port = address.rpartition(":")
         self._server = _bound(host.strip("[]"), int(port), address, registry)
         self.address = f"{host}:{self._server.server_port}"

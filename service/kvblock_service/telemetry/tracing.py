@@ -47,7 +47,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from kvblock.version import VERSION
 from kvblock_service.core.commands import Allocate, Freed, Granted, Refused, Step, Stepped
-from kvblock_service.rpc.observe import Applied
+from kvblock_service.rpc.observe import AppliedCommand
 from kvblock_service.telemetry import names
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
@@ -98,15 +98,11 @@ class Tracing:
     ) -> "TracedCall | None":
         """Follow a unary call, if the sampler takes it."""
         parent = self._parent(metadata)
-        root_id = 0
-        if parent is _ROOT:
-            root_id = self.take_root()
-            if not root_id:
-                return None
-        span = self.start(name, parent, SpanKind.SERVER, attributes, root_id=root_id)
-        if not span.is_recording():
+        root_id = self.take_root() if parent is _ROOT else 0
+        if parent is _ROOT and not root_id:
             return None
-        return TracedCall(span, parent)
+        span = self.start(name, parent, SpanKind.SERVER, attributes, root_id=root_id)
+        return TracedCall(span, parent) if span.is_recording() else None
 
     def begin_stream(
         self, name: str, attributes: dict[str, str], metadata: Metadata
@@ -149,7 +145,7 @@ class Tracing:
         return _ROOT
 
 
-def observe(applied: Applied) -> None:
+def observe(applied: AppliedCommand) -> None:
     """Tell the call that runs in this task of its command, if it is followed."""
     call = _current.get()
     if call is not None:
@@ -174,7 +170,7 @@ class TracedCall:
             attach(self.context)
         _current.set(self)
 
-    def applied(self, applied: Applied) -> None:
+    def applied(self, applied: AppliedCommand) -> None:
         """The call has carried out a command."""
         self._span.set_attributes(_attributes(applied))
 
@@ -196,7 +192,7 @@ class _Stream(TracedCall):
         self._links = [Link(span.get_span_context())]
         self._is_named = False
 
-    def applied(self, applied: Applied) -> None:
+    def applied(self, applied: AppliedCommand) -> None:
         """The stream has carried out a command: a step has a span of its own."""
         if self._sampled and not self._is_named:
             self._is_named = True
@@ -207,24 +203,21 @@ class _Stream(TracedCall):
         elif self._sampled:
             super().applied(applied)
 
-    def _step(self, applied: Applied) -> None:
+    def _step(self, applied: AppliedCommand) -> None:
         """Record a step, if it is sampled."""
         if applied.parent is not None:
             span = trace.NonRecordingSpan(applied.parent)
             self._record(applied, trace.set_span_in_context(span, _ROOT), SpanKind.SERVER)
             return
-        tracing = self._tracing
-        root_id = 0
-        if tracing.by_id:
-            root_id = tracing.take_root()
-            if not root_id:
-                return
-        elif not self._sampled:
-            return
-        parent = self.context if self._sampled else _ROOT
-        self._record(applied, parent, SpanKind.INTERNAL, root_id)
+        by_id = self._tracing.by_id
+        root_id = self._tracing.take_root() if by_id else 0
+        if root_id or (self._sampled and not by_id):
+            parent = self.context if self._sampled else _ROOT
+            self._record(applied, parent, SpanKind.INTERNAL, root_id)
 
-    def _record(self, applied: Applied, parent: Context, kind: SpanKind, root_id: int = 0) -> None:
+    def _record(
+        self, applied: AppliedCommand, parent: Context, kind: SpanKind, root_id: int = 0
+    ) -> None:
         """The span of a step; it links to the stream's where that is not its parent."""
         attributes = _attributes(applied)
         attributes[names.STEP_ID] = applied.step_id
@@ -240,7 +233,7 @@ class _Stream(TracedCall):
         span.end(max(time.time_ns(), applied.started_ns))
 
 
-def _attributes(applied: Applied) -> dict[str, str | int]:
+def _attributes(applied: AppliedCommand) -> dict[str, str | int]:
     command, outcome = applied.command, applied.outcome
     asked = granted = 0
     freed: int | None = None

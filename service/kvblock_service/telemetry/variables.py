@@ -8,6 +8,7 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -43,12 +44,7 @@ class Wanted(NamedTuple):
 
 
 def wanted(environ: Mapping[str, str], metrics_listen: str | None) -> Wanted:
-    """Read and check the variables.
-
-    Raises:
-        TelemetryError: one of them cannot be followed.
-
-    """
+    """Read and check the variables; raises TelemetryError when one cannot be followed."""
     variables = {name: value for name, value in environ.items() if value.strip()}
     if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
         if metrics_listen is not None:
@@ -93,7 +89,8 @@ def _checks(answer: Wanted) -> dict[str, _Check]:
     """The variables that what is wanted depends on."""
     checks: dict[str, _Check] = {}
     if answer.traces or answer.metrics or answer.scrape:
-        checks["OTEL_CONFIG_FILE"] = _refused("is not read here; use the other OTEL_* variables")
+        problem = "is not read here; use the other OTEL_* variables"
+        checks["OTEL_CONFIG_FILE"] = _check(problem, lambda _: False)
     if answer.traces:
         parts = ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
         checks |= _otlp_checks("TRACES_") | {
@@ -138,46 +135,40 @@ def _check_batches(variables: Mapping[str, str]) -> None:
         )
 
 
+def _check(problem: str, is_legal: Callable[[str], bool]) -> _Check:
+    """A value for which `is_legal` raises ValueError is none, too."""
+
+    def check(name: str, value: str) -> None:
+        legal = False
+        with suppress(ValueError):
+            legal = is_legal(value)
+        if not legal:
+            raise TelemetryError(f"{name}: {value!r} {problem}")
+
+    return check
+
+
 def _one_of(*legal: str) -> _Check:
-    def check(name: str, value: str) -> None:
-        if value.lower() not in legal:
-            raise TelemetryError(f"{name}: {value!r} must be one of: {', '.join(legal)}")
-
-    return check
-
-
-def _refused(why: str) -> _Check:
-    def check(name: str, value: str) -> None:
-        raise TelemetryError(f"{name}: {value!r} {why}")
-
-    return check
+    return _check(f"must be one of: {', '.join(legal)}", lambda value: value.lower() in legal)
 
 
 def _number(least: float, most: float) -> _Check:
-    def check(name: str, value: str) -> None:
-        try:
-            legal = least <= float(value) <= most
-        except ValueError:
-            legal = False
-        if not legal:
-            raise TelemetryError(f"{name}: {value!r} must be a number from {least} to {most}")
-
-    return check
+    problem = f"must be a number from {least} to {most}"
+    return _check(problem, lambda value: least <= float(value) <= most)
 
 
-def _whole(name: str, value: str) -> None:
-    if not (value.isascii() and value.isdigit() and 0 < int(value) < 2**31):
-        raise TelemetryError(f"{name}: {value!r} must be a whole number from 1 to {2**31 - 1}")
+_whole = _check(
+    f"must be a whole number from 1 to {2**31 - 1}",
+    lambda value: value.isascii() and value.isdigit() and 0 < int(value) < 2**31,
+)
 
 
-def _endpoint(name: str, value: str) -> None:
-    try:
-        url = urlsplit(value)
-        legal = url.scheme not in ("http", "https") or (bool(url.hostname) and url.port != 0)
-    except ValueError:
-        legal = False
-    if not legal:
-        raise TelemetryError(f"{name}: {value!r} must be a URL such as http://127.0.0.1:4317")
+def _is_endpoint(value: str) -> bool:
+    url = urlsplit(value)
+    return url.scheme not in ("http", "https") or (bool(url.hostname) and url.port != 0)
+
+
+_endpoint = _check("must be a URL such as http://127.0.0.1:4317", _is_endpoint)
 
 
 def _file(name: str, value: str) -> None:
