@@ -25,7 +25,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import IO
 
 from kvblock.errors import KVBlockError
@@ -81,12 +80,7 @@ class EmbeddedServer(NotCopied):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

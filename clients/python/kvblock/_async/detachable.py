@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from types import TracebackType
 
 from kvblock._async.link import Link
 from kvblock._async.transport import Transport
@@ -26,12 +25,7 @@ class Detachable(LeaseUser):
         self._link = Link(on_lost)
         self._settings.owner.finalize(self, self._link.close)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if not self._settings.owner.is_here:
             return
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from types import TracebackType
 
 from kvblock._sync.link import Link
 from kvblock._sync.transport import Transport
@@ -27,12 +26,7 @@ class Detachable(LeaseUser):
         self._link = Link(on_lost)
         self._settings.owner.finalize(self, self._link.close)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._settings.owner.is_here:
             return
         try:
