@@ -40,7 +40,6 @@ DOMAIN = "kvblock.v1"
 DETAILS_KEY = "grpc-status-details-bin"
 _NO_EPOCH = "0"
 
-
 _CLASSES: dict[StatusCode, type[KVBlockError]] = {
     StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     StatusCode.NOT_FOUND: NotFoundError,
@@ -61,10 +60,7 @@ def error_of(failed: grpc.RpcError, address: str) -> KVBlockError:
 
 
 def error_of_status(
-    code: StatusCode,
-    text: str,
-    trailers: Iterable[tuple[str, str | bytes]],
-    address: str,
+    code: StatusCode, text: str, trailers: Iterable[tuple[str, str | bytes]], address: str
 ) -> KVBlockError:
     """The exception for a status with its trailing metadata."""
     details = _read_details(trailers)
