@@ -197,17 +197,15 @@ def _make_directory() -> Path:
         path = os.path.join(parent, _PREFIX + "x" * _RANDOM_BYTES, SOCKET_NAME)
         size = len(os.fsencode(path))
         if size > SOCKET_BYTES_MAX:
-            unfit.append(
-                f"{parent}: the path of a socket in it has {size} bytes, of at most"
-                f" {SOCKET_BYTES_MAX}"
-            )
+            why = f"the path of a socket in it has {size} bytes, of at most {SOCKET_BYTES_MAX}"
         elif _NOT_IN_PATH.search(path):
-            unfit.append(f"{parent}: has a character that the path of a socket must not have")
+            why = "has a character that the path of a socket must not have"
         else:
             try:
                 return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
             except OSError as error:
-                unfit.append(f"{parent}: {error.strerror}")
+                why = str(error.strerror)
+        unfit.append(f"{parent}: {why}")
     places = "; ".join(unfit)
     raise ServerStartError(f"no directory can hold the server's socket (set TMPDIR): {places}")
 

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, Protocol, SupportsIndex, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -33,6 +33,22 @@ SequenceRequestT = TypeVar(
 )
 AttachT = TypeVar("AttachT", pb.AttachEngineRequest, pb.SessionAttach)
 ViewT = TypeVar("ViewT", bound=Message)
+
+
+class PageRequest(Protocol):
+    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """Some rows, and the token that asks for those after them; empty: there are none."""
+
+    next_page_token: str
+
+
+PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
+PageT = TypeVar("PageT", bound=Page)
 
 
 def allocate(

@@ -9,12 +9,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Protocol, SupportsIndex, TypeVar
+from typing import SupportsIndex, TypeVar
 
 from grpc import aio
 
 from kvblock import answers, requests
 from kvblock._async.transport import Transport
+from kvblock.requests import PageRequestT, PageT
 from kvblock.results import (
     AuditReport,
     BlockInfo,
@@ -27,21 +28,6 @@ from kvblock.results import (
 from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2, admin_pb2_grpc
 
-
-class PageRequest(Protocol):
-    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
-
-    page_token: str
-
-
-class Page(Protocol):
-    """Some rows, and the token that asks for those after them; empty: there are none."""
-
-    next_page_token: str
-
-
-PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
-PageT = TypeVar("PageT", bound=Page)
 RowT = TypeVar("RowT")
 
 

@@ -10,12 +10,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, SupportsIndex, TypeVar
+from typing import SupportsIndex, TypeVar
 
 import grpc
 
 from kvblock import answers, requests
 from kvblock._sync.transport import Transport
+from kvblock.requests import PageRequestT, PageT
 from kvblock.results import (
     AuditReport,
     BlockInfo,
@@ -28,21 +29,6 @@ from kvblock.results import (
 from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2, admin_pb2_grpc
 
-
-class PageRequest(Protocol):
-    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
-
-    page_token: str
-
-
-class Page(Protocol):
-    """Some rows, and the token that asks for those after them; empty: there are none."""
-
-    next_page_token: str
-
-
-PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
-PageT = TypeVar("PageT", bound=Page)
 RowT = TypeVar("RowT")
 
 
