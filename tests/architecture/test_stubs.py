@@ -36,12 +36,12 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("what", ["source", "generated", "missing", "left over"])
 def test_a_synchronous_client_that_is_not_fresh_is_found(package: Path, what: str) -> None:
-    generated = package / "_sync/link.py"
+    generated = package / "_sync/session.py"
     if what == "source":
-        source = package / "_async/link.py"
+        source = package / "_async/session.py"
         source.write_text(source.read_text() + "\nANOTHER = 1\n")
     elif what == "generated":
-        generated.write_text(generated.read_text().replace("End at once", "End soon"))
+        generated.write_text(generated.read_text().replace("Open the session", "Begin the session"))
     elif what == "missing":
         generated.unlink()
     else:

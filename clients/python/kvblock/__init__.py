@@ -64,34 +64,20 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-_MODULES = {
-    "_async.client": "AsyncClient",
-    "_async.engine_lease": "AsyncEngineLease",
-    "_async.session": "AsyncSession",
-    "_sync.client": "Client",
-    "_sync.engine_lease": "EngineLease",
-    "_sync.session": "Session",
-    "credentials": "Tls",
-    "embedded": "EmbeddedServer ServerStartError",
-    "errors": "AlreadyExistsError ClosedError DeadlineExceededError ErrorReason"
-    " FailedPreconditionError FieldViolation InvalidArgumentError KVBlockError LeaseLostError"
-    " NotFoundError PermissionDeniedError RateLimitedError UnansweredError UnauthenticatedError"
-    " UnavailableError UsageError",
-    "results": "AuditReport BlockInfo BlockState BlockTable Capacity EngineInfo EngineStats"
-    " EngineTables Granted PoolInfo PoolStats RefusalReason Refused SequenceInfo ServerStats"
-    " StepPolicy StepResult",
-}
-_HOMES = {name: f"kvblock.{module}" for module, names in _MODULES.items() for name in names.split()}
+_MODULES = ("errors", "results", "credentials", "_sync.client", "_async.client", "embedded")
+"""Those that define or import what `__all__` names, the lightest first."""
 _ALIASES = {"connect": "Client", "connect_async": "AsyncClient"}
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(_ALIASES.get(name, name))
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home), _ALIASES.get(name, name))
-    globals()[name] = value
-    return value
+    if name in __all__:
+        for module in _MODULES:
+            home = import_module(f"kvblock.{module}")
+            if hasattr(home, _ALIASES.get(name, name)):
+                value: object = getattr(home, _ALIASES.get(name, name))
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

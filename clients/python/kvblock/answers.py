@@ -22,17 +22,12 @@ from kvblock import wire
 from kvblock.errors import KVBlockError
 from kvblock.results import (
     Attachment,
-    AuditReport,
     BlockInfo,
     BlockState,
-    BlockTable,
-    Capacity,
     EngineInfo,
     EngineStats,
-    EngineTables,
     Granted,
     LeaseGranted,
-    PoolInfo,
     PoolStats,
     RefusalReason,
     Refused,
@@ -75,16 +70,6 @@ def seconds(time: Duration | Timestamp) -> float:
     return time.seconds + time.nanos / 1e9
 
 
-def block_table(message: pb.GetBlockTableResponse) -> BlockTable:
-    """A block table."""
-    return BlockTable(message.block_numbers[:], message.block_size, message.device_id)
-
-
-def capacity(message: pb.CanAllocateResponse) -> Capacity:
-    """Whether so many blocks are free."""
-    return Capacity(message.can_allocate, message.free_blocks)
-
-
 def step_result(message: pb.StepResult) -> StepResult:
     """What came of a step."""
     return StepResult(
@@ -98,14 +83,14 @@ def step_result(message: pb.StepResult) -> StepResult:
 
 def attachment(message: pb.SessionAttached) -> Attachment:
     """What a session's attach answered."""
-    return _mirror(Attachment, message, lease=_lease(message.lease))
+    return mirror(Attachment, message, lease=_lease(message.lease))
 
 
 def engine_attachment(
     request: pb.AttachEngineRequest, message: pb.AttachEngineResponse, default_engine: str
 ) -> Attachment:
     """What a unary attach answered; it names neither pool nor engine."""
-    return _mirror(
+    return mirror(
         Attachment,
         message,
         pool=request.pool,
@@ -131,32 +116,21 @@ def serving(answer: bytes) -> bool:
 
 def server_stats(message: pb.StatsResponse) -> ServerStats:
     """The state of pools."""
-    pools = tuple(_pool_stats(pool) for pool in message.pools)
-    return ServerStats(pools, message.server_epoch, message.server_version)
-
-
-def _pool_stats(message: pb.PoolStats) -> PoolStats:
-    return _mirror(
-        PoolStats,
-        message,
-        refusals={RefusalReason(row.reason): row.count for row in message.refusals},
-        engines=tuple(_mirror(EngineStats, row) for row in message.engines),
+    pools = tuple(
+        mirror(
+            PoolStats,
+            pool,
+            refusals={RefusalReason(row.reason): row.count for row in pool.refusals},
+            engines=tuple(mirror(EngineStats, row) for row in pool.engines),
+        )
+        for pool in message.pools
     )
-
-
-def pools(message: admin.ListPoolsResponse) -> tuple[PoolInfo, ...]:
-    """The pools of a server."""
-    return tuple(pool(row) for row in message.pools)
-
-
-def pool(message: admin.Pool) -> PoolInfo:
-    """A pool."""
-    return _mirror(PoolInfo, message)
+    return mirror(ServerStats, message, pools=pools)
 
 
 def engines(message: admin.ListEnginesResponse) -> list[EngineInfo]:
     """One page of engines."""
-    return [_mirror(EngineInfo, row) for row in message.engines]
+    return [mirror(EngineInfo, row) for row in message.engines]
 
 
 def blocks(message: admin.ListBlocksResponse) -> list[BlockInfo]:
@@ -183,34 +157,7 @@ def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
     ]
 
 
-def audit_reports(message: admin.AuditResponse) -> tuple[AuditReport, ...]:
-    """What a recount found."""
-    return tuple(
-        _mirror(AuditReport, row, violations=tuple(row.violations)) for row in message.reports
-    )
-
-
-class TablesReader:
-    """Puts the pages of an engine's block tables together."""
-
-    def __init__(self) -> None:
-        self._tables: dict[int, list[int]] = {}
-        self._revisions: set[int] = set()
-        self._revision = 0
-
-    def take(self, page: admin.ListSequencesResponse) -> str:
-        """Take one page; gives what asks for the next one, empty when this was the last."""
-        self._tables |= {row.sequence_id: row.block_numbers[:] for row in page.sequences}
-        self._revision = page.revision
-        self._revisions.add(page.revision)
-        return page.next_page_token
-
-    def tables(self) -> EngineTables:
-        """The tables of all pages."""
-        return EngineTables(self._tables, self._revision, len(self._revisions) == 1)
-
-
-def _mirror(kind: Callable[..., ValueT], message: Message, **given: object) -> ValueT:
+def mirror(kind: Callable[..., ValueT], message: Message, **given: object) -> ValueT:
     """A value whose fields are those of a message with the same names, except for those given."""
     return kind(
         *(given[name] if name in given else _plain(message, name) for name in _field_names(kind))

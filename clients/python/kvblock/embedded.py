@@ -25,7 +25,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import IO
 
 from kvblock.errors import KVBlockError
@@ -41,7 +40,7 @@ _RANDOM_BYTES = 8
 _NOT_IN_PATH = re.compile(r"[\s%?#\x00-\x1f\x7f]")
 """What a server does not take in the path of a socket."""
 STOP_SECONDS = 15.0
-"""How long a server that was told to stop may take, before it is killed."""
+"""How long a server may take to stop after SIGTERM, before it is killed."""
 
 
 class ServerStartError(KVBlockError):
@@ -81,12 +80,7 @@ class EmbeddedServer(NotCopied):
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -101,7 +95,7 @@ class EmbeddedServer(NotCopied):
 
     @property
     def metrics_address(self) -> str | None:
-        """Where its metrics are scraped, if it was told to offer them."""
+        """Where its metrics are scraped; None unless its arguments ask for that."""
         return dict(self._ready).get("metrics")
 
     @property
@@ -185,7 +179,8 @@ class EmbeddedServer(NotCopied):
         code = process.returncode
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         written = (self._stderr or line or "").strip()
-        error = _last_error(written)
+        lines = written.splitlines() or ["it wrote nothing to stderr"]
+        error = next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
         rest = "" if written in ("", error) else f"\n{written}"
         return ServerStartError(f"the server {what} ({how}): {error}{rest}")
 
@@ -202,26 +197,17 @@ def _make_directory() -> Path:
         path = os.path.join(parent, _PREFIX + "x" * _RANDOM_BYTES, SOCKET_NAME)
         size = len(os.fsencode(path))
         if size > SOCKET_BYTES_MAX:
-            unfit.append(
-                f"{parent}: the path of a socket in it has {size} bytes, of at most"
-                f" {SOCKET_BYTES_MAX}"
-            )
+            why = f"the path of a socket in it has {size} bytes, of at most {SOCKET_BYTES_MAX}"
         elif _NOT_IN_PATH.search(path):
-            unfit.append(f"{parent}: has a character that the path of a socket must not have")
+            why = "has a character that the path of a socket must not have"
         else:
             try:
                 return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
             except OSError as error:
-                unfit.append(f"{parent}: {error.strerror}")
+                why = str(error.strerror)
+        unfit.append(f"{parent}: {why}")
     places = "; ".join(unfit)
     raise ServerStartError(f"no directory can hold the server's socket (set TMPDIR): {places}")
-
-
-def _last_error(written: str) -> str:
-    """The last error that a server wrote to stderr, else its last line."""
-    lines = written.splitlines() or ["it wrote nothing to stderr"]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines)[-1]
 
 
 def _first_line(stream: IO[bytes], timeout: float) -> str | None:

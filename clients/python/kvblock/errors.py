@@ -127,10 +127,7 @@ class RateLimitedError(KVBlockError):
 class DeadlineExceededError(KVBlockError):
     """No answer came in time; whether the call was carried out is unknown."""
 
-    @property
-    def fate_unknown(self) -> bool:
-        """Whether the call may have been carried out all the same."""
-        return True
+    fate_unknown = True
 
 
 class ClosedError(KVBlockError):

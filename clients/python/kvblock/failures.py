@@ -40,7 +40,6 @@ DOMAIN = "kvblock.v1"
 DETAILS_KEY = "grpc-status-details-bin"
 _NO_EPOCH = "0"
 
-
 _CLASSES: dict[StatusCode, type[KVBlockError]] = {
     StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     StatusCode.NOT_FOUND: NotFoundError,
@@ -52,6 +51,12 @@ _CLASSES: dict[StatusCode, type[KVBlockError]] = {
     StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
 }
+_TEXTS = {
+    StatusCode.UNAVAILABLE: "no server answers at {address}: {text}",
+    StatusCode.CANCELLED: "{address} has dropped the call: {text}",
+    StatusCode.DEADLINE_EXCEEDED: "{address} did not answer in time;"
+    " whether the call was carried out is unknown",
+}
 
 
 def error_of(failed: grpc.RpcError, address: str) -> KVBlockError:
@@ -61,16 +66,13 @@ def error_of(failed: grpc.RpcError, address: str) -> KVBlockError:
 
 
 def error_of_status(
-    code: StatusCode,
-    text: str,
-    trailers: Iterable[tuple[str, str | bytes]],
-    address: str,
+    code: StatusCode, text: str, trailers: Iterable[tuple[str, str | bytes]], address: str
 ) -> KVBlockError:
     """The exception for a status with its trailing metadata."""
     details = _read_details(trailers)
     reason: ErrorReason | None = details.get("reason")
     if reason is None:
-        text = _explain(code, text, address)
+        text = _TEXTS.get(code, "{text}").format(address=address, text=text) or code.name
     if reason in (None, ErrorReason.UNSPECIFIED):
         kind = _CLASSES.get(code, KVBlockError)
     elif reason is ErrorReason.STALE_EPOCH and details["metadata"].get("epoch") == _NO_EPOCH:
@@ -82,20 +84,8 @@ def error_of_status(
 
 def too_late(address: str) -> DeadlineExceededError:
     """The exception for a call that the server at `address` did not answer in time."""
-    return DeadlineExceededError(
-        f"{address} did not answer in time; whether the call was carried out is unknown",
-        code=StatusCode.DEADLINE_EXCEEDED,
-    )
-
-
-def _explain(code: StatusCode, text: str, address: str) -> str:
-    if code is StatusCode.UNAVAILABLE:
-        return f"no server answers at {address}: {text}"
-    if code is StatusCode.CANCELLED:
-        return f"{address} has dropped the call: {text}"
-    if code is StatusCode.DEADLINE_EXCEEDED:
-        return str(too_late(address))
-    return text or code.name
+    code = StatusCode.DEADLINE_EXCEEDED
+    return DeadlineExceededError(_TEXTS[code].format(address=address), code=code)
 
 
 def _read_details(trailers: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:

@@ -35,11 +35,7 @@ class AttachOptions(NamedTuple):
 
     @classmethod
     def of(
-        cls,
-        epoch: SupportsIndex,
-        ttl: float | None,
-        takeover: bool,
-        on_lost: OnLeaseLost | None,
+        cls, epoch: SupportsIndex, ttl: float | None, takeover: bool, on_lost: OnLeaseLost | None
     ) -> AttachOptions:
         """Check the arguments of an attach.
 

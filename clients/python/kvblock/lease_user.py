@@ -127,10 +127,7 @@ class LeaseUser(Lifecycle, NotCopied):
             if not self.lease_valid:
                 raise self._unusable()
             self._detach = pb.DetachEngineRequest(
-                pool=self.pool,
-                engine=self.engine,
-                epoch=self.epoch,
-                request_id=new_request_id(),
+                pool=self.pool, engine=self.engine, epoch=self.epoch, request_id=new_request_id()
             )
         self._end(Event.DETACH_SENT, DETACHING)
         return self._detach, self._lease.release_for_detach(timeout)

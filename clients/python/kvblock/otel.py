@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import grpc
@@ -45,33 +45,14 @@ def client_interceptors(
     tracer_provider: TracerProvider | None = None,
 ) -> tuple[grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor]:
     """Interceptors for `kvblock.connect`; without a provider, the global one is used."""
-    spans = _Spans(tracer_provider)
-    return _Unary(spans), _Stream(spans)
+    return _Unary(tracer_provider), _Stream(tracer_provider)
 
 
 def aio_client_interceptors(
     tracer_provider: TracerProvider | None = None,
 ) -> tuple[aio.UnaryUnaryClientInterceptor, aio.StreamStreamClientInterceptor]:
     """Interceptors for `kvblock.connect_async`; without a provider, the global one is used."""
-    spans = _Spans(tracer_provider)
-    return _AioUnary(spans), _AioStream(spans)
-
-
-class _Spans:
-    def __init__(self, provider: TracerProvider | None) -> None:
-        self._tracer = trace.get_tracer("kvblock", VERSION, provider)
-
-    def start(self, details: Any, request: object = None) -> tuple[Span, list[tuple[str, str]]]:
-        """A span for a call, and the call's metadata with the span's context."""
-        method: str | bytes = details.method
-        name = (method.decode() if isinstance(method, bytes) else method).removeprefix("/")
-        attributes: dict[str, _Value] = {"rpc.system.name": "grpc", "rpc.method": name}
-        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-        if span.is_recording():
-            span.set_attributes(_asked(request))
-        context: dict[str, str] = {}
-        propagate.inject(context, trace.set_span_in_context(span))
-        return span, [*(details.metadata or ()), *context.items()]
+    return _AioUnary(tracer_provider), _AioStream(tracer_provider)
 
 
 class _Details(NamedTuple):
@@ -87,47 +68,40 @@ class _CallDetails(_Details, grpc.ClientCallDetails):
     """What gRPC's synchronous channel takes from an interceptor."""
 
 
-def _with_metadata(details: Any, metadata: list[tuple[str, str]]) -> _CallDetails:
-    return _CallDetails(
-        details.method,
-        details.timeout,
-        tuple(metadata),
-        details.credentials,
-        details.wait_for_ready,
-        details.compression,
-    )
+class _Spans:
+    """Makes the spans of an interceptor's calls."""
+
+    _of_asyncio = False
+
+    def __init__(self, provider: TracerProvider | None) -> None:
+        self._tracer = trace.get_tracer("kvblock", VERSION, provider)
+
+    def _start(self, details: Any, request: object = None) -> tuple[Span | None, Any]:
+        """A span for a call, and the call's details with the span's context in the metadata.
+
+        A call of another's service has no span, and goes on with the details that it has.
+        """
+        method: Any = details.method
+        name: str = method.decode() if isinstance(method, bytes) else method
+        if not name.startswith(_OWN_SERVICES):
+            return None, details
+        name = name.removeprefix("/")
+        attributes: dict[str, _Value] = {"rpc.system.name": "grpc", "rpc.method": name}
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        if span.is_recording():
+            span.set_attributes(_asked(request))
+        context: dict[str, str] = {}
+        propagate.inject(context, trace.set_span_in_context(span))
+        metadata = (*(details.metadata or ()), *context.items())
+        last = details.credentials, details.wait_for_ready
+        if self._of_asyncio:
+            fields = method, details.timeout, aio.Metadata(*metadata), *last
+            return span, aio.ClientCallDetails(*fields)
+        return span, _CallDetails(method, details.timeout, metadata, *last, details.compression)
 
 
-class _Unary(grpc.UnaryUnaryClientInterceptor):
-    def __init__(self, spans: _Spans) -> None:
-        self._spans = spans
-
-    def intercept_unary_unary(
-        self,
-        continuation: Callable[[grpc.ClientCallDetails, Any], Any],
-        client_call_details: grpc.ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        if not client_call_details.method.startswith(_OWN_SERVICES):
-            return continuation(client_call_details, request)
-        span, metadata = self._spans.start(client_call_details, request)
-
-        def done(call: Any) -> None:
-            code = call.code()
-            answer = call.result() if code is grpc.StatusCode.OK else None
-            _end(span, code, call.details(), answer)
-
-        try:
-            call = continuation(_with_metadata(client_call_details, metadata), request)
-        except BaseException:
-            _end(span, grpc.StatusCode.CANCELLED, "interrupted")
-            raise
-        call.add_done_callback(done)
-        return call
-
-
-class _StepContext:
-    """What `kvblock.step_context` looks for."""
+class _StreamSpans(_Spans):
+    """Is also what `kvblock.step_context` looks for."""
 
     @staticmethod
     def traceparent() -> str:
@@ -137,38 +111,48 @@ class _StepContext:
         return carrier.get("traceparent", "")
 
 
-class _Stream(_StepContext, grpc.StreamStreamClientInterceptor):
-    def __init__(self, spans: _Spans) -> None:
-        self._spans = spans
-
-    def intercept_stream_stream(
-        self,
-        continuation: Callable[[grpc.ClientCallDetails, Iterator[Any]], Any],
-        client_call_details: grpc.ClientCallDetails,
-        request_iterator: Iterator[Any],
+class _Unary(_Spans, grpc.UnaryUnaryClientInterceptor):
+    def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        if not client_call_details.method.startswith(_OWN_SERVICES):
-            return continuation(client_call_details, request_iterator)
-        span, metadata = self._spans.start(client_call_details)
-        call = continuation(_with_metadata(client_call_details, metadata), request_iterator)
-        call.add_done_callback(lambda done: _end(span, done.code(), done.details()))
+        span, details = self._start(client_call_details, request)
+        if span is None:
+            return continuation(details, request)
+
+        def done(call: Any) -> None:
+            code = call.code()
+            answer = call.result() if code is grpc.StatusCode.OK else None
+            _end(span, code, call.details(), answer)
+
+        try:
+            call = continuation(details, request)
+        except BaseException:
+            _end(span, grpc.StatusCode.CANCELLED, "interrupted")
+            raise
+        call.add_done_callback(done)
         return call
 
 
-class _AioUnary(aio.UnaryUnaryClientInterceptor):
-    def __init__(self, spans: _Spans) -> None:
-        self._spans = spans
+class _Stream(_StreamSpans, grpc.StreamStreamClientInterceptor):
+    def intercept_stream_stream(
+        self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
+    ) -> Any:
+        span, details = self._start(client_call_details)
+        call = continuation(details, request_iterator)
+        if span is not None:
+            call.add_done_callback(lambda done: _end(span, done.code(), done.details()))
+        return call
+
+
+class _AioUnary(_Spans, aio.UnaryUnaryClientInterceptor):
+    _of_asyncio = True
 
     async def intercept_unary_unary(
-        self,
-        continuation: Callable[[aio.ClientCallDetails, Any], Awaitable[Any]],
-        client_call_details: aio.ClientCallDetails,
-        request: Any,
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        if not _is_own(client_call_details):
-            return await continuation(client_call_details, request)
-        span, metadata = self._spans.start(client_call_details, request)
-        details = _aio_with_metadata(client_call_details, metadata)
+        span, details = self._start(client_call_details, request)
+        if span is None:
+            return await continuation(details, request)
         try:
             call = await continuation(details, request)
             answer = await call
@@ -182,26 +166,23 @@ class _AioUnary(aio.UnaryUnaryClientInterceptor):
         return call
 
 
-class _AioStream(_StepContext, aio.StreamStreamClientInterceptor):
-    def __init__(self, spans: _Spans) -> None:
-        self._spans = spans
+class _AioStream(_StreamSpans, aio.StreamStreamClientInterceptor):
+    _of_asyncio = True
+
+    def __init__(self, provider: TracerProvider | None) -> None:
+        super().__init__(provider)
         # The loop itself keeps no more than weak references to its tasks.
         self._watching: set[asyncio.Task[None]] = set()
 
     async def intercept_stream_stream(
-        self,
-        continuation: Callable[[aio.ClientCallDetails, Any], Awaitable[Any]],
-        client_call_details: aio.ClientCallDetails,
-        request_iterator: AsyncIterable[Any] | Iterable[Any],
+        self, continuation: Callable[..., Any], client_call_details: Any, request_iterator: Any
     ) -> Any:
-        if not _is_own(client_call_details):
-            return await continuation(client_call_details, request_iterator)
-        span, metadata = self._spans.start(client_call_details)
-        details = _aio_with_metadata(client_call_details, metadata)
+        span, details = self._start(client_call_details)
         call = await continuation(details, request_iterator)
-        watch = asyncio.create_task(_end_with(call, span))
-        self._watching.add(watch)
-        watch.add_done_callback(self._watching.discard)
+        if span is not None:
+            watch = asyncio.create_task(_end_with(call, span))
+            self._watching.add(watch)
+            watch.add_done_callback(self._watching.discard)
         return call
 
 
@@ -213,24 +194,6 @@ async def _end_with(call: Any, span: Span) -> None:
         details = await call.details()
     finally:
         _end(span, code, details)
-
-
-def _is_own(details: aio.ClientCallDetails) -> bool:
-    method: Any = details.method
-    text: str = method.decode() if isinstance(method, bytes) else method
-    return text.startswith(_OWN_SERVICES)
-
-
-def _aio_with_metadata(
-    details: aio.ClientCallDetails, metadata: list[tuple[str, str]]
-) -> aio.ClientCallDetails:
-    return aio.ClientCallDetails(
-        details.method,
-        details.timeout,
-        aio.Metadata(*metadata),
-        details.credentials,
-        details.wait_for_ready,
-    )
 
 
 def _asked(request: object) -> dict[str, _Value]:

@@ -45,7 +45,12 @@ class OwnerProcess:
 
     def finalize(self, what: object, end: Callable[[], object]) -> weakref.finalize[..., object]:
         """Call `end` when `what` is collected, in this process only."""
-        return weakref.finalize(what, _end_here, self, end)
+        return weakref.finalize(what, self._end, end)
+
+    def _end(self, end: Callable[[], object]) -> None:
+        # A fork copies finalizers, too.
+        if self.is_here:
+            end()
 
 
 class NotCopied:
@@ -58,9 +63,3 @@ class NotCopied:
             f"{kind} cannot be copied or pickled: it belongs to the process that made it; where"
             " another one is needed, connect anew with its address"
         )
-
-
-def _end_here(owner: OwnerProcess, end: Callable[[], object]) -> None:
-    # A fork copies finalizers, too.
-    if owner.is_here:
-        end()

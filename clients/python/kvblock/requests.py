@@ -9,10 +9,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
-from typing import Any, SupportsIndex, TypeVar
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, Protocol, SupportsIndex, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from kvblock import arguments
 from kvblock.fencing import identify
@@ -31,6 +32,23 @@ SequenceRequestT = TypeVar(
     pb.GetBlockTableRequest,
 )
 AttachT = TypeVar("AttachT", pb.AttachEngineRequest, pb.SessionAttach)
+ViewT = TypeVar("ViewT", bound=Message)
+
+
+class PageRequest(Protocol):
+    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """Some rows, and the token that asks for those after them; empty: there are none."""
+
+    next_page_token: str
+
+
+PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
+PageT = TypeVar("PageT", bound=Page)
 
 
 def allocate(
@@ -80,20 +98,17 @@ def can_allocate(
     )
 
 
-def stats(pool: str | None, engine: str | None) -> pb.StatsRequest:
-    """The request of a Stats."""
-    return pb.StatsRequest(pool=_named("pool", pool), engine=_named("engine", engine))
+def view(kind: type[ViewT], **given: Any) -> ViewT:
+    """A request for what the server has: `pool` and `engine` narrow it, `page_size` cuts it."""
+    return kind(**{field: _VIEW_CHECKS[field](field, value) for field, value in given.items()})
 
 
 def list_sequences(
     settings: ClientSettings, pool: str | None, engine: str | None, page_size: SupportsIndex
 ) -> admin_pb2.ListSequencesRequest:
     """The request for the first page of a ListSequences."""
-    return admin_pb2.ListSequencesRequest(
-        pool=settings.pool_of(pool),
-        engine=_named("engine", engine),
-        page_size=_uint32("page_size", page_size),
-    )
+    kind = admin_pb2.ListSequencesRequest
+    return view(kind, pool=settings.pool_of(pool), engine=engine, page_size=page_size)
 
 
 def create_pool(
@@ -121,14 +136,6 @@ def delete_pool(pool: str, request_id: str | None) -> admin_pb2.DeletePoolReques
     """The request of a DeletePool."""
     name = arguments.name("pool", pool)
     return admin_pb2.DeletePoolRequest(pool=name, request_id=identify(request_id))
-
-
-def list_engines(pool: str | None, page_size: SupportsIndex) -> admin_pb2.ListEnginesRequest:
-    """The request for the first page of a ListEngines."""
-    return admin_pb2.ListEnginesRequest(
-        pool=_named("pool", pool),
-        page_size=_uint32("page_size", page_size),
-    )
 
 
 def reclaim_engine(
@@ -184,11 +191,6 @@ def block_tables(
     request = list_sequences(settings, pool, settings.engine_of(engine) or "default", page_size)
     request.with_block_numbers = True
     return request
-
-
-def audit(pool: str | None) -> admin_pb2.AuditRequest:
-    """The request of an Audit."""
-    return admin_pb2.AuditRequest(pool=_named("pool", pool))
 
 
 def step(
@@ -279,3 +281,10 @@ def _uint32(field: str, number: SupportsIndex) -> int:
 def _named(field: str, value: str | None) -> str:
     """A name that narrows a view; without one it is not narrowed."""
     return "" if value is None else arguments.name(field, value)
+
+
+_VIEW_CHECKS: dict[str, Callable[[str, Any], object]] = {
+    "pool": _named,
+    "engine": _named,
+    "page_size": _uint32,
+}

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-class RefusalReason(Enum):
+class _Known(Enum):
+    """What this client knows of an enum that may grow; 0 is UNSPECIFIED."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> _Known:
+        return cls(0)
+
+
+class RefusalReason(_Known):
     """Why an allocation was refused."""
 
     UNSPECIFIED = 0
@@ -25,12 +33,8 @@ class RefusalReason(Enum):
     EXCEEDS_POOL = 2
     """More blocks are needed than the pool has in total. Trying again cannot help."""
 
-    @classmethod
-    def _missing_(cls, value: object) -> RefusalReason:
-        return cls.UNSPECIFIED
 
-
-class BlockState(Enum):
+class BlockState(_Known):
     """Where a block is."""
 
     UNSPECIFIED = 0
@@ -43,10 +47,6 @@ class BlockState(Enum):
     """It was taken from an engine that vanished, and waits before it is free."""
     NEVER_USED = 4
     """Nobody ever had it. It is free."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> BlockState:
-        return cls.UNSPECIFIED
 
 
 class StepPolicy(Enum):
@@ -77,7 +77,6 @@ class Refused:
     """An allocation that the pool's state does not permit now. Nothing was taken."""
 
     reason: RefusalReason
-    """Why."""
     free_blocks: int
     """Blocks free at the moment of the refusal."""
     needed: int
@@ -132,11 +131,9 @@ class EngineStats:
     """One engine in one pool."""
 
     engine: str
-    """Its name."""
     held_blocks: int
     """Blocks in its tables."""
     sequences: int
-    """Its sequences."""
     attached: bool
     """Whether it has a lease."""
     epoch: int = 0
@@ -150,7 +147,6 @@ class PoolStats:
     """One pool at one moment: free_blocks + held_blocks + quarantined_blocks = total_blocks."""
 
     pool: str
-    """Its name."""
     total_blocks: int
     """Blocks in it."""
     free_blocks: int
@@ -200,7 +196,6 @@ class PoolInfo:
     """A pool as it was configured or created."""
 
     pool: str
-    """Its name."""
     total_blocks: int
     """Blocks in it."""
     block_size: int
@@ -219,9 +214,7 @@ class EngineInfo:
     """An engine in one pool."""
 
     pool: str
-    """The pool's name."""
     engine: str
-    """The engine's name."""
     epoch: int
     """The epoch of its lease; 0 without one."""
     lease_expires_in: float | None
@@ -229,7 +222,6 @@ class EngineInfo:
     held_blocks: int
     """Blocks in its tables."""
     sequences: int
-    """Its sequences."""
     has_stream: bool
     """Whether a session's stream is open under its lease."""
     since_heartbeat: float | None = None
@@ -244,7 +236,6 @@ class BlockInfo:
     """
 
     block_number: int
-    """Its number."""
     state: BlockState
     """Where it is."""
     engine: str
@@ -279,7 +270,6 @@ class SequenceInfo:
     engine: str
     """The engine that named it."""
     sequence_id: int
-    """Its id."""
     num_blocks: int
     """Blocks in its table."""
     block_numbers: list[int] = field(default_factory=list)
@@ -291,7 +281,6 @@ class AuditReport:
     """What a recount of one pool found; true in a condition when nothing was wrong."""
 
     pool: str
-    """The pool's name."""
     clean: bool
     """Whether nothing was wrong."""
     total_blocks: int
@@ -332,7 +321,6 @@ class Attachment:
     pool: str
     """The pool's name; of a unary attach as the request had it, empty: the default pool."""
     engine: str
-    """The engine's name."""
     total_blocks: int
     """Blocks in the pool."""
     block_size: int
@@ -346,6 +334,5 @@ class Attachment:
     server_epoch: int
     """When it differs from the last attach's, earlier blocks are gone."""
     lease: LeaseGranted
-    """The lease."""
     last_step_id: int
     """The last step of a session that was carried out under its epoch; 0: none."""

@@ -25,7 +25,7 @@ def check_threads() -> None:
     """
     if _gevent_has_patched() and not _grpc_knows_gevent():
         raise UsageError(
-            "gevent has patched threads, and gRPC hangs with them unless it is told: call"
+            "gevent has patched threads, and gRPC hangs with them unless it is prepared: call"
             " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()"
         )
     eventlet = sys.modules.get("eventlet.patcher")
@@ -86,6 +86,6 @@ def _gevent_has_patched() -> bool:
 
 
 def _grpc_knows_gevent() -> bool:
-    # Without the flag gRPC is another than we know, which may need no telling.
+    # Without the flag gRPC is another than we know, which may need no call.
     core = sys.modules.get("grpc._cython.cygrpc")
     return bool(getattr(core, "g_gevent_activated", True))

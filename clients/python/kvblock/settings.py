@@ -23,7 +23,7 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 
 RECONNECTING: tuple[tuple[str, int], ...] = (
     # A connection that failed is tried again after 100 ms, then after 1.6 times as long each time,
-    # up to a second: a restart is over soon, and a server that is down for long is left in peace.
+    # up to a second: a restart has ended soon, and a server that is down for long is left in peace.
     # gRPC would begin with a second and go up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

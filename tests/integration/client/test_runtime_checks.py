@@ -48,7 +48,7 @@ ASKS = "the asyncio client needs a running event loop of asyncio"
 PROGRAMS = {
     "gevent": (
         GEVENT + CAUGHT.format("kvblock.connect(sys.argv[1]).health()"),
-        "gevent has patched threads, and gRPC hangs with them unless it is told: call"
+        "gevent has patched threads, and gRPC hangs with them unless it is prepared: call"
         " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()\n",
     ),
     "gevent, told": (GEVENT + TOLD + CALLS, "1\n1\n"),
@@ -56,7 +56,7 @@ PROGRAMS = {
         "import sys, kvblock\nkv = kvblock.connect(sys.argv[1])\n"
         + GEVENT
         + CAUGHT.format("kv.session().attach()"),
-        "gevent has patched threads, and gRPC hangs with them unless it is told: call"
+        "gevent has patched threads, and gRPC hangs with them unless it is prepared: call"
         " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()\n",
     ),
     "gevent, threads and queues left alone": (

@@ -13,6 +13,7 @@ from kvblock.errors import ErrorReason, InvalidArgumentError
 from kvblock.results import StepPolicy
 from kvblock.settings import ClientSettings
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1.admin_pb2 import AuditRequest
 
 SETTINGS = ClientSettings.of("localhost:1", "p", "e", 5.0)
 
@@ -132,16 +133,17 @@ def test_names_fall_back_to_the_client_s() -> None:
 
 
 def test_views_are_not_narrowed_by_the_client_s_names() -> None:
-    assert requests.stats(None, None) == pb.StatsRequest()
+    view = requests.view(pb.StatsRequest, pool=None, engine=None)
+    assert view == pb.StatsRequest()
+    assert requests.view(AuditRequest, pool=None) == AuditRequest()
     assert requests.list_sequences(SETTINGS, None, None, 0).engine == ""
     assert requests.list_sequences(SETTINGS, None, None, 0).pool == "p"
-    assert requests.audit(None).pool == ""
 
 
 @pytest.mark.parametrize("value", [1, b"x", "\ud800"])
 def test_wrong_name(value: Any) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        requests.stats(value, None)
+        requests.view(pb.StatsRequest, pool=value, engine=None)
     assert caught.value.metadata["field"] == "pool"
 
 

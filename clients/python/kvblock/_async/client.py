@@ -8,7 +8,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
@@ -73,12 +72,7 @@ class AsyncClient(OperatorCalls, Configured):
         self._settings.owner.check()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -119,8 +113,7 @@ class AsyncClient(OperatorCalls, Configured):
         timeout: float | None = None,
     ) -> None:
         """Return all blocks of a sequence to the pool; an unknown sequence changes nothing."""
-        kind = pb.FreeRequest
-        request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
+        request = requests.of_sequence(pb.FreeRequest, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
         await self._change(self._stubs.service.Free, request, deadline, request_id)
 
@@ -161,7 +154,7 @@ class AsyncClient(OperatorCalls, Configured):
         self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
         answer = await self._call(self._stubs.service.GetBlockTable, request, deadline)
-        return answers.block_table(answer)
+        return BlockTable(answer.block_numbers[:], answer.block_size, answer.device_id)
 
     async def can_allocate(
         self,
@@ -182,7 +175,7 @@ class AsyncClient(OperatorCalls, Configured):
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
         answer = await self._call(self._stubs.service.CanAllocate, request, deadline)
-        return answers.capacity(answer)
+        return Capacity(answer.can_allocate, answer.free_blocks)
 
     async def step(
         self,
@@ -230,7 +223,7 @@ class AsyncClient(OperatorCalls, Configured):
         """
         self._settings.owner.check()
         options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
-        session = AsyncSession(self._connection, self._settings, options, pool, engine, timeout)
+        session = AsyncSession(self._connection, options, pool, engine, timeout)
         self._users.add(session)
         return session
 
@@ -268,17 +261,13 @@ class AsyncClient(OperatorCalls, Configured):
         return lease
 
     async def stats(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        timeout: float | None = None,
+        self, *, pool: str | None = None, engine: str | None = None, timeout: float | None = None
     ) -> ServerStats:
         """The state and the counters of one pool, or of all; of one engine in them, or of all.
 
         Without names all are meant, also when the client itself has a pool or an engine.
         """
-        request = requests.stats(pool, engine)
+        request = requests.view(pb.StatsRequest, pool=pool, engine=engine)
         deadline = self._settings.deadline(timeout)
         return answers.server_stats(await self._call(self._stubs.service.Stats, request, deadline))
 

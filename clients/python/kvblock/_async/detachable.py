@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from types import TracebackType
 
-from kvblock._async.link import Link
-from kvblock._async.transport import Transport
+from kvblock._async.event import StopEvent
+from kvblock._async.transport import Stream, Transport
 from kvblock.errors import KVBlockError, LeaseLostError
 from kvblock.lease import Lease, OnLeaseLost
 from kvblock.lease_user import CLOSED, DETACHED, LeaseUser
 from kvblock.lifecycle import Event
+from kvblock.link import Link
 from kvblock.renewal import Renewal
 from kvblock.retry import Retries
 
@@ -23,15 +23,10 @@ class Detachable(LeaseUser):
 
     def __init__(self, connection: Transport, on_lost: OnLeaseLost | None) -> None:
         self._connection = connection
-        self._link = Link(on_lost)
+        self._link: Link[Stream, StopEvent] = Link(StopEvent(), on_lost)
         self._settings.owner.finalize(self, self._link.close)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if not self._settings.owner.is_here:
             return
         try:
@@ -59,7 +54,9 @@ class Detachable(LeaseUser):
         with self._busy:
             request, deadline = self._make_detach(deadline)
             retries = Retries(monotonic(), deadline)
-            await self._link.finish(retries.remaining())
+            if self._link.stream is not None:
+                await self._link.stream.finish(retries.remaining())
+                self._link.replace(None)
             method = self._connection.stubs.service.DetachEngine
             try:
                 answer = await self._connection.call(method, request, retries.remaining())

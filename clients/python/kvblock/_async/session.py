@@ -40,7 +40,6 @@ from kvblock.lifecycle import ATTACHED, Event, State
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Retries
 from kvblock.session_state import LEFT, RENEW, SessionState
-from kvblock.settings import ClientSettings
 from kvblock.stalled import CLOSE_SECONDS
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -51,15 +50,13 @@ class AsyncSession(Detachable, SessionState):
     def __init__(
         self,
         connection: Transport,
-        settings: ClientSettings,
         options: AttachOptions,
         pool: str | None,
         engine: str | None,
         timeout: float | None,
     ) -> None:
-        SessionState.__init__(
-            self, settings, options, pool, engine, timeout, connection.traceparent
-        )
+        settings, traceparent = connection.settings, connection.traceparent
+        SessionState.__init__(self, settings, options, pool, engine, timeout, traceparent)
         Detachable.__init__(self, connection, options.on_lost)
 
     async def __aenter__(self) -> AsyncSession:

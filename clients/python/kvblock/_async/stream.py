@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
 
 import grpc
+from grpc import aio
 
 from kvblock import retained
 from kvblock._async.cancelling import cancellations, task_is_cancelled, within
@@ -25,26 +25,12 @@ from kvblock.stalled import SendMonitor
 from kvblock.v1 import kvblock_pb2 as pb
 
 
-class Call(Protocol):
-    """A running Session call."""
-
-    async def write(self, request: pb.SessionRequest) -> None:
-        """Send a message."""
-
-    async def read(self) -> object:
-        """The next answer, or aio.EOF."""
-
-    async def done_writing(self) -> None:
-        """Close this side."""
-
-    def cancel(self) -> bool:
-        """End the call."""
-
-
 class SessionStream(Stream):
     """One running Session call; `sends` is that of its connection."""
 
-    def __init__(self, call: Call, sends: SendMonitor) -> None:
+    def __init__(
+        self, call: aio.StreamStreamCall[pb.SessionRequest, pb.SessionResponse], sends: SendMonitor
+    ) -> None:
         self.timed_out = False
         self._closed = False
         self._owner = OwnerProcess()

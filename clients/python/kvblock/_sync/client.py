@@ -9,7 +9,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import SupportsIndex
 
 from kvblock import answers, fencing, requests
@@ -74,12 +73,7 @@ class Client(OperatorCalls, Configured):
         self._settings.owner.check()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -120,8 +114,7 @@ class Client(OperatorCalls, Configured):
         timeout: float | None = None,
     ) -> None:
         """Return all blocks of a sequence to the pool; an unknown sequence changes nothing."""
-        kind = pb.FreeRequest
-        request = requests.of_sequence(kind, self._settings, pool, engine, sequence_id)
+        request = requests.of_sequence(pb.FreeRequest, self._settings, pool, engine, sequence_id)
         deadline = self._settings.deadline(timeout)
         self._change(self._stubs.service.Free, request, deadline, request_id)
 
@@ -162,7 +155,7 @@ class Client(OperatorCalls, Configured):
         self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
         answer = self._call(self._stubs.service.GetBlockTable, request, deadline)
-        return answers.block_table(answer)
+        return BlockTable(answer.block_numbers[:], answer.block_size, answer.device_id)
 
     def can_allocate(
         self,
@@ -183,7 +176,7 @@ class Client(OperatorCalls, Configured):
         request = requests.can_allocate(self._settings, pool, engine, num_blocks)
         deadline = self._settings.deadline(timeout)
         answer = self._call(self._stubs.service.CanAllocate, request, deadline)
-        return answers.capacity(answer)
+        return Capacity(answer.can_allocate, answer.free_blocks)
 
     def step(
         self,
@@ -231,7 +224,7 @@ class Client(OperatorCalls, Configured):
         """
         self._settings.owner.check()
         options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
-        session = Session(self._connection, self._settings, options, pool, engine, timeout)
+        session = Session(self._connection, options, pool, engine, timeout)
         self._users.add(session)
         return session
 
@@ -269,17 +262,13 @@ class Client(OperatorCalls, Configured):
         return lease
 
     def stats(
-        self,
-        *,
-        pool: str | None = None,
-        engine: str | None = None,
-        timeout: float | None = None,
+        self, *, pool: str | None = None, engine: str | None = None, timeout: float | None = None
     ) -> ServerStats:
         """The state and the counters of one pool, or of all; of one engine in them, or of all.
 
         Without names all are meant, also when the client itself has a pool or an engine.
         """
-        request = requests.stats(pool, engine)
+        request = requests.view(pb.StatsRequest, pool=pool, engine=engine)
         deadline = self._settings.deadline(timeout)
         return answers.server_stats(self._call(self._stubs.service.Stats, request, deadline))
 

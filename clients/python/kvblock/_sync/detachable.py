@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from types import TracebackType
 
-from kvblock._sync.link import Link
-from kvblock._sync.transport import Transport
+from kvblock._sync.event import StopEvent
+from kvblock._sync.transport import Stream, Transport
 from kvblock.errors import KVBlockError, LeaseLostError
 from kvblock.lease import Lease, OnLeaseLost
 from kvblock.lease_user import CLOSED, DETACHED, LeaseUser
 from kvblock.lifecycle import Event
+from kvblock.link import Link
 from kvblock.renewal import Renewal
 from kvblock.retry import Retries
 
@@ -24,15 +24,10 @@ class Detachable(LeaseUser):
 
     def __init__(self, connection: Transport, on_lost: OnLeaseLost | None) -> None:
         self._connection = connection
-        self._link = Link(on_lost)
+        self._link: Link[Stream, StopEvent] = Link(StopEvent(), on_lost)
         self._settings.owner.finalize(self, self._link.close)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._settings.owner.is_here:
             return
         try:
@@ -60,7 +55,9 @@ class Detachable(LeaseUser):
         with self._busy:
             request, deadline = self._make_detach(deadline)
             retries = Retries(monotonic(), deadline)
-            self._link.finish(retries.remaining())
+            if self._link.stream is not None:
+                self._link.stream.finish(retries.remaining())
+                self._link.replace(None)
             method = self._connection.stubs.service.DetachEngine
             try:
                 answer = self._connection.call(method, request, retries.remaining())

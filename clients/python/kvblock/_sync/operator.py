@@ -10,12 +10,13 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, SupportsIndex, TypeVar
+from typing import SupportsIndex, TypeVar
 
 import grpc
 
 from kvblock import answers, requests
 from kvblock._sync.transport import Transport
+from kvblock.requests import PageRequestT, PageT
 from kvblock.results import (
     AuditReport,
     BlockInfo,
@@ -28,21 +29,6 @@ from kvblock.results import (
 from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2, admin_pb2_grpc
 
-
-class PageRequest(Protocol):
-    """Asks for a page: the first one, or the one that an earlier answer's token stands for."""
-
-    page_token: str
-
-
-class Page(Protocol):
-    """Some rows, and the token that asks for those after them; empty: there are none."""
-
-    next_page_token: str
-
-
-PageRequestT = TypeVar("PageRequestT", bound=PageRequest)
-PageT = TypeVar("PageT", bound=Page)
 RowT = TypeVar("RowT")
 
 
@@ -56,7 +42,8 @@ class OperatorCalls:
         """The pools of the server, in order of their names."""
         deadline = self._settings.deadline(timeout)
         request = admin_pb2.ListPoolsRequest()
-        return answers.pools(self._connection.call(self._admin.ListPools, request, deadline))
+        answer = self._connection.call(self._admin.ListPools, request, deadline)
+        return tuple(answers.mirror(PoolInfo, pool) for pool in answer.pools)
 
     def create_pool(
         self,
@@ -85,7 +72,7 @@ class OperatorCalls:
         )
         deadline = self._settings.deadline(timeout)
         answer = self._connection.call(self._admin.CreatePool, request, deadline)
-        return answers.pool(answer.pool)
+        return answers.mirror(PoolInfo, answer.pool)
 
     def delete_pool(
         self, pool: str, *, request_id: str | None = None, timeout: float | None = None
@@ -102,18 +89,14 @@ class OperatorCalls:
         self._connection.call(self._admin.DeletePool, request, deadline)
 
     def list_engines(
-        self,
-        *,
-        pool: str | None = None,
-        page_size: SupportsIndex = 0,
-        timeout: float | None = None,
+        self, *, pool: str | None = None, page_size: SupportsIndex = 0, timeout: float | None = None
     ) -> Iterator[EngineInfo]:
         """The engines that have a sequence or a lease, in order of pool and name, page by page.
 
         Without a name those of all pools are meant, also when the client itself has one.
         `page_size` and `timeout` are as in `list_sequences`.
         """
-        request = requests.list_engines(pool, page_size)
+        request = requests.view(admin_pb2.ListEnginesRequest, pool=pool, page_size=page_size)
         deadline = self._settings.deadline(timeout)
         return self._pages(lambda admin: admin.ListEngines, request, answers.engines, deadline)
 
@@ -202,12 +185,15 @@ class OperatorCalls:
         """
         request = requests.block_tables(self._settings, pool, engine, page_size)
         deadline = self._settings.deadline(timeout)
-        reader = answers.TablesReader()
+        tables: dict[int, list[int]] = {}
+        revisions = set()
         while True:
             page = self._connection.call(self._admin.ListSequences, request, deadline)
-            request.page_token = reader.take(page)
-            if not request.page_token:
-                return reader.tables()
+            tables |= {row.sequence_id: row.block_numbers[:] for row in page.sequences}
+            revisions.add(page.revision)
+            if not page.next_page_token:
+                return EngineTables(tables, page.revision, len(revisions) == 1)
+            request.page_token = page.next_page_token
 
     def audit(
         self, *, pool: str | None = None, timeout: float | None = None
@@ -216,10 +202,13 @@ class OperatorCalls:
 
         Without a name all are meant, also when the client itself has a pool.
         """
-        request = requests.audit(pool)
+        request = requests.view(admin_pb2.AuditRequest, pool=pool)
         deadline = self._settings.deadline(timeout)
         answer = self._connection.call(self._admin.Audit, request, deadline)
-        return answers.audit_reports(answer)
+        return tuple(
+            answers.mirror(AuditReport, report, violations=tuple(report.violations))
+            for report in answer.reports
+        )
 
     def drain(self, *, timeout: float | None = None) -> None:
         """Let the server begin its drain, as SIGTERM does: it takes no new work, and ends."""

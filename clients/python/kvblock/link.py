@@ -1,4 +1,3 @@
-# Generated from kvblock/_async/link.py by scripts/gen_sync.py: change that one.
 """What a session or an engine's lease has running: a stream and a renewal.
 
 Rules:
@@ -9,23 +8,44 @@ Rules:
 
 from __future__ import annotations
 
-from kvblock._sync.event import StopEvent
-from kvblock._sync.transport import Stream
+from typing import Generic, Protocol, TypeVar
+
 from kvblock.errors import LeaseLostError
 from kvblock.lease import OnLeaseLost
 from kvblock.renewal import Renewal
 
 
-class Link:
+class Stops(Protocol):
+    """An event that is set once, for good."""
+
+    def set(self) -> None:
+        """Set it."""
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+
+
+class Closes(Protocol):
+    """A stream."""
+
+    def close(self) -> None:
+        """Cancel its call if it is still running."""
+
+
+StopT = TypeVar("StopT", bound=Stops)
+StreamT = TypeVar("StreamT", bound=Closes)
+
+
+class Link(Generic[StreamT, StopT]):
     """The stream and the renewal of now; `stopped` is set by a `close` and by a lost lease."""
 
-    def __init__(self, on_lost: OnLeaseLost | None) -> None:
-        self.stopped = StopEvent()
-        self.stream: Stream | None = None
+    def __init__(self, stopped: StopT, on_lost: OnLeaseLost | None) -> None:
+        self.stopped = stopped
+        self.stream: StreamT | None = None
         self._renewal: Renewal | None = None
         self._on_lost = on_lost
 
-    def replace(self, stream: Stream | None) -> None:
+    def replace(self, stream: StreamT | None) -> None:
         """Use another stream from now on."""
         before, self.stream = self.stream, stream
         if before is not None:
@@ -44,14 +64,6 @@ class Link:
         self.interrupt()
         if self._on_lost is not None:
             self._on_lost(error)
-
-    def finish(self, timeout: float | None) -> None:
-        """End in order."""
-        if self._renewal is not None:
-            self._renewal.stop()
-        if self.stream is not None:
-            self.stream.finish(timeout)
-            self.replace(None)
 
     def close(self) -> None:
         """End at once."""
