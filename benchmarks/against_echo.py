@@ -71,8 +71,7 @@ async def _allocate(context: Context, parts: int) -> None:
     await calls.run(pairs.take(_WARM_UP))
     granted, freed = calls.last_answers
     bare = raw.PairedCalls(
-        await raw.echo_method(echo, "allocate", granted),
-        await raw.echo_method(echo, "free", freed),
+        await raw.echo_method(echo, "allocate", granted), await raw.echo_method(echo, "free", freed)
     )
     found = await interleave(
         {OURS: calls, ECHO: bare}, pairs.take, context.plan(10), context.part(parts - 1, parts)

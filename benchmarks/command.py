@@ -113,13 +113,7 @@ def bench(
 
 
 def _measure(
-    address: str | None,
-    access: Access,
-    pool: str,
-    chosen: list[str],
-    *,
-    quick: bool,
-    as_json: bool,
+    address: str | None, access: Access, pool: str, chosen: list[str], *, quick: bool, as_json: bool
 ) -> dict[str, object]:
     """Measure, show the table, and give everything as JSON has it."""
     from benchmarks import machine, placement, report

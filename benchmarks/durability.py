@@ -42,10 +42,7 @@ async def durability(context: Context) -> None:
     """Steps of a server with a journal against those of one without; then restarts."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(private_directory())
-        kinds = {
-            "journal": ("--state-dir", str(directory / "default")),
-            "ephemeral": (),
-        }
+        kinds = {"journal": ("--state-dir", str(directory / "default")), "ephemeral": ()}
         servers = {
             name: await stack.enter_async_context(own_server(1 << 14, arguments=arguments))
             for name, arguments in kinds.items()

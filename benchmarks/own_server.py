@@ -37,9 +37,7 @@ async def own_server(
     """Run a server with one pool, POOL, of so many blocks; it keeps no journal unless told to."""
     unset = {name: "" for name in os.environ if name.startswith("OTEL_")}
     server = EmbeddedServer(
-        [f"{POOL}:total={blocks},block_size=16,device=0"],
-        arguments,
-        env={**unset, **telemetry},
+        [f"{POOL}:total={blocks},block_size=16,device=0"], arguments, env={**unset, **telemetry}
     )
     async with AsyncExitStack() as stack:
         with server_core():

@@ -203,12 +203,7 @@ def blocks(
         )
 
 
-def holder(
-    server: Server,
-    block: BlockArguments,
-    pool: Pool = "",
-    as_json: Json = False,
-) -> None:
+def holder(server: Server, block: BlockArguments, pool: Pool = "", as_json: Json = False) -> None:
     """Tell who holds a block, since when, and under which trace.
 
     Exits with 1 when nobody does.

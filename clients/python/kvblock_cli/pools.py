@@ -156,10 +156,7 @@ def drain(server: Server, yes: Yes = False, as_json: Json = False) -> None:
 
 
 def audit(
-    server: Server,
-    pool: AnyPool = "",
-    from_file: From = None,
-    as_json: Json = False,
+    server: Server, pool: AnyPool = "", from_file: From = None, as_json: Json = False
 ) -> None:
     """Recount every block and report what does not add up.
 

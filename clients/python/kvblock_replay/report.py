@@ -74,8 +74,7 @@ def show(console: Console, parameters: Parameters, runs: Sequence[Run]) -> None:
     )
     console.print(table(runs))
     console.print(
-        "Times are virtual, the same every time; measured figures are this run's.",
-        highlight=False,
+        "Times are virtual, the same every time; measured figures are this run's.", highlight=False
     )
 
 

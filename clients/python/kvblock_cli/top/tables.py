@@ -59,9 +59,7 @@ ORDERS = {
         lambda row: (-abs(row.held_change_per_second or 0.0), row.pool, row.engine),
     ),
     "b": Order(
-        "heartbeat",
-        _by_pool,
-        lambda row: (-(row.since_heartbeat or 0.0), row.pool, row.engine),
+        "heartbeat", _by_pool, lambda row: (-(row.since_heartbeat or 0.0), row.pool, row.engine)
     ),
 }
 """By the key that chooses it: most held first, names, fastest first, oldest heartbeat first."""
