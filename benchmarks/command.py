@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kvblock_cli.failures import REFUSED, USAGE, CommandError, cannot_write
+from kvblock_cli.failures import REFUSED, USAGE, CommandError, write_file
 from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
@@ -109,7 +109,7 @@ def bench(
     if as_json:
         print_json(found)
     if json_file is not None:
-        _write(json_file, found)
+        write_file(json_file, json.dumps(found, indent=2) + "\n")
 
 
 def _measure(
@@ -173,10 +173,3 @@ def _progress(weight: float) -> Iterator[Callable[[str, float], Callable[[float]
             return tick
 
         yield begin
-
-
-def _write(path: Path, document: dict[str, object]) -> None:
-    try:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(path, error) from error

@@ -92,7 +92,7 @@ def replaced(text: str, part: str, figures: str, page: str) -> str:
     pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(END)}", re.DOTALL)
     new, count = pattern.subn(lambda _: f"{begin}\n{figures}\n{END}", text)
     if count != 1:
-        sys.exit(f"doc_figures: {begin} stands {count} times in {page}, not once")
+        sys.exit(f"doc_figures: {begin} is {count} times in {page}, not once")
     return new
 
 
@@ -141,7 +141,7 @@ def bench_part(measured: dict[str, Any]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
     lines = [f"`make bench` on this machine: {machine}.", ""]
     lines += ["| Measured | B | Found | Bar | Goal | p50 in us |", "|---|---:|---:|---:|---:|---|"]
-    lines += [bench_row(goal, measured) for goal in GOALS if found(goal, measured) is not None]
+    lines += [bench_row(goal, measured) for goal in GOALS if goal.figure(measured) is not None]
     lines += ["", *(f"Left out: {what}: {why}." for what, why in measured["missing"].items())]
     return "\n".join(lines).rstrip()
 
@@ -168,16 +168,8 @@ def bench_row(goal: Goal, measured: dict[str, Any]) -> str:
     medians = [f"{name} {row['p50_us']:.0f}" for name, row in timed.items() if "p50_us" in row]
     sign = "at least" if goal.more_is_better else "at most"
     bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (goal.bar, goal.goal)]
-    figure = f"{found(goal, measured):.2f}"
+    figure = f"{goal.figure(measured):.2f}"
     return f"| {' | '.join([goal.text, goal.size, figure, *bounds, ', '.join(medians)])} |"
-
-
-def found(goal: Goal, measured: dict[str, Any]) -> float | None:
-    """A figure, if it was measured."""
-    figure = measured.get(goal.key)
-    if goal.size and figure is not None:
-        figure = figure.get(goal.size)
-    return figure
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class _Slice(NamedTuple):
 class _Fleet:
     """A subject: sessions that run side by side, each with a list of requests of its own."""
 
-    def __init__(self, sessions: Sequence[raw.StreamCalls], process: int | None) -> None:
+    def __init__(self, sessions: Sequence[raw.BytesCalls], process: int | None) -> None:
         self._sessions = sessions
         self._process = process
         self.slices: list[_Slice] = []

@@ -1,7 +1,7 @@
 """The application: every command by its name.
 
 Rules:
-- A command's module adds itself; only what all commands share stands here.
+- A command's module adds itself; only what all commands share is here.
 - Start-up loads neither gRPC nor the service: commands load what they need when they run.
 """
 

@@ -22,6 +22,7 @@ from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server, option
 from kvblock_cli.output import (
     Column,
     console,
+    counted,
     cut,
     print_answer,
     print_json,
@@ -34,7 +35,6 @@ from kvblock_cli.output import (
     terminal_width,
 )
 from kvblock_cli.register import add_command
-from kvblock_cli.sequences import counted
 
 if TYPE_CHECKING:
     from kvblock import BlockInfo, Client, EngineInfo

@@ -74,6 +74,19 @@ def cannot_write(path: Path, error: OSError) -> CommandError:
     return CommandError(UNWRITABLE, f"{path}: {error.strerror or error}")
 
 
+def write_file(path: Path, text: str) -> None:
+    """Write a file that the command was asked for.
+
+    Raises:
+        CommandError: it cannot be written.
+
+    """
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def not_installed(error: ModuleNotFoundError, who: str, hint: str) -> CommandError:
     """How a command ends that lacks a library: `who` needs it, `hint` says what to do.
 

@@ -105,7 +105,7 @@ def json_text(value: object, *, spread: bool = False) -> str:
     text = json.dumps(plain(value), indent=2 if spread else None, ensure_ascii=False)
     if text.isprintable():
         return text
-    # What is left now stands in strings, but for the line ends of the indentation.
+    # What is left now is in strings, but for the line ends of the indentation.
     return "".join(
         one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
     )
@@ -220,7 +220,7 @@ def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
 
 
 Column = str | Callable[[Any], RenderableType]
-"""What stands in a column: the name of a row's field, or a function of the row."""
+"""What is in a column: the name of a row's field, or a function of the row."""
 
 
 def table_of(rows: Iterable[Any], columns: Mapping[str, Column], *, left: int = 1) -> Table:
@@ -258,13 +258,18 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(count: int, what: str = "block") -> str:
+    """A number of things in words."""
+    return f"{number(count)} {what if count == 1 else what + 's'}"
+
+
 def seconds_left(seconds: float | None) -> str:
     """How long something lasts, for people; empty: it does not end."""
     return "" if seconds is None else f"{seconds:.1f} s"
 
 
 def share(part: int, whole: int) -> Text:
-    """A part of a whole in percent; what is nearly used up stands out."""
+    """A part of a whole in percent; what is nearly used up is marked."""
     percent = 100 * part / whole if whole else 0.0
     style = "red" if percent > 95 else "yellow" if percent > 80 else "green"
     return Text(f"{percent:.1f} %", style=style)

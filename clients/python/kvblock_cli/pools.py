@@ -17,9 +17,17 @@ from kvblock_cli import confirm, engine_tables
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import REFUSED, note_change
 from kvblock_cli.options import AnyPool, Json, Server, option
-from kvblock_cli.output import Column, console, number, print_answer, print_json, say, table_of
+from kvblock_cli.output import (
+    Column,
+    console,
+    counted,
+    number,
+    print_answer,
+    print_json,
+    say,
+    table_of,
+)
 from kvblock_cli.register import add_command, epilog_of
-from kvblock_cli.sequences import counted
 
 if TYPE_CHECKING:
     from kvblock import AuditReport

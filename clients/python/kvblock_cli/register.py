@@ -49,7 +49,7 @@ def add_command(
 
 
 def epilog_of(example: str) -> str:
-    """What stands below a help text that has an example: what is typed behind `kvblock`."""
+    """What is below a help text that has an example: what is typed behind `kvblock`."""
     return f"Example: [bold]kvblock {example}[/]"
 
 

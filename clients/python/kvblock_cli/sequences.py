@@ -18,6 +18,7 @@ from rich.text import Text
 from kvblock_cli.failures import REFUSED, note_change
 from kvblock_cli.options import AnyEngine, Engine, Json, Pool, SequenceId, Server, option
 from kvblock_cli.output import (
+    counted,
     cut,
     number,
     print_answer,
@@ -160,11 +161,6 @@ def sequences(
 
         head = f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE"
         print_rows("sequences", rows, head, line, as_json=as_json)
-
-
-def counted(blocks: int) -> str:
-    """A number of blocks in words."""
-    return f"{number(blocks)} {'block' if blocks == 1 else 'blocks'}"
 
 
 def allocation_text(answer: Granted | Refused) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kvblock.extras import install_hint
-from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write
+from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write, write_file
 from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
@@ -171,7 +171,10 @@ def trace_generate(
         text = "".join(generate(Synthetic(seed, requests, engines, rate, phase)))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    _write(output, text)
+    if output == _STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_file(output, text)
 
 
 def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
@@ -247,7 +250,7 @@ def _report(
     if as_json:
         print_json(document(parameters, runs))
     if json_file is not None and json_file != _STDOUT:
-        _write(json_file, json.dumps(document(parameters, runs), indent=2) + "\n")
+        write_file(json_file, json.dumps(document(parameters, runs), indent=2) + "\n")
     if plot_file is not None:
         from kvblock_replay.plot import draw
 
@@ -255,13 +258,3 @@ def _report(
             draw(plot_file, parameters, runs)
         except OSError as error:
             raise cannot_write(plot_file, error) from error
-
-
-def _write(path: Path, text: str) -> None:
-    if path == _STDOUT:
-        sys.stdout.write(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise cannot_write(path, error) from error

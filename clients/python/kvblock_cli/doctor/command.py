@@ -46,7 +46,7 @@ _JUMP_SECONDS = 0.5
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    add_command(app, doctor, epilog="Example: [bold]kvblock doctor || kvblock doctor --json[/]")
+    add_command(app, doctor, example="doctor || kvblock doctor --json")
 
 
 def doctor(
@@ -93,7 +93,7 @@ def _examine(server: Server, state_dir: Path | None, pool: str) -> Iterator[Find
     from kvblock_cli.doctor import process, socket
     from kvblock_cli.doctor import state_dir as states
 
-    with server.connect() as kv:  # Arguments that can never be right are told of first.
+    with server.connect() as kv:  # Arguments that can never be right fail first.
         begun = time.time() - time.monotonic()
         found = socket.look(server.address or default_address() or "", server.timeout)
         if found.finding.status is Status.PROBLEM:

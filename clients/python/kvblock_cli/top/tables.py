@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from kvblock_cli.output import number, printable, share, table
+from kvblock_cli.output import counted, number, printable, share, table
 from kvblock_cli.top.looks import EngineRow, Overview, PoolRow
 
 LEVELS, ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
@@ -27,40 +27,26 @@ _TREND_MAX = 30
 _NAME_MIN = 12
 """To how many characters a name may be cut before a column is left out."""
 _LATE = 0.75
-"""The part of its TTL after which a lease that was not renewed stands out."""
+"""The part of its TTL after which a lease that was not renewed is marked."""
 
 
 class Order(NamedTuple):
-    """A way to sort; each function gives what is compared."""
+    """A way to sort, before names; each function gives a number, the least comes first."""
 
     name: str
-    pools: Callable[[PoolRow], tuple[object, ...]]
-    engines: Callable[[EngineRow], tuple[object, ...]]
-
-
-def _by_pool(row: PoolRow) -> tuple[object, ...]:
-    return (row.pool,)
-
-
-def _by_engine(row: EngineRow) -> tuple[object, ...]:
-    return (row.pool, row.engine)
+    pools: Callable[[PoolRow], float]
+    engines: Callable[[EngineRow], float]
 
 
 ORDERS = {
-    "h": Order(
-        "held",
-        lambda row: (-row.held_blocks, row.pool),
-        lambda row: (-row.held_blocks, row.pool, row.engine),
-    ),
-    "n": Order("name", _by_pool, _by_engine),
+    "h": Order("held", lambda row: -row.held_blocks, lambda row: -row.held_blocks),
+    "n": Order("name", lambda _: 0, lambda _: 0),
     "r": Order(
         "rate",
-        lambda row: (-(row.allocated_per_second or 0.0), row.pool),
-        lambda row: (-abs(row.held_change_per_second or 0.0), row.pool, row.engine),
+        lambda row: -(row.allocated_per_second or 0.0),
+        lambda row: -abs(row.held_change_per_second or 0.0),
     ),
-    "b": Order(
-        "heartbeat", _by_pool, lambda row: (-(row.since_heartbeat or 0.0), row.pool, row.engine)
-    ),
+    "b": Order("heartbeat", lambda _: 0, lambda row: -(row.since_heartbeat or 0.0)),
 }
 """By the key that chooses it: most held first, names, fastest first, oldest heartbeat first."""
 
@@ -135,8 +121,10 @@ class Frame:
     def _rows(self, height: int | None) -> tuple[list[PoolRow], list[EngineRow]]:
         """The rows that are shown, in order."""
         order = ORDERS[self.order]
-        pools = sorted(self.overview.pools, key=order.pools)
-        engines = sorted(self.overview.engines, key=order.engines)
+        pools = sorted(self.overview.pools, key=lambda row: (order.pools(row), row.pool))
+        engines = sorted(
+            self.overview.engines, key=lambda row: (order.engines(row), row.pool, row.engine)
+        )
         if height is None:
             return pools, engines
         # Three lines are the header's; each table has a head and a line behind it.
@@ -147,8 +135,8 @@ class Frame:
     def _header(self, width: int) -> RenderResult:
         seen = self.overview
         version = printable(seen.look.stats.server_version)
-        counted = f"{_counted(len(seen.pools), 'pool')}, {_counted(len(seen.engines), 'engine')}"
-        facts = f"  {counted}, every {self.interval:g} s  {datetime.now():%H:%M:%S}"
+        counts = f"{counted(len(seen.pools), 'pool')}, {counted(len(seen.engines), 'engine')}"
+        facts = f"  {counts}, every {self.interval:g} s  {datetime.now():%H:%M:%S}"
         title = Text(f"kvblock {version} at {printable(self.address)}", "bold")
         title.truncate(max(20, width - len(facts)), overflow="ellipsis")
         yield _line(title.append(facts, "not bold"))
@@ -215,10 +203,6 @@ class Frame:
             Column("LEASE", 7, [_lease(row) for row in rows]),
             Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
         ]
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{number(count)} {what if count == 1 else what + 's'}"
 
 
 def _line(text: Text) -> Text:
