@@ -90,6 +90,9 @@ async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Chann
     """A server of a checkout, and a channel to it."""
     with TemporaryDirectory(prefix="kvblock-") as place:
         address = f"unix:{place}/socket"
+        # Nothing of ours, and no telemetry.
+        named = ("KVBLOCK_", "OTEL_", "PYTHONPATH")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
         state = ["--state-dir", f"{place}/state"] if journal else ["--ephemeral"]
         with server_core():
             process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
@@ -99,7 +102,7 @@ async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Chann
                 ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=kept | {"OTEL_SDK_DISABLED": "true"},
                 cwd=place,
             )
         try:
@@ -111,13 +114,6 @@ async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Chann
         finally:
             process.terminate()
             process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of ours, and no telemetry."""
-    named = ("KVBLOCK_", "OTEL_", "PYTHONPATH")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
-    return kept | {"OTEL_SDK_DISABLED": "true"}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ from kvblock_cli.output import (
     table_of,
     terminal_width,
 )
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import BlockInfo, Client, EngineInfo
@@ -86,14 +85,6 @@ _ENGINES: dict[str, Column] = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    add_command(app, engines, example="engines --pool main")
-    add_command(app, reclaim, example="reclaim engine-0 --yes")
-    add_command(app, blocks, example="blocks --engine engine-0 | head")
-    add_command(app, holder, example="holder 17")
-
-
 def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
     """List the engines that have a sequence or a lease."""
     with server.connect() as kv:
@@ -131,7 +122,9 @@ def reclaim(
         if name:
             found = _find(kv, name, engine)
             _refuse_when_alive(found, force=force)
-            confirm.ask(_question(found))
+            where = f"engine {engine} in pool {name}"
+            held = counted(found.held_blocks)
+            confirm.ask(f"{where} holds {held} and {_lease(found)}. Take them?")
             epoch = epoch or found.epoch
         try:
             reclaimed = kv.reclaim_engine(engine, epoch=epoch, force=force)
@@ -162,12 +155,6 @@ def _refuse_when_alive(found: EngineInfo, *, force: bool) -> None:
 def _alive(text: str) -> CommandError:
     hint = "--force takes the blocks of an engine whose lease has not run out"
     return CommandError(REFUSED, text, hint, reason="ENGINE_ATTACHED")
-
-
-def _question(found: EngineInfo) -> str:
-    held = counted(found.held_blocks)
-    where = f"engine {found.engine} in pool {found.pool}"
-    return f"{where} holds {held} and {_lease(found)}. Take them?"
 
 
 def _lease(found: EngineInfo) -> str:

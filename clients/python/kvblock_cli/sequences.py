@@ -27,7 +27,6 @@ from kvblock_cli.output import (
     say,
     terminal_width,
 )
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Granted, Refused, SequenceInfo
@@ -45,15 +44,6 @@ MaxWait = Annotated[
     ),
 ]
 WithBlocks = Annotated[bool, typer.Option("--blocks", help="With their blocks, in table order.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    add_command(app, allocate, example="allocate 10 2 --max-wait 1.5")
-    add_command(app, free, example="free 10")
-    add_command(app, block_table, name="table", example="table 10 --json")
-    add_command(app, can_allocate, example="can-allocate 64 && echo enough")
-    add_command(app, sequences, example="sequences --engine engine-0 | head")
 
 
 def allocate(
@@ -99,7 +89,7 @@ def free(
     print_answer({"freed_blocks": freed}, f"freed {counted(freed)}", as_json=as_json)
 
 
-def block_table(
+def table(
     server: Server,
     sequence_id: SequenceId,
     pool: Pool = "",

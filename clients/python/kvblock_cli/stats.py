@@ -30,10 +30,9 @@ from kvblock_cli.output import (
     share,
     table_of,
 )
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
-    from kvblock import Client, PoolStats, ServerStats
+    from kvblock import Client, ServerStats
 
 _INTERVAL = 2.0
 _NAMES_MAX = 20
@@ -49,11 +48,6 @@ Interval = Annotated[
     ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    add_command(app, stats, example="stats --watch 0.5")
 
 
 def stats(
@@ -119,19 +113,11 @@ def _watch(kv: Client, pool: str, engine: str, interval: float, *, as_json: bool
 
 def document(answer: ServerStats) -> dict[str, Any]:
     """The answer as StatsResponse has it."""
-    pools = [_pool_document(pool) for pool in answer.pools]
-    return {
-        "pools": pools,
-        "server_epoch": answer.server_epoch,
-        "server_version": answer.server_version,
-    }
-
-
-def _pool_document(pool: PoolStats) -> dict[str, Any]:
-    refusals = [{"reason": reason.name, "count": n} for reason, n in pool.refusals.items()]
-    fields = plain(pool)
-    assert isinstance(fields, dict)
-    return fields | {"refusals": refusals}
+    found = plain(answer)
+    assert isinstance(found, dict)
+    for row, pool in zip(found["pools"], answer.pools, strict=True):
+        row["refusals"] = [{"reason": one.name, "count": n} for one, n in pool.refusals.items()]
+    return found
 
 
 def overview(answer: ServerStats) -> RenderableType:

@@ -64,7 +64,7 @@ class _CsvFormat(NamedTuple):
     name: str
     columns: tuple[str, str, str]
     arrival: Callable[[str, str], int]
-    dated: bool
+    dated: bool = False
 
 
 class CsvReader:
@@ -144,12 +144,8 @@ def _seconds(field: str, text: str) -> int:
 
 _CSV_FORMATS = (
     _CsvFormat("azure", AZURE_COLUMNS, _date, dated=True),
-    _CsvFormat(
-        "burstgpt", ("Timestamp", "Request tokens", "Response tokens"), _seconds, dated=False
-    ),
-    _CsvFormat(
-        "vidur", ("arrived_at", "num_prefill_tokens", "num_decode_tokens"), _seconds, dated=False
-    ),
+    _CsvFormat("burstgpt", ("Timestamp", "Request tokens", "Response tokens"), _seconds),
+    _CsvFormat("vidur", ("arrived_at", "num_prefill_tokens", "num_decode_tokens"), _seconds),
 )
 
 

@@ -21,7 +21,6 @@ from kvblock_cli.doctor.findings import Finding, Status, problem, skipped, warni
 from kvblock_cli.failures import REFUSED, UNREACHABLE
 from kvblock_cli.options import Json, Pool, Server, default_address
 from kvblock_cli.output import console, print_json, printable, table
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Client, KVBlockError
@@ -42,11 +41,6 @@ _STYLES = {
     Status.PROBLEM: "bold red",
 }
 _JUMP_SECONDS = 0.5
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    add_command(app, doctor, example="doctor || kvblock doctor --json")
 
 
 def doctor(
@@ -95,19 +89,19 @@ def _examine(server: Server, state_dir: Path | None, pool: str) -> Iterator[Find
 
     with server.connect() as kv:  # Arguments that can never be right fail first.
         begun = time.time() - time.monotonic()
-        found = socket.look(server.address or default_address() or "", server.timeout)
-        if found.finding.status is Status.PROBLEM:
-            raise _UnreachableError(found.finding)
-        yield found.finding
+        found, pid = socket.look(server.address or default_address() or "", server.timeout)
+        if found.status is Status.PROBLEM:
+            raise _UnreachableError(found)
+        yield found
         yield from _ask(kv, pool)
         jumped = time.time() - time.monotonic() - begun
     if abs(jumped) > _JUMP_SECONDS:
         text = f"this machine's clock was set by {jumped:+.1f} s meanwhile"
         yield warning("clock", text, "let NTP slew the clock: leases are not touched, logs are")
     yield from process.synchronised()
-    yield from states.look(state_dir, found.pid)
-    if found.pid is not None:
-        yield from process.limits(found.pid)
+    yield from states.look(state_dir, pid)
+    if pid is not None:
+        yield from process.limits(pid)
 
 
 def _ask(kv: Client, pool: str) -> Iterator[Finding]:
@@ -117,9 +111,9 @@ def _ask(kv: Client, pool: str) -> Iterator[Finding]:
     yield from _answered("health", server.health(kv))
     try:
         stats = kv.stats(pool=pool)
-    except NotFoundError:
-        raise
     except KVBlockError as error:
+        if isinstance(error, NotFoundError):
+            raise
         yield _failed("access", error)
         return
     yield from server.version(stats)
@@ -146,22 +140,17 @@ def _failed(check: str, error: KVBlockError) -> Finding:
         _UnreachableError: that there is no server to go on with.
 
     """
-    from kvblock import (
-        DeadlineExceededError,
-        PermissionDeniedError,
-        UnauthenticatedError,
-        UnavailableError,
-    )
+    import kvblock
 
     text = str(error)
-    if isinstance(error, (UnavailableError, DeadlineExceededError)):
+    if isinstance(error, (kvblock.UnavailableError, kvblock.DeadlineExceededError)):
         action = "see whether it is kvblock that listens there, with TLS or without, and alive"
         if error.reason:
             action = "try again when it is up; see the server's log"
         raise _UnreachableError(problem(check, text, action)) from None
-    if isinstance(error, PermissionDeniedError):
+    if isinstance(error, kvblock.PermissionDeniedError):
         return skipped(check, text, "ask with the credentials of an operator")
-    if isinstance(error, UnauthenticatedError):
+    if isinstance(error, kvblock.UnauthenticatedError):
         return problem(check, text, "show credentials: --token-file, or --tls-cert and --tls-key")
     return problem(check, text, "see the server's log")
 

@@ -24,7 +24,6 @@ import typer
 
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Server, default_address
 from kvblock_cli.output import console, print_json
-from kvblock_cli.register import add_command
 from kvblock_cli.top.looks import Look, Looker, Overview
 
 if TYPE_CHECKING:
@@ -36,11 +35,6 @@ Interval = Annotated[
         "--interval", "-i", min=0.05, max=86_400, metavar="SECONDS", help="Between two looks."
     ),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    add_command(app, top, example="top --interval 0.5")
 
 
 def top(

@@ -103,17 +103,15 @@ class Frame:
     on_screen: bool = True
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        ascii_only = options.ascii_only
         pools, engines = self._rows(options.size.height if self.on_screen else None)
         if self.on_screen:
-            yield from self._header(width)
-        yield self._fitted(width, lambda cells: self._pool_columns(pools, cells, ascii_only), 1)
+            yield from self._header(options.max_width)
+        keys = [(row.pool,) for row in pools]
+        yield self._fitted(options, _pool_columns(pools), keys, 1)
         yield _more(len(self.overview.pools) - len(pools), "pools")
         if engines:
-            yield self._fitted(
-                width, lambda cells: self._engine_columns(engines, cells, ascii_only), 2
-            )
+            names = [(row.pool, row.engine) for row in engines]
+            yield self._fitted(options, _engine_columns(engines), names, 2)
             yield _more(len(self.overview.engines) - len(engines), "engines")
         elif not self.overview.engines:
             yield Text("no engines")
@@ -153,56 +151,61 @@ class Frame:
             made.append("  ").append(f"{key} {order.name}", "reverse" if key == self.order else "")
         return made
 
-    def _fitted(self, width: int, make: Callable[[int], list[Column]], left: int) -> RenderableType:
-        """A table whose last minute takes what the other columns leave."""
-        columns = make(len(_TREND))
+    def _fitted(
+        self,
+        options: ConsoleOptions,
+        columns: list[Column],
+        keys: Sequence[tuple[str, ...]],
+        left: int,
+    ) -> RenderableType:
+        """A table whose last minute takes what the other columns leave; `keys` are its rows'."""
         if not self.on_screen:
             # Two looks make no minute.
             columns = [one for one in columns if one.head != _TREND]
-        columns = fitting(columns, width)
-        spare = width - sum(one.width() + 2 for one in columns)
+        columns = fitting(columns, options.max_width)
+        spare = options.max_width - sum(one.width() + 2 for one in columns)
         cells = max(len(_TREND), min(_TREND_MAX, len(_TREND) + spare))
-        heads = [one.head for one in columns]
-        columns = [one for one in make(cells) if one.head in heads]
-        made = table(*heads, left=left)
-        for row in zip(*(one.cells for one in columns), strict=True):
+        trends = []
+        for key in keys:
+            trend = sparkline(self.overview.trend(cells, *key), ascii_only=options.ascii_only)
+            trends.append(Text(trend, "cyan", no_wrap=True))
+        made = table(*(one.head for one in columns), left=left)
+        shown = (trends if one.head == _TREND else one.cells for one in columns)
+        for row in zip(*shown, strict=True):
             made.add_row(*row, style="dim" if self.overview.problem else None)
         return made
 
-    def _trend(self, cells: int, ascii_only: bool, *key: str) -> Text:
-        line = sparkline(self.overview.trend(cells, *key), ascii_only=ascii_only)
-        return Text(line, "cyan", no_wrap=True)
 
-    def _pool_columns(self, rows: list[PoolRow], cells: int, ascii_only: bool) -> list[Column]:
-        return [
-            Column("POOL", 12, [row.pool for row in rows], words=True),
-            Column("TOTAL", 5, [number(row.total_blocks) for row in rows]),
-            Column("FREE", 10, [number(row.free_blocks) for row in rows]),
-            Column("HELD", 11, [number(row.held_blocks) for row in rows]),
-            Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
-            Column("USE", 9, [share(row.held_blocks, row.total_blocks) for row in rows]),
-            Column(_TREND, 6, [self._trend(cells, ascii_only, row.pool) for row in rows]),
-            Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
-            Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
-            Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
-            Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
-            Column("WAITING", 2, [number(row.waiting) for row in rows]),
-        ]
+def _pool_columns(rows: list[PoolRow]) -> list[Column]:
+    return [
+        Column("POOL", 12, [row.pool for row in rows], words=True),
+        Column("TOTAL", 5, [number(row.total_blocks) for row in rows]),
+        Column("FREE", 10, [number(row.free_blocks) for row in rows]),
+        Column("HELD", 11, [number(row.held_blocks) for row in rows]),
+        Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
+        Column("USE", 9, [share(row.held_blocks, row.total_blocks) for row in rows]),
+        Column(_TREND, 6, []),
+        Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
+        Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
+        Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
+        Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
+        Column("WAITING", 2, [number(row.waiting) for row in rows]),
+    ]
 
-    def _engine_columns(self, rows: list[EngineRow], cells: int, ascii_only: bool) -> list[Column]:
-        trends = [self._trend(cells, ascii_only, row.pool, row.engine) for row in rows]
-        return [
-            Column("POOL", 5, [row.pool for row in rows], words=True),
-            Column("ENGINE", 9, [row.engine for row in rows], words=True),
-            Column("HELD", 8, [number(row.held_blocks) for row in rows]),
-            Column("SHARE", 3, [f"{100 * row.share:.1f} %" for row in rows]),
-            Column(_TREND, 2, trends),
-            Column("HELD +/S", 4, [rate(row.held_change_per_second) for row in rows]),
-            Column("SEQS", 1, [number(row.sequences) for row in rows]),
-            Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
-            Column("LEASE", 7, [_lease(row) for row in rows]),
-            Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
-        ]
+
+def _engine_columns(rows: list[EngineRow]) -> list[Column]:
+    return [
+        Column("POOL", 5, [row.pool for row in rows], words=True),
+        Column("ENGINE", 9, [row.engine for row in rows], words=True),
+        Column("HELD", 8, [number(row.held_blocks) for row in rows]),
+        Column("SHARE", 3, [f"{100 * row.share:.1f} %" for row in rows]),
+        Column(_TREND, 2, []),
+        Column("HELD +/S", 4, [rate(row.held_change_per_second) for row in rows]),
+        Column("SEQS", 1, [number(row.sequences) for row in rows]),
+        Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
+        Column("LEASE", 7, [_lease(row) for row in rows]),
+        Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
+    ]
 
 
 def _line(text: Text) -> Text:
