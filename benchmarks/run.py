@@ -52,7 +52,7 @@ class Section(NamedTuple):
 
 
 Begin = Callable[[str, float], Callable[[float], None]]
-"""Told a section's title and weight when it begins; answers how to move its progress on."""
+"""Gets a section's title and weight when it begins; answers how to move its progress on."""
 
 
 def _lacking_redis() -> str:

@@ -121,7 +121,9 @@ def reclaim(
         name = (pool or default_pool(kv)) if asks else ""
         if name:
             found = _find(kv, name, engine)
-            _refuse_when_alive(found, force=force)
+            if found.lease_expires_in and not force:
+                # What the server would say, before a question that cannot help.
+                raise _alive(f"engine {engine!r} in pool {name!r} {_lease(found)}")
             where = f"engine {engine} in pool {name}"
             held = counted(found.held_blocks)
             confirm.ask(f"{where} holds {held} and {_lease(found)}. Take them?")
@@ -144,12 +146,6 @@ def _find(kv: Client, pool: str, engine: str) -> EngineInfo:
             return one
     text = f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
     raise CommandError(REFUSED, text, reason="ENGINE_NOT_FOUND")
-
-
-def _refuse_when_alive(found: EngineInfo, *, force: bool) -> None:
-    """Say what the server would, before a question that cannot help."""
-    if found.lease_expires_in and not force:
-        raise _alive(f"engine {found.engine!r} in pool {found.pool!r} {_lease(found)}")
 
 
 def _alive(text: str) -> CommandError:

@@ -22,7 +22,6 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +50,12 @@ def printable(text: str, keep: str = "") -> str:
     """A text whose characters are all visible: others, but for those to keep, as Python escapes."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+    return "".join(
+        one
+        if one.isprintable() or one in keep
+        else one.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for one in text
+    )
 
 
 def say(text: str, style: str = "") -> None:
@@ -185,12 +189,7 @@ class _Table(Table):
             self.padding = (0, 1, 0, 0)
         return super().__rich_console__(console, options)
 
-    def add_row(
-        self,
-        *renderables: RenderableType | None,
-        style: StyleType | None = None,
-        end_section: bool = False,
-    ) -> None:
+    def add_row(self, *renderables: RenderableType | None, **options: Any) -> None:
         """Add a row."""
         cells = [
             # A name may have blanks: it is cut all the same.
@@ -199,7 +198,7 @@ class _Table(Table):
             else cell
             for cell, column in zip(renderables, self.columns, strict=True)
         ]
-        super().add_row(*cells, style=style, end_section=end_section)
+        super().add_row(*cells, **options)
 
 
 def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
@@ -273,7 +272,3 @@ def share(part: int, whole: int) -> Text:
     percent = 100 * part / whole if whole else 0.0
     style = "red" if percent > 95 else "yellow" if percent > 80 else "green"
     return Text(f"{percent:.1f} %", style=style)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -70,7 +70,7 @@ _POOLS: dict[str, Column] = {
 }
 _REPORTS: dict[str, Column] = {
     "POOL": "pool",
-    "RESULT": lambda row: _result("clean" if row.clean else "wrong", good=row.clean),
+    "RESULT": lambda row: _result(row.clean, "clean", "wrong"),
     "TOTAL": "total_blocks",
     "FREE": "free_blocks",
     "HELD": "held_blocks",
@@ -80,9 +80,7 @@ _REPORTS: dict[str, Column] = {
 _COMPARISONS: dict[str, Column] = {
     "POOL": "pool",
     "ENGINE": "engine",
-    "RESULT": lambda row: _result(
-        "differs" if row.differences else "same", good=not row.differences
-    ),
+    "RESULT": lambda row: _result(not row.differences, "same", "differs"),
     "EPOCH": lambda row: str(row.epoch or "no lease"),
     "SEQUENCES": "sequences",
     "BLOCKS": "blocks",
@@ -212,5 +210,5 @@ def _print_comparisons(comparisons: list[engine_tables.Comparison]) -> None:
             say(f"{where}: {more} more; --json has them all")
 
 
-def _result(word: str, *, good: bool) -> Text:
-    return Text(word, "green" if good else "bold red")
+def _result(good: bool, yes: str, no: str) -> Text:
+    return Text(yes, "green") if good else Text(no, "bold red")

@@ -41,7 +41,7 @@ def add_command(
 ) -> None:
     """Add a command, with an epilog or with an example alone.
 
-    `timeout` is how many seconds it waits for a server unless told otherwise, `kind` what it is to
+    `timeout` is how many seconds it waits for a server by default, `kind` what it is to
     typer; `more` has options that its `**` parameter takes.
     """
     epilog = epilog or epilog_of(example)

@@ -67,7 +67,7 @@ def allocate(
     if granted:
         note_change()
     kind = "granted" if granted else "refused"
-    print_answer({kind: answer}, Text.from_markup(allocation_text(answer)), as_json=as_json)
+    print_answer({kind: answer}, Text.from_markup(_allocation_text(answer)), as_json=as_json)
     if not granted:
         raise typer.Exit(REFUSED)
 
@@ -153,8 +153,7 @@ def sequences(
         print_rows("sequences", rows, head, line, as_json=as_json)
 
 
-def allocation_text(answer: Granted | Refused) -> str:
-    """The answer to an allocation, for people."""
+def _allocation_text(answer: Granted | Refused) -> str:
     from kvblock import Granted
 
     if isinstance(answer, Granted):

@@ -66,17 +66,13 @@ def stats(
         raise typer.BadParameter("an interval goes with --watch")
     with server.connect() as kv:
         answer = kv.stats(pool=pool, engine=engine)
-        if engine and not _has_engine(answer):
+        # What was asked for by name is always in a row, so that a row alone says nothing.
+        rows = [one for found in answer.pools for one in found.engines]
+        if engine and not any(one.attached or one.sequences or one.held_blocks for one in rows):
             raise _no_engine(kv, pool, engine)
         if watch:
             _watch(kv, pool, engine, interval or _INTERVAL, as_json=as_json)
     print_answer(document(answer), overview(answer), as_json=as_json)
-
-
-def _has_engine(answer: ServerStats) -> bool:
-    """Whether an engine of that name is there: what was asked for by name is always in a row."""
-    engines = [engine for pool in answer.pools for engine in pool.engines]
-    return any(one.attached or one.sequences or one.held_blocks for one in engines)
 
 
 def _no_engine(kv: Client, pool: str, engine: str) -> CommandError:
@@ -122,11 +118,8 @@ def document(answer: ServerStats) -> dict[str, Any]:
 
 def overview(answer: ServerStats) -> RenderableType:
     """The answer for people: pools, their counters, and the engines where there are any."""
-    parts: list[RenderableType] = [
-        table_of(answer.pools, _STATE),
-        "",
-        table_of(answer.pools, _COUNTERS),
-    ]
+    parts: list[RenderableType] = [table_of(answer.pools, _STATE), ""]
+    parts.append(table_of(answer.pools, _COUNTERS))
     engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
     if engines:
         parts += ["", table_of(engines, _ENGINES, left=2)]

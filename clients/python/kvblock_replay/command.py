@@ -14,10 +14,9 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -40,14 +39,6 @@ _STDOUT = Path("-")
 _DEFAULTS = Synthetic()
 
 
-class Modes(str, Enum):
-    """What `--mode` takes."""
-
-    SHARED = "shared"
-    SPLIT = "split"
-    BOTH = "both"
-
-
 def _number(metavar: str, text: str, low: int | None = None, high: int | None = None) -> Any:
     return option(metavar, text, min=low, max=high, show_default=True)
 
@@ -66,17 +57,17 @@ Engines = Annotated[int, _number("N", "Engines. Request i goes to engine i mod N
 Blocks = Annotated[int, _number("M", "Blocks, over all pools of a mode.", 1, _BLOCKS_MAX)]
 BlockSize = Annotated[int, _number("TOKENS", "Token slots per block.", 1, 2**32 - 1)]
 ModeOption = Annotated[
-    Modes,
+    Literal["shared", "split", "both"],
     typer.Option(help="One pool for all, an even share for each engine, or one after the other."),
 ]
 Limit = Annotated[int | None, option("N", "Only the first N requests of the file.", min=1)]
 UnitOption = Annotated[
     TimeUnit | None,
-    typer.Option(
+    option(
+        None,
+        "What the trace's timestamps count, where they are numbers. Default: what is certain from"
+        " the format and the numbers.",
         "--time-unit",
-        help="What the trace's timestamps count, where they are numbers. Default: what is certain"
-        " from the format and the numbers.",
-        show_default=False,
     ),
 ]
 Address = Annotated[
@@ -124,7 +115,7 @@ def replay(
     engines: Engines = 3,
     blocks: Blocks = 2048,
     block_size: BlockSize = 16,
-    mode: ModeOption = Modes.BOTH,
+    mode: ModeOption = "both",
     limit: Limit = None,
     time_unit: UnitOption = None,
     address: Address = None,
@@ -137,7 +128,7 @@ def replay(
     _check_files(json_file, plot_file)
     if pool is not None and address is None:
         raise typer.BadParameter("--pool goes with --address")
-    modes = [Mode(mode.value)] if mode is not Modes.BOTH else list(Mode)
+    modes = list(Mode) if mode == "both" else [Mode(mode)]
     if Mode.SPLIT in modes and blocks < engines:
         raise typer.BadParameter(f"--blocks {blocks} is no block for each of {engines} engines")
     name, found = _read(trace, limit, time_unit)

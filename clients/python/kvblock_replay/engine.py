@@ -202,9 +202,8 @@ class Engine:
         """Give up the newest sequences until those that stand still can grow."""
         if len(self._running) == 1:
             self._refusals_in_a_row += 1
-            if self._refusals_in_a_row < PATIENCE:
-                return
-            self._give_up_newest()
+            if self._refusals_in_a_row >= PATIENCE:
+                self._give_up_newest()
             return
         gained = 0
         lacking = len(still)

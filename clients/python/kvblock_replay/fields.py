@@ -72,10 +72,8 @@ def tokens(field: str, value: object) -> int:
 def moment(field: str, value: object) -> int:
     """The billionths of a second, or of a millisecond, that a field says. Raises BadLine."""
     wanted = f"wanted seconds or milliseconds from 0 to {TIMESTAMP_MAX}"
-    if not isinstance(value, Number):
-        bad(field, value, wanted)
     try:
-        found = Decimal(value)
+        found = Decimal(value if isinstance(value, Number) else "NaN")
     except InvalidOperation:
         bad(field, value, wanted)
     if not found.is_finite() or not 0 <= found <= TIMESTAMP_MAX:

@@ -64,16 +64,10 @@ _CLOCKED = (
 
 def show(console: Console, parameters: Parameters, runs: Sequence[Run]) -> None:
     """Print what was replayed, its table, and how to read it."""
-    console.print(
-        f"{parameters.trace}: {parameters.requests:,} requests, {parameters.setting}",
-        highlight=False,
-        markup=False,
-        style="bold",
-    )
+    title = f"{parameters.trace}: {parameters.requests:,} requests, {parameters.setting}"
+    console.print(Text(title, "bold"))
     console.print(table(runs))
-    console.print(
-        "Times are virtual, the same every time; measured figures are this run's.", highlight=False
-    )
+    console.print(Text("Times are virtual, the same every time; measured figures are this run's."))
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -85,13 +79,11 @@ def table(runs: Sequence[Run]) -> Table:
     if len(runs) > 1:
         made.add_column("difference", justify="right", no_wrap=True)
         made.add_column("in %", justify="right", no_wrap=True)
-    in_virtual_time = {run.mode: virtual(run.outcome) for run in runs}
-    by_the_clock = {run.mode: clocked(run.measured) for run in runs}
-    for row in _VIRTUAL:
-        made.add_row(row.label, *_cells(row, in_virtual_time))
-    made.add_section()
-    for row in _CLOCKED:
-        made.add_row(row.label, *_cells(row, by_the_clock))
+    figures = {run.mode: virtual(run.outcome) | clocked(run.measured) for run in runs}
+    for rows in (_VIRTUAL, _CLOCKED):
+        for row in rows:
+            made.add_row(row.label, *_cells(row, figures))
+        made.add_section()
     return made
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from kvblock_cli.doctor.findings import Finding, Status, problem, skipped, warning
 from kvblock_cli.failures import REFUSED, UNREACHABLE
-from kvblock_cli.options import Json, Pool, Server, default_address
+from kvblock_cli.options import Json, Pool, Server, default_address, option
 from kvblock_cli.output import console, print_json, printable, table
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 StateDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="The server's state directory, where it runs on this machine. Default: that of"
+    option(
+        "DIR",
+        "The server's state directory, where it runs on this machine. Default: that of"
         " `kvblock serve`, if the server has it.",
-        show_default=False,
     ),
 ]
 _STYLES = {
@@ -163,10 +162,8 @@ def _show(findings: list[Finding]) -> None:
             text.append(f"\ndo: {printable(one.action)}", "italic")
         made.add_row(one.check, Text(one.status.value, _STYLES[one.status]), text)
     console().print(made)
-    counts = {status: sum(one.status is status for one in findings) for status in Status}
-    problems, warnings = counts[Status.PROBLEM], counts[Status.WARNING]
-    console().print(
-        f"\n{problems or 'no'} problem{'' if problems == 1 else 's'},"
-        f" {warnings or 'no'} warning{'' if warnings == 1 else 's'}",
-        style="bold",
-    )
+    counts = []
+    for status in (Status.PROBLEM, Status.WARNING):
+        count = sum(one.status is status for one in findings)
+        counts.append(f"{count or 'no'} {status.value}{'' if count == 1 else 's'}")
+    console().print("\n" + ", ".join(counts), style="bold")

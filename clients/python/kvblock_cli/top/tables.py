@@ -142,14 +142,12 @@ class Frame:
             text = f"no answer for {seen.silent_for:,.0f} s: {printable(seen.problem)}"
             yield _line(Text(text, "bold red"))
         else:
-            yield _line(self._keys())
+            keys = Text("q quit, sort by")
+            for key, order in ORDERS.items():
+                style = "reverse" if key == self.order else ""
+                keys.append("  ").append(f"{key} {order.name}", style)
+            yield _line(keys)
         yield Text()
-
-    def _keys(self) -> Text:
-        made = Text("q quit, sort by")
-        for key, order in ORDERS.items():
-            made.append("  ").append(f"{key} {order.name}", "reverse" if key == self.order else "")
-        return made
 
     def _fitted(
         self,
