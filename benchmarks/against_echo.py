@@ -3,7 +3,7 @@
 Rules:
 - An echo gets the very requests that ours gets, and answers by an answer that ours gave.
 - All serve from processes of their own and are asked through the same code of one client.
-- The figure is against a bare grpc.aio echo as one gets it. Beside it stands the one against an
+- The figure is against a bare grpc.aio echo as one gets it. Beside it is the one against an
   echo that is tuned as our server is: what is done to a message, apart from how gRPC is set up.
 """
 
@@ -51,7 +51,7 @@ async def unary(context: Context) -> None:
         async with raw.steps(servers.ours, steps, size) as calls:
             await calls.run(steps.unary(_WARM_UP))
             echoes = {
-                name: raw.UnaryCalls(await raw.echo_method(channel, "step", calls.last_answer))
+                name: raw.Calls(await raw.echo_method(channel, "step", calls.last_answer))
                 for name, channel in ((ECHO, servers.echo), (TUNED, servers.tuned_echo))
             }
             found = await interleave(
@@ -63,20 +63,15 @@ async def unary(context: Context) -> None:
 
 
 async def _allocate(context: Context, parts: int) -> None:
-    ours, echo = context.servers.ours, context.servers.echo
+    echo = context.servers.echo
     pairs = workload.Pairs(context.servers.pool, context.engine)
-    calls = raw.PairedCalls(
-        ours.unary_unary(raw.ALLOCATE), ours.unary_unary(raw.FREE), workload.check_freed
-    )
+    calls = raw.allocate_and_free(context.servers.ours)
     await calls.run(pairs.take(_WARM_UP))
-    granted, freed = calls.last_answers
-    bare = raw.PairedCalls(
-        await raw.echo_method(echo, "allocate", granted),
-        await raw.echo_method(echo, "free", freed),
+    granted, freed = calls.last_answer
+    bare = raw.paired_calls(
+        await raw.echo_method(echo, "allocate", granted), await raw.echo_method(echo, "free", freed)
     )
     found = await interleave(
         {OURS: calls, ECHO: bare}, pairs.take, context.plan(10), context.part(parts - 1, parts)
     )
-    key = "unary_allocate_over_echo"
-    context.results.figures[key] = round(found.ratio(OURS, ECHO), 3)
-    context.results.details[key] = found.details()
+    context.add_single("unary_allocate_over_echo", found, OURS, ECHO)

@@ -3,21 +3,23 @@
 Rules:
 - Both sides are asked through their Python client, synchronous and asyncio, and each is
   represented by the faster of the two. Times hold all encoding and decoding.
-- The figure is against the script as one writes it; beside it stands the one against the script as
+- The figure is against the script as one writes it; beside it is the one against the script as
   it is after a good deal of tuning.
 - Redis does the same job for a step as a session of ours; how is `redis_scripts`'s to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from time import perf_counter_ns
 from typing import Protocol
 
 import kvblock
 from benchmarks.context import Context
-from benchmarks.interleave import Comparison, interleave
+from benchmarks.interleave import Comparison, Subject, interleave
+from benchmarks.raw import Calls
 from benchmarks.redis_scripts import PLAIN
 from benchmarks.redis_store import AsyncRedisStore, RedisStore, make_pool, redis_server
 from benchmarks.workload import BenchError, Step, Steps
@@ -30,51 +32,34 @@ class _Answer(Protocol):
     def block_numbers(self) -> list[int]: ...
 
 
-class _Sync:
-    """A subject: a synchronous client."""
+class _SyncCalls:
+    """A subject: the calls of a synchronous client."""
 
-    def __init__(self, step: Callable[[Step], _Answer]) -> None:
-        self._step = step
+    def __init__(self, call: Callable[[Step], _Answer], verify: Callable[[_Answer], None]) -> None:
+        self._call = call
+        self._verify = verify
 
     async def run(self, requests: Sequence[Step]) -> list[int]:
-        call = self._step
+        call = self._call
         took = []
         for request in requests:
             started = perf_counter_ns()
             answer = call(request)
             took.append(perf_counter_ns() - started)
-        _check(answer, requests[-1])
+        self._verify(answer)
         return took
 
 
-class _Async:
-    """A subject: an asyncio client."""
-
-    def __init__(self, step: Callable[[Step], Awaitable[_Answer]]) -> None:
-        self._step = step
-
-    async def run(self, requests: Sequence[Step]) -> list[int]:
-        call = self._step
-        took = []
-        for request in requests:
-            started = perf_counter_ns()
-            answer = await call(request)
-            took.append(perf_counter_ns() - started)
-        _check(answer, requests[-1])
-        return took
-
-
-def _check(answer: _Answer, step: Step) -> None:
+def _check(answer: _Answer, size: int) -> None:
     blocks = answer.block_numbers
-    if len(set(blocks)) != len(step.allocate):
-        raise BenchError(f"a step of {len(step.allocate)} sequences was given {len(blocks)} blocks")
+    if len(set(blocks)) != size:
+        raise BenchError(f"a step of {size} sequences was given {len(blocks)} blocks")
 
 
 async def against_redis(context: Context) -> None:
     """A step of ours against one of Redis's, by step size."""
-    key, tuned_key = "redis_over_stream_step", "tuned_redis_over_stream_step"
     for index, size in enumerate(context.sizes):
-        async with _subjects(context) as subjects:
+        async with _subjects(context, size) as subjects:
             found = await interleave(
                 subjects,
                 Steps(size).take,
@@ -83,8 +68,8 @@ async def against_redis(context: Context) -> None:
             )
         tuned = _faster(found, "tuned redis", "tuned redis asyncio")
         ours = _faster(found, "kvblock", "kvblock asyncio")
-        context.add(key, size, found, "redis", ours)
-        context.add(tuned_key, size, found, tuned, ours)
+        context.add("redis_over_stream_step", size, found, "redis", ours)
+        context.add("tuned_redis_over_stream_step", size, found, tuned, ours)
 
 
 def _faster(found: Comparison, *names: str) -> str:
@@ -92,7 +77,7 @@ def _faster(found: Comparison, *names: str) -> str:
 
 
 @asynccontextmanager
-async def _subjects(context: Context) -> AsyncIterator[dict[str, _Sync | _Async]]:
+async def _subjects(context: Context, size: int) -> AsyncIterator[dict[str, Subject[Step]]]:
     servers = context.servers
     where = {"pool": servers.pool, **servers.access._asdict()}
     async with AsyncExitStack() as stack:
@@ -122,10 +107,11 @@ async def _subjects(context: Context) -> AsyncIterator[dict[str, _Sync | _Async]
         async def aio_step(step: Step) -> kvblock.StepResult:
             return await aio_session.step(free=step.free, allocate=step.allocate)
 
+        verify = partial(_check, size=size)
         yield {
-            "redis": _Sync(plain.step),
-            "tuned redis": _Sync(store.step),
-            "tuned redis asyncio": _Async(aio_store.step),
-            "kvblock": _Sync(step),
-            "kvblock asyncio": _Async(aio_step),
+            "redis": _SyncCalls(plain.step, verify),
+            "tuned redis": _SyncCalls(store.step, verify),
+            "tuned redis asyncio": Calls(aio_store.step, verify),
+            "kvblock": _SyncCalls(step, verify),
+            "kvblock asyncio": Calls(aio_step, verify),
         }

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from threading import Timer
-from typing import IO
 
 from benchmarks import echo
 from benchmarks.placement import client_core, server_core
@@ -38,10 +38,12 @@ def child(
         BenchError: it ended, or did not get ready in time; the text holds what it wrote.
 
     """
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        _started(command, errors, place, environment) as process,
-    ):
+    with ExitStack() as stack:
+        errors = stack.enter_context(tempfile.TemporaryFile("w+"))
+        with place():
+            process = stack.enter_context(
+                subprocess.Popen(command, stdout=PIPE, stderr=errors, text=True, env=environment)
+            )
         timer = Timer(_START_SECONDS, process.kill)
         timer.start()
         assert process.stdout is not None
@@ -92,15 +94,3 @@ def private_directory() -> Iterator[Path]:
     """A directory of our own, for sockets; their paths have to be short."""
     with tempfile.TemporaryDirectory(prefix="kvblock-bench-") as directory:
         yield Path(directory)
-
-
-def _started(
-    command: Sequence[str],
-    errors: IO[str],
-    place: Callable[[], AbstractContextManager[None]],
-    environment: Mapping[str, str] | None,
-) -> subprocess.Popen[str]:
-    with place():
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
-        )

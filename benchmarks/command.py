@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from kvblock_cli.failures import REFUSED, USAGE, CommandError, cannot_write
+from kvblock_cli.failures import REFUSED, USAGE, CommandError, write_file
 from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
@@ -96,7 +96,9 @@ def bench(
     """
     from benchmarks.context import NO_ACCESS, Access
 
-    chosen = _checked(only or [])
+    for name in only or []:
+        if name not in _SECTIONS:
+            raise typer.BadParameter(f"--only {name}: must be one of {', '.join(_SECTIONS)}")
     if pool and address is None:
         raise typer.BadParameter("--pool goes with --address")
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
@@ -105,18 +107,18 @@ def bench(
     access = NO_ACCESS
     if address is not None:
         access = Access(credentials.token(), credentials.tls_settings())
-    found = _measure(address, access, pool, chosen, quick=quick, as_json=as_json)
+    found = _measure(address, access, pool, only or _SECTIONS, quick=quick, as_json=as_json)
     if as_json:
         print_json(found)
     if json_file is not None:
-        _write(json_file, found)
+        write_file(json_file, json.dumps(found, indent=2) + "\n")
 
 
 def _measure(
     address: str | None,
     access: Access,
     pool: str,
-    chosen: list[str],
+    chosen: Sequence[str],
     *,
     quick: bool,
     as_json: bool,
@@ -137,13 +139,6 @@ def _measure(
     facts = machine.facts()
     report.show(error_console() if as_json else console(), results, facts)
     return report.document(results, facts, effort)
-
-
-def _checked(only: list[str]) -> list[str]:
-    for name in only:
-        if name not in _SECTIONS:
-            raise typer.BadParameter(f"--only {name}: must be one of {', '.join(_SECTIONS)}")
-    return only or list(_SECTIONS)
 
 
 @contextmanager
@@ -179,10 +174,3 @@ def _progress(weight: float) -> Iterator[Callable[[str, float], Callable[[float]
             return tick
 
         yield begin
-
-
-def _write(path: Path, document: dict[str, object]) -> None:
-    try:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(path, error) from error

@@ -116,6 +116,13 @@ class Context:
         tick = self.tick
         return lambda done: tick((index + done) / count)
 
+    def add_single(
+        self, key: str, found: Comparison, above: str, below: str, **facts: object
+    ) -> None:
+        """Add a ratio that there is once, and what it was taken from."""
+        self.results.figures[key] = round(found.ratio(above, below), 3)
+        self.results.details[key] = facts | found.details()
+
     def add(self, key: str, size: int, found: Comparison, above: str, below: str) -> None:
         """Add a ratio that there is for each step size, and what it was taken from."""
         by_size = self.results.figures.setdefault(key, {})

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from benchmarks.processor import resident_bytes
 from benchmarks.workload import SIZES, Steps
 
 _TABLE = 1000
@@ -84,10 +85,11 @@ def memory(blocks: int) -> dict[str, float]:
 
 
 def _resident() -> int:
-    resident = resident_bytes()
-    if resident is None:
+    try:
+        text = Path("/proc/self/statm").read_text(encoding="ascii")
+    except OSError:
         sys.exit("resident memory is read from /proc, which this system does not have")
-    return resident
+    return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

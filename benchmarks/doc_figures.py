@@ -19,9 +19,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.goals import GOALS, Goal
 
@@ -36,26 +35,18 @@ PAGES = {
 BEGIN, END = "<!-- figures: {} -->", "<!-- end of figures -->"
 
 
-class Row(NamedTuple):
-    """A row of a replay's table: its label, its figure's name, and how that is shown."""
-
-    label: str
-    figure: str
-    show: Callable[[float], str]
-    is_share: bool = False
-
-
 REPLAY_ROWS = (
-    Row("Requests finished", "requests_finished", "{:,.0f}".format),
-    Row("Requests skipped, larger than the pool", "requests_skipped", "{:,.0f}".format),
-    Row("Preemptions", "preemptions", "{:,.0f}".format),
-    Row("Recomputed tokens", "recomputed_tokens", "{:,.0f}".format),
-    Row("Queue wait p50", "queue_wait_p50_s", "{:,.2f} s".format),
-    Row("Queue wait p95", "queue_wait_p95_s", "{:,.2f} s".format),
-    Row("Makespan", "makespan_s", "{:,.1f} s".format),
-    Row("Pool use, mean", "pool_use_mean", "{:.1%}".format, is_share=True),
-    Row("Steps", "steps", "{:,.0f}".format),
+    ("Requests finished", "requests_finished", "{:,.0f}"),
+    ("Requests skipped, larger than the pool", "requests_skipped", "{:,.0f}"),
+    ("Preemptions", "preemptions", "{:,.0f}"),
+    ("Recomputed tokens", "recomputed_tokens", "{:,.0f}"),
+    ("Queue wait p50", "queue_wait_p50_s", "{:,.2f} s"),
+    ("Queue wait p95", "queue_wait_p95_s", "{:,.2f} s"),
+    ("Makespan", "makespan_s", "{:,.1f} s"),
+    ("Pool use, mean", "pool_use_mean", "{:.1%}"),
+    ("Steps", "steps", "{:,.0f}"),
 )
+"""The rows of a replay's table: a label, a figure's name, and how that is shown."""
 
 
 def main() -> None:
@@ -92,7 +83,7 @@ def replaced(text: str, part: str, figures: str, page: str) -> str:
     pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(END)}", re.DOTALL)
     new, count = pattern.subn(lambda _: f"{begin}\n{figures}\n{END}", text)
     if count != 1:
-        sys.exit(f"doc_figures: {begin} stands {count} times in {page}, not once")
+        sys.exit(f"doc_figures: {begin} is {count} times in {page}, not once")
     return new
 
 
@@ -118,20 +109,23 @@ def replay_part(document: dict[str, Any]) -> str:
     lines = [f"`{' '.join(command)}`:", ""]
     lines += ["| | shared | split | difference |", "|---|---:|---:|---:|"]
     shared, split = document["virtual"]["shared"], document["virtual"]["split"]
-    lines += [replay_row(row, shared[row.figure], split[row.figure]) for row in REPLAY_ROWS]
+    lines += [
+        replay_row(label, shown, shared[figure], split[figure])
+        for label, figure, shown in REPLAY_ROWS
+    ]
     return "\n".join(lines)
 
 
-def replay_row(row: Row, shared: float, split: float) -> str:
+def replay_row(label: str, shown: str, shared: float, split: float) -> str:
     """One row; the difference is shared less split, in percent of split where that is not zero."""
     change = shared - split
-    if row.is_share:
+    if shown.endswith("%}"):
         difference = f"{change * 100:+.1f} points"
     elif split:
         difference = f"{change / split:+.1%}"
     else:
-        difference = row.show(change)
-    return f"| {row.label} | {row.show(shared)} | {row.show(split)} | {difference} |"
+        difference = shown.format(change)
+    return f"| {label} | {shown.format(shared)} | {shown.format(split)} | {difference} |"
 
 
 def bench_part(measured: dict[str, Any]) -> str:
@@ -141,7 +135,7 @@ def bench_part(measured: dict[str, Any]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in measured["machine"].items())
     lines = [f"`make bench` on this machine: {machine}.", ""]
     lines += ["| Measured | B | Found | Bar | Goal | p50 in us |", "|---|---:|---:|---:|---:|---|"]
-    lines += [bench_row(goal, measured) for goal in GOALS if found(goal, measured) is not None]
+    lines += [bench_row(goal, measured) for goal in GOALS if goal.figure(measured) is not None]
     lines += ["", *(f"Left out: {what}: {why}." for what, why in measured["missing"].items())]
     return "\n".join(lines).rstrip()
 
@@ -168,16 +162,8 @@ def bench_row(goal: Goal, measured: dict[str, Any]) -> str:
     medians = [f"{name} {row['p50_us']:.0f}" for name, row in timed.items() if "p50_us" in row]
     sign = "at least" if goal.more_is_better else "at most"
     bounds = ["" if bound is None else f"{sign} {bound:g}" for bound in (goal.bar, goal.goal)]
-    figure = f"{found(goal, measured):.2f}"
+    figure = f"{goal.figure(measured):.2f}"
     return f"| {' | '.join([goal.text, goal.size, figure, *bounds, ', '.join(medians)])} |"
-
-
-def found(goal: Goal, measured: dict[str, Any]) -> float | None:
-    """A figure, if it was measured."""
-    figure = measured.get(goal.key)
-    if goal.size and figure is not None:
-        figure = figure.get(goal.size)
-    return figure
 
 
 if __name__ == "__main__":

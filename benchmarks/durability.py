@@ -20,15 +20,12 @@ import kvblock
 from benchmarks import raw
 from benchmarks.child import private_directory
 from benchmarks.context import Context
-from benchmarks.interleave import interleave
 from benchmarks.own_server import POOL, own_server
 from benchmarks.placement import server_core
-from benchmarks.workload import BenchError, StepBytes
+from benchmarks.workload import BenchError
 
 SIZE = 32
-KEY = "journal_over_ephemeral"
-RESTART_KEY = "restart_seconds_1m_blocks"
-PAUSE_KEY = "snapshot_pause_ms"
+_RESTART_KEY = "restart_seconds_1m_blocks"
 
 _HELD = 1_000_000
 _TABLE = 10
@@ -42,22 +39,13 @@ async def durability(context: Context) -> None:
     """Steps of a server with a journal against those of one without; then restarts."""
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(private_directory())
-        kinds = {
-            "journal": ("--state-dir", str(directory / "default")),
-            "ephemeral": (),
-        }
-        servers = {
-            name: await stack.enter_async_context(own_server(1 << 14, arguments=arguments))
-            for name, arguments in kinds.items()
-        }
-        steps = StepBytes(SIZE, POOL, "bench")
-        sessions = {
-            name: await stack.enter_async_context(raw.session(server.channel, POOL, "bench", SIZE))
-            for name, server in servers.items()
-        }
-        found = await interleave(sessions, steps.session, context.plan(12), context.part(0, 2))
-    context.results.figures[KEY] = round(found.ratio("journal", "ephemeral"), 3)
-    context.results.details[KEY] = {"step_size": SIZE} | found.details()
+        kinds = {"journal": ("--state-dir", str(directory / "default")), "ephemeral": ()}
+        channels = {}
+        for name, arguments in kinds.items():
+            server = await stack.enter_async_context(own_server(1 << 14, arguments=arguments))
+            channels[name] = server.channel
+        found = await raw.compare(channels, POOL, SIZE, context.plan(12), context.part(0, 2))
+    context.add_single("journal_over_ephemeral", found, "journal", "ephemeral", step_size=SIZE)
     _restarts(context)
 
 
@@ -70,9 +58,9 @@ def _restarts(context: Context) -> None:
             seconds[name] = round(_restart_seconds(place), 2)
             context.tick(0.5 + 0.25 * len(seconds))
     # The last one filled is the one with snapshots.
-    context.results.figures[PAUSE_KEY] = max(_pauses(log))
-    context.results.figures[RESTART_KEY] = max(seconds.values())
-    context.results.details[RESTART_KEY] = {
+    context.results.figures["snapshot_pause_ms"] = max(_pauses(log))
+    context.results.figures[_RESTART_KEY] = max(seconds.values())
+    context.results.details[_RESTART_KEY] = {
         "held_blocks": _HELD,
         "sequences": _HELD // _TABLE,
         "seconds": seconds,

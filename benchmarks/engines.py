@@ -10,16 +10,17 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from benchmarks import raw
 from benchmarks.context import Context
 from benchmarks.interleave import Comparison, interleave
-from benchmarks.processor import own_seconds, seconds_of
 from benchmarks.workload import StepBytes
 
 COUNTS = (1, 8, 64)
@@ -38,27 +39,33 @@ class _Slice(NamedTuple):
 class _Fleet:
     """A subject: sessions that run side by side, each with a list of requests of its own."""
 
-    def __init__(self, sessions: Sequence[raw.StreamCalls], process: int | None) -> None:
+    def __init__(self, sessions: Sequence[raw.BytesCalls], process: int | None) -> None:
         self._sessions = sessions
         self._process = process
         self.slices: list[_Slice] = []
 
     async def run(self, requests: Sequence[Sequence[bytes]]) -> list[int]:
         served = self._server_seconds()
-        busy = own_seconds()
+        busy = time.process_time()
         started = time.perf_counter()
         took = await asyncio.gather(
             *(each.run(of) for each, of in zip(self._sessions, requests, strict=True))
         )
         seconds = time.perf_counter() - started
-        busy = own_seconds() - busy
+        busy = time.process_time() - busy
         now_served = self._server_seconds()
         share = None if served is None or now_served is None else (now_served - served) / seconds
         self.slices.append(_Slice(sum(map(len, took)) / seconds, busy / seconds, share))
         return [call for calls in took for call in calls]
 
     def _server_seconds(self) -> float | None:
-        return None if self._process is None else seconds_of(self._process)
+        """Processor time of the server so far; None: it is not ours, or there is no /proc."""
+        try:
+            text = Path(f"/proc/{self._process}/stat").read_text(errors="replace")
+        except OSError:
+            return None
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 async def engines(context: Context) -> None:

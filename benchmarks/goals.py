@@ -7,7 +7,8 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from benchmarks.workload import SIZES
 
@@ -25,8 +26,13 @@ class Goal(NamedTuple):
     bar: float | None
     more_is_better: bool = False
 
+    def figure(self, figures: Mapping[str, Any]) -> float | None:
+        """The figure among others by their keys, if it was measured."""
+        found = figures.get(self.key)
+        return found.get(self.size) if isinstance(found, dict) else found
+
     def verdict(self, figure: float) -> str:
-        """How a figure stands: "goal", "bar", "missed", or "" where there is no bound."""
+        """What a figure reaches: "goal", "bar", "missed", or "" where there is no bound."""
         if self.goal is None and self.bar is None:
             return ""
         for name, bound in (("goal", self.goal), ("bar", self.bar)):
@@ -35,32 +41,28 @@ class Goal(NamedTuple):
         return "missed"
 
 
-_STREAM = "stream_step_over_echo"
-_STREAM_TUNED = "stream_step_over_tuned_echo"
-_UNARY = "unary_step_over_echo"
-_UNARY_TUNED = "unary_step_over_tuned_echo"
-_REDIS = "redis_over_stream_step"
-_REDIS_TUNED = "tuned_redis_over_stream_step"
+_SESSION_BOUNDS = {1: (1.1, 1.25), 32: (1.2, 1.35), 256: (1.3, 1.6), 2048: (1.6, 2.5)}
+_REDIS_BOUNDS = {1: (None, None), 32: (2, 1.5), 256: (8, 4.5), 2048: (15, 8)}
+_UNBOUND = dict.fromkeys(SIZES, (None, None))
 
 
-def _unbound(key: str, text: str) -> list[Goal]:
-    return [Goal(key, str(size), text, None, None) for size in SIZES]
+def _by_size(
+    key: str,
+    text: str,
+    bounds: Mapping[int, tuple[float | None, float | None]] = _UNBOUND,
+    more_is_better: bool = False,
+) -> list[Goal]:
+    return [Goal(key, str(size), text, *of, more_is_better) for size, of in bounds.items()]
 
 
 GOALS = (
-    Goal(_STREAM, "1", "step in a session / echo", 1.1, 1.25),
-    Goal(_STREAM, "32", "step in a session / echo", 1.2, 1.35),
-    Goal(_STREAM, "256", "step in a session / echo", 1.3, 1.6),
-    Goal(_STREAM, "2048", "step in a session / echo", 1.6, 2.5),
-    *_unbound(_STREAM_TUNED, "step in a session / tuned echo"),
-    *_unbound(_UNARY, "unary step / echo"),
-    *_unbound(_UNARY_TUNED, "unary step / tuned echo"),
+    *_by_size("stream_step_over_echo", "step in a session / echo", _SESSION_BOUNDS),
+    *_by_size("stream_step_over_tuned_echo", "step in a session / tuned echo"),
+    *_by_size("unary_step_over_echo", "unary step / echo"),
+    *_by_size("unary_step_over_tuned_echo", "unary step / tuned echo"),
     Goal("unary_allocate_over_echo", "", "Allocate + Free / two echoes", None, 1.25),
-    Goal(_REDIS, "1", "Redis script / step", None, None, True),
-    Goal(_REDIS, "32", "Redis script / step", 2, 1.5, True),
-    Goal(_REDIS, "256", "Redis script / step", 8, 4.5, True),
-    Goal(_REDIS, "2048", "Redis script / step", 15, 8, True),
-    *(Goal(_REDIS_TUNED, str(size), "tuned Redis / step", None, None, True) for size in SIZES),
+    *_by_size("redis_over_stream_step", "Redis script / step", _REDIS_BOUNDS, True),
+    *_by_size("tuned_redis_over_stream_step", "tuned Redis / step", more_is_better=True),
     Goal("large_pool_over_small", "", "pool of 2^24 blocks (quick: 2^20) / of 2^14", None, 1.15),
     Goal("bytes_per_block", "", "resident bytes per used block", None, 48),
     Goal("tracing_1pct_over_off", "", "1 % of steps traced / telemetry off", None, 1.1),

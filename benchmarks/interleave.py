@@ -22,7 +22,7 @@ RequestT = TypeVar("RequestT")
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 
 Tick = Callable[[float], None]
-"""Told after each round how much of the measurement is done: 0 to 1."""
+"""Gets after each round how much of the measurement is done: 0 to 1."""
 
 
 class Subject(Protocol[RequestT_contra]):

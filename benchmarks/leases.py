@@ -7,15 +7,12 @@ Rules:
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-
 from benchmarks import raw
 from benchmarks.context import Context
 from benchmarks.interleave import interleave
 from benchmarks.workload import StepBytes
 
 SIZE = 32
-KEY = "leases_over_none"
 
 
 async def leases(context: Context) -> None:
@@ -26,21 +23,15 @@ async def leases(context: Context) -> None:
     # Both subjects get requests of the same index; each has its own engine's bytes for it.
     without = StepBytes(SIZE, servers.pool, free)
     with_lease = StepBytes(SIZE, servers.pool, leased, epoch=epoch)
-    async with AsyncExitStack() as stack:
-        subjects = {
-            "leased": raw.Pick(
-                1, await stack.enter_async_context(raw.steps(servers.ours, with_lease, SIZE))
-            ),
-            "none": raw.Pick(
-                0, await stack.enter_async_context(raw.steps(servers.ours, without, SIZE))
-            ),
-        }
+    async with (
+        raw.steps(servers.ours, with_lease, SIZE) as leased_calls,
+        raw.steps(servers.ours, without, SIZE) as free_calls,
+    ):
         found = await interleave(
-            subjects,
+            {"leased": raw.Pick(1, leased_calls), "none": raw.Pick(0, free_calls)},
             lambda count: list(zip(without.unary(count), with_lease.unary(count), strict=True)),
             context.plan(10),
             context.part(0, 1),
         )
     await raw.detach(servers.ours, servers.pool, leased, epoch)
-    context.results.figures[KEY] = round(found.ratio("leased", "none"), 3)
-    context.results.details[KEY] = {"step_size": SIZE} | found.details()
+    context.add_single("leases_over_none", found, "leased", "none", step_size=SIZE)

@@ -20,7 +20,7 @@ def facts() -> dict[str, object]:
     found: dict[str, object] = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "cpu": _processor(),
-        "cores": _cores(),
+        "cores": len(placement.CORES) or os.cpu_count() or 1,
         "placement": placement.description(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -44,10 +44,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -34,12 +34,10 @@ class OwnServer(NamedTuple):
 async def own_server(
     blocks: int, telemetry: Mapping[str, str] = TELEMETRY_OFF, arguments: Sequence[str] = ()
 ) -> AsyncIterator[OwnServer]:
-    """Run a server with one pool, POOL, of so many blocks; it keeps no journal unless told to."""
+    """Run a server with one pool, POOL, of so many blocks; it keeps no journal by default."""
     unset = {name: "" for name in os.environ if name.startswith("OTEL_")}
     server = EmbeddedServer(
-        [f"{POOL}:total={blocks},block_size=16,device=0"],
-        arguments,
-        env={**unset, **telemetry},
+        [f"{POOL}:total={blocks},block_size=16,device=0"], arguments, env={**unset, **telemetry}
     )
     async with AsyncExitStack() as stack:
         with server_core():

@@ -13,46 +13,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
-
-def _cores() -> list[int]:
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    return sorted(os.sched_getaffinity(0))
-
-
-_CORES = _cores()
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""The cores that this process may use when it starts; none where the system does not say."""
 
 
 def description() -> str:
     """What runs where, for the report."""
-    if len(_CORES) < 2:
+    if len(CORES) < 2:
         return "chosen by the system"
-    return f"client on core {_CORES[0]}, servers on core {_CORES[1]}"
-
-
-@contextmanager
-def client_core() -> Iterator[None]:
-    """Run this thread, and the threads that it starts, where clients run."""
-    with _placed(0):
-        yield
-
-
-@contextmanager
-def server_core() -> Iterator[None]:
-    """Run this thread, and the processes that it starts, where servers run."""
-    with _placed(1):
-        yield
+    return f"client on core {CORES[0]}, servers on core {CORES[1]}"
 
 
 @contextmanager
 def _placed(index: int) -> Iterator[None]:
-    if len(_CORES) < 2:
+    if len(CORES) < 2:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {_CORES[index]})
+    os.sched_setaffinity(0, {CORES[index]})
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+client_core = partial(_placed, 0)
+"""Runs this thread, and the threads that it starts, where clients run."""
+server_core = partial(_placed, 1)
+"""Runs this thread, and the processes that it starts, where servers run."""

@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack
 import kvblock
 from benchmarks import raw
 from benchmarks.context import Context
-from benchmarks.interleave import Tick, interleave
+from benchmarks.interleave import Tick
 from benchmarks.own_server import POOL, own_server
-from benchmarks.workload import BenchError, StepBytes
+from benchmarks.workload import BenchError
 
 SMALL = 1 << 14
 SIZES = (32, 256)
@@ -36,21 +36,10 @@ async def large_pool(context: Context) -> None:
         }
         for name, server in servers.items():
             _use_whole(server.address, blocks[name], context.part(0, 1 + len(SIZES)))
+        channels = {name: server.channel for name, server in servers.items()}
         for index, size in enumerate(SIZES):
-            steps = StepBytes(size, POOL, "bench")
-            async with AsyncExitStack() as sessions:
-                subjects = {
-                    name: await sessions.enter_async_context(
-                        raw.session(server.channel, POOL, "bench", size)
-                    )
-                    for name, server in servers.items()
-                }
-                found = await interleave(
-                    subjects,
-                    steps.session,
-                    context.plan(8),
-                    context.part(1 + index, 1 + len(SIZES)),
-                )
+            tick = context.part(1 + index, 1 + len(SIZES))
+            found = await raw.compare(channels, POOL, size, context.plan(8), tick)
             ratios.append(found.ratio("large", "small"))
             details[str(size)] = {"ratio": round(ratios[-1], 3)} | found.details()
     context.results.figures["large_pool_over_small"] = round(max(ratios), 3)

@@ -8,29 +8,27 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
 from benchmarks.context import NO_ACCESS, Access
-from benchmarks.workload import BenchError, StepBytes, check
+from benchmarks.interleave import Comparison, Plan, RequestT, Tick, interleave
+from benchmarks.workload import BenchError, StepBytes, check, check_freed
 from kvblock.address import target_of
 from kvblock.credentials import Credentials
 from kvblock.v1 import kvblock_pb2 as pb
 
+AnswerT = TypeVar("AnswerT")
+
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
-STEP = "/kvblock.v1.KVBlockService/Step"
-ALLOCATE = "/kvblock.v1.KVBlockService/Allocate"
-FREE = "/kvblock.v1.KVBlockService/FreeReturningCount"
-ATTACH = "/kvblock.v1.KVBlockService/AttachEngine"
-DETACH = "/kvblock.v1.KVBlockService/DetachEngine"
-SESSION = "/kvblock.v1.KVBlockService/Session"
+_SERVICE = "/kvblock.v1.KVBlockService/"
 
 
 @asynccontextmanager
@@ -64,57 +62,50 @@ class _WithToken:
         return partial(self._channel.stream_stream(path), metadata=self._metadata)
 
 
-class UnaryCalls:
-    """A subject: one unary call per request; `last_answer` is the last one's."""
+class Calls(Generic[RequestT, AnswerT]):
+    """A subject: one call per request; `last_answer` is the last one's."""
 
-    def __init__(self, call: Unary, verify: Callable[[bytes], None] = lambda _: None) -> None:
+    last_answer: AnswerT
+
+    def __init__(
+        self,
+        call: Callable[[RequestT], Awaitable[AnswerT]],
+        verify: Callable[[AnswerT], None] = lambda _: None,
+    ) -> None:
         self._call = call
         self._verify = verify
-        self.last_answer = b""
 
-    async def run(self, requests: Sequence[bytes]) -> list[int]:
+    async def run(self, requests: Sequence[RequestT]) -> list[int]:
         """Make the calls."""
         call = self._call
         took = []
-        answer = b""
-        for data in requests:
+        for request in requests:
             started = perf_counter_ns()
-            answer = await call(data)
+            answer = await call(request)
             took.append(perf_counter_ns() - started)
         self._verify(answer)
         self.last_answer = answer
         return took
 
 
-class PairedCalls:
-    """A subject: two unary calls per request, one after the other."""
+BytesCalls = Calls[bytes, bytes]
 
-    def __init__(
-        self, first: Unary, second: Unary, verify: Callable[[bytes], None] = lambda _: None
-    ) -> None:
-        self._first = first
-        self._second = second
-        self._verify = verify
-        self.last_answers = (b"", b"")
 
-    async def run(self, requests: Sequence[tuple[bytes, bytes]]) -> list[int]:
-        """Make the calls; a pair's time is one number."""
-        first, second = self._first, self._second
-        took = []
-        answers = (b"", b"")
-        for one, other in requests:
-            started = perf_counter_ns()
-            answers = (await first(one), await second(other))
-            took.append(perf_counter_ns() - started)
-        self._verify(answers[1])
-        self.last_answers = answers
-        return took
+def paired_calls(
+    first: Unary, second: Unary, verify: Callable[[bytes], None] = lambda _: None
+) -> Calls[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    """A subject: two unary calls per request, one after the other; a pair's time is one number."""
+
+    async def pair(requests: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        return await first(requests[0]), await second(requests[1])
+
+    return Calls(pair, lambda answers: verify(answers[1]))
 
 
 class Pick:
     """A subject that takes one of each request's parts, for one that differs from the others."""
 
-    def __init__(self, index: int, calls: UnaryCalls) -> None:
+    def __init__(self, index: int, calls: BytesCalls) -> None:
         self._index = index
         self._calls = calls
 
@@ -123,37 +114,21 @@ class Pick:
         return await self._calls.run([parts[self._index] for parts in requests])
 
 
-class StreamCalls:
-    """A subject: one message on a stream per request, each answered before the next."""
-
-    def __init__(self, call: Stream, verify: Callable[[bytes], None] = lambda _: None) -> None:
-        self._call = call
-        self._verify = verify
-        self.last_answer = b""
-
-    async def run(self, requests: Sequence[bytes]) -> list[int]:
-        """Exchange the messages."""
-        write, read = self._call.write, self._call.read
-        took = []
-        answer: object = b""
-        for data in requests:
-            started = perf_counter_ns()
-            await write(data)
-            answer = await read()
-            took.append(perf_counter_ns() - started)
-        if not isinstance(answer, bytes):
-            raise BenchError(f"the stream has ended: {await self._call.details()}")
-        self._verify(answer)
-        self.last_answer = answer
-        return took
+async def _exchange(call: Stream, data: bytes) -> bytes:
+    """One message on a stream, and its answer."""
+    await call.write(data)
+    answer = await call.read()
+    if not isinstance(answer, bytes):
+        raise BenchError(f"the stream has ended: {await call.details()}")
+    return answer
 
 
 @asynccontextmanager
 async def session(
     channel: grpc.aio.Channel, pool: str, engine: str, size: int
-) -> AsyncIterator[StreamCalls]:
+) -> AsyncIterator[BytesCalls]:
     """A session of ours whose steps have `size` sequences; leaving it frees what it holds."""
-    call: Stream = channel.stream_stream(SESSION)()
+    call: Stream = channel.stream_stream(f"{_SERVICE}Session")()
     attach = pb.SessionRequest(attach=pb.SessionAttach(pool=pool, engine=engine))
     detach = pb.SessionRequest(detach=pb.SessionDetach())
     try:
@@ -161,7 +136,7 @@ async def session(
         if not isinstance(await call.read(), bytes):
             raise BenchError(f"cannot attach engine {engine!r}: {await call.details()}")
         try:
-            yield StreamCalls(call, lambda data: check(stepped(data), size))
+            yield Calls(partial(_exchange, call), lambda data: check(stepped(data), size))
         finally:
             if not call.done():
                 await call.write(detach.SerializeToString())
@@ -171,12 +146,12 @@ async def session(
 
 
 @asynccontextmanager
-async def echo_stream(channel: grpc.aio.Channel, answer: bytes) -> AsyncIterator[StreamCalls]:
+async def echo_stream(channel: grpc.aio.Channel, answer: bytes) -> AsyncIterator[BytesCalls]:
     """A stream of the echo server that answers each message by `answer`."""
     call: Stream = channel.stream_stream("/stream/answer")()
     try:
         await call.write(answer)
-        yield StreamCalls(call)
+        yield Calls(partial(_exchange, call))
     finally:
         call.cancel()
 
@@ -184,20 +159,39 @@ async def echo_stream(channel: grpc.aio.Channel, answer: bytes) -> AsyncIterator
 @asynccontextmanager
 async def steps(
     channel: grpc.aio.Channel, requests: StepBytes, size: int
-) -> AsyncIterator[UnaryCalls]:
+) -> AsyncIterator[BytesCalls]:
     """Our Step method, for steps of `size` sequences; leaving it frees what they hold."""
-    call: Unary = channel.unary_unary(STEP)
+    call: Unary = channel.unary_unary(f"{_SERVICE}Step")
     try:
-        yield UnaryCalls(call, lambda data: check(pb.StepResponse.FromString(data).result, size))
+        yield Calls(call, lambda data: check(pb.StepResponse.FromString(data).result, size))
     finally:
         await call(requests.last())
+
+
+async def compare(
+    channels: Mapping[str, grpc.aio.Channel],
+    pool: str,
+    size: int,
+    plan: Plan,
+    tick: Tick = lambda _: None,
+    *,
+    unary: bool = False,
+) -> Comparison:
+    """Compare servers by the same steps of `size` sequences, in sessions or as unary calls."""
+    requests = StepBytes(size, pool, "bench")
+    async with AsyncExitStack() as stack:
+        subjects = {}
+        for name, channel in channels.items():
+            one = steps(channel, requests, size) if unary else session(channel, pool, "bench", size)
+            subjects[name] = await stack.enter_async_context(one)
+        return await interleave(subjects, requests.unary if unary else requests.session, plan, tick)
 
 
 async def attach(channel: grpc.aio.Channel, pool: str, engine: str) -> int:
     """Give an engine a lease of an hour; answers its epoch."""
     request = pb.AttachEngineRequest(pool=pool, engine=engine, takeover=True)
     request.ttl.seconds = 3600
-    call: Unary = channel.unary_unary(ATTACH)
+    call: Unary = channel.unary_unary(f"{_SERVICE}AttachEngine")
     answer = pb.AttachEngineResponse.FromString(await call(request.SerializeToString()))
     return answer.lease.epoch
 
@@ -205,8 +199,16 @@ async def attach(channel: grpc.aio.Channel, pool: str, engine: str) -> int:
 async def detach(channel: grpc.aio.Channel, pool: str, engine: str, epoch: int) -> None:
     """End an engine's lease."""
     request = pb.DetachEngineRequest(pool=pool, engine=engine, epoch=epoch)
-    call: Unary = channel.unary_unary(DETACH)
+    call: Unary = channel.unary_unary(f"{_SERVICE}DetachEngine")
     await call(request.SerializeToString())
+
+
+def allocate_and_free(
+    channel: grpc.aio.Channel,
+) -> Calls[tuple[bytes, bytes], tuple[bytes, bytes]]:
+    """Our Allocate and the FreeReturningCount that follows it."""
+    allocate: Unary = channel.unary_unary(f"{_SERVICE}Allocate")
+    return paired_calls(allocate, channel.unary_unary(f"{_SERVICE}FreeReturningCount"), check_freed)
 
 
 async def echo_method(channel: grpc.aio.Channel, name: str, answer: bytes) -> Unary:

@@ -5,7 +5,7 @@ Rules:
   and sequence id; each block's owner and since when; the blocks that each engine holds; the
   counters of the pool (allocated, freed, refused by reason); and the session: its epoch, until when
   its lease lasts, and its last step.
-- Both do what a step of a session does: an id that stands twice is an error, frees come first, and
+- Both do what a step of a session does: an id that comes twice is an error, frees come first, and
   then each sequence gets one block, all of them or none, in the order of the contract. The last
   step_id once more with the same content gets the same answer and changes nothing; any other
   step_id but the next one is an error, and so is any other epoch but the session's. Each step
@@ -16,8 +16,7 @@ Rules:
   the keys. A table is a string, since many strings are read, written and deleted by one command;
   a block number is text throughout, so that nothing is converted. Blocks that a step frees and
   takes again do not pass through the list. The answer is the text that is kept for the next time.
-  Tables as fields of one hash, owners as words
-  of one string, and shorter batches gained nothing.
+  Tables as fields of one hash, owners as words of one string, and shorter batches gained nothing.
 - PLAIN is what one writes first: ids as numbers, one command for each thing that changes.
 - `POOL:free` is the list of free blocks, the next one at its right end; `POOL:counters` has
   `total`, from the beginning.

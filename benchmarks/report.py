@@ -8,6 +8,7 @@ from rich.text import Text
 
 from benchmarks.context import FULL, Effort, Results
 from benchmarks.goals import GOALS, Goal
+from kvblock_cli.output import table
 
 _MARKS = {
     "goal": ("goal reached", "green"),
@@ -17,7 +18,7 @@ _MARKS = {
 
 
 def document(results: Results, machine: dict[str, object], effort: Effort) -> dict[str, object]:
-    """Everything that was measured; the figures stand at the top under their keys."""
+    """Everything that was measured; the figures are at the top under their keys."""
     return results.figures | {
         "missing": results.missing,
         "quick": effort is not FULL,
@@ -44,11 +45,9 @@ def show(console: Console, results: Results, machine: dict[str, object]) -> None
 
 
 def _figures(results: Results) -> Table:
-    made = _table("MEASURED", "B", "GOAL", "BAR", "FOUND", "P50 US", "")
+    made = table("MEASURED", "B", "GOAL", "BAR", "FOUND", "P50 US", "")
     for goal in GOALS:
-        figure = results.figures.get(goal.key)
-        if isinstance(figure, dict):
-            figure = figure.get(goal.size)
+        figure = goal.figure(results.figures)
         if figure is None:
             continue
         words, style = _MARKS.get(goal.verdict(figure), ("", ""))
@@ -83,7 +82,7 @@ def _latencies(results: Results, goal: Goal) -> str:
 
 
 def _engines(by_count: dict[str, object]) -> Table:
-    made = _table(
+    made = table(
         "ENGINES AT ONCE", "STEPS/S", "P50 US", "P99 US", "SERVER", "CLIENT", "ECHO STEPS/S"
     )
     for count, row in by_count.items():
@@ -104,10 +103,3 @@ def _engines(by_count: dict[str, object]) -> Table:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.0%} of a core"
-
-
-def _table(*columns: str) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left", no_wrap=True)
-    return made

@@ -39,24 +39,20 @@ class Section(NamedTuple):
     """A part of the benchmark.
 
     `keys`: the figures it gives. `weight`: its share of the time, in seconds of a full run.
-    `lacking`: says why it cannot run on this machine, "" when it can. `any_server`: whether it can
-    be run against any server.
+    `any_server`: whether it can be run against any server. `lacking`: says why it cannot run on
+    this machine, "" when it can.
     """
 
     title: str
     keys: tuple[str, ...]
     weight: float
     run: Callable[[Context], Awaitable[None]]
-    lacking: Callable[[], str]
-    any_server: bool
+    any_server: bool = True
+    lacking: Callable[[], str] = lambda: ""
 
 
 Begin = Callable[[str, float], Callable[[float], None]]
-"""Told a section's title and weight when it begins; answers how to move its progress on."""
-
-
-def _lacking_nothing() -> str:
-    return ""
+"""Gets a section's title and weight when it begins; answers how to move its progress on."""
 
 
 def _lacking_redis() -> str:
@@ -73,53 +69,22 @@ async def _redis(context: Context) -> None:
     await against_redis(context)
 
 
+_STREAM = ("stream_step_over_echo", "stream_step_over_tuned_echo")
+_UNARY = ("unary_step_over_echo", "unary_step_over_tuned_echo", "unary_allocate_over_echo")
+_REDIS = ("redis_over_stream_step", "tuned_redis_over_stream_step")
+_JOURNAL = ("journal_over_ephemeral", "restart_seconds_1m_blocks", "snapshot_pause_ms")
+_TRACING = ("tracing_1pct_over_off", "tracing_all_over_off")
+
 SECTIONS = {
-    "stream": Section(
-        "session / echo",
-        ("stream_step_over_echo", "stream_step_over_tuned_echo"),
-        44,
-        stream,
-        _lacking_nothing,
-        True,
-    ),
-    "unary": Section(
-        "unary / echo",
-        ("unary_step_over_echo", "unary_step_over_tuned_echo", "unary_allocate_over_echo"),
-        44,
-        unary,
-        _lacking_nothing,
-        True,
-    ),
-    "redis": Section(
-        "Redis",
-        ("redis_over_stream_step", "tuned_redis_over_stream_step"),
-        52,
-        _redis,
-        _lacking_redis,
-        True,
-    ),
-    "leases": Section("leases", ("leases_over_none",), 10, leases, _lacking_nothing, True),
-    "durability": Section(
-        "journal",
-        ("journal_over_ephemeral", "restart_seconds_1m_blocks", "snapshot_pause_ms"),
-        40,
-        durability,
-        _lacking_nothing,
-        False,
-    ),
-    "engines": Section("engines at once", (), 20, engines, _lacking_nothing, True),
-    "pools": Section(
-        "large pool", ("large_pool_over_small",), 30, large_pool, _lacking_nothing, False
-    ),
-    "tracing": Section(
-        "tracing",
-        ("tracing_1pct_over_off", "tracing_all_over_off"),
-        25,
-        tracing,
-        _lacking_nothing,
-        False,
-    ),
-    "core": Section("core alone", ("bytes_per_block",), 20, core, _lacking_nothing, False),
+    "stream": Section("session / echo", _STREAM, 44, stream),
+    "unary": Section("unary / echo", _UNARY, 44, unary),
+    "redis": Section("Redis", _REDIS, 52, _redis, lacking=_lacking_redis),
+    "leases": Section("leases", ("leases_over_none",), 10, leases),
+    "durability": Section("journal", _JOURNAL, 40, durability, any_server=False),
+    "engines": Section("engines at once", (), 20, engines),
+    "pools": Section("large pool", ("large_pool_over_small",), 30, large_pool, any_server=False),
+    "tracing": Section("tracing", _TRACING, 25, tracing, any_server=False),
+    "core": Section("core alone", ("bytes_per_block",), 20, core, any_server=False),
 }
 
 

@@ -13,9 +13,8 @@ from contextlib import AsyncExitStack
 from benchmarks import raw
 from benchmarks.child import collector
 from benchmarks.context import Context
-from benchmarks.interleave import Comparison, interleave
+from benchmarks.interleave import Comparison
 from benchmarks.own_server import POOL, TELEMETRY_OFF, own_server
-from benchmarks.workload import StepBytes
 
 SIZE = 32
 
@@ -32,29 +31,13 @@ async def tracing(context: Context) -> None:
         telemetry = {_OFF: TELEMETRY_OFF} | {
             name: _variables(address, ratio) for name, ratio in _RATIOS.items()
         }
-        servers = {
-            name: await stack.enter_async_context(own_server(1 << 14, variables))
-            for name, variables in telemetry.items()
-        }
-        steps = StepBytes(SIZE, POOL, "bench")
-        async with AsyncExitStack() as sessions:
-            streams = {
-                name: await sessions.enter_async_context(
-                    raw.session(server.channel, POOL, "bench", SIZE)
-                )
-                for name, server in servers.items()
-            }
-            stream = await interleave(
-                streams, steps.session, context.plan(12, calls=_CALLS), context.part(0, 2)
-            )
-        steps = StepBytes(SIZE, POOL, "bench")
-        unary_calls = {
-            name: await stack.enter_async_context(raw.steps(server.channel, steps, SIZE))
-            for name, server in servers.items()
-        }
-        unary = await interleave(
-            unary_calls, steps.unary, context.plan(12, calls=_CALLS), context.part(1, 2)
-        )
+        channels = {}
+        for name, variables in telemetry.items():
+            server = await stack.enter_async_context(own_server(1 << 14, variables))
+            channels[name] = server.channel
+        plan = context.plan(12, calls=_CALLS)
+        stream = await raw.compare(channels, POOL, SIZE, plan, context.part(0, 2))
+        unary = await raw.compare(channels, POOL, SIZE, plan, context.part(1, 2), unary=True)
     for name, ratio in _ratios(stream).items():
         context.results.figures[f"tracing_{name}_over_off"] = ratio
     context.results.details["tracing"] = {

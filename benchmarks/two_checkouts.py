@@ -15,7 +15,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import geometric_mean
@@ -24,9 +24,9 @@ from tempfile import TemporaryDirectory
 import grpc
 
 from benchmarks import raw
-from benchmarks.interleave import Comparison, Plan, Subject, interleave
+from benchmarks.interleave import Plan, interleave
 from benchmarks.placement import client_core, server_core
-from benchmarks.workload import SIZES, BenchError, Pairs, StepBytes, check_freed
+from benchmarks.workload import SIZES, BenchError, Pairs
 
 THIS, OTHER = "this", "other"
 _HERE = Path(__file__).parents[1]
@@ -75,36 +75,14 @@ async def _measure(
             for name, checkout in checkouts.items()
         }
         for size in SIZES:
-            async with AsyncExitStack() as sessions:
-                streams = {
-                    name: await sessions.enter_async_context(
-                        raw.session(channel, _POOL, "bench", size)
-                    )
-                    for name, channel in channels.items()
-                }
-                steps = StepBytes(size, _POOL, "bench")
-                found = await interleave(streams, steps.session, plan)
-            figures[f"session step, B={size}, {suffix}"] = _ratio(found)
-        pairs: Mapping[str, Subject[tuple[bytes, bytes]]] = {
-            name: raw.PairedCalls(
-                channel.unary_unary(raw.ALLOCATE), channel.unary_unary(raw.FREE), check_freed
-            )
-            for name, channel in channels.items()
-        }
+            found = await raw.compare(channels, _POOL, size, plan)
+            figures[f"session step, B={size}, {suffix}"] = found.ratio(THIS, OTHER)
+        pairs = {name: raw.allocate_and_free(channel) for name, channel in channels.items()}
         found = await interleave(pairs, Pairs(_POOL, "pairs").take, plan)
-        figures[f"Allocate and Free, {suffix}"] = _ratio(found)
-        unary = StepBytes(_UNARY_SIZE, _POOL, "unary")
-        calls = {
-            name: await stack.enter_async_context(raw.steps(channel, unary, _UNARY_SIZE))
-            for name, channel in channels.items()
-        }
-        found = await interleave(calls, unary.unary, plan)
-        figures[f"unary Step, B={_UNARY_SIZE}, {suffix}"] = _ratio(found)
+        figures[f"Allocate and Free, {suffix}"] = found.ratio(THIS, OTHER)
+        found = await raw.compare(channels, _POOL, _UNARY_SIZE, plan, unary=True)
+        figures[f"unary Step, B={_UNARY_SIZE}, {suffix}"] = found.ratio(THIS, OTHER)
     return figures
-
-
-def _ratio(found: Comparison) -> float:
-    return found.ratio(THIS, OTHER)
 
 
 @asynccontextmanager
@@ -112,6 +90,9 @@ async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Chann
     """A server of a checkout, and a channel to it."""
     with TemporaryDirectory(prefix="kvblock-") as place:
         address = f"unix:{place}/socket"
+        # Nothing of ours, and no telemetry.
+        named = ("KVBLOCK_", "OTEL_", "PYTHONPATH")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(named)}
         state = ["--state-dir", f"{place}/state"] if journal else ["--ephemeral"]
         with server_core():
             process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
@@ -121,7 +102,7 @@ async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Chann
                 ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=kept | {"OTEL_SDK_DISABLED": "true"},
                 cwd=place,
             )
         try:
@@ -133,13 +114,6 @@ async def _server(checkout: Path, journal: bool) -> AsyncIterator[grpc.aio.Chann
         finally:
             process.terminate()
             process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of ours, and no telemetry."""
-    named: Sequence[str] = ("KVBLOCK_", "OTEL_", "PYTHONPATH")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(tuple(named))}
-    return kept | {"OTEL_SDK_DISABLED": "true"}
 
 
 if __name__ == "__main__":

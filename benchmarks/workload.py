@@ -33,28 +33,25 @@ class Steps:
     def __init__(self, size: int, first: int = 1) -> None:
         self.size = size
         self._next = first
-        self._held: list[int] = []
+        self.held: list[int] = []
+        """The sequences that hold a block when all steps so far were made."""
 
     def take(self, count: int) -> list[Step]:
         """The next `count` steps; the very first one frees nothing."""
         steps = []
         for _ in range(count):
             allocate = list(range(self._next, self._next + self.size))
-            steps.append(Step(self._held, allocate))
-            self._held = allocate
+            steps.append(Step(self.held, allocate))
+            self.held = allocate
             self._next += self.size
         return steps
-
-    def held(self) -> list[int]:
-        """The sequences that hold a block when all steps so far were made."""
-        return self._held
 
 
 class StepBytes:
     """The same steps, written: as SessionSteps of one session, or as unary requests."""
 
-    def __init__(self, size: int, pool: str, engine: str, first: int = 1, epoch: int = 0) -> None:
-        self._steps = Steps(size, first)
+    def __init__(self, size: int, pool: str, engine: str, epoch: int = 0) -> None:
+        self._steps = Steps(size)
         self._step_id = 0
         self._epoch = epoch
         self._pool = pool
@@ -77,7 +74,7 @@ class StepBytes:
 
     def last(self) -> bytes:
         """A StepRequest that frees what the steps so far have left."""
-        return self._unary(pb.EngineStep(free_sequence_ids=self._steps.held())).SerializeToString()
+        return self._unary(pb.EngineStep(free_sequence_ids=self._steps.held)).SerializeToString()
 
     def _unary(self, step: pb.EngineStep) -> pb.StepRequest:
         return pb.StepRequest(pool=self._pool, engine=self._engine, epoch=self._epoch, step=step)

@@ -46,15 +46,11 @@ def main(application: str = "kvblock_cli.app", program: str = "kvblock") -> None
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
-        _report_missing(error.name or "")
+        message = f"the command line needs {error.name}, which is not installed"
+        hint = install_hint("server" if sys.argv[1:2] == ["serve"] else "cli")
+        if "--json" in sys.argv:
+            answer = {"reason": None, "message": message, "hint": hint, "exit_code": 2}
+            sys.stdout.write(f"{json.dumps(answer)}\n")
+        else:
+            sys.stderr.write(f"error: {message}\nhint: {hint}\n")
         sys.exit(2)
-
-
-def _report_missing(module: str) -> None:
-    message = f"the command line needs {module}, which is not installed"
-    hint = install_hint("server" if sys.argv[1:2] == ["serve"] else "cli")
-    if "--json" in sys.argv:
-        error = {"reason": None, "message": message, "hint": hint, "exit_code": 2}
-        sys.stdout.write(f"{json.dumps(error)}\n")
-    else:
-        sys.stderr.write(f"error: {message}\nhint: {hint}\n")

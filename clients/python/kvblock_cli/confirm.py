@@ -41,7 +41,7 @@ def ask(question: str) -> None:
 
     Raises:
         CommandError: the answer was another one.
-        typer.Exit: the same, told already.
+        typer.Exit: the same, where it was printed.
 
     """
     # Not typer's own: that writes a blank to stdout, where the answer goes.

@@ -137,7 +137,8 @@ def _compare_once(kv: Client, given: EngineTables, pool: str) -> Comparison:
     after = _stats(kv, pool, given.engine)
     epoch = after.engines[0].epoch
     if given.epoch not in (None, epoch):
-        text = f"the engine has epoch {given.epoch}, the server has {_epoch(epoch)}"
+        has = f"epoch {epoch}" if epoch else "no lease of it"
+        text = f"the engine has epoch {given.epoch}, the server has {has}"
         differences.insert(0, Difference(Kind.EPOCH, None, None, text))
     still = tables.at_one_moment and before.engines[0].epoch == epoch
     return Comparison(
@@ -232,10 +233,6 @@ def _within_limit(call: Callable[[int], _T], size: int) -> _T:
         if not limited or error.metadata.get("limit") != "page_size_max":
             raise
         return call(int(error.metadata["max"]))
-
-
-def _epoch(epoch: int) -> str:
-    return f"epoch {epoch}" if epoch else "no lease of it"
 
 
 def _engine_tables(where: str, row: Any) -> EngineTables:

@@ -22,6 +22,7 @@ from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server, option
 from kvblock_cli.output import (
     Column,
     console,
+    counted,
     cut,
     print_answer,
     print_json,
@@ -33,8 +34,6 @@ from kvblock_cli.output import (
     table_of,
     terminal_width,
 )
-from kvblock_cli.register import add_command
-from kvblock_cli.sequences import counted
 
 if TYPE_CHECKING:
     from kvblock import BlockInfo, Client, EngineInfo
@@ -86,14 +85,6 @@ _ENGINES: dict[str, Column] = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    add_command(app, engines, example="engines --pool main")
-    add_command(app, reclaim, example="reclaim engine-0 --yes")
-    add_command(app, blocks, example="blocks --engine engine-0 | head")
-    add_command(app, holder, example="holder 17")
-
-
 def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
     """List the engines that have a sequence or a lease."""
     with server.connect() as kv:
@@ -130,8 +121,12 @@ def reclaim(
         name = (pool or default_pool(kv)) if asks else ""
         if name:
             found = _find(kv, name, engine)
-            _refuse_when_alive(found, force=force)
-            confirm.ask(_question(found))
+            if found.lease_expires_in and not force:
+                # What the server would say, before a question that cannot help.
+                raise _alive(f"engine {engine!r} in pool {name!r} {_lease(found)}")
+            where = f"engine {engine} in pool {name}"
+            held = counted(found.held_blocks)
+            confirm.ask(f"{where} holds {held} and {_lease(found)}. Take them?")
             epoch = epoch or found.epoch
         try:
             reclaimed = kv.reclaim_engine(engine, epoch=epoch, force=force)
@@ -153,21 +148,9 @@ def _find(kv: Client, pool: str, engine: str) -> EngineInfo:
     raise CommandError(REFUSED, text, reason="ENGINE_NOT_FOUND")
 
 
-def _refuse_when_alive(found: EngineInfo, *, force: bool) -> None:
-    """Say what the server would, before a question that cannot help."""
-    if found.lease_expires_in and not force:
-        raise _alive(f"engine {found.engine!r} in pool {found.pool!r} {_lease(found)}")
-
-
 def _alive(text: str) -> CommandError:
     hint = "--force takes the blocks of an engine whose lease has not run out"
     return CommandError(REFUSED, text, hint, reason="ENGINE_ATTACHED")
-
-
-def _question(found: EngineInfo) -> str:
-    held = counted(found.held_blocks)
-    where = f"engine {found.engine} in pool {found.pool}"
-    return f"{where} holds {held} and {_lease(found)}. Take them?"
 
 
 def _lease(found: EngineInfo) -> str:
@@ -203,12 +186,7 @@ def blocks(
         )
 
 
-def holder(
-    server: Server,
-    block: BlockArguments,
-    pool: Pool = "",
-    as_json: Json = False,
-) -> None:
+def holder(server: Server, block: BlockArguments, pool: Pool = "", as_json: Json = False) -> None:
     """Tell who holds a block, since when, and under which trace.
 
     Exits with 1 when nobody does.

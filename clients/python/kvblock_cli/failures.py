@@ -74,6 +74,19 @@ def cannot_write(path: Path, error: OSError) -> CommandError:
     return CommandError(UNWRITABLE, f"{path}: {error.strerror or error}")
 
 
+def write_file(path: Path, text: str) -> None:
+    """Write a file that the command was asked for.
+
+    Raises:
+        CommandError: it cannot be written.
+
+    """
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def not_installed(error: ModuleNotFoundError, who: str, hint: str) -> CommandError:
     """How a command ends that lacks a library: `who` needs it, `hint` says what to do.
 
@@ -96,7 +109,12 @@ def run(application: typer.Typer, program: str) -> int:
         return INTERRUPTED
     except OutputError as error:
         discard_output()
-        return PIPE_CLOSED if error.reader_is_gone else _report_unwritable(error)
+        if error.reader_is_gone:
+            return PIPE_CLOSED
+        fate = "; the call was carried out" if _changed.get() else ""
+        # Nobody would see an object on stdout.
+        _report_on_stderr(f"the output cannot be written to stdout: {error}{fate}")
+        return UNWRITABLE
     return code
 
 
@@ -147,13 +165,6 @@ def _as_typed(error: KVBlockError) -> str:
     shown = "" if field in ("tls", "token") else error.metadata["value"]
     told = f"{'' if shown in ('', 'None') else f'{shown} '}{str(error)[len(begin) :]}"
     return f"{typed} {told}".replace("(tls=...)", "(--tls)")
-
-
-def _report_unwritable(error: OutputError) -> int:
-    fate = "; the call was carried out" if _changed.get() else ""
-    # Nobody would see an object on stdout.
-    _report_on_stderr(f"the output cannot be written to stdout: {error}{fate}")
-    return UNWRITABLE
 
 
 def _report_usage(error: Any) -> int:

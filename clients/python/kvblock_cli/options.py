@@ -124,7 +124,7 @@ class Credentials:
         return token
 
     def tls_settings(self) -> Tls | bool:
-        """What `connect` has to be told about TLS."""
+        """What `connect` gets about TLS."""
         from kvblock import Tls
 
         named = (self.tls_ca, self.tls_cert, self.tls_key)

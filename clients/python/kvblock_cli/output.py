@@ -22,7 +22,6 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +50,12 @@ def printable(text: str, keep: str = "") -> str:
     """A text whose characters are all visible: others, but for those to keep, as Python escapes."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+    return "".join(
+        one
+        if one.isprintable() or one in keep
+        else one.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for one in text
+    )
 
 
 def say(text: str, style: str = "") -> None:
@@ -105,7 +109,7 @@ def json_text(value: object, *, spread: bool = False) -> str:
     text = json.dumps(plain(value), indent=2 if spread else None, ensure_ascii=False)
     if text.isprintable():
         return text
-    # What is left now stands in strings, but for the line ends of the indentation.
+    # What is left now is in strings, but for the line ends of the indentation.
     return "".join(
         one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
     )
@@ -185,12 +189,7 @@ class _Table(Table):
             self.padding = (0, 1, 0, 0)
         return super().__rich_console__(console, options)
 
-    def add_row(
-        self,
-        *renderables: RenderableType | None,
-        style: StyleType | None = None,
-        end_section: bool = False,
-    ) -> None:
+    def add_row(self, *renderables: RenderableType | None, **options: Any) -> None:
         """Add a row."""
         cells = [
             # A name may have blanks: it is cut all the same.
@@ -199,7 +198,7 @@ class _Table(Table):
             else cell
             for cell, column in zip(renderables, self.columns, strict=True)
         ]
-        super().add_row(*cells, style=style, end_section=end_section)
+        super().add_row(*cells, **options)
 
 
 def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
@@ -220,7 +219,7 @@ def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
 
 
 Column = str | Callable[[Any], RenderableType]
-"""What stands in a column: the name of a row's field, or a function of the row."""
+"""What is in a column: the name of a row's field, or a function of the row."""
 
 
 def table_of(rows: Iterable[Any], columns: Mapping[str, Column], *, left: int = 1) -> Table:
@@ -258,17 +257,18 @@ def number(value: int) -> str:
     return f"{value:,}"
 
 
+def counted(count: int, what: str = "block") -> str:
+    """A number of things in words."""
+    return f"{number(count)} {what if count == 1 else what + 's'}"
+
+
 def seconds_left(seconds: float | None) -> str:
     """How long something lasts, for people; empty: it does not end."""
     return "" if seconds is None else f"{seconds:.1f} s"
 
 
 def share(part: int, whole: int) -> Text:
-    """A part of a whole in percent; what is nearly used up stands out."""
+    """A part of a whole in percent; what is nearly used up is marked."""
     percent = 100 * part / whole if whole else 0.0
     style = "red" if percent > 95 else "yellow" if percent > 80 else "green"
     return Text(f"{percent:.1f} %", style=style)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")

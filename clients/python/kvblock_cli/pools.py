@@ -17,9 +17,17 @@ from kvblock_cli import confirm, engine_tables
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import REFUSED, note_change
 from kvblock_cli.options import AnyPool, Json, Server, option
-from kvblock_cli.output import Column, console, number, print_answer, print_json, say, table_of
+from kvblock_cli.output import (
+    Column,
+    console,
+    counted,
+    number,
+    print_answer,
+    print_json,
+    say,
+    table_of,
+)
 from kvblock_cli.register import add_command, epilog_of
-from kvblock_cli.sequences import counted
 
 if TYPE_CHECKING:
     from kvblock import AuditReport
@@ -62,7 +70,7 @@ _POOLS: dict[str, Column] = {
 }
 _REPORTS: dict[str, Column] = {
     "POOL": "pool",
-    "RESULT": lambda row: _result("clean" if row.clean else "wrong", good=row.clean),
+    "RESULT": lambda row: _result(row.clean, "clean", "wrong"),
     "TOTAL": "total_blocks",
     "FREE": "free_blocks",
     "HELD": "held_blocks",
@@ -72,9 +80,7 @@ _REPORTS: dict[str, Column] = {
 _COMPARISONS: dict[str, Column] = {
     "POOL": "pool",
     "ENGINE": "engine",
-    "RESULT": lambda row: _result(
-        "differs" if row.differences else "same", good=not row.differences
-    ),
+    "RESULT": lambda row: _result(not row.differences, "same", "differs"),
     "EPOCH": lambda row: str(row.epoch or "no lease"),
     "SEQUENCES": "sequences",
     "BLOCKS": "blocks",
@@ -156,10 +162,7 @@ def drain(server: Server, yes: Yes = False, as_json: Json = False) -> None:
 
 
 def audit(
-    server: Server,
-    pool: AnyPool = "",
-    from_file: From = None,
-    as_json: Json = False,
+    server: Server, pool: AnyPool = "", from_file: From = None, as_json: Json = False
 ) -> None:
     """Recount every block and report what does not add up.
 
@@ -207,5 +210,5 @@ def _print_comparisons(comparisons: list[engine_tables.Comparison]) -> None:
             say(f"{where}: {more} more; --json has them all")
 
 
-def _result(word: str, *, good: bool) -> Text:
-    return Text(word, "green" if good else "bold red")
+def _result(good: bool, yes: str, no: str) -> Text:
+    return Text(yes, "green") if good else Text(no, "bold red")

@@ -14,7 +14,7 @@ import copy
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
@@ -41,7 +41,7 @@ def add_command(
 ) -> None:
     """Add a command, with an epilog or with an example alone.
 
-    `timeout` is how many seconds it waits for a server unless told otherwise, `kind` what it is to
+    `timeout` is how many seconds it waits for a server by default, `kind` what it is to
     typer; `more` has options that its `**` parameter takes.
     """
     epilog = epilog or epilog_of(example)
@@ -49,7 +49,7 @@ def add_command(
 
 
 def epilog_of(example: str) -> str:
-    """What stands below a help text that has an example: what is typed behind `kvblock`."""
+    """What is below a help text that has an example: what is typed behind `kvblock`."""
     return f"Example: [bold]kvblock {example}[/]"
 
 
@@ -61,7 +61,10 @@ def _with_options(
     groups = {
         name: one.annotation for name, one in own.parameters.items() if one.annotation in _GROUPS
     }
-    members = {name: _parameters(group) for name, group in groups.items()}
+    members = {
+        name: inspect.signature(group, eval_str=True).parameters.values()
+        for name, group in groups.items()
+    }
 
     @functools.wraps(command)
     def extended(**values: Any) -> None:
@@ -81,10 +84,6 @@ def _with_options(
     return extended
 
 
-def _parameters(group: type[Credentials]) -> list[inspect.Parameter]:
-    return list(inspect.signature(group, eval_str=True).parameters.values())
-
-
 def _keyword(parameter: inspect.Parameter, timeout: float | None) -> inspect.Parameter:
     default = parameter.default
     if parameter.name == "timeout" and timeout is not None:
@@ -101,7 +100,7 @@ def _strict(annotation: Any) -> Any:
     if get_origin(annotation) is not Annotated:
         return annotation
     kind, *rest = get_args(annotation)
-    number = next((one for one in _leaves(kind) if one in (int, float)), None)
+    number = _number_in(kind)
     if number is None:
         return annotation
     info = copy.copy(next(one for one in rest if isinstance(one, ParameterInfo)))
@@ -112,12 +111,11 @@ def _strict(annotation: Any) -> Any:
     return Annotated[kind, info]
 
 
-def _leaves(kind: Any) -> Iterator[Any]:
-    inner = get_args(kind)
-    if not inner:
-        yield kind
-    for one in inner:
-        yield from _leaves(one)
+def _number_in(kind: Any) -> Any:
+    """The type of a number in an option's type, None where there is none."""
+    if kind in (int, float):
+        return kind
+    return next(filter(None, map(_number_in, get_args(kind))), None)
 
 
 def number_parser(

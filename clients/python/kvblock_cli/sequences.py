@@ -18,6 +18,7 @@ from rich.text import Text
 from kvblock_cli.failures import REFUSED, note_change
 from kvblock_cli.options import AnyEngine, Engine, Json, Pool, SequenceId, Server, option
 from kvblock_cli.output import (
+    counted,
     cut,
     number,
     print_answer,
@@ -26,7 +27,6 @@ from kvblock_cli.output import (
     say,
     terminal_width,
 )
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Granted, Refused, SequenceInfo
@@ -44,15 +44,6 @@ MaxWait = Annotated[
     ),
 ]
 WithBlocks = Annotated[bool, typer.Option("--blocks", help="With their blocks, in table order.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to an application."""
-    add_command(app, allocate, example="allocate 10 2 --max-wait 1.5")
-    add_command(app, free, example="free 10")
-    add_command(app, block_table, name="table", example="table 10 --json")
-    add_command(app, can_allocate, example="can-allocate 64 && echo enough")
-    add_command(app, sequences, example="sequences --engine engine-0 | head")
 
 
 def allocate(
@@ -76,7 +67,7 @@ def allocate(
     if granted:
         note_change()
     kind = "granted" if granted else "refused"
-    print_answer({kind: answer}, Text.from_markup(allocation_text(answer)), as_json=as_json)
+    print_answer({kind: answer}, Text.from_markup(_allocation_text(answer)), as_json=as_json)
     if not granted:
         raise typer.Exit(REFUSED)
 
@@ -98,7 +89,7 @@ def free(
     print_answer({"freed_blocks": freed}, f"freed {counted(freed)}", as_json=as_json)
 
 
-def block_table(
+def table(
     server: Server,
     sequence_id: SequenceId,
     pool: Pool = "",
@@ -162,13 +153,7 @@ def sequences(
         print_rows("sequences", rows, head, line, as_json=as_json)
 
 
-def counted(blocks: int) -> str:
-    """A number of blocks in words."""
-    return f"{number(blocks)} {'block' if blocks == 1 else 'blocks'}"
-
-
-def allocation_text(answer: Granted | Refused) -> str:
-    """The answer to an allocation, for people."""
+def _allocation_text(answer: Granted | Refused) -> str:
     from kvblock import Granted
 
     if isinstance(answer, Granted):

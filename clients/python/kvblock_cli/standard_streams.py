@@ -38,11 +38,14 @@ def set_up() -> None:
     """Open what was closed, and give the program its `sys.stdin`, `sys.stdout` and `sys.stderr`."""
     # Python starts with None in place of a stream whose descriptor is closed.
     for number, flags in ((_STDIN, os.O_RDONLY), (_STDOUT, os.O_RDONLY), (_STDERR, os.O_WRONLY)):
-        _open_closed(number, flags)
+        try:
+            os.fstat(number)
+        except OSError:
+            _open_null(number, flags)
     if cast("TextIO | None", sys.stdin) is None:
         sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115 - it is open as long as the program
     sys.stdout = _stream(_STDOUT, sys.stdout, _raise, line_buffering=os.isatty(_STDOUT))
-    sys.stderr = _stream(_STDERR, sys.stderr, _ignore, line_buffering=True)
+    sys.stderr = _stream(_STDERR, sys.stderr, lambda _: None, line_buffering=True)
 
 
 def discard_output() -> None:
@@ -50,21 +53,16 @@ def discard_output() -> None:
 
     Python writes the buffer at its exit, and complains about what cannot be written.
     """
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, _STDOUT)
-    os.close(null)
+    _open_null(_STDOUT, os.O_WRONLY)
 
 
-def _open_closed(number: int, flags: int) -> None:
-    try:
-        os.fstat(number)
-    except OSError:
-        null = os.open(os.devnull, flags)
-        if null == number:
-            os.set_inheritable(number, True)
-        else:
-            os.dup2(null, number)
-            os.close(null)
+def _open_null(number: int, flags: int) -> None:
+    null = os.open(os.devnull, flags)
+    if null == number:
+        os.set_inheritable(number, True)
+    else:
+        os.dup2(null, number)
+        os.close(null)
 
 
 def _stream(
@@ -105,7 +103,3 @@ class _Descriptor(io.FileIO):
 
 def _raise(error: OSError) -> None:
     raise OutputError(error) from error
-
-
-def _ignore(_: OSError) -> None:
-    return

@@ -30,10 +30,9 @@ from kvblock_cli.output import (
     share,
     table_of,
 )
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
-    from kvblock import Client, PoolStats, ServerStats
+    from kvblock import Client, ServerStats
 
 _INTERVAL = 2.0
 _NAMES_MAX = 20
@@ -49,11 +48,6 @@ Interval = Annotated[
     ),
 ]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    add_command(app, stats, example="stats --watch 0.5")
 
 
 def stats(
@@ -72,17 +66,13 @@ def stats(
         raise typer.BadParameter("an interval goes with --watch")
     with server.connect() as kv:
         answer = kv.stats(pool=pool, engine=engine)
-        if engine and not _has_engine(answer):
+        # What was asked for by name is always in a row, so that a row alone says nothing.
+        rows = [one for found in answer.pools for one in found.engines]
+        if engine and not any(one.attached or one.sequences or one.held_blocks for one in rows):
             raise _no_engine(kv, pool, engine)
         if watch:
             _watch(kv, pool, engine, interval or _INTERVAL, as_json=as_json)
     print_answer(document(answer), overview(answer), as_json=as_json)
-
-
-def _has_engine(answer: ServerStats) -> bool:
-    """Whether an engine of that name is there: what was asked for by name is always in a row."""
-    engines = [engine for pool in answer.pools for engine in pool.engines]
-    return any(one.attached or one.sequences or one.held_blocks for one in engines)
 
 
 def _no_engine(kv: Client, pool: str, engine: str) -> CommandError:
@@ -119,28 +109,17 @@ def _watch(kv: Client, pool: str, engine: str, interval: float, *, as_json: bool
 
 def document(answer: ServerStats) -> dict[str, Any]:
     """The answer as StatsResponse has it."""
-    pools = [_pool_document(pool) for pool in answer.pools]
-    return {
-        "pools": pools,
-        "server_epoch": answer.server_epoch,
-        "server_version": answer.server_version,
-    }
-
-
-def _pool_document(pool: PoolStats) -> dict[str, Any]:
-    refusals = [{"reason": reason.name, "count": n} for reason, n in pool.refusals.items()]
-    fields = plain(pool)
-    assert isinstance(fields, dict)
-    return fields | {"refusals": refusals}
+    found = plain(answer)
+    assert isinstance(found, dict)
+    for row, pool in zip(found["pools"], answer.pools, strict=True):
+        row["refusals"] = [{"reason": one.name, "count": n} for one, n in pool.refusals.items()]
+    return found
 
 
 def overview(answer: ServerStats) -> RenderableType:
     """The answer for people: pools, their counters, and the engines where there are any."""
-    parts: list[RenderableType] = [
-        table_of(answer.pools, _STATE),
-        "",
-        table_of(answer.pools, _COUNTERS),
-    ]
+    parts: list[RenderableType] = [table_of(answer.pools, _STATE), ""]
+    parts.append(table_of(answer.pools, _COUNTERS))
     engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
     if engines:
         parts += ["", table_of(engines, _ENGINES, left=2)]

@@ -14,15 +14,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from enum import Enum
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from kvblock.extras import install_hint
-from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write
+from kvblock_cli.failures import REFUSED, UNREACHABLE, USAGE, CommandError, cannot_write, write_file
 from kvblock_cli.options import Credentials, Json, option
 from kvblock_cli.output import console, error_console, print_json
 from kvblock_cli.register import add_command
@@ -38,14 +37,6 @@ if TYPE_CHECKING:
 _BLOCKS_MAX = 2**31 - 1
 _STDOUT = Path("-")
 _DEFAULTS = Synthetic()
-
-
-class Modes(str, Enum):
-    """What `--mode` takes."""
-
-    SHARED = "shared"
-    SPLIT = "split"
-    BOTH = "both"
 
 
 def _number(metavar: str, text: str, low: int | None = None, high: int | None = None) -> Any:
@@ -66,17 +57,17 @@ Engines = Annotated[int, _number("N", "Engines. Request i goes to engine i mod N
 Blocks = Annotated[int, _number("M", "Blocks, over all pools of a mode.", 1, _BLOCKS_MAX)]
 BlockSize = Annotated[int, _number("TOKENS", "Token slots per block.", 1, 2**32 - 1)]
 ModeOption = Annotated[
-    Modes,
+    Literal["shared", "split", "both"],
     typer.Option(help="One pool for all, an even share for each engine, or one after the other."),
 ]
 Limit = Annotated[int | None, option("N", "Only the first N requests of the file.", min=1)]
 UnitOption = Annotated[
     TimeUnit | None,
-    typer.Option(
+    option(
+        None,
+        "What the trace's timestamps count, where they are numbers. Default: what is certain from"
+        " the format and the numbers.",
         "--time-unit",
-        help="What the trace's timestamps count, where they are numbers. Default: what is certain"
-        " from the format and the numbers.",
-        show_default=False,
     ),
 ]
 Address = Annotated[
@@ -124,7 +115,7 @@ def replay(
     engines: Engines = 3,
     blocks: Blocks = 2048,
     block_size: BlockSize = 16,
-    mode: ModeOption = Modes.BOTH,
+    mode: ModeOption = "both",
     limit: Limit = None,
     time_unit: UnitOption = None,
     address: Address = None,
@@ -137,7 +128,7 @@ def replay(
     _check_files(json_file, plot_file)
     if pool is not None and address is None:
         raise typer.BadParameter("--pool goes with --address")
-    modes = [Mode(mode.value)] if mode is not Modes.BOTH else list(Mode)
+    modes = list(Mode) if mode == "both" else [Mode(mode)]
     if Mode.SPLIT in modes and blocks < engines:
         raise typer.BadParameter(f"--blocks {blocks} is no block for each of {engines} engines")
     name, found = _read(trace, limit, time_unit)
@@ -171,7 +162,10 @@ def trace_generate(
         text = "".join(generate(Synthetic(seed, requests, engines, rate, phase)))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    _write(output, text)
+    if output == _STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_file(output, text)
 
 
 def _check_files(json_file: Path | None, plot_file: Path | None) -> None:
@@ -247,7 +241,7 @@ def _report(
     if as_json:
         print_json(document(parameters, runs))
     if json_file is not None and json_file != _STDOUT:
-        _write(json_file, json.dumps(document(parameters, runs), indent=2) + "\n")
+        write_file(json_file, json.dumps(document(parameters, runs), indent=2) + "\n")
     if plot_file is not None:
         from kvblock_replay.plot import draw
 
@@ -255,13 +249,3 @@ def _report(
             draw(plot_file, parameters, runs)
         except OSError as error:
             raise cannot_write(plot_file, error) from error
-
-
-def _write(path: Path, text: str) -> None:
-    if path == _STDOUT:
-        sys.stdout.write(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise cannot_write(path, error) from error

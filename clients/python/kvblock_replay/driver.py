@@ -105,10 +105,7 @@ def _server(given: Access | None, setups: Sequence[Setup]) -> Iterator[Access]:
 
 
 def run_mode(
-    client: Client,
-    requests: tuple[Request, ...],
-    setup: Setup,
-    progress: Callable[[int], None],
+    client: Client, requests: tuple[Request, ...], setup: Setup, progress: Callable[[int], None]
 ) -> Run:
     """Replay requests in one mode; `progress` is called now and then with how many are done.
 

@@ -8,7 +8,7 @@ Rules:
     generated ones. It takes a block when they fill its last one. The last token that is generated
     is never computed on, so it needs no slot. The iteration that computes a prompt also generates
     the first token.
-  - A sequence whose growth was refused stands still for that iteration; the others run. Then the
+  - A sequence whose growth was refused pauses for that iteration; the others run. Then the
     newest sequences are preempted until the blocks that they give back cover the refused growth.
     They return to the head of the queue, keep the tokens that they generated, and are computed
     anew, those tokens included, when they are admitted again. A Step that frees preempted
@@ -202,9 +202,8 @@ class Engine:
         """Give up the newest sequences until those that stand still can grow."""
         if len(self._running) == 1:
             self._refusals_in_a_row += 1
-            if self._refusals_in_a_row < PATIENCE:
-                return
-            self._give_up_newest()
+            if self._refusals_in_a_row >= PATIENCE:
+                self._give_up_newest()
             return
         gained = 0
         lacking = len(still)

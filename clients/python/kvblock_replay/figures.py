@@ -50,9 +50,7 @@ Figures = dict[str, float | None]
 
 def percentile(ordered: Sequence[int], percent: int) -> int | None:
     """Answer the smallest value that at least `percent` % of the values do not exceed."""
-    if not ordered:
-        return None
-    return ordered[-(-len(ordered) * percent // 100) - 1]
+    return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else None
 
 
 def virtual(outcome: Outcome) -> Figures:

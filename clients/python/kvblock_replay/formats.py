@@ -1,4 +1,4 @@
-"""The formats of traces, told from the first line that is not blank.
+"""The formats of traces, known from the first line that is not blank.
 
 Rules:
   - A line that opens with `{` begins JSON lines, a header with the columns of a known CSV that one.
@@ -22,7 +22,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from kvblock_replay.fields import BadLine, Number, Row, bad, moment, number_in, shorten, tokens
 from kvblock_replay.units import TimeUnit
@@ -40,21 +40,7 @@ _LENGTHS = (("input_length", "output_length"), ("isl", "osl"))
 _OF_BAILIAN = ("chat_id", "parent_chat_id")
 
 
-class LineReader(Protocol):
-    """One format. `dated`: its arrivals are dates, so nobody has to be asked for their unit."""
-
-    name: str
-    first_line_is_header: bool
-    dated: bool
-
-    def parse(self, line: str) -> Row:
-        """Read one line that is not blank. Raises BadLine."""
-
-    def unit(self) -> TimeUnit | None:
-        """The unit of the arrivals that were read, as far as the fields tell it."""
-
-
-def choose_format(line: str) -> LineReader:
+def choose_format(line: str) -> CsvReader | JsonReader:
     """Tell the format from the first line that is not blank. Raises BadLine for none."""
     if line.startswith("{"):
         return _choose_json(line)
@@ -78,11 +64,14 @@ class _CsvFormat(NamedTuple):
     name: str
     columns: tuple[str, str, str]
     arrival: Callable[[str, str], int]
-    dated: bool
+    dated: bool = False
 
 
-class _CsvReader:
-    """Reads rows under one header; see `LineReader`."""
+class CsvReader:
+    """Reads rows under one header.
+
+    `dated`: its arrivals are dates, so nobody has to be asked for their unit.
+    """
 
     first_line_is_header = True
 
@@ -111,7 +100,7 @@ class _CsvReader:
         return TimeUnit.SECONDS
 
 
-def _choose_csv(line: str) -> _CsvReader | None:
+def _choose_csv(line: str) -> CsvReader | None:
     """Tell the format from a header; None: the line has none of the columns. Raises BadLine."""
     cells = _split_csv(line)
     kind = max(_CSV_FORMATS, key=lambda one: sum(name in cells for name in one.columns))
@@ -123,7 +112,7 @@ def _choose_csv(line: str) -> _CsvReader | None:
     for name in kind.columns:
         if cells.count(name) > 1:
             raise BadLine(f"the header names {name} twice: {shorten(line)}")
-    return _CsvReader(kind, cells)
+    return CsvReader(kind, cells)
 
 
 def _split_csv(line: str) -> list[str]:
@@ -155,17 +144,13 @@ def _seconds(field: str, text: str) -> int:
 
 _CSV_FORMATS = (
     _CsvFormat("azure", AZURE_COLUMNS, _date, dated=True),
-    _CsvFormat(
-        "burstgpt", ("Timestamp", "Request tokens", "Response tokens"), _seconds, dated=False
-    ),
-    _CsvFormat(
-        "vidur", ("arrived_at", "num_prefill_tokens", "num_decode_tokens"), _seconds, dated=False
-    ),
+    _CsvFormat("burstgpt", ("Timestamp", "Request tokens", "Response tokens"), _seconds),
+    _CsvFormat("vidur", ("arrived_at", "num_prefill_tokens", "num_decode_tokens"), _seconds),
 )
 
 
-class _JsonReader:
-    """Reads objects like a first one; see `LineReader`."""
+class JsonReader:
+    """Reads objects like a first one."""
 
     first_line_is_header = False
     dated = False
@@ -200,14 +185,14 @@ class _JsonReader:
         """What the fields of the lines so far say."""
         if self.name == "bailian":
             return TimeUnit.SECONDS
-        # A single hash fits every short prompt, whatever it stands for.
+        # A single hash fits every short prompt, whatever it means.
         return TimeUnit.MILLISECONDS if self._hashes_fit and self._longest > 1 else None
 
 
-def _choose_json(line: str) -> _JsonReader:
+def _choose_json(line: str) -> JsonReader:
     """Tell the format from the first object. Raises BadLine."""
     try:
-        return _JsonReader(_row(line))
+        return JsonReader(_row(line))
     except BadLine:
         if _goes_on(line):
             raise BadLine(
@@ -242,3 +227,7 @@ def _field(row: dict[str, object], field: str) -> object:
     if field not in row:
         raise BadLine(f"has no field {field}")
     return row[field]
+
+
+LineReader = CsvReader | JsonReader
+"""One format."""

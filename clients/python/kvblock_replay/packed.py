@@ -1,7 +1,7 @@
 """Files as people have them: plain, or packed with gzip or Zstandard.
 
 Rules:
-  - What a file is is told from its first bytes, never from its name.
+  - What a file is follows from its first bytes, never from its name.
   - It is unpacked while it is read, so that a line that is too long ends it early.
 """
 

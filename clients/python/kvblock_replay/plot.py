@@ -12,26 +12,9 @@ from pathlib import Path
 from kvblock_replay.driver import Run
 from kvblock_replay.figures import Parameters
 from kvblock_replay.modes import Mode
-from kvblock_replay.simulation import PoolUse
 
 _COLUMNS = 600
 _COLOURS = {Mode.SHARED: "#0072b2", Mode.SPLIT: "#d55e00"}
-
-
-def spans(use: PoolUse, until_ns: int, count: int) -> list[float]:
-    """Answer the mean number of held blocks in each of `count` equal spans of 0 to `until_ns`."""
-    areas = [0] * count
-    ends = [*use.times_ns[1:], until_ns]
-    for begin, end, held in zip(use.times_ns, ends, use.blocks, strict=True):
-        span = begin * count // until_ns if until_ns else count
-        while span < count and begin < end:
-            # Times count in units of until_ns / count, so that the spans' borders are whole.
-            border = min(end * count, (span + 1) * until_ns)
-            areas[span] += held * (border - max(begin * count, span * until_ns))
-            if border == end * count:
-                break
-            span += 1
-    return [area / until_ns for area in areas] if until_ns else [0.0] * count
 
 
 def draw(path: Path, parameters: Parameters, runs: Sequence[Run]) -> None:
@@ -44,7 +27,7 @@ def draw(path: Path, parameters: Parameters, runs: Sequence[Run]) -> None:
     axes = figure.add_subplot()
     for run in runs:
         seconds = run.outcome.makespan_ns / 1e9
-        held = spans(run.outcome.pool_use, run.outcome.makespan_ns, _COLUMNS)
+        held = run.outcome.pool_use.spans(run.outcome.makespan_ns, _COLUMNS)
         share = [blocks / run.outcome.total_blocks * 100 for blocks in held]
         times = [(column + 0.5) * seconds / _COLUMNS for column in range(_COLUMNS)]
         label = (

@@ -30,8 +30,6 @@ class _Row(NamedTuple):
     show: Callable[[float], str]
     better: int = 0
     """-1: less is better, 1: more is better, 0: neither."""
-    is_share: bool = False
-    """Whether the value is a share, whose difference is in percentage points."""
 
 
 _count = "{:,.0f}".format
@@ -53,8 +51,8 @@ _VIRTUAL = (
     _Row("Queue wait p50", "queue_wait_p50_s", _seconds, -1),
     _Row("Queue wait p95", "queue_wait_p95_s", _seconds, -1),
     _Row("Makespan", "makespan_s", _seconds, -1),
-    _Row("Pool use, mean", "pool_use_mean", _share, is_share=True),
-    _Row("Pool use, peak", "pool_use_peak", _share, is_share=True),
+    _Row("Pool use, mean", "pool_use_mean", _share),
+    _Row("Pool use, peak", "pool_use_peak", _share),
     _Row("Steps", "steps", _count),
 )
 _CLOCKED = (
@@ -66,17 +64,10 @@ _CLOCKED = (
 
 def show(console: Console, parameters: Parameters, runs: Sequence[Run]) -> None:
     """Print what was replayed, its table, and how to read it."""
-    console.print(
-        f"{parameters.trace}: {parameters.requests:,} requests, {parameters.setting}",
-        highlight=False,
-        markup=False,
-        style="bold",
-    )
+    title = f"{parameters.trace}: {parameters.requests:,} requests, {parameters.setting}"
+    console.print(Text(title, "bold"))
     console.print(table(runs))
-    console.print(
-        "Times are virtual, the same every time; measured figures are this run's.",
-        highlight=False,
-    )
+    console.print(Text("Times are virtual, the same every time; measured figures are this run's."))
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -88,13 +79,11 @@ def table(runs: Sequence[Run]) -> Table:
     if len(runs) > 1:
         made.add_column("difference", justify="right", no_wrap=True)
         made.add_column("in %", justify="right", no_wrap=True)
-    in_virtual_time = {run.mode: virtual(run.outcome) for run in runs}
-    by_the_clock = {run.mode: clocked(run.measured) for run in runs}
-    for row in _VIRTUAL:
-        made.add_row(row.label, *_cells(row, in_virtual_time))
-    made.add_section()
-    for row in _CLOCKED:
-        made.add_row(row.label, *_cells(row, by_the_clock))
+    figures = {run.mode: virtual(run.outcome) | clocked(run.measured) for run in runs}
+    for rows in (_VIRTUAL, _CLOCKED):
+        for row in rows:
+            made.add_row(row.label, *_cells(row, figures))
+        made.add_section()
     return made
 
 
@@ -117,9 +106,9 @@ def _difference(row: _Row, shared: Value, split: Value) -> tuple[Text, Text]:
     if size == row.show(0.0):
         return Text("0"), Text("")
     style = "" if not row.better else "green" if change * row.better > 0 else "red"
-    if row.is_share:
+    if row.show is _share:  # The difference of shares is in percentage points.
         size = f"{abs(change) * 100:.1f} pp"
-    percent = f"{change / split * 100:+.1f}" if split and not row.is_share else ""
+    percent = f"{change / split * 100:+.1f}" if split and row.show is not _share else ""
     if percent in ("+0.0", "-0.0"):
         percent = ""
     return Text(f"{'+' if change > 0 else '-'}{size}", style), Text(percent, style)

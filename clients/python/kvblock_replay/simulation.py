@@ -70,13 +70,24 @@ class PoolUse:
             self.times_ns.append(now_ns)
             self.blocks.append(held)
 
-    def mean(self, until_ns: int) -> float:
-        """Answer the mean from 0 to `until_ns`, weighted by time; 0 when no time passed."""
-        area = 0
+    def spans(self, until_ns: int, count: int) -> list[float]:
+        """Answer the mean of held blocks in each of `count` equal spans of 0 to `until_ns`."""
+        areas = [0] * count
         ends = [*self.times_ns[1:], until_ns]
         for begin, end, held in zip(self.times_ns, ends, self.blocks, strict=True):
-            area += held * (min(end, until_ns) - min(begin, until_ns))
-        return area / until_ns if until_ns else 0.0
+            span = begin * count // until_ns if until_ns else count
+            while span < count and begin < end:
+                # Times count in units of until_ns / count, so that the spans' borders are whole.
+                border = min(end * count, (span + 1) * until_ns)
+                areas[span] += held * (border - max(begin * count, span * until_ns))
+                if border == end * count:
+                    break
+                span += 1
+        return [area / until_ns for area in areas] if until_ns else [0.0] * count
+
+    def mean(self, until_ns: int) -> float:
+        """Answer the mean from 0 to `until_ns`, weighted by time; 0 when no time passed."""
+        return self.spans(until_ns, 1)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Request traces: what arrives, when, and how long it is.
 
 Rules:
-  - The format is told from the first line that is not blank, never from the file's name: see
+  - The format follows from the first line that is not blank, never the file's name: see
     `formats`; the unit of its timestamps as `units` says. UTF-8, plain or packed (see `packed`); a
     byte order mark, CRLF and blank lines are fine.
   - A line that cannot be read stops the reading with its number, the field, the value and the

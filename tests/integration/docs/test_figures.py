@@ -74,7 +74,7 @@ def test_a_page_without_the_marks_is_refused(copy: Path, tmp_path: Path) -> None
     (copy / "docs/benchmarks.md").write_text("nothing\n")
     before = texts(copy)
     done = run(sys.executable, *SCRIPT, "--root", copy, "--bench", bench, expect=1)
-    assert "<!-- figures: bench --> stands 0 times in docs/benchmarks.md" in done.stderr
+    assert "<!-- figures: bench --> is 0 times in docs/benchmarks.md" in done.stderr
     assert texts(copy) == before
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from kvblock_replay.driver import Measured, Run
 from kvblock_replay.figures import Parameters, clocked, document, percentile, virtual
 from kvblock_replay.modes import Mode, make_setup
-from kvblock_replay.plot import draw, spans
+from kvblock_replay.plot import draw
 from kvblock_replay.report import show
 from kvblock_replay.simulation import PoolUse
 from kvblock_replay.trace import Request
@@ -118,16 +118,16 @@ def test_spans_are_means_over_equal_times() -> None:
     use = PoolUse()
     for now, held in [(3, 6), (10, 0)]:
         use.note(now, held)
-    assert spans(use, 10, 5) == [0, 3, 6, 6, 6]
-    assert spans(use, 10, 1) == [4.2]
-    assert spans(use, 20, 2) == [4.2, 0]
-    assert spans(use, 10, 40)[11:13] == [0, 6]
-    assert spans(PoolUse(), 0, 3) == [0, 0, 0]
+    assert use.spans(10, 5) == [0, 3, 6, 6, 6]
+    assert use.spans(10, 1) == [4.2]
+    assert use.spans(20, 2) == [4.2, 0]
+    assert use.spans(10, 40)[11:13] == [0, 6]
+    assert PoolUse().spans(0, 3) == [0, 0, 0]
 
 
 def test_spans_keep_the_mean(runs: list[Run]) -> None:
     use, until = runs[0].outcome.pool_use, runs[0].outcome.makespan_ns
-    means = spans(use, until, 77)
+    means = use.spans(until, 77)
     assert sum(means) / 77 == pytest.approx(use.mean(until))
 
 

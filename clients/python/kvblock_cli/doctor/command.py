@@ -19,20 +19,18 @@ from rich.text import Text
 
 from kvblock_cli.doctor.findings import Finding, Status, problem, skipped, warning
 from kvblock_cli.failures import REFUSED, UNREACHABLE
-from kvblock_cli.options import Json, Pool, Server, default_address
+from kvblock_cli.options import Json, Pool, Server, default_address, option
 from kvblock_cli.output import console, print_json, printable, table
-from kvblock_cli.register import add_command
 
 if TYPE_CHECKING:
     from kvblock import Client, KVBlockError
 
 StateDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="The server's state directory, where it runs on this machine. Default: that of"
+    option(
+        "DIR",
+        "The server's state directory, where it runs on this machine. Default: that of"
         " `kvblock serve`, if the server has it.",
-        show_default=False,
     ),
 ]
 _STYLES = {
@@ -42,11 +40,6 @@ _STYLES = {
     Status.PROBLEM: "bold red",
 }
 _JUMP_SECONDS = 0.5
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    add_command(app, doctor, epilog="Example: [bold]kvblock doctor || kvblock doctor --json[/]")
 
 
 def doctor(
@@ -93,21 +86,21 @@ def _examine(server: Server, state_dir: Path | None, pool: str) -> Iterator[Find
     from kvblock_cli.doctor import process, socket
     from kvblock_cli.doctor import state_dir as states
 
-    with server.connect() as kv:  # Arguments that can never be right are told of first.
+    with server.connect() as kv:  # Arguments that can never be right fail first.
         begun = time.time() - time.monotonic()
-        found = socket.look(server.address or default_address() or "", server.timeout)
-        if found.finding.status is Status.PROBLEM:
-            raise _UnreachableError(found.finding)
-        yield found.finding
+        found, pid = socket.look(server.address or default_address() or "", server.timeout)
+        if found.status is Status.PROBLEM:
+            raise _UnreachableError(found)
+        yield found
         yield from _ask(kv, pool)
         jumped = time.time() - time.monotonic() - begun
     if abs(jumped) > _JUMP_SECONDS:
         text = f"this machine's clock was set by {jumped:+.1f} s meanwhile"
         yield warning("clock", text, "let NTP slew the clock: leases are not touched, logs are")
     yield from process.synchronised()
-    yield from states.look(state_dir, found.pid)
-    if found.pid is not None:
-        yield from process.limits(found.pid)
+    yield from states.look(state_dir, pid)
+    if pid is not None:
+        yield from process.limits(pid)
 
 
 def _ask(kv: Client, pool: str) -> Iterator[Finding]:
@@ -117,9 +110,9 @@ def _ask(kv: Client, pool: str) -> Iterator[Finding]:
     yield from _answered("health", server.health(kv))
     try:
         stats = kv.stats(pool=pool)
-    except NotFoundError:
-        raise
     except KVBlockError as error:
+        if isinstance(error, NotFoundError):
+            raise
         yield _failed("access", error)
         return
     yield from server.version(stats)
@@ -146,22 +139,17 @@ def _failed(check: str, error: KVBlockError) -> Finding:
         _UnreachableError: that there is no server to go on with.
 
     """
-    from kvblock import (
-        DeadlineExceededError,
-        PermissionDeniedError,
-        UnauthenticatedError,
-        UnavailableError,
-    )
+    import kvblock
 
     text = str(error)
-    if isinstance(error, (UnavailableError, DeadlineExceededError)):
+    if isinstance(error, (kvblock.UnavailableError, kvblock.DeadlineExceededError)):
         action = "see whether it is kvblock that listens there, with TLS or without, and alive"
         if error.reason:
             action = "try again when it is up; see the server's log"
         raise _UnreachableError(problem(check, text, action)) from None
-    if isinstance(error, PermissionDeniedError):
+    if isinstance(error, kvblock.PermissionDeniedError):
         return skipped(check, text, "ask with the credentials of an operator")
-    if isinstance(error, UnauthenticatedError):
+    if isinstance(error, kvblock.UnauthenticatedError):
         return problem(check, text, "show credentials: --token-file, or --tls-cert and --tls-key")
     return problem(check, text, "see the server's log")
 
@@ -174,10 +162,8 @@ def _show(findings: list[Finding]) -> None:
             text.append(f"\ndo: {printable(one.action)}", "italic")
         made.add_row(one.check, Text(one.status.value, _STYLES[one.status]), text)
     console().print(made)
-    counts = {status: sum(one.status is status for one in findings) for status in Status}
-    problems, warnings = counts[Status.PROBLEM], counts[Status.WARNING]
-    console().print(
-        f"\n{problems or 'no'} problem{'' if problems == 1 else 's'},"
-        f" {warnings or 'no'} warning{'' if warnings == 1 else 's'}",
-        style="bold",
-    )
+    counts = []
+    for status in (Status.PROBLEM, Status.WARNING):
+        count = sum(one.status is status for one in findings)
+        counts.append(f"{count or 'no'} {status.value}{'' if count == 1 else 's'}")
+    console().print("\n" + ", ".join(counts), style="bold")

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 
@@ -22,32 +23,25 @@ class Status(Enum):
 
 
 class Finding(NamedTuple):
-    """What was found, and what to do about it."""
+    """What was found, and what to do about it; `action` is empty where all is in order."""
 
-    check: str
     status: Status
+    check: str
     text: str
-    action: str = ""
+    action: str
+
+
+skipped = partial(Finding, Status.SKIPPED)
+"""It could not be looked at; the action is how it can."""
+warning = partial(Finding, Status.WARNING)
+"""Something may become a problem."""
+problem = partial(Finding, Status.PROBLEM)
+"""Something does not work."""
 
 
 def ok(check: str, text: str) -> Finding:
     """All is as it should be."""
-    return Finding(check, Status.OK, text)
-
-
-def skipped(check: str, text: str, action: str) -> Finding:
-    """It could not be looked at; `action` is how it can."""
-    return Finding(check, Status.SKIPPED, text, action)
-
-
-def warning(check: str, text: str, action: str) -> Finding:
-    """Something may become a problem."""
-    return Finding(check, Status.WARNING, text, action)
-
-
-def problem(check: str, text: str, action: str) -> Finding:
-    """Something does not work."""
-    return Finding(check, Status.PROBLEM, text, action)
+    return Finding(Status.OK, check, text, "")
 
 
 def in_bytes(count: int) -> str:

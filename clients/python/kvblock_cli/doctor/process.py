@@ -16,6 +16,7 @@ from kvblock_cli.doctor.findings import Finding, in_bytes, ok, warning
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _NEARLY = 0.8
+_RAISE = "raise LimitNOFILE= or ulimit -n"
 _DESCRIPTORS = 1024 + 64
 """What a server takes whose connections_max is as by itself, for one address."""
 _TIMEX_BYTES, _TIME_ERROR = 512, 5
@@ -58,12 +59,9 @@ def pids_of(pid: int, proc: Path = _PROC) -> set[int]:
 def _descriptors(soft: int, used: int | None) -> Finding:
     text = f"{soft:,} descriptors" + (f", {used:,} in use" if used is not None else "")
     if used is not None and used > _NEARLY * soft:
-        action = "raise LimitNOFILE= or ulimit -n: connections will not be accepted"
-        return warning("limits", text, action)
+        return warning("limits", text, f"{_RAISE}: connections will not be accepted")
     if soft < _DESCRIPTORS:
-        action = (
-            f"raise LimitNOFILE= or ulimit -n to {_DESCRIPTORS}, unless connections_max is less"
-        )
+        action = f"{_RAISE} to {_DESCRIPTORS}, unless connections_max is less"
         return warning("limits", text, action)
     return ok("limits", text)
 

@@ -25,9 +25,9 @@ _CALLS = 5
 _SLOW_SECONDS = 0.05
 _TTL_IN_ROUND_TRIPS = 20
 _LATE = 0.75
-"""The part of its TTL after which a lease that was not renewed is told of."""
+"""The part of its TTL after which a lease that was not renewed gets a warning."""
 _QUARANTINE = 0.25
-"""The share of a pool in quarantine that is told of."""
+"""The share of a pool in quarantine that gets a warning."""
 _NAMES_MAX = 5
 _AHEAD_SECONDS = 2.0
 _ROWS = 100

@@ -14,7 +14,6 @@ import pwd
 import socket
 import stat
 import struct
-from typing import NamedTuple
 
 from kvblock_cli.doctor.findings import Finding, ok, problem
 
@@ -23,15 +22,8 @@ _START = "start it with `kvblock serve`, or name another with --address or KVBLO
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Reached(NamedTuple):
-    """What was found; `pid` is the server's process, None: not known."""
-
-    finding: Finding
-    pid: int | None = None
-
-
-def look(address: str, timeout: float) -> Reached:
-    """Try an address that is known to have the right form."""
+def look(address: str, timeout: float) -> tuple[Finding, int | None]:
+    """Try an address that is known to have the right form; gives the server's process, if known."""
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
         return _unix(os.path.abspath(path.removeprefix("//")), timeout)
@@ -39,21 +31,21 @@ def look(address: str, timeout: float) -> Reached:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout).close()
     except OSError as error:
-        return Reached(problem(CHECK, f"{address} cannot be reached: {_why(error)}", _START))
-    return Reached(ok(CHECK, f"{address} is listened at"))
+        return problem(CHECK, f"{address} cannot be reached: {_why(error)}", _START), None
+    return ok(CHECK, f"{address} is listened at"), None
 
 
-def _unix(path: str, timeout: float) -> Reached:
+def _unix(path: str, timeout: float) -> tuple[Finding, int | None]:
     try:
         found = os.stat(path)
     except FileNotFoundError:
         action = f"{_START}; into a container, mount the directory of the socket, not the file"
-        return Reached(problem(CHECK, f"{path} is not there", action))
+        return problem(CHECK, f"{path} is not there", action), None
     except OSError as error:
         action = "let this user enter the directories above it"
-        return Reached(problem(CHECK, f"{path} cannot be looked at: {_why(error)}", action))
+        return problem(CHECK, f"{path} cannot be looked at: {_why(error)}", action), None
     if not stat.S_ISSOCK(found.st_mode):
-        return Reached(problem(CHECK, f"{path} is no socket", _START))
+        return problem(CHECK, f"{path} is no socket", _START), None
     mode = f"mode {stat.S_IMODE(found.st_mode):04o} of {_owner(found)}"
     try:
         with socket.socket(socket.AF_UNIX) as tried:
@@ -63,16 +55,16 @@ def _unix(path: str, timeout: float) -> Reached:
     except PermissionError:
         text = f"{path} is closed to this user: {mode}"
         action = "join its group, or set unix_mode, unix_owner or unix_group of the server"
-        return Reached(problem(CHECK, text, action))
+        return problem(CHECK, text, action), None
     except ConnectionRefusedError:
         text = f"nobody listens at {path}: a server that was killed has left it"
-        return Reached(problem(CHECK, text, f"{_START}; a server that starts takes it over"))
+        return problem(CHECK, text, f"{_START}; a server that starts takes it over"), None
     except OSError as error:
         action = "see whether the server's process is stopped, or busy without end"
-        return Reached(problem(CHECK, f"{path} takes no connection: {_why(error)}", action))
+        return problem(CHECK, f"{path} takes no connection: {_why(error)}", action), None
     pid, _, _ = _CREDENTIALS.unpack(data)
     who = f", process {pid}" if pid else ""
-    return Reached(ok(CHECK, f"{path}, {mode}{who}"), pid or None)
+    return ok(CHECK, f"{path}, {mode}{who}"), pid or None
 
 
 def _owner(found: os.stat_result) -> str:

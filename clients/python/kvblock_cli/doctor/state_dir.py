@@ -17,6 +17,7 @@ from pathlib import Path
 from kvblock.extras import install_hint
 from kvblock_cli.doctor.findings import Finding, in_bytes, ok, problem, skipped, warning
 from kvblock_cli.doctor.process import pids_of
+from kvblock_cli.output import counted
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How a blank and the like is written in a list of mounts."""
@@ -90,9 +91,8 @@ def journal(path: Path) -> Iterator[Finding]:
         yield problem("journal", one, "keep a copy of the directory, and report it")
     if not contents.problems:
         found = contents.summary()
-        pools = f"{len(found['pools'])} {'pool' if len(found['pools']) == 1 else 'pools'}"
-        text = f"{path} is sound: {pools}, {found['records']:,} records behind its snapshot"
-        yield ok("journal", text)
+        held = f"{counted(len(found['pools']), 'pool')}, {found['records']:,} records"
+        yield ok("journal", f"{path} is sound: {held} behind its snapshot")
 
 
 def kind_of(path: Path, mounts: Path = _MOUNTS) -> str:

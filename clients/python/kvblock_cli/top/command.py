@@ -1,8 +1,8 @@
 """`kvblock top`: the command.
 
 Rules:
-- On a terminal it goes on until it is told to end; a server that goes away is told of in the header
-  and asked again. Elsewhere, and with --json, it looks twice, an interval apart, and prints the one
+- On a terminal it goes on until it is ended; a server that goes away is named in the header and
+  asked again. Elsewhere, and with --json, it looks twice, an interval apart, and prints the one
   frame that follows.
 - A server that is not there at first ends it like any other command.
 - The server is asked by a thread of its own, so that keys work while it does not answer.
@@ -15,7 +15,8 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,11 +24,10 @@ import typer
 
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Server, default_address
 from kvblock_cli.output import console, print_json
-from kvblock_cli.register import add_command
 from kvblock_cli.top.looks import Look, Looker, Overview
 
 if TYPE_CHECKING:
-    from kvblock import Client, KVBlockError
+    from kvblock import Client
 
 Interval = Annotated[
     float,
@@ -35,11 +35,6 @@ Interval = Annotated[
         "--interval", "-i", min=0.05, max=86_400, metavar="SECONDS", help="Between two looks."
     ),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    add_command(app, top, epilog="Example: [bold]kvblock top --interval 0.5[/]")
 
 
 def top(
@@ -89,57 +84,53 @@ def _run(kv: Client, looker: Looker, overview: Overview, address: str, interval:
     from kvblock_cli.top.terminal import Terminal
 
     order = "h"
-    with Terminal(console()) as terminal, _Watch(kv, looker, interval, terminal.wake) as watch:
+    with Terminal(console()) as terminal, _watch(kv, looker, interval, terminal.wake) as deliver:
         while terminal.ended_by is None:
             terminal.draw(Frame(overview, address, interval, order))
             keys = terminal.wait()
             if "q" in keys:
                 break
             order = next((key for key in reversed(keys) if key in ORDERS), order)
-            watch.deliver(overview)
+            deliver(overview)
     if terminal.ended_by not in (None, signal.SIGINT):
         os.kill(os.getpid(), terminal.ended_by)
 
 
-class _Watch:
-    """Looks again and again in a thread, and calls `wake` after each look."""
+@contextmanager
+def _watch(
+    kv: Client, looker: Looker, interval: float, wake: Callable[[], None]
+) -> Iterator[Callable[[Overview], None]]:
+    """Look again and again in a thread, and call `wake` after each look.
 
-    def __init__(
-        self, kv: Client, looker: Looker, interval: float, wake: Callable[[], None]
-    ) -> None:
-        self._kv = kv
-        self._looker = looker
-        self._interval = interval
-        self._wake = wake
-        self._ends = threading.Event()
-        self._found: queue.SimpleQueue[Look | KVBlockError] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    Gives a function that adds what was seen since.
+    """
+    from kvblock import KVBlockError
 
-    def __enter__(self) -> _Watch:
-        self._thread.start()
-        return self
+    ends = threading.Event()
+    found: queue.SimpleQueue[Look | KVBlockError] = queue.SimpleQueue()
 
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        # A call that is under way ends with its client.
-        self._kv.close()
-        self._thread.join()
-
-    def deliver(self, overview: Overview) -> None:
-        """Add what was seen since."""
-        while not self._found.empty():
-            found = self._found.get()
-            if isinstance(found, Look):
-                overview.add(found)
-            else:
-                overview.fail(str(found))
-
-    def _run(self) -> None:
-        from kvblock import KVBlockError
-
-        while not self._ends.wait(self._interval):
+    def look() -> None:
+        while not ends.wait(interval):
             try:
-                self._found.put(self._looker.look())
+                found.put(looker.look())
             except KVBlockError as error:
-                self._found.put(error)
-            self._wake()
+                found.put(error)
+            wake()
+
+    def deliver(overview: Overview) -> None:
+        while not found.empty():
+            one = found.get()
+            if isinstance(one, Look):
+                overview.add(one)
+            else:
+                overview.fail(str(one))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield deliver
+    finally:
+        ends.set()
+        # A call that is under way ends with its client.
+        kv.close()
+        thread.join()

@@ -87,22 +87,21 @@ class Looker:
             KVBlockError: the server is not there, or refuses.
 
         """
-        stats = self._kv.stats(pool=self._pool, engine=self._engine)
-        at = monotonic()
-        rows = self._listed() if self._may_list else None
-        if rows is None:
-            rows = _from_stats(stats)
-        return Look(at, stats, rows)
-
-    def _listed(self) -> tuple[EngineInfo, ...] | None:
         from kvblock import PermissionDeniedError
 
-        try:
-            rows = tuple(self._kv.list_engines(pool=self._pool))
-        except PermissionDeniedError:
-            self._may_list = False
-            return None
-        return tuple(row for row in rows if self._engine in ("", row.engine))
+        stats = self._kv.stats(pool=self._pool, engine=self._engine)
+        at = monotonic()
+        if self._may_list:
+            try:
+                rows = tuple(
+                    row
+                    for row in self._kv.list_engines(pool=self._pool)
+                    if self._engine in ("", row.engine)
+                )
+                return Look(at, stats, rows)
+            except PermissionDeniedError:
+                self._may_list = False
+        return Look(at, stats, _from_stats(stats))
 
 
 class Overview:
@@ -167,8 +166,7 @@ class Overview:
             self._remember((pool.pool,), second, _share(pool.held_blocks, pool.total_blocks))
         for engine in self.engines:
             self._remember((engine.pool, engine.engine), second, engine.share)
-        past = [key for key, use in self._use.items() if use[-1][0] <= second - SECONDS_KEPT]
-        for key in past:
+        for key in [key for key, use in self._use.items() if use[-1][0] <= second - SECONDS_KEPT]:
             del self._use[key]
 
     def _pool_row(self, now: PoolStats, before: PoolStats | None) -> PoolRow:

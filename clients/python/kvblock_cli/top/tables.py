@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from kvblock_cli.output import number, printable, share, table
+from kvblock_cli.output import counted, number, printable, share, table
 from kvblock_cli.top.looks import EngineRow, Overview, PoolRow
 
 LEVELS, ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
@@ -27,42 +27,26 @@ _TREND_MAX = 30
 _NAME_MIN = 12
 """To how many characters a name may be cut before a column is left out."""
 _LATE = 0.75
-"""The part of its TTL after which a lease that was not renewed stands out."""
+"""The part of its TTL after which a lease that was not renewed is marked."""
 
 
 class Order(NamedTuple):
-    """A way to sort; each function gives what is compared."""
+    """A way to sort, before names; each function gives a number, the least comes first."""
 
     name: str
-    pools: Callable[[PoolRow], tuple[object, ...]]
-    engines: Callable[[EngineRow], tuple[object, ...]]
-
-
-def _by_pool(row: PoolRow) -> tuple[object, ...]:
-    return (row.pool,)
-
-
-def _by_engine(row: EngineRow) -> tuple[object, ...]:
-    return (row.pool, row.engine)
+    pools: Callable[[PoolRow], float]
+    engines: Callable[[EngineRow], float]
 
 
 ORDERS = {
-    "h": Order(
-        "held",
-        lambda row: (-row.held_blocks, row.pool),
-        lambda row: (-row.held_blocks, row.pool, row.engine),
-    ),
-    "n": Order("name", _by_pool, _by_engine),
+    "h": Order("held", lambda row: -row.held_blocks, lambda row: -row.held_blocks),
+    "n": Order("name", lambda _: 0, lambda _: 0),
     "r": Order(
         "rate",
-        lambda row: (-(row.allocated_per_second or 0.0), row.pool),
-        lambda row: (-abs(row.held_change_per_second or 0.0), row.pool, row.engine),
+        lambda row: -(row.allocated_per_second or 0.0),
+        lambda row: -abs(row.held_change_per_second or 0.0),
     ),
-    "b": Order(
-        "heartbeat",
-        _by_pool,
-        lambda row: (-(row.since_heartbeat or 0.0), row.pool, row.engine),
-    ),
+    "b": Order("heartbeat", lambda _: 0, lambda row: -(row.since_heartbeat or 0.0)),
 }
 """By the key that chooses it: most held first, names, fastest first, oldest heartbeat first."""
 
@@ -119,17 +103,15 @@ class Frame:
     on_screen: bool = True
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        ascii_only = options.ascii_only
         pools, engines = self._rows(options.size.height if self.on_screen else None)
         if self.on_screen:
-            yield from self._header(width)
-        yield self._fitted(width, lambda cells: self._pool_columns(pools, cells, ascii_only), 1)
+            yield from self._header(options.max_width)
+        keys = [(row.pool,) for row in pools]
+        yield self._fitted(options, _pool_columns(pools), keys, 1)
         yield _more(len(self.overview.pools) - len(pools), "pools")
         if engines:
-            yield self._fitted(
-                width, lambda cells: self._engine_columns(engines, cells, ascii_only), 2
-            )
+            names = [(row.pool, row.engine) for row in engines]
+            yield self._fitted(options, _engine_columns(engines), names, 2)
             yield _more(len(self.overview.engines) - len(engines), "engines")
         elif not self.overview.engines:
             yield Text("no engines")
@@ -137,8 +119,10 @@ class Frame:
     def _rows(self, height: int | None) -> tuple[list[PoolRow], list[EngineRow]]:
         """The rows that are shown, in order."""
         order = ORDERS[self.order]
-        pools = sorted(self.overview.pools, key=order.pools)
-        engines = sorted(self.overview.engines, key=order.engines)
+        pools = sorted(self.overview.pools, key=lambda row: (order.pools(row), row.pool))
+        engines = sorted(
+            self.overview.engines, key=lambda row: (order.engines(row), row.pool, row.engine)
+        )
         if height is None:
             return pools, engines
         # Three lines are the header's; each table has a head and a line behind it.
@@ -149,8 +133,8 @@ class Frame:
     def _header(self, width: int) -> RenderResult:
         seen = self.overview
         version = printable(seen.look.stats.server_version)
-        counted = f"{_counted(len(seen.pools), 'pool')}, {_counted(len(seen.engines), 'engine')}"
-        facts = f"  {counted}, every {self.interval:g} s  {datetime.now():%H:%M:%S}"
+        counts = f"{counted(len(seen.pools), 'pool')}, {counted(len(seen.engines), 'engine')}"
+        facts = f"  {counts}, every {self.interval:g} s  {datetime.now():%H:%M:%S}"
         title = Text(f"kvblock {version} at {printable(self.address)}", "bold")
         title.truncate(max(20, width - len(facts)), overflow="ellipsis")
         yield _line(title.append(facts, "not bold"))
@@ -158,69 +142,68 @@ class Frame:
             text = f"no answer for {seen.silent_for:,.0f} s: {printable(seen.problem)}"
             yield _line(Text(text, "bold red"))
         else:
-            yield _line(self._keys())
+            keys = Text("q quit, sort by")
+            for key, order in ORDERS.items():
+                style = "reverse" if key == self.order else ""
+                keys.append("  ").append(f"{key} {order.name}", style)
+            yield _line(keys)
         yield Text()
 
-    def _keys(self) -> Text:
-        made = Text("q quit, sort by")
-        for key, order in ORDERS.items():
-            made.append("  ").append(f"{key} {order.name}", "reverse" if key == self.order else "")
-        return made
-
-    def _fitted(self, width: int, make: Callable[[int], list[Column]], left: int) -> RenderableType:
-        """A table whose last minute takes what the other columns leave."""
-        columns = make(len(_TREND))
+    def _fitted(
+        self,
+        options: ConsoleOptions,
+        columns: list[Column],
+        keys: Sequence[tuple[str, ...]],
+        left: int,
+    ) -> RenderableType:
+        """A table whose last minute takes what the other columns leave; `keys` are its rows'."""
         if not self.on_screen:
             # Two looks make no minute.
             columns = [one for one in columns if one.head != _TREND]
-        columns = fitting(columns, width)
-        spare = width - sum(one.width() + 2 for one in columns)
+        columns = fitting(columns, options.max_width)
+        spare = options.max_width - sum(one.width() + 2 for one in columns)
         cells = max(len(_TREND), min(_TREND_MAX, len(_TREND) + spare))
-        heads = [one.head for one in columns]
-        columns = [one for one in make(cells) if one.head in heads]
-        made = table(*heads, left=left)
-        for row in zip(*(one.cells for one in columns), strict=True):
+        trends = []
+        for key in keys:
+            trend = sparkline(self.overview.trend(cells, *key), ascii_only=options.ascii_only)
+            trends.append(Text(trend, "cyan", no_wrap=True))
+        made = table(*(one.head for one in columns), left=left)
+        shown = (trends if one.head == _TREND else one.cells for one in columns)
+        for row in zip(*shown, strict=True):
             made.add_row(*row, style="dim" if self.overview.problem else None)
         return made
 
-    def _trend(self, cells: int, ascii_only: bool, *key: str) -> Text:
-        line = sparkline(self.overview.trend(cells, *key), ascii_only=ascii_only)
-        return Text(line, "cyan", no_wrap=True)
 
-    def _pool_columns(self, rows: list[PoolRow], cells: int, ascii_only: bool) -> list[Column]:
-        return [
-            Column("POOL", 12, [row.pool for row in rows], words=True),
-            Column("TOTAL", 5, [number(row.total_blocks) for row in rows]),
-            Column("FREE", 10, [number(row.free_blocks) for row in rows]),
-            Column("HELD", 11, [number(row.held_blocks) for row in rows]),
-            Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
-            Column("USE", 9, [share(row.held_blocks, row.total_blocks) for row in rows]),
-            Column(_TREND, 6, [self._trend(cells, ascii_only, row.pool) for row in rows]),
-            Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
-            Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
-            Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
-            Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
-            Column("WAITING", 2, [number(row.waiting) for row in rows]),
-        ]
-
-    def _engine_columns(self, rows: list[EngineRow], cells: int, ascii_only: bool) -> list[Column]:
-        trends = [self._trend(cells, ascii_only, row.pool, row.engine) for row in rows]
-        return [
-            Column("POOL", 5, [row.pool for row in rows], words=True),
-            Column("ENGINE", 9, [row.engine for row in rows], words=True),
-            Column("HELD", 8, [number(row.held_blocks) for row in rows]),
-            Column("SHARE", 3, [f"{100 * row.share:.1f} %" for row in rows]),
-            Column(_TREND, 2, trends),
-            Column("HELD +/S", 4, [rate(row.held_change_per_second) for row in rows]),
-            Column("SEQS", 1, [number(row.sequences) for row in rows]),
-            Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
-            Column("LEASE", 7, [_lease(row) for row in rows]),
-            Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
-        ]
+def _pool_columns(rows: list[PoolRow]) -> list[Column]:
+    return [
+        Column("POOL", 12, [row.pool for row in rows], words=True),
+        Column("TOTAL", 5, [number(row.total_blocks) for row in rows]),
+        Column("FREE", 10, [number(row.free_blocks) for row in rows]),
+        Column("HELD", 11, [number(row.held_blocks) for row in rows]),
+        Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
+        Column("USE", 9, [share(row.held_blocks, row.total_blocks) for row in rows]),
+        Column(_TREND, 6, []),
+        Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
+        Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
+        Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
+        Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
+        Column("WAITING", 2, [number(row.waiting) for row in rows]),
+    ]
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{number(count)} {what if count == 1 else what + 's'}"
+def _engine_columns(rows: list[EngineRow]) -> list[Column]:
+    return [
+        Column("POOL", 5, [row.pool for row in rows], words=True),
+        Column("ENGINE", 9, [row.engine for row in rows], words=True),
+        Column("HELD", 8, [number(row.held_blocks) for row in rows]),
+        Column("SHARE", 3, [f"{100 * row.share:.1f} %" for row in rows]),
+        Column(_TREND, 2, []),
+        Column("HELD +/S", 4, [rate(row.held_change_per_second) for row in rows]),
+        Column("SEQS", 1, [number(row.sequences) for row in rows]),
+        Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
+        Column("LEASE", 7, [_lease(row) for row in rows]),
+        Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
+    ]
 
 
 def _line(text: Text) -> Text:
