@@ -24,7 +24,7 @@ PATIENCE = 300
 LIBRARIES = (
     *("google.protobuf.json_format", "google.rpc.status_pb2", "grpc.aio", "grpc_status"),
     *("hypothesis.stateful", "opentelemetry.sdk.metrics", "opentelemetry.sdk.trace"),
-    *("pydantic_settings", "pytest", "rich.table", "structlog", "trustme", "typer", "yaml"),
+    *("pydantic", "pytest", "rich.table", "structlog", "trustme", "typer", "yaml"),
 )
 ARGUMENTS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore:Module already imported")
 _FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)

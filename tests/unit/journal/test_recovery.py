@@ -140,6 +140,10 @@ def test_pools_come_and_go_and_epochs_never_come_back() -> None:
     assert [entry.configured for entry in recovered.state.pools] == [False]
     assert recovered.state.pools[0].pool.last_epoch == 5
     assert recovered.state.last_epoch == FLOOR + 3
+    journal.put_snapshot(journal.position, snapshot.encode(recovered.state))
+    from_snapshot = recover(journal.restarted(), BOUNDS)
+    assert from_snapshot.records == 0
+    assert from_snapshot.state.last_epoch == FLOOR + 3
 
 
 def test_changes_of_the_pools_are_remembered_as_many_as_a_server_does() -> None:
