@@ -95,7 +95,7 @@ def test_the_holder_of_a_block(console: Console) -> None:
 def test_a_reclaim(console: Console) -> None:
     console.out("allocate", 10, 2, "--engine", "a")
     told = console.error("reclaim", "a", "--epoch", 9, "--yes", expect=1)
-    assert "epoch 9 is over" in told
+    assert "epoch 9 is stale" in told
     assert console.out("reclaim", "a", "--yes") == "reclaimed 2 blocks of engine a\n"
     told = console.error("reclaim", "a", "--yes", expect=1)
     assert told == "error: engine 'a' has neither a sequence nor a lease in pool 'main'\n"

@@ -11,7 +11,6 @@ from tests.integration.processes import serving
 
 PROGRAM = """
 import os, sys
-from kvblock_cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
 def append(journal, after, records, really=FileJournal.append):
@@ -28,9 +27,6 @@ main()
 
 MAINTENANCE = """
 import os, sys
-from kvblock_cli import main
-from kvblock_service.journal.keeper import Keeper
-from kvblock.cli import main
 from kvblock_service.journal.maintenance import Maintenance
 
 def drop(maintenance, up_to):
