@@ -35,12 +35,7 @@ class SnapshotProcess:
         self._helper: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Start the process that runs snapshots, if there is none.
-
-        Raises:
-            OSError: it cannot be started now.
-
-        """
+        """Start the process that runs snapshots, if there is none; see `Snapshots`."""
         if self._helper is None:
             self._helper = _started_helper()
 
