@@ -94,7 +94,7 @@ class PersistentState:
                 longest_ms = 0.0
 
     def _has_bug(self) -> bool:
-        """Whether the journal has run into one; the committer tells everybody."""
+        """Whether the journal has run into one; pending callers fail with JournalBroken then."""
         assert self.committer is not None
         bug = self.committer.journal.bug
         if bug is not None:

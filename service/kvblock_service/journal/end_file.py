@@ -52,7 +52,7 @@ class EndFile:
             self._file = open_regular(self.path, os.O_WRONLY)
 
     def move(self, position: int, chain: bytes) -> None:
-        """Say that everything up to a position is in the log; if it fails, what it said before."""
+        """Say that everything up to a position is in the log; if that fails it is as before."""
         offset = self._offset
         try:
             os.pwrite(self._file, self._slot(position, chain), offset)

@@ -128,7 +128,7 @@ class FileJournal:
             self._use(segment)
 
     def cut_tails(self) -> None:
-        """Cut what was torn in the files themselves, or raise JournalError; returns when done."""
+        """Cut what was torn in the files themselves, and wait for it; may raise JournalError."""
         self._mark()
         if self.tails:
             self.settle()

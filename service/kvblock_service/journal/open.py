@@ -178,7 +178,7 @@ def _journal_of(path: Path, found: Opened) -> FileJournal:
 
 
 def _refuse_lost_records(found: Opened, journal: FileJournal) -> None:
-    """A server with an identity has written records; without an `end` only that is known."""
+    """Raises JournalDamaged for an identity without an `end`, whose server has written records."""
     if found.goes_on and not found.is_marked and not journal.position:
         raise JournalDamaged(f"{journal.directory} is to have a journal, and has no record")
 

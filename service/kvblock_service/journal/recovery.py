@@ -46,10 +46,10 @@ class Recovered(NamedTuple):
 
 
 def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recovered:
-    """The pools of a journal under these bounds, and how they were read, or JournalDamaged.
+    """The pools of a journal under these bounds, and how they were read.
 
     Leases and quarantine still have the deadlines of the past: see `leases.begin_anew`. `up_to`:
-    the last position that counts; None: all.
+    the last position that counts; None: all. Raises JournalDamaged for what cannot be read.
     """
     started = time.perf_counter()
     count = 0

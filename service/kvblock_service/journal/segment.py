@@ -181,7 +181,7 @@ def _file_head(head: Head) -> bytes:
 
 
 def _read_file_head(path: Path, data: bytes) -> Head | None:
-    """The head that a file begins with, if it is sound and of a version that is known."""
+    """The sound head that a file begins with; raises JournalDamaged for an unknown version."""
     if len(data) < HEAD_BYTES or not data.startswith(_MAGIC):
         return None
     (checksum,) = _WORD.unpack_from(data, _FILE_HEAD.size)
@@ -226,7 +226,10 @@ def _records(data: bytes, frame: _Frame, after: int) -> Iterator[Entry]:
 
 
 def _tail(path: Path, data: bytes, end: int, last: int, after: int) -> Tail:
-    """What there is behind the last sound frame, which ends at `end`, if no later one is."""
+    """What is behind the last sound frame, which ends at `end`.
+
+    Raises JournalDamaged when that has a sound frame of a later position.
+    """
     ends = _frame_end(data, end, last, after) if end else _first_frame_end(data, after)
     behind = end + 1 if ends is None else ends
     if _has_later(data, behind, end, last, after):

@@ -1,4 +1,4 @@
-"""A bug in the writing of the journal: nothing is acknowledged any more, and everybody is told."""
+"""A bug in the writing of the journal: nothing is acknowledged any more, and every call fails."""
 
 import sys
 from pathlib import Path
@@ -29,8 +29,6 @@ main()
 MAINTENANCE = """
 import os, sys
 from kvblock_cli import main
-from kvblock_service.journal.keeper import Keeper
-from kvblock.cli import main
 from kvblock_service.journal.maintenance import Maintenance
 
 def drop(maintenance, up_to):
