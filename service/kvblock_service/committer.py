@@ -56,6 +56,30 @@ class JournalBroken(Exception):
         super().__init__("the writing of the journal has run into a bug; restart the server")
 
 
+class NullCommitter:
+    """In place of a committer where there is no journal: nothing is taken, and nobody waits."""
+
+    journaled = False
+    failure: str | None = None
+    added = written = 0
+
+    def refuse_when_failing(self) -> None:
+        """Nothing can fail."""
+
+    def add(self, record: bytes) -> None:
+        """Let a record go."""
+
+    def break_down(self, bug: Exception) -> None:
+        """Nothing is written anyway."""
+
+    def when_written(self, follow: Callable[[], None]) -> None:
+        """Call `follow` now."""
+        follow()
+
+    async def settled(self) -> None:
+        """Return at once."""
+
+
 class Committer:
     """Writes records to a journal; all calls come from the event loop's thread.
 
@@ -63,6 +87,8 @@ class Committer:
     Records are numbered from 1 as they come: `added` is the number of the last one, `written` that
     of the last one in the journal. `committed` is called with the seconds of each successful write.
     """
+
+    journaled = True
 
     def __init__(self, journal: Journal, now_ns: Callable[[], int] = perf_counter_ns) -> None:
         self.journal = journal
@@ -72,7 +98,7 @@ class Committer:
         self._now_ns = now_ns
         self._busy_until = 0
         self._pending: list[bytes] = []
-        # Who waits for the next write; None: none was asked for.
+        # The pending callers of the next write; None: none was asked for.
         self._round: _Waiters | None = None
         self._writing: asyncio.Task[None] | None = None
         self._bug: Exception | None = None
@@ -196,7 +222,7 @@ class Committer:
             else:
                 self._write_round()
         elif self._round is not None:
-            # Who waits had added nothing, and all that was added before is written now.
+            # Pending callers had added nothing, and all that was added before is written now.
             waiters, self._round = self._round, None
             self._succeeded(waiters)
 
@@ -241,17 +267,17 @@ class Committer:
         if self.failure is None:
             _log.error("the journal cannot be written", extra={"problem": str(error)})
         self.failure = str(error)
-        self._tell(waiters, JournalUnwritable(self.failure, RETRY_SECONDS))
+        self._fail(waiters, JournalUnwritable(self.failure, RETRY_SECONDS))
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._write_round)
 
     def _break(self, waiters: _Waiters, bug: Exception) -> None:
         self._bug = bug
         self.failure = str(JournalBroken())
         self._broken.set()
-        self._tell(waiters, JournalBroken())
+        self._fail(waiters, JournalBroken())
 
-    def _tell(self, waiters: _Waiters, error: Exception) -> None:
-        """Let all who wait fail, also those of the next round."""
+    def _fail(self, waiters: _Waiters, error: Exception) -> None:
+        """Let all pending callers fail, also those of the next round."""
         for waiter in waiters + (self._round or []):
             if not waiter.done():
                 waiter.set_exception(error)

@@ -18,31 +18,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from kvblock_service.committer import Committer
-from kvblock_service.core.commands import (
-    CreatePool,
-    DeletePool,
-    Geometry,
-    IdReused,
-    LimitReached,
-    PoolAbsent,
-    PoolChange,
-    PoolChanged,
-    PoolPresent,
-    PoolRejection,
-)
+from kvblock_service import errors
+from kvblock_service.committer import Committer, NullCommitter
+from kvblock_service.core import commands
 from kvblock_service.core.registry import PoolEntry, Registry
-from kvblock_service.errors import (
-    CallError,
-    Draining,
-    EngineAttached,
-    IdentityReused,
-    InvalidField,
-    PoolExists,
-    PoolNotFound,
-    StaleEpoch,
-    StateLimit,
-)
 from kvblock_service.journal.codec import encode
 from kvblock_service.lease_log import LeaseLog
 from kvblock_service.pool_host import PoolHost
@@ -65,7 +44,7 @@ class LiveSession(Protocol):
     key: tuple[str, str]
     epoch: int
 
-    def end_with(self, error: CallError) -> None:
+    def end_with(self, error: errors.CallError) -> None:
         """End the stream with an error, once the message that is being served is answered."""
 
 
@@ -100,7 +79,7 @@ class Host:
         self._registry = registry
         self._hosted = hosted
         self._limits = limits
-        self._committer = committer
+        self._committer = committer or NullCommitter()
         registry.pools_max = limits.pools_max
 
     def pool(self, name: str) -> PoolHost:
@@ -115,11 +94,14 @@ class Host:
         pool = self.pools.get(meant)
         if pool is None:
             if not meant:
-                raise InvalidField("pool", "", f"is empty; name one of: {', '.join(self.pools)}")
-            raise PoolNotFound(meant, list(self.pools))
+                names = ", ".join(self.pools)
+                raise errors.InvalidField("pool", "", f"is empty; name one of: {names}")
+            raise errors.PoolNotFound(meant, list(self.pools))
         return pool
 
-    def create_pool(self, geometry: Geometry, quarantine_ms: int | None, request_id: str) -> bool:
+    def create_pool(
+        self, geometry: commands.Geometry, quarantine_ms: int | None, request_id: str
+    ) -> bool:
         """Make a pool; False: a request_id said that this was done before. See PoolHost.
 
         Raises:
@@ -130,7 +112,8 @@ class Host:
 
         """
         name, floor = geometry.name, self._registry.last_epoch
-        if not self._apply(CreatePool(geometry, floor, False, quarantine_ms, request_id), name):
+        command = commands.CreatePool(geometry, floor, False, quarantine_ms, request_id)
+        if not self._apply(command, name):
             return False
         pool = self._hosted(self._registry.pools[name])
         self.pools = dict(sorted({**self.pools, name: pool}.items()))
@@ -141,12 +124,12 @@ class Host:
 
         Raises:
             PoolNotFound: no pool has that name.
-            PoolHeld: somebody has something in it or waits for it.
+            PoolHeld: an engine has something in it or waits for it.
             IdentityReused: the request_id came before with other content.
             JournalUnwritable: the journal cannot be written now.
 
         """
-        command = DeletePool(name, request_id)
+        command = commands.DeletePool(name, request_id)
         pool = self.pools.get(name)
         if pool is not None and not self._registry.knows(command):
             pool.refuse_when_held()
@@ -162,8 +145,7 @@ class Host:
             JournalUnwritable: it cannot be written now.
 
         """
-        if self._committer is not None:
-            await self._committer.settled()
+        await self._committer.settled()
 
     def has_stream(self, pool: str, engine: str, epoch: int) -> bool:
         """Whether a stream is attached under a lease."""
@@ -173,7 +155,7 @@ class Host:
     def refuse_more_sessions(self, key: tuple[str, str]) -> None:
         """Raises StateLimit when as many sessions are live as `sessions_max` permits."""
         if key not in self.sessions and len(self.sessions) >= self._limits.sessions_max:
-            raise StateLimit("sessions_max", self._limits.sessions_max)
+            raise errors.StateLimit("sessions_max", self._limits.sessions_max)
 
     def enter(self, session: LiveSession) -> None:
         """Make a session the live one under its name; the one before ends once that is written."""
@@ -181,11 +163,11 @@ class Host:
         self.sessions[session.key] = session
         if before is not None:
             error = (
-                EngineAttached.elsewhere(*session.key)
+                errors.EngineAttached.elsewhere(*session.key)
                 if before.epoch == session.epoch
-                else StaleEpoch(*session.key, before.epoch, session.epoch)
+                else errors.StaleEpoch(*session.key, before.epoch, session.epoch)
             )
-            self._when_settled(partial(before.end_with, error.of_journal()))
+            self._committer.when_written(partial(before.end_with, error.of_journal()))
 
     def leave(self, session: LiveSession) -> None:
         """The session's stream has ended; its lease stays as it is."""
@@ -194,16 +176,16 @@ class Host:
 
     def end_session(self, pool: str, engine: str, epoch: int) -> None:
         """A lease has ended: end its stream, if it has one, once that is written."""
-        self._when_settled(partial(self._end, pool, engine, epoch + 1, 0))
+        self._committer.when_written(partial(self._end, pool, engine, epoch + 1, 0))
 
     def end_sessions_before(self, pool: str, engine: str, current: int) -> None:
         """A lease has begun under `current`: end an earlier one's stream once that is written."""
-        self._when_settled(partial(self._end, pool, engine, current, current))
+        self._committer.when_written(partial(self._end, pool, engine, current, current))
 
     def refuse_when_draining(self) -> None:
         """Raises Draining once the server is shutting down."""
         if self.draining:
-            raise Draining(self._limits.drain_retry_after)
+            raise errors.Draining(self._limits.drain_retry_after)
 
     def begin_drain(self) -> None:
         """Take no new work: end idle streams, and answer waiting allocations."""
@@ -213,37 +195,29 @@ class Host:
         for pool in self.pools.values():
             pool.stop_waiting()
 
-    def _when_settled(self, follow: Callable[[], None]) -> None:
-        if self._committer is None:
-            follow()
-        else:
-            self._committer.when_written(follow)
-
     def _end(self, pool: str, engine: str, before: int, current: int) -> None:
         """End an engine's stream if its epoch is an earlier one than `before`."""
         session = self.sessions.get((pool, engine))
         if session is not None and session.epoch < before:
-            stale = StaleEpoch(pool, engine, session.epoch, current)
+            stale = errors.StaleEpoch(pool, engine, session.epoch, current)
             session.end_with(stale.of_journal())
 
-    def _apply(self, change: PoolChange, name: str) -> bool:
+    def _apply(self, change: commands.PoolChange, name: str) -> bool:
         """Carry out and journal a change of the pools; False: that was done before."""
-        committer = self._committer
-        if committer is not None:
-            committer.refuse_when_failing()
+        self._committer.refuse_when_failing()
         outcome, replayed = self._registry.apply(change)
-        if not isinstance(outcome, PoolChanged):
+        if not isinstance(outcome, commands.PoolChanged):
             raise self._error(outcome, name)
-        if committer is not None and not replayed:
-            committer.add(encode(change))
+        if not replayed:
+            self._committer.add(encode(change))
         return not replayed
 
-    def _error(self, rejection: PoolRejection, name: str) -> CallError:
-        if isinstance(rejection, PoolPresent):
-            return PoolExists(name)
-        if isinstance(rejection, PoolAbsent):
-            return PoolNotFound(name, list(self.pools))
-        if isinstance(rejection, LimitReached):
-            return StateLimit(rejection.limit, rejection.maximum, pool=name)
-        assert isinstance(rejection, IdReused)
-        return IdentityReused(rejection.field, name, "")
+    def _error(self, rejection: commands.PoolRejection, name: str) -> errors.CallError:
+        if isinstance(rejection, commands.PoolPresent):
+            return errors.PoolExists(name)
+        if isinstance(rejection, commands.PoolAbsent):
+            return errors.PoolNotFound(name, list(self.pools))
+        if isinstance(rejection, commands.LimitReached):
+            return errors.StateLimit(rejection.limit, rejection.maximum, pool=name)
+        assert isinstance(rejection, commands.IdReused)
+        return errors.IdentityReused(rejection.field, name, "")

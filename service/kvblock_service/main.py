@@ -144,7 +144,7 @@ def build_host(config: ServerSettings, state: PersistentState) -> Host:
 
     def hosted(entry: PoolEntry) -> PoolHost:
         quarantine_ms = waits.get(entry.pool.geometry.name, entry.quarantine_ms)
-        return PoolHost(entry.pool, config.wait_queue_max, quarantine_ms, state.log)
+        return PoolHost(entry.pool, config.wait_queue_max, quarantine_ms, state.committer)
 
     # Pools that were made at run time and came back do not change what an empty name means.
     only = config.pools[0].name if len(config.pools) == 1 else ""

@@ -18,10 +18,8 @@ from kvblock_service.config import ServerSettings
 from kvblock_service.core.commands import CreatePool, Geometry
 from kvblock_service.core.pool import Bounds
 from kvblock_service.core.registry import Registry
-from kvblock_service.journal.codec import encode_command
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
-from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError
-from kvblock_service.journal.log_event import LogEvent
+from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError, LogEvent
 from kvblock_service.journal.open import (
     GeometryChanged,
     events_of_removal,
@@ -29,7 +27,6 @@ from kvblock_service.journal.open import (
     take_up,
 )
 from kvblock_service.journal.state_dir import StateDir, StateDirInUse
-from kvblock_service.pool_host import Log
 
 CANNOT_START = (StateDirInUse, GeometryChanged, JournalDamaged, JournalError)
 """Why a state directory cannot be served from; the text says what to do."""
@@ -44,8 +41,8 @@ class PersistentState:
     """Pools as they begin, and the journal that they are restored from.
 
     `journal` takes the place of the one in the configuration's state directory.
-    `server_epoch` grows with every start that begins with empty pools; `log` and `committer` are
-    None for a server without a journal.
+    `server_epoch` grows with every start that begins with empty pools; `committer` is None for a
+    server without a journal.
     """
 
     def __init__(self, config: ServerSettings, journal: Journal | None = None) -> None:
@@ -54,7 +51,6 @@ class PersistentState:
             Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id)
             for pool in config.pools
         ]
-        self.log: Log | None = None
         self.committer: Committer | None = None
         self._state_dir: StateDir | None = None
         self._compactor: Compactor | None = None
@@ -80,7 +76,6 @@ class PersistentState:
         self._former_seconds = config.former_state_seconds
         self.server_epoch = journal.server_epoch
         self.committer = Committer(journal)
-        self.log = Log(self.committer, encode_command)
         snapshot_limits = SnapshotLimits(config.snapshot_records, config.snapshot_bytes)
         self._compactor = Compactor(journal, snapshot_limits, config.request_ids_max)
 
@@ -99,7 +94,7 @@ class PersistentState:
                 longest_ms = 0.0
 
     def _has_bug(self) -> bool:
-        """Whether the journal has run into one; the committer tells everybody."""
+        """Whether the journal has run into one; pending callers fail with JournalBroken then."""
         assert self.committer is not None
         bug = self.committer.journal.bug
         if bug is not None:

@@ -15,11 +15,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Concatenate, ParamSpec, TypeVar
 
-from kvblock_service.committer import Committer
+from kvblock_service import errors
+from kvblock_service.committer import Committer, NullCommitter
 from kvblock_service.core import leases, listing
-from kvblock_service.core.audit import Report, audit
 from kvblock_service.core.commands import (
     REJECTIONS,
     Allocate,
@@ -40,25 +40,14 @@ from kvblock_service.core.commands import (
     Stamp,
     StepOutOfOrder,
 )
-from kvblock_service.core.listing import BlockPage, PoolState, SequencePage, Wanted
 from kvblock_service.core.pool import Pool
-from kvblock_service.errors import (
-    CallError,
-    EngineAttached,
-    EngineNotFound,
-    IdentityReused,
-    PoolHeld,
-    StaleEpoch,
-    StateLimit,
-    StepId,
-)
-from kvblock_service.journal.records import is_kept
+from kvblock_service.journal.codec import encode_command
+from kvblock_service.journal.records import is_persisted
 from kvblock_service.wait_queue import WaitQueue
 
 _LEASE_CHANGES = (Attach, Detach, Expire, Reclaim)
-
-Encode: TypeAlias = Callable[[str, Stamp, Command], bytes]
-"""Makes a journal record of a pool's name, a stamp and a command."""
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def monotonic_ms() -> int:
@@ -66,19 +55,12 @@ def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-class Log(NamedTuple):
-    """Where commands that were carried out are written, and in what form."""
-
-    committer: Committer
-    encode: Encode
-
-
 class PoolHost:
-    """A pool, its lock, its wait queue, and the log that it is restored from.
+    """A pool, its lock, its wait queue, and the committer of the journal it is restored from.
 
     `quarantine_ms`: how long the blocks of a vanished engine wait; None: for its TTL.
-    `now_ms`: the clock that leases go by. `lock_wait_ns` tells how long the last `apply` waited for
-    the lock.
+    `now_ms`: the clock that leases go by. `encode` makes a record of a pool's name, a stamp and a
+    command. `lock_wait_ns` tells how long the last `apply` waited for the lock.
     """
 
     def __init__(
@@ -86,16 +68,18 @@ class PoolHost:
         pool: Pool,
         wait_queue_max: int,
         quarantine_ms: int | None = None,
-        log: Log | None = None,
+        committer: Committer | None = None,
         now_ms: Callable[[], int] = monotonic_ms,
+        encode: Callable[[str, Stamp, Command], bytes] = encode_command,
     ) -> None:
         self.geometry: Geometry = pool.geometry
+        self.now_ms = now_ms
         self.quarantine_ms = quarantine_ms
         self.lock_wait_ns = 0
         self._pool = pool
         self._lock = threading.Lock()
-        self._now_ms = now_ms
-        self._log = log
+        self._committer = committer or NullCommitter()
+        self._encode = encode
         self._queue = WaitQueue(
             pool.geometry.name, wait_queue_max, self.available, self._is_answered
         )
@@ -103,7 +87,7 @@ class PoolHost:
         self._unwritten: deque[tuple[int, str]] = deque()
 
     def apply(self, command: Command, trace_id: str = "") -> tuple[Answer, bool]:
-        """Carry out one command, and wake who waits for what it has changed.
+        """Carry out one command, and wake the allocations that wait for what it has changed.
 
         Answers as `Pool.apply` does: with True when it was carried out before.
 
@@ -111,24 +95,23 @@ class PoolHost:
             CallError: the command was rejected, or nothing can be journaled; nothing was changed.
 
         """
-        log = self._log
-        if log is not None and type(command) is not Renew:
-            log.committer.refuse_when_failing()
+        committer = self._committer
+        if type(command) is not Renew:
+            committer.refuse_when_failing()
         pool = self._pool
         self._acquire()
         try:
             before = pool.revision
-            stamp = Stamp(self._now_ms(), time.time_ns() // 1_000_000, trace_id)
+            stamp = Stamp(self.now_ms(), time.time_ns() // 1_000_000, trace_id)
             outcome, replayed = pool.apply(command, stamp)
         finally:
             self._lock.release()
         if isinstance(outcome, REJECTIONS):
-            if log is not None:
-                # It may follow from something that is not in the journal yet, and may never be.
-                log.committer.refuse_when_failing()
+            # It may follow from something that is not in the journal yet, and may never be.
+            committer.refuse_when_failing()
             raise self._error(command, outcome)
-        if log is not None and is_kept(command, outcome, replayed):
-            self._write(log, stamp, command)
+        if committer.journaled and is_persisted(command, outcome, replayed):
+            self._write(stamp, command)
         if self._queue.waiters and pool.revision != before:
             self._queue.wake(command.engine if isinstance(command, _LEASE_CHANGES) else "")
         return outcome, replayed
@@ -161,7 +144,7 @@ class PoolHost:
         return await self._queue.wait(command, max_wait, apply, waited)
 
     def stop_waiting(self) -> None:
-        """Answer all who wait, now and from now on, by what is free at this moment."""
+        """Answer waiting allocations, now and from now on, by what is free at this moment."""
         self._queue.close()
 
     def available(self, engine: str) -> int:
@@ -176,8 +159,7 @@ class PoolHost:
             JournalUnwritable: it cannot be written now.
 
         """
-        if self._log is not None:
-            await self._log.committer.settled()
+        await self._committer.settled()
 
     async def settled_of(self, engine: str) -> None:
         """Return when everything of an engine that was carried out so far is in the journal.
@@ -186,20 +168,19 @@ class PoolHost:
             JournalUnwritable: there is something, and it cannot be written now.
 
         """
-        if self._log is not None and self._unwritten:
-            self._forget_written(self._log.committer)
-            if any(name == engine for _, name in self._unwritten):
-                await self._log.committer.settled()
+        self._forget_written()
+        if any(name == engine for _, name in self._unwritten):
+            await self._committer.settled()
 
     @property
     def journaled(self) -> bool:
         """Whether there is a journal to wait for."""
-        return self._log is not None
+        return self._committer.journaled
 
     @property
     def writable(self) -> bool:
         """Whether commands can be journaled, or need not be."""
-        return self._log is None or self._log.committer.failure is None
+        return self._committer.failure is None
 
     def quarantine_of(self, engine: str, default_ms: int) -> int:
         """How long an engine's blocks are to wait if it is ended now, in milliseconds.
@@ -211,20 +192,6 @@ class PoolHost:
         with self._lock:
             found = self._pool.engines.get(engine)
             return found.ttl_ms if found and found.epoch else default_ms
-
-    def due(self, now_ms: int) -> list[Command]:
-        """What time has brought about, as commands to apply."""
-        return leases.due(self._pool, now_ms, self.quarantine_ms)
-
-    def begin_anew(self, now_ms: int) -> None:
-        """Give every lease its full TTL from now, and every quarantine its full time."""
-        with self._lock:
-            leases.begin_anew(self._pool, now_ms)
-
-    def full_ttl(self, now_ms: int) -> None:
-        """Give every lease its full TTL from now."""
-        with self._lock:
-            leases.full_ttl(self._pool, now_ms)
 
     def reclaim(self, command: Reclaim, trace_id: str = "", *, force: bool = False) -> Freed:
         """End an engine from outside; `force`: also one whose lease has not run out.
@@ -238,25 +205,32 @@ class PoolHost:
         if not self._pool.knows(command):
             engine = self._pool.engines.get(command.engine)
             if engine is None:
-                raise EngineNotFound(self.geometry.name, command.engine)
-            now_ms = self._now_ms()
+                raise errors.EngineNotFound(self.geometry.name, command.engine)
+            now_ms = self.now_ms()
             left_ms = engine.deadline_ms - now_ms
             is_meant = command.epoch in (0, engine.epoch)
             if engine.epoch and left_ms > 0 and is_meant and not force:
                 silent_ms = leases.since_heartbeat_ms(engine, now_ms)
                 where = (self.geometry.name, engine.name)
-                raise EngineAttached.alive(*where, silent_ms / 1000, left_ms / 1000)
+                raise errors.EngineAttached.alive(*where, silent_ms / 1000, left_ms / 1000)
         freed, _ = self.apply(command, trace_id)
         assert isinstance(freed, Freed)
         return freed
 
     def refuse_when_held(self) -> None:
-        """Raises PoolHeld while somebody has something in the pool or waits for it."""
+        """Raises PoolHeld while an engine has something in the pool or waits for it."""
         state = self.state()
         attached = sum(1 for engine in state.engines if engine.epoch)
         found = (state.held_blocks, state.quarantined_blocks, attached, state.waiting)
         if any(found):
-            raise PoolHeld(self.geometry.name, *found)
+            raise errors.PoolHeld(self.geometry.name, *found)
+
+    def locked(
+        self, do: Callable[Concatenate[Pool, _P], _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T:
+        """What `do` answers for the pool and these arguments; commands wait meanwhile."""
+        with self._lock:
+            return do(self._pool, *args, **kwargs)
 
     def table(self, engine: str, sequence_id: int) -> list[int] | None:
         """A copy of a sequence's block table, or None when it has none."""
@@ -269,30 +243,13 @@ class PoolHost:
             found = self._pool.engines.get(engine)
             return found.epoch if found else 0
 
-    def state(self) -> PoolState:
+    def state(self) -> listing.PoolState:
         """The pool at this moment, with the engines that have sequences or a lease, by name."""
         with self._lock:
-            state = listing.state(self._pool, len(self._queue.waiters), self._now_ms())
+            state = listing.state(self._pool, len(self._queue.waiters), self.now_ms())
         # Many names take a while, for which nobody has to wait.
         state.engines.sort()
         return state
-
-    def sequences(
-        self, only: str, after: tuple[str, int] | None, count: int, numbers_max: int = 0
-    ) -> SequencePage:
-        """A page of sequences: see `listing.sequences`."""
-        with self._lock:
-            return listing.sequences(self._pool, only, after, count, numbers_max)
-
-    def blocks(self, wanted: Wanted, after: int, count: int) -> BlockPage:
-        """A page of blocks: see `listing.blocks`."""
-        with self._lock:
-            return listing.blocks(self._pool, wanted, after, count, self._now_ms())
-
-    def audit(self) -> Report:
-        """Recount the pool; commands wait meanwhile."""
-        with self._lock:
-            return audit(self._pool)
 
     def _is_answered(self, command: Allocate) -> bool:
         """Whether the answer depends on no block: it was given before, or the epoch is stale."""
@@ -305,33 +262,32 @@ class PoolHost:
             self._lock.acquire()
             self.lock_wait_ns = time.perf_counter_ns() - started
 
-    def _write(self, log: Log, stamp: Stamp, command: Command) -> None:
+    def _write(self, stamp: Stamp, command: Command) -> None:
         """Have a command that was carried out written."""
-        committer = log.committer
+        committer = self._committer
         try:
-            committer.add(log.encode(self.geometry.name, stamp, command))
+            committer.add(self._encode(self.geometry.name, stamp, command))
         except Exception as bug:
             committer.break_down(bug)
             raise
         finally:
             if committer.written != committer.added:
-                self._forget_written(committer)
+                self._forget_written()
                 self._unwritten.append((committer.added, command.engine))
 
-    def _forget_written(self, committer: Committer) -> None:
-        unwritten = self._unwritten
-        while unwritten and unwritten[0][0] <= committer.written:
-            unwritten.popleft()
+    def _forget_written(self) -> None:
+        while self._unwritten and self._unwritten[0][0] <= self._committer.written:
+            self._unwritten.popleft()
 
-    def _error(self, command: Command, rejection: Rejection) -> CallError:
+    def _error(self, command: Command, rejection: Rejection) -> errors.CallError:
         where = {"pool": self.geometry.name, "engine": command.engine}
         if isinstance(rejection, LimitReached):
-            return StateLimit(rejection.limit, rejection.maximum, **where)
+            return errors.StateLimit(rejection.limit, rejection.maximum, **where)
         if isinstance(rejection, Fenced):
-            return StaleEpoch(**where, epoch=command.epoch, current=rejection.current)
+            return errors.StaleEpoch(**where, epoch=command.epoch, current=rejection.current)
         if isinstance(rejection, EngineHeld):
-            return EngineAttached(**where, expires_in=rejection.expires_in_ms / 1000)
+            return errors.EngineAttached(**where, expires_in=rejection.expires_in_ms / 1000)
         if isinstance(rejection, IdReused):
-            return IdentityReused(rejection.field, **where)
+            return errors.IdentityReused(rejection.field, **where)
         assert isinstance(rejection, StepOutOfOrder)
-        return StepId(getattr(command, "step_id", 0), rejection.expected)
+        return errors.StepId(getattr(command, "step_id", 0), rejection.expected)

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from kvblock_service.core import leases
 from kvblock_service.core.commands import EndQuarantine, Expire, Freed
 from kvblock_service.host import Host
 from kvblock_service.lease_log import LeaseEvent
@@ -52,18 +53,18 @@ class Reaper:
                 extra={"stalled_ms": stalled_ms},
             )
             for pool in pools:
-                pool.begin_anew(now_ms)
+                pool.locked(leases.begin_anew, now_ms)
             return
         for pool in pools:
             if not pool.writable:
                 # Nobody could renew by a step: their time does not count.
-                pool.full_ttl(now_ms)
+                pool.locked(leases.full_ttl, now_ms)
             else:
                 self._reap(pool, now_ms - max(0, stalled_ms))
 
     def _reap(self, pool: PoolHost, now_ms: int) -> None:
         name = pool.geometry.name
-        for command in pool.due(now_ms):
+        for command in pool.locked(leases.due, now_ms, pool.quarantine_ms):
             if not pool.writable:
                 # The command before could not be written; what is left is due at a later tick.
                 return

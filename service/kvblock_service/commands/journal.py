@@ -109,7 +109,7 @@ def discard(
     """Drop a pool, and all that its engines hold in it, from the journal of a stopped server."""
     asks = confirm.must_ask("drops all that engines hold in a pool", yes=yes)
     with _readable():
-        from kvblock_service.journal.offline import discard_pool
+        from kvblock_service.journal.open import discard_pool
 
         state_dir = _state_dir(directory)
         if asks:
@@ -127,7 +127,7 @@ def set_aside(directory: Dir = None, yes: Yes = False, as_json: Json = False) ->
     """
     asks = confirm.must_ask("lets the next start begin with empty pools", yes=yes)
     with _readable():
-        from kvblock_service.journal.offline import set_aside as set_state_aside
+        from kvblock_service.journal.open import set_aside as set_state_aside
 
         state_dir = _state_dir(directory)
         if asks:

@@ -163,6 +163,6 @@ def _vacate(pool: PoolData, engine: Engine, quarantine_ms: int, stamp: Stamp) ->
 
 
 def _end(pool: PoolData, engine: Engine) -> None:
-    """An engine is no more; a later one of its name has nothing to do with it."""
+    """End an engine; a later one of its name has nothing to do with it."""
     del pool.engines[engine.name]
     pool.cache.end(engine.name)

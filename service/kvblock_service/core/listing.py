@@ -179,17 +179,16 @@ def blocks(pool: PoolData, wanted: Wanted, after: int, count: int, now_ms: int) 
     del numbers[count:]
     places = _places(pool, numbers)
     rows = [_row(pool, number, places[number], now_ms) for number in numbers]
-    taken = (BlockState.HELD, BlockState.QUARANTINED)
-    return BlockPage(
-        [
+    if wanted.states:
+        rows = [row for row in rows if row.state in wanted.states]
+    if wanted.engine:
+        taken = (BlockState.HELD, BlockState.QUARANTINED)
+        rows = [
             row
             for row in rows
-            if (not wanted.states or row.state in wanted.states)
-            and (not wanted.engine or (row.state in taken and _is_of(row, wanted.engine)))
-        ],
-        numbers[-1] if more else None,
-        pool.revision,
-    )
+            if row.state in taken and row.grant and row.grant.engine == wanted.engine
+        ]
+    return BlockPage(rows, numbers[-1] if more else None, pool.revision)
 
 
 def _candidates(pool: PoolData, wanted: Wanted, after: int, count: int) -> list[int]:
@@ -227,10 +226,6 @@ def _places(pool: PoolData, numbers: list[int]) -> dict[int, _Place]:
             if block in places:
                 places[block] = batch
     return places
-
-
-def _is_of(row: BlockRow, engine: str) -> bool:
-    return row.grant is not None and row.grant.engine == engine
 
 
 def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:

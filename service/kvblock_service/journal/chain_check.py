@@ -22,6 +22,10 @@ class ChainCheck:
 
     `base`: the position of the snapshot and the chain checksum there, None: there is none; `end`:
     those of the last append that was acknowledged, None: that is unknown.
+
+    Raises:
+        JournalDamaged: from every method, when what it is given does not belong here.
+
     """
 
     def __init__(
@@ -37,12 +41,7 @@ class ChainCheck:
         self._compare_with_end(self.reached)
 
     def begin(self, path: Path, begun: Begun) -> None:
-        """The next segment.
-
-        Raises:
-            JournalDamaged: it is not the one that belongs here.
-
-        """
+        """The next segment."""
         first, head = begun
         if first is None:
             return
@@ -62,12 +61,7 @@ class ChainCheck:
             )
 
     def take(self, entry: Entry) -> None:
-        """The next record.
-
-        Raises:
-            JournalDamaged: it does not belong here.
-
-        """
+        """The next record."""
         position, record = entry
         expected = self.reached.position + 1
         if position != expected:
@@ -83,12 +77,7 @@ class ChainCheck:
         self._compare_with_end(self.reached)
 
     def finish(self) -> None:
-        """Nothing follows.
-
-        Raises:
-            JournalDamaged: something was acknowledged that is not there.
-
-        """
+        """Nothing follows: all that was acknowledged has to be there."""
         # Segments in front of a snapshot may be gone, or some of them.
         self.reached = max(self.reached, self._base)
         if self._end is not None and self.reached.position < self._end.position:

@@ -15,22 +15,7 @@ import struct
 from typing import Any
 from zlib import crc32
 
-from kvblock_service.core.commands import (
-    Allocate,
-    Attach,
-    Command,
-    CreatePool,
-    DeletePool,
-    Detach,
-    EndQuarantine,
-    Expire,
-    Free,
-    Reclaim,
-    Stamp,
-    Step,
-    StepPolicy,
-)
-from kvblock_service.core.pool import Geometry
+from kvblock_service.core import commands
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.layout import (
     Field,
@@ -49,7 +34,14 @@ _CRC = struct.Struct("<I")
 _RECORD_MIN = 8
 _NAMES = {
     one.__name__: one
-    for one in (CommandRecord, Stamp, StepPolicy, Geometry, CreatePool, DeletePool)
+    for one in (
+        CommandRecord,
+        commands.Stamp,
+        commands.StepPolicy,
+        commands.Geometry,
+        commands.CreatePool,
+        commands.DeletePool,
+    )
 }
 # A TTL is far below 2^63 milliseconds.
 _TTL_AND_TAKEOVER = Field(
@@ -75,15 +67,15 @@ def _command(kind: int, command: Any, *fields: Field) -> Layout:
 _POLICY, _STEP = member("policy", "StepPolicy"), "free_ids allocate_ids num_blocks"
 # Kind 7 was that of renewals, which are not written.
 _LAYOUTS: dict[type, Layout] = {
-    Step: _command(1, Step, *numbers("step_id"), _POLICY, *columns(_STEP)),
-    Allocate: _command(4, Allocate, *numbers("sequence_id num_blocks")),
-    Free: _command(5, Free, *numbers("sequence_id"), unused()),
-    Attach: _command(6, Attach, _TTL_AND_TAKEOVER, *numbers("quarantine_ms")),
-    Detach: _command(8, Detach, unused(2)),
-    Expire: _command(9, Expire, *numbers("quarantine_ms"), unused()),
-    Reclaim: _command(10, Reclaim, *numbers("quarantine_ms"), unused()),
-    EndQuarantine: _command(11, EndQuarantine, *numbers("batch"), unused()),
-    CreatePool: _change(
+    commands.Step: _command(1, commands.Step, *numbers("step_id"), _POLICY, *columns(_STEP)),
+    commands.Allocate: _command(4, commands.Allocate, *numbers("sequence_id num_blocks")),
+    commands.Free: _command(5, commands.Free, *numbers("sequence_id"), unused()),
+    commands.Attach: _command(6, commands.Attach, _TTL_AND_TAKEOVER, *numbers("quarantine_ms")),
+    commands.Detach: _command(8, commands.Detach, unused(2)),
+    commands.Expire: _command(9, commands.Expire, *numbers("quarantine_ms"), unused()),
+    commands.Reclaim: _command(10, commands.Reclaim, *numbers("quarantine_ms"), unused()),
+    commands.EndQuarantine: _command(11, commands.EndQuarantine, *numbers("batch"), unused()),
+    commands.CreatePool: _change(
         (2, 12),
         f"{_CREATED} configured, quarantine_ms, request_id)",
         *numbers("total_blocks block_size device_id epoch_floor"),
@@ -92,7 +84,7 @@ _LAYOUTS: dict[type, Layout] = {
         *texts("pool"),
         *texts("request_id", since=2),
     ),
-    DeletePool: _change(
+    commands.DeletePool: _change(
         (3, 13),
         "DeletePool(pool, request_id)",
         *texts("pool"),
@@ -109,18 +101,13 @@ _READERS = {
 
 
 def encode(record: Record) -> bytes:
-    """A record as bytes.
-
-    Raises:
-        CodecError: a number or a text of it is too large for the format.
-
-    """
+    """A record as bytes; raises CodecError if a number or text is too large for the format."""
     if type(record) is CommandRecord:
         return encode_command(*record)
     return _encoded(type(record), record)
 
 
-def encode_command(pool: str, stamp: Stamp, command: Command) -> bytes:
+def encode_command(pool: str, stamp: commands.Stamp, command: commands.Command) -> bytes:
     """`encode(CommandRecord(pool, stamp, command))`, without one."""
     return _encoded(type(command), pool, stamp, command)
 
@@ -134,12 +121,7 @@ def _encoded(kind: type, *parts: object) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record that these bytes are.
-
-    Raises:
-        CodecError: they are none.
-
-    """
+    """The record that these bytes are; raises CodecError if they are none."""
     if len(data) < _RECORD_MIN:
         raise CodecError(f"has {len(data)} bytes; a record has at least {_RECORD_MIN}")
     body = memoryview(data)[: -_CRC.size]

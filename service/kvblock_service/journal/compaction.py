@@ -13,8 +13,7 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from kvblock_service.journal.interface import Journal, JournalError, Made
-from kvblock_service.journal.log_event import LogEvent
+from kvblock_service.journal.interface import Journal, JournalError, LogEvent, Made
 
 
 class SnapshotLimits(NamedTuple):

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from kvblock_service.journal import files
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.regular import open_regular, read_regular, reading
+from kvblock_service.journal.regular import failing, open_regular, read_regular, reading
 
 NAME = "end"
 SLOT_BYTES = 512
@@ -39,32 +39,20 @@ class End(NamedTuple):
 
 
 class EndFile:
-    """The file of a journal that is written to."""
+    """The file of a journal that is written to; raises JournalError when it cannot be."""
 
     def __init__(self, directory: Path, server_epoch: int, end: End, *, synced: bool) -> None:
-        """Replace the file by one that says `end`; `synced`: it survives the host.
-
-        Raises:
-            JournalError: it cannot be written.
-
-        """
+        """Replace the file by one that says `end`; `synced`: it survives the host."""
         self.path = directory / NAME
         self._epoch = server_epoch
         self._offset = 0
         content = self._slot(*end).ljust(SLOT_BYTES, b"\0") * 2
-        try:
+        with failing("written", self.path):
             files.write_whole(self.path, content, synced=synced)
             self._file = open_regular(self.path, os.O_WRONLY)
-        except OSError as error:
-            raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def move(self, position: int, chain: bytes) -> None:
-        """Say that everything up to a position is in the log.
-
-        Raises:
-            JournalError: it cannot be written; it says what it said before.
-
-        """
+        """Say that everything up to a position is in the log; if that fails it is as before."""
         offset = self._offset
         try:
             os.pwrite(self._file, self._slot(position, chain), offset)
@@ -87,9 +75,7 @@ class EndFile:
 def read_end(directory: Path, server_epoch: int) -> End | None:
     """What the file says; None when there is none. A server may be writing to it.
 
-    Raises:
-        JournalDamaged: it cannot be read, or is of another epoch.
-
+    Raises JournalDamaged when it cannot be read, or is of another epoch.
     """
     path = directory / NAME
     for _ in range(_READS):

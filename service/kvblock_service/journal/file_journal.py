@@ -128,12 +128,7 @@ class FileJournal:
             self._use(segment)
 
     def cut_tails(self) -> None:
-        """Cut what was torn in the files themselves; returns when that is done.
-
-        Raises:
-            JournalError: the directory cannot be written to.
-
-        """
+        """Cut what was torn in the files themselves, and wait for it; may raise JournalError."""
         self._mark()
         if self.tails:
             self.settle()

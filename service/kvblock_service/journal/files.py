@@ -6,6 +6,7 @@ Rules:
   its directory then.
 - `snapshot-P` stands for all records up to position P. It appears by a rename, whole.
 - A name only says where to look: what a file is stands in it, and has to agree with its name.
+- What lists a directory raises JournalError when that cannot be done.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import re
 from pathlib import Path
 
 from kvblock_service.journal.interface import JournalDamaged, JournalError
+from kvblock_service.journal.regular import failing
 
 _SEGMENT = re.compile(r"journal-(\d{10})\.log")
 _OTHER = re.compile(r"journal-\d{10}\.(?!log$)([a-z]+).*")
@@ -32,33 +34,17 @@ def segment_number(path: Path) -> int:
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
-    """The numbers and paths of all segments, in order.
-
-    Raises:
-        JournalError: the directory cannot be listed.
-
-    """
+    """The numbers and paths of all segments, in order."""
     return _numbered(directory, _SEGMENT)
 
 
 def of_other_formats(directory: Path) -> list[Path]:
-    """Segments whose suffix is not that of this program's format, in order.
-
-    Raises:
-        JournalError: the directory cannot be listed.
-
-    """
-    return sorted(path for path in _listed(directory) if _OTHER.fullmatch(path.name))
+    """Segments whose suffix is not that of this program's format, in order."""
+    return [path for path in listed(directory) if _OTHER.fullmatch(path.name)]
 
 
 def refuse_other_formats(directory: Path) -> None:
-    """Refuse a directory that has segments of another format.
-
-    Raises:
-        JournalError: they are in SQLite, or the directory cannot be listed.
-        JournalDamaged: they are of an unknown format.
-
-    """
+    """Raises JournalError when there are segments in SQLite, JournalDamaged for other formats."""
     for path in of_other_formats(directory):
         if path.name.partition(".")[2].startswith("db"):
             raise JournalError(
@@ -71,12 +57,7 @@ def refuse_other_formats(directory: Path) -> None:
 
 
 def snapshots(directory: Path) -> list[tuple[int, Path]]:
-    """The positions and paths of all snapshots, in order.
-
-    Raises:
-        JournalError: the directory cannot be listed.
-
-    """
+    """The positions and paths of all snapshots, in order."""
     return _numbered(directory, _SNAPSHOT)
 
 
@@ -86,15 +67,14 @@ def snapshot_path(directory: Path, position: int) -> Path:
 
 
 def _numbered(directory: Path, pattern: "re.Pattern[str]") -> list[tuple[int, Path]]:
-    found = ((pattern.fullmatch(path.name), path) for path in _listed(directory))
+    found = ((pattern.fullmatch(path.name), path) for path in listed(directory))
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def _listed(directory: Path) -> list[Path]:
-    try:
-        return list(directory.iterdir())
-    except OSError as error:
-        raise JournalError(f"{directory} cannot be read: {error.strerror}") from error
+def listed(directory: Path) -> list[Path]:
+    """What is in a directory, in the order of the names."""
+    with failing("read", directory):
+        return sorted(directory.iterdir())
 
 
 def space_taken(directory: Path) -> int:
@@ -116,12 +96,7 @@ def partial_path(path: Path) -> Path:
 
 
 def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
-    """Make a file appear with its content; nothing appears when that fails.
-
-    Raises:
-        OSError: it could not be written.
-
-    """
+    """Make a file appear with its content; nothing appears when that fails with an OSError."""
     partial = partial_path(path)
     try:
         with partial.open("wb") as file:
@@ -138,17 +113,10 @@ def write_whole(path: Path, data: bytes, *, synced: bool) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what a process that died has not finished.
-
-    Raises:
-        JournalError: that is not permitted.
-
-    """
-    try:
+    """Remove what a process that died has not finished, or raise JournalError."""
+    with failing("written", directory):
         for path in directory.glob("*.partial*"):
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise JournalError(f"{directory} cannot be written: {error.strerror}") from error
 
 
 def sync_directory(directory: Path) -> None:

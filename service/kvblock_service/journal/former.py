@@ -12,7 +12,7 @@ import stat
 import time
 from pathlib import Path
 
-from kvblock_service.journal import identity
+from kvblock_service.journal import files, identity
 from kvblock_service.journal.interface import JournalError
 
 _NAME = re.compile(r"(?:(\d{1,19})|" + re.escape(identity.NAME) + r")\.former-(\d{1,15})")
@@ -20,12 +20,7 @@ _JOURNAL = re.compile(r"\d{1,19}")
 
 
 def set_aside(path: Path) -> Path | None:
-    """Give a file or directory its other name, and answer that; None: it is not there.
-
-    Raises:
-        OSError: it cannot be renamed.
-
-    """
+    """Give a path its other name, or raise OSError, and answer that; None: nothing is there."""
     target = path.with_name(f"{path.name}.former-{time.time_ns() // 1_000_000}")
     try:
         return path.rename(target)
@@ -42,7 +37,7 @@ def remove_former(directory: Path, older_than_seconds: float) -> list[Path]:
     """
     limit = time.time() - older_than_seconds
     removed = []
-    for path in _listed(directory):
+    for path in files.listed(directory):
         found = _NAME.fullmatch(path.name)
         if found is None or int(found[2]) / 1000 > limit:
             continue
@@ -60,23 +55,11 @@ def remove_former(directory: Path, older_than_seconds: float) -> list[Path]:
 
 
 def greatest_epoch(directory: Path) -> int:
-    """The greatest server epoch that a name in a directory tells, 0 when none does.
-
-    Raises:
-        JournalError: it cannot be listed.
-
-    """
+    """The greatest server epoch that a name in a directory tells, 0 when none does."""
     greatest = 0
-    for path in _listed(directory):
+    for path in files.listed(directory):
         found = _NAME.fullmatch(path.name)
         name = (found[1] or "") if found else path.name
         if _JOURNAL.fullmatch(name) and int(name) < identity.EPOCH_MAX:
             greatest = max(greatest, int(name))
     return greatest
-
-
-def _listed(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.iterdir())
-    except OSError as error:
-        raise JournalError(f"{directory} cannot be read: {error.strerror}") from error

@@ -41,24 +41,14 @@ class StateIdentity(NamedTuple):
 
 
 def write_identity(directory: Path, identity: StateIdentity) -> None:
-    """Put an identity in force, in the present format.
-
-    Raises:
-        OSError: it could not be written, and the one before is in force.
-
-    """
+    """Put an identity in force, in the present format; the one before stays after an OSError."""
     content = {**identity._asdict(), "format": FORMAT}
     text = json.dumps({**content, "checksum": _checksum(content)}, sort_keys=True)
     files.write_whole(directory / NAME, text.encode(), synced=True)
 
 
 def read_identity(directory: Path) -> StateIdentity | None:
-    """The identity of a directory; None when it has none.
-
-    Raises:
-        JournalDamaged: there is one, but it cannot be read.
-
-    """
+    """The identity of a directory, None without one; raises JournalDamaged if it is unreadable."""
     path = directory / NAME
     try:
         with reading(path):

@@ -4,6 +4,7 @@ Rules:
 - Nothing is changed and no lock is taken. A server that removes old segments meanwhile makes a
   reading begin anew.
 - A server that is running may be in the middle of a write: then a torn tail is none.
+- JournalDamaged says that something cannot be read, JournalError that there is none.
 """
 
 import json
@@ -15,10 +16,14 @@ from kvblock_service.core.audit import audit
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds
 from kvblock_service.journal import codec
-from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.recovery import Recovered, decoded, recover
-from kvblock_service.journal.state_dir import host_died, journal_directory, present_identity
+from kvblock_service.journal.state_dir import (
+    host_died,
+    journal_directory,
+    naming_the_remedy,
+    present_identity,
+)
 
 ATTEMPTS = 10
 _BOUNDS = Bounds(1, 1, 2**20)
@@ -48,25 +53,13 @@ class Contents(NamedTuple):
 
 
 def read_contents(state_dir: Path) -> Contents:
-    """Replay a directory and audit its pools.
-
-    Raises:
-        JournalDamaged: it cannot be read.
-        JournalError: there is none.
-
-    """
+    """Replay a directory and audit its pools."""
     with naming_the_remedy(state_dir):
         return _again(lambda: _contents(state_dir))
 
 
 def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
-    """The records from a position on, behind the newest snapshot, field by field.
-
-    Raises:
-        JournalDamaged: one cannot be read.
-        JournalError: there is none.
-
-    """
+    """The records from a position on, behind the newest snapshot, field by field."""
     with naming_the_remedy(state_dir):
         reader = _reader(state_dir)
         for position, record in decoded(reader.read(reader.snapshot_position)):
@@ -75,13 +68,7 @@ def described(state_dir: Path, first: int) -> Iterator[dict[str, Any]]:
 
 
 def exported(state_dir: Path) -> Iterator[str]:
-    """Every block table as the text of one JSON object, in pieces; 64-bit numbers are strings.
-
-    Raises:
-        JournalDamaged: it cannot be read.
-        JournalError: there is none.
-
-    """
+    """Every block table as the text of one JSON object, in pieces; 64-bit numbers are strings."""
     with naming_the_remedy(state_dir):
         state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
     yield f'{{"server_epoch": "{state.server_epoch}", "pools": ['

@@ -55,6 +55,14 @@ class Made(NamedTuple):
     problem: dict[str, object]
 
 
+class LogEvent(NamedTuple):
+    """What the journal has to say to an operator; `level` is `info` or `warning`."""
+
+    level: str
+    event: str
+    fields: dict[str, object]
+
+
 class Source(Protocol):
     """A journal for its readers, who may leave a snapshot of what they have read."""
 

@@ -5,10 +5,12 @@ Rules:
   engines hold are not thrown away because of an edited file.
 - A pool that was made at run time comes back by itself.
 - What an operator should know is one log event with its fields.
+- What an operator changes is changed while no server runs.
 """
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,13 +19,18 @@ from kvblock_service.core.commands import CreatePool, DeletePool, Geometry, Pool
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.journal import codec
-from kvblock_service.journal.damage import naming_the_remedy
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.former import remove_former
-from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError
-from kvblock_service.journal.log_event import LogEvent
+from kvblock_service.journal.interface import Journal, JournalDamaged, JournalError, LogEvent
 from kvblock_service.journal.recovery import Recovered, recover
-from kvblock_service.journal.state_dir import Opened, StateDir
+from kvblock_service.journal.state_dir import (
+    Opened,
+    StateDir,
+    host_died,
+    journal_directory,
+    naming_the_remedy,
+    present_identity,
+)
 
 FORMER_SECONDS = 7 * 86_400.0
 """How long a journal that does not count any more is there under another name."""
@@ -69,14 +76,15 @@ def open_journal(
         GeometryChanged: it has other pools than the configuration.
 
     """
-    state_dir = StateDir(path, owner)
-    journal = None
-    try:
+    with ExitStack() as undo:
+        state_dir = StateDir(path, owner)
+        undo.callback(state_dir.release)
         with naming_the_remedy(path):
             found = state_dir.open(durability)
-            journal = journal_of(state_dir, found)
+            journal = _journal_of(path, found)
+            undo.callback(journal.close)
             recovered = recover(journal, bounds)
-            refuse_lost_records(found, journal)
+            _refuse_lost_records(found, journal)
         events = _events(path, found, journal, recovered)
         records = _reconciled(path, configured, recovered.registry, events)
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
@@ -84,11 +92,7 @@ def open_journal(
         aside = state_dir.put_in_force(found)
         events += _events_of_former(aside, former_seconds) + events_of_removal(path, former_seconds)
         _begin(journal, recovered.registry, records, now_ms)
-    except BaseException:
-        if journal is not None:
-            journal.close()
-        state_dir.release()
-        raise
+        undo.pop_all()
     return OpenedJournal(journal, state_dir, recovered.registry, events)
 
 
@@ -103,6 +107,54 @@ def take_up(
     return registry, events
 
 
+def discard_pool(path: Path, name: str) -> None:
+    """Drop a pool and all that is held in it from the journal of a server that is not running.
+
+    Raises:
+        StateDirInUse: it is running.
+        JournalDamaged: the journal cannot be read.
+        JournalError: the pool is not there, or the journal cannot be written to.
+
+    """
+    with naming_the_remedy(path), ExitStack() as undo:
+        present_identity(path)
+        state_dir = StateDir(path, "kvblock journal discard")
+        undo.callback(state_dir.release)
+        identity = present_identity(path)
+        journal_directory(path, identity)
+        opened = Opened(identity, identity, True, host_died(identity))
+        journal = _journal_of(path, opened)
+        undo.callback(journal.close)
+        found = recover(journal, Bounds(1, 1, 2**20))
+        _refuse_lost_records(opened, journal)
+        if name not in found.registry.pools:
+            raise JournalError(f"{path} has no pool {name}")
+        journal.begin()
+        journal.append(journal.position, [codec.encode(DeletePool(name))])
+
+
+def set_aside(path: Path) -> list[Path]:
+    """Set aside what a server has left that is not running; the next one begins with empty pools.
+
+    Answers where everything is now.
+
+    Raises:
+        StateDirInUse: it is running.
+        JournalError: it cannot be done, or there is nothing.
+
+    """
+    if not path.is_dir():
+        raise JournalError(f"{path} is no state directory")
+    state_dir = StateDir(path, "kvblock journal set-aside")
+    try:
+        moved = state_dir.set_aside()
+    finally:
+        state_dir.release()
+    if not moved:
+        raise JournalError(f"{path} has nothing to set aside")
+    return moved
+
+
 def _begin(journal: Journal, registry: Registry, records: list[bytes], now_ms: int | None) -> None:
     """Have a journal written to that agrees with the configuration by these records."""
     journal.begin()
@@ -113,11 +165,11 @@ def _begin(journal: Journal, registry: Registry, records: list[bytes], now_ms: i
         leases.begin_anew(entry.pool, now_ms)
 
 
-def journal_of(state_dir: StateDir, found: Opened) -> FileJournal:
-    """The journal that is to be served from a directory."""
+def _journal_of(path: Path, found: Opened) -> FileJournal:
+    """The journal that is to be served from a state directory."""
     identity = found.identity
     return FileJournal(
-        state_dir.journal_path(identity.server_epoch),
+        path / str(identity.server_epoch),
         identity.server_epoch,
         identity.durability,
         host_died=found.host_died,
@@ -125,13 +177,8 @@ def journal_of(state_dir: StateDir, found: Opened) -> FileJournal:
     )
 
 
-def refuse_lost_records(found: Opened, journal: FileJournal) -> None:
-    """A server with an identity has written records; without an `end` no more than that is known.
-
-    Raises:
-        JournalDamaged: there are none.
-
-    """
+def _refuse_lost_records(found: Opened, journal: FileJournal) -> None:
+    """Raises JournalDamaged for an identity without an `end`, whose server has written records."""
     if found.goes_on and not found.is_marked and not journal.position:
         raise JournalDamaged(f"{journal.directory} is to have a journal, and has no record")
 

@@ -76,12 +76,7 @@ class Reader:
         return [bytes(self._take(length)) for length in self.numbers("I")]
 
     def end(self) -> None:
-        """Nothing is left.
-
-        Raises:
-            CodecError: something is.
-
-        """
+        """Raises CodecError unless nothing is left."""
         if self._at != len(self._data):
             raise CodecError(f"{len(self._data) - self._at} bytes are left over")
 

@@ -88,7 +88,11 @@ class FileReader:
         self.tails = []
         files.refuse_other_formats(self.directory)
         # Before the segments: a server that writes to them meanwhile is only ever ahead of this.
-        end = self._read_end()
+        end = end_file.read_end(self.directory, self.server_epoch)
+        if end is None and self._is_marked:
+            raise JournalDamaged(
+                f"{self.directory / end_file.NAME} is missing, which says where the journal ended"
+            )
         if self._base is None or self._base.position != self.snapshot_position:
             self._base = None
             self.snapshot()
@@ -150,23 +154,12 @@ class FileReader:
                 break
             yield entry
         # Where a later segment begins, it says what there was before it.
-        if end is None and not self._host_died:
-            self._refuse_changed(self.tails[before:], check.reached.position + 1)
-
-    def _read_end(self) -> End | None:
-        end = end_file.read_end(self.directory, self.server_epoch)
-        if end is None and self._is_marked:
-            raise JournalDamaged(
-                f"{self.directory / end_file.NAME} is missing, which says where the journal ended"
-            )
-        return end
-
-    def _refuse_changed(self, tails: list[Tail], position: int) -> None:
-        for tail in tails:
-            if not tail.cut_short:
+        for tail in self.tails[before:]:
+            if end is None and not self._host_died and not tail.cut_short:
                 raise JournalDamaged(
-                    f"{tail.path} is damaged in its last {tail.size} bytes, from record {position}"
-                    " on: they are not what a process leaves that dies while it writes"
+                    f"{path} is damaged in its last {tail.size} bytes, from record"
+                    f" {check.reached.position + 1} on: they are not what a process leaves that"
+                    " dies while it writes"
                 )
 
     def _ranges(self) -> list[_Range]:

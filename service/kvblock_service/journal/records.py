@@ -23,6 +23,6 @@ class CommandRecord(NamedTuple):
 Record: TypeAlias = CommandRecord | PoolChange
 
 
-def is_kept(command: Command, outcome: Outcome, replayed: bool) -> bool:
+def is_persisted(command: Command, outcome: Outcome, replayed: bool) -> bool:
     """Whether a command belongs into the journal, by what `Pool.apply` answered to it."""
     return type(command) is not Renew and not replayed and not isinstance(outcome, REJECTIONS)

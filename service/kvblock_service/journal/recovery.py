@@ -49,11 +49,7 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
     """The pools of a journal under these bounds, and how they were read.
 
     Leases and quarantine still have the deadlines of the past: see `leases.begin_anew`. `up_to`:
-    the last position that counts; None: all.
-
-    Raises:
-        JournalDamaged: something in it cannot be read.
-
+    the last position that counts; None: all. Raises JournalDamaged for what cannot be read.
     """
     started = time.perf_counter()
     count = 0
@@ -74,12 +70,7 @@ def recover(journal: Source, bounds: Bounds, up_to: int | None = None) -> Recove
 
 
 def decoded(entries: Iterator[Entry]) -> Iterator[tuple[int, Record]]:
-    """Each record with its position.
-
-    Raises:
-        JournalDamaged: one cannot be read.
-
-    """
+    """Each record with its position; raises JournalDamaged for one that cannot be read."""
     for position, data in entries:
         try:
             record = codec.decode(data)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from kvblock_service.journal.interface import JournalDamaged
+from kvblock_service.journal.interface import JournalDamaged, JournalError
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -73,6 +73,15 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise JournalDamaged(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def failing(doing: str, path: Path) -> Iterator[None]:
+    """Raises JournalError when a file or directory cannot be read, written or whatever."""
+    try:
+        yield
+    except OSError as error:
+        raise JournalError(f"{path} cannot be {doing}: {error.strerror}") from error
 
 
 def refuse_irregular(path: Path, mode: int) -> None:

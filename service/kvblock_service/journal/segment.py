@@ -17,6 +17,7 @@ Rules:
   and the lengths of its records agree: the records are an engine's, and may spell frames. It is the
   tail of a process that died, `cut_short`, when the file ends before that frame does.
 - No space is reserved: to make a file longer takes less time than to write over what it has.
+- A reading raises JournalDamaged when a segment cannot be read, FileNotFoundError when it is gone.
 """
 
 import errno
@@ -30,7 +31,7 @@ from zlib import crc32
 
 from kvblock_service.journal.files import segment_number
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
-from kvblock_service.journal.regular import open_regular, read_regular, reading
+from kvblock_service.journal.regular import failing, open_regular, read_regular, reading
 
 _VERSION = 1
 _MAGIC = b"KVBH"
@@ -84,9 +85,7 @@ class Segment:
     def __init__(self, path: Path, server_epoch: int, *, synced: bool) -> None:
         """Make an empty file, whose number is the one in `path`; `synced`: it survives the host.
 
-        Raises:
-            JournalError: it cannot be made.
-
+        Raises JournalError when it cannot be made.
         """
         self.path = path
         self.filled = 0
@@ -94,17 +93,13 @@ class Segment:
         self.chain = b""
         self._server_epoch = server_epoch
         self._synced = synced
-        try:
+        with failing("made", path):
             self._file = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)
-        except OSError as error:
-            raise JournalError(f"{path} cannot be made: {error.strerror}") from error
 
     def append(self, first: int, records: Sequence[bytes]) -> None:
         """Append a frame of records, the first of which gets that position.
 
-        Raises:
-            JournalError: nothing was written; the segment is to be closed.
-
+        Raises JournalError when nothing was written; the segment is to be closed then.
         """
         data = _frame(first, records)
         if not self.filled:
@@ -128,13 +123,7 @@ class Segment:
 
 
 def begun(path: Path) -> Begun:
-    """How a segment begins: what its head says, or else the position in a sound first frame.
-
-    Raises:
-        JournalDamaged: it cannot be read.
-        FileNotFoundError: it is not there.
-
-    """
+    """How a segment begins: what its head says, or else the position in a sound first frame."""
     with reading(path), os.fdopen(open_regular(path), "rb") as file:
         start = file.read(max(HEAD_BYTES, _FRAME_MIN))
         head = _read_file_head(path, start)
@@ -149,13 +138,7 @@ def begun(path: Path) -> Begun:
 
 
 def entries(path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
-    """The records of a segment behind a position; adds to `tails` what is torn.
-
-    Raises:
-        JournalDamaged: it cannot be read.
-        FileNotFoundError: it is not there.
-
-    """
+    """The records of a segment behind a position; adds to `tails` what is torn."""
     with reading(path):
         data = read_regular(path)
     head = _read_file_head(path, data)
@@ -170,17 +153,9 @@ def entries(path: Path, after: int, tails: list[Tail]) -> Iterator[Entry]:
 
 
 def cut(path: Path, torn: int) -> None:
-    """Cut a torn tail of so many bytes.
-
-    Raises:
-        JournalError: it cannot be cut.
-
-    """
-    try:
-        with os.fdopen(open_regular(path, os.O_WRONLY), "wb") as file:
-            os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
-    except OSError as error:
-        raise JournalError(f"{path} cannot be cut: {error.strerror}") from error
+    """Cut a torn tail of so many bytes, or raise JournalError."""
+    with failing("cut", path), os.fdopen(open_regular(path, os.O_WRONLY), "wb") as file:
+        os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
 
 
 def _write_whole(file: int, data: bytes) -> None:
@@ -206,12 +181,7 @@ def _file_head(head: Head) -> bytes:
 
 
 def _read_file_head(path: Path, data: bytes) -> Head | None:
-    """The head that a file begins with, if it is sound.
-
-    Raises:
-        JournalDamaged: it is of a version that is not known.
-
-    """
+    """The sound head that a file begins with; raises JournalDamaged for an unknown version."""
     if len(data) < HEAD_BYTES or not data.startswith(_MAGIC):
         return None
     (checksum,) = _WORD.unpack_from(data, _FILE_HEAD.size)
@@ -256,11 +226,9 @@ def _records(data: bytes, frame: _Frame, after: int) -> Iterator[Entry]:
 
 
 def _tail(path: Path, data: bytes, end: int, last: int, after: int) -> Tail:
-    """What there is behind the last sound frame, which ends at `end`.
+    """What is behind the last sound frame, which ends at `end`.
 
-    Raises:
-        JournalDamaged: a sound frame of a later position is behind it.
-
+    Raises JournalDamaged when that has a sound frame of a later position.
     """
     ends = _frame_end(data, end, last, after) if end else _first_frame_end(data, after)
     behind = end + 1 if ends is None else ends

@@ -61,12 +61,7 @@ class Numbers:
         self.of: Callable[[object], tuple[int, ...]] = attrgetter(*self.names)
 
     def read(self, values: Sequence[int]) -> Iterator[int]:
-        """The numbers in the order of the names.
-
-        Raises:
-            CodecError: there are more.
-
-        """
+        """The numbers in the order of the names; raises CodecError when there are more."""
         if len(values) > len(self.names):
             raise CodecError(
                 f"has {len(values)} numbers where this program knows {', '.join(self.names)}; a"
@@ -145,12 +140,7 @@ def encode(state: State) -> bytes:
 
 
 def decode(data: bytes, bounds: Bounds) -> State:
-    """The pools that these bytes are, under these bounds.
-
-    Raises:
-        CodecError: they are none; the text says what is wrong.
-
-    """
+    """The pools that these bytes are, under these bounds; raises CodecError if they are none."""
     body = memoryview(data)[: -_CRC.size]
     if len(data) < _HEAD + _CRC.size or body[: len(MAGIC)] != MAGIC:
         raise CodecError("is no snapshot")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvblock_service.journal import chain, files, snapshot
-from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.regular import read_regular, reading
+from kvblock_service.journal.interface import JournalDamaged
+from kvblock_service.journal.regular import failing, read_regular, reading
 
 _MAGIC = b"KVBP"
 _VERSION = 1
@@ -31,19 +31,12 @@ class SnapshotFile(NamedTuple):
 def write_snapshot(
     directory: Path, server_epoch: int, found: SnapshotFile, *, synced: bool
 ) -> None:
-    """Have the file of a snapshot appear; `synced`: it survives the host.
-
-    Raises:
-        JournalError: it could not be written.
-
-    """
+    """Have the file of a snapshot appear, or raise JournalError; `synced`: it survives the host."""
     path = files.snapshot_path(directory, found.position)
     head = _HEAD.pack(_MAGIC, _VERSION, server_epoch, found.position, found.chain, len(found.data))
     body = head + found.data
-    try:
+    with failing("written", path):
         files.write_whole(path, body + chain.digest(body), synced=synced)
-    except OSError as error:
-        raise JournalError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def read_snapshot(path: Path, server_epoch: int, position: int) -> SnapshotFile:

@@ -35,14 +35,19 @@ class SnapshotProcess:
         self._helper: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Start the process that runs snapshots, if there is none.
-
-        Raises:
-            OSError: it cannot be started now.
-
-        """
-        if self._helper is None:
-            self._helper = _started_helper()
+        """Start the process that runs snapshots, if there is none; see `Snapshots`."""
+        if self._helper is not None:
+            return
+        self._helper = subprocess.Popen(
+            [sys.executable, "-m", "kvblock_service.journal.compact", "serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            # Ctrl-C is meant for the server; and one signal ends the helper with its snapshot.
+            start_new_session=True,
+        )
+        assert self._helper.stdout is not None
+        os.set_blocking(self._helper.stdout.fileno(), False)
 
     def begin(self) -> bool:
         """Begin a snapshot; see `Snapshots`."""
@@ -88,17 +93,3 @@ class SnapshotProcess:
         for stream in (helper.stdin, helper.stdout):
             if stream is not None:
                 stream.close()
-
-
-def _started_helper() -> "subprocess.Popen[bytes]":
-    helper = subprocess.Popen(
-        [sys.executable, "-m", "kvblock_service.journal.compact", "serve"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
-        # Ctrl-C is meant for the server; and one signal ends the helper with its snapshot.
-        start_new_session=True,
-    )
-    assert helper.stdout is not None
-    os.set_blocking(helper.stdout.fileno(), False)
-    return helper

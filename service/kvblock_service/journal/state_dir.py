@@ -22,7 +22,8 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,18 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 class StateDirInUse(Exception):
     """Another process owns the directory; the text names it."""
+
+
+@contextmanager
+def naming_the_remedy(path: Path) -> Iterator[None]:
+    """Have damage told with what an operator can do about it."""
+    try:
+        yield
+    except JournalDamaged as error:
+        raise JournalDamaged(
+            f"{error}. Restore {path} as it was; or, to begin with empty pools, stop the engines"
+            f" and run `kvblock journal set-aside {path}`"
+        ) from error
 
 
 class Opened(NamedTuple):
@@ -57,13 +70,9 @@ class Opened(NamedTuple):
 
 
 def boot_id() -> str:
-    """What is the same until the host is rebooted.
+    """What is the same until the host is rebooted; raises JournalError on a system without it.
 
     On Linux that is the kernel's boot_id, on macOS kern.bootsessionuuid.
-
-    Raises:
-        JournalError: this system has nothing of the kind.
-
     """
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
@@ -78,15 +87,17 @@ def boot_id() -> str:
 
 
 class StateDir:
-    """A directory that this process owns until `release`."""
+    """A directory that this process owns until `release`.
+
+    Raises:
+        JournalError: from every method, when something cannot be made, written or set aside.
+
+    """
 
     def __init__(self, path: Path, owner: str = "") -> None:
         """Take a directory, making it if need be; `owner` says more about this process.
 
-        Raises:
-            StateDirInUse: another process has it.
-            JournalError: it cannot be made or written to.
-
+        Raises StateDirInUse while another process has it.
         """
         self.path = path
         try:
@@ -103,10 +114,7 @@ class StateDir:
     def open(self, durability: str) -> Opened:
         """What is to be served from now on, and where: a new epoch after a reboot of the host.
 
-        Raises:
-            JournalDamaged: the identity or its journal cannot be read, or is gone.
-            JournalError: nothing can be written here.
-
+        Raises JournalDamaged when the identity or its journal cannot be read, or is gone.
         """
         now = boot_id()
         found = read_identity(self.path)
@@ -123,25 +131,20 @@ class StateDir:
             past = (*found.former, found.server_epoch)
             identity = identity._replace(server_epoch=epoch, former=past)
         try:
-            self.journal_path(epoch).mkdir(mode=0o700)
+            (self.path / str(epoch)).mkdir(mode=0o700)
         except OSError as error:
             raise _unusable(self.path, error) from error
         return Opened(identity, found, False, False)
 
     def put_in_force(self, opened: Opened) -> list[Path]:
-        """Have the identity count from now on; answers what was set aside.
-
-        Raises:
-            JournalError: it cannot be written, or something cannot be set aside.
-
-        """
+        """Have the identity count from now on; answers what was set aside."""
         identity, found = opened.identity, opened.found
         try:
             if identity.durability == "host" and (found is None or found.durability != "host"):
-                _sync_all(self.journal_path(identity.server_epoch))
+                _sync_all(self.path / str(identity.server_epoch))
             if identity != found or found.format == 1:
                 write_identity(self.path, identity)
-            paths = [former.set_aside(self.journal_path(epoch)) for epoch in identity.former]
+            paths = [former.set_aside(self.path / str(epoch)) for epoch in identity.former]
             if identity.former:
                 write_identity(self.path, identity._replace(former=()))
         except OSError as error:
@@ -149,24 +152,15 @@ class StateDir:
         return [path for path in paths if path is not None]
 
     def set_aside(self) -> list[Path]:
-        """Set aside everything that is here, so that a server begins with empty pools.
-
-        Raises:
-            JournalError: it cannot be done.
-
-        """
+        """Set aside everything that is here, so that a server begins with empty pools."""
         try:
             paths = {path for path in self.path.iterdir() if _is_journal(path)}
             with suppress(JournalDamaged, JournalError):
-                paths.add(self.journal_path(present_identity(self.path).server_epoch))
+                paths.add(self.path / str(present_identity(self.path).server_epoch))
             moved = [former.set_aside(path) for path in (self.path / NAME, *sorted(paths))]
         except OSError as error:
             raise _unusable(self.path, error) from error
         return [path for path in moved if path is not None]
-
-    def journal_path(self, server_epoch: int) -> Path:
-        """Where the journal of an epoch is."""
-        return self.path / str(server_epoch)
 
     def release(self) -> None:
         """Let another process have it."""
@@ -185,12 +179,7 @@ class StateDir:
 
 
 def journal_directory(path: Path, identity: StateIdentity) -> Path:
-    """Where the journal of an identity is.
-
-    Raises:
-        JournalDamaged: it is not there, or is no directory.
-
-    """
+    """Where the journal of an identity is; raises JournalDamaged unless a directory is there."""
     directory = path / str(identity.server_epoch)
     try:
         mode = directory.lstat().st_mode
@@ -237,9 +226,7 @@ def _unusable(path: Path, error: OSError) -> JournalError:
 
 def _is_journal(path: Path) -> bool:
     """Whether that looks like the journal of an epoch."""
-    if not path.name.isdecimal():
-        return False
-    if not stat.S_ISDIR(path.lstat().st_mode):
+    if not path.name.isdecimal() or not stat.S_ISDIR(path.lstat().st_mode):
         return False
     try:
         # A start that died before it had an identity leaves an end at position 0.

@@ -8,8 +8,9 @@ Rules:
 import logging
 
 from kvblock.v1 import admin_pb2 as pb
+from kvblock_service.core import listing
+from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Reclaim
-from kvblock_service.core.listing import Wanted
 from kvblock_service.rpc import calls, convert, convert_admin, validate
 from kvblock_service.rpc.methods import PoolMethods, persisted
 
@@ -87,13 +88,14 @@ class KVBlockAdmin(PoolMethods):
     async def list_blocks(self, request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:
         """One page of a pool's blocks."""
         pool = self.pool(request.pool)
-        wanted = Wanted(
+        wanted = listing.Wanted(
             validate.engine_name(request.engine) if request.engine else "",
             validate.block_numbers(request.block_numbers, pool.geometry.total_blocks, self.limits),
             convert_admin.block_states(request.states),
         )
         size = validate.page_size(request.page_size, self.limits)
-        page = pool.blocks(wanted, validate.block_token(request.page_token), size)
+        after = validate.block_token(request.page_token)
+        page = pool.locked(listing.blocks, wanted, after, size, pool.now_ms())
         return pb.ListBlocksResponse(
             blocks=[convert_admin.block(row) for row in page.rows],
             next_page_token="" if page.last is None else str(page.last),
@@ -107,7 +109,7 @@ class KVBlockAdmin(PoolMethods):
         size = validate.page_size(request.page_size, self.limits)
         numbers_max = self.limits.blocks_per_request_max if request.with_block_numbers else 0
         after = validate.page_token(request.page_token)
-        page = pool.sequences(engine, after, size, numbers_max)
+        page = pool.locked(listing.sequences, engine, after, size, numbers_max)
         last = page.rows[-1] if page.more else None
         return pb.ListSequencesResponse(
             sequences=[convert_admin.sequence(row) for row in page.rows],
@@ -117,7 +119,7 @@ class KVBlockAdmin(PoolMethods):
 
     async def audit(self, request: pb.AuditRequest) -> pb.AuditResponse:
         """Recount the pools."""
-        found = [(pool.geometry, pool.audit()) for pool in self.pools(request.pool)]
+        found = [(pool.geometry, pool.locked(audit)) for pool in self.pools(request.pool)]
         return pb.AuditResponse(reports=[convert_admin.report(*one) for one in found])
 
     async def drain(self, _: pb.DrainRequest) -> pb.DrainResponse:

@@ -19,7 +19,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.open import OpenedJournal, open_journal
-from kvblock_service.journal.records import CommandRecord, is_kept
+from kvblock_service.journal.records import CommandRecord, is_persisted
 from tests.integration.cli.console import Console
 from tests.integration.cli.every_command import Here
 from tests.unit.journal.kept import write
@@ -44,7 +44,7 @@ def kept(tmp_path: Path) -> Iterator[OpenedJournal]:
         Allocate("c", 0, "", 2**64 - 1, 4),
         Reclaim("c", 0, "", 5000),
     ):
-        assert is_kept(command, *pool.apply(command, stamp))
+        assert is_persisted(command, *pool.apply(command, stamp))
         write(opened.journal, [codec.encode(CommandRecord("main", stamp, command))])
     opened.journal.settle()
     yield opened

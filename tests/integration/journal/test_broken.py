@@ -1,4 +1,4 @@
-"""A bug in the writing of the journal: nothing is acknowledged any more, and everybody is told."""
+"""A bug in the writing of the journal: nothing is acknowledged any more, and every call fails."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from tests.integration.processes import serving
 
 PROGRAM = """
 import os, sys
+from kvblock_cli import main
 from kvblock_service.journal.file_journal import FileJournal
 
 def append(journal, after, records, really=FileJournal.append):
@@ -27,6 +28,7 @@ main()
 
 MAINTENANCE = """
 import os, sys
+from kvblock_cli import main
 from kvblock_service.journal.maintenance import Maintenance
 
 def drop(maintenance, up_to):

@@ -19,7 +19,7 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.records import CommandRecord, is_kept
+from kvblock_service.journal.records import CommandRecord, is_persisted
 from kvblock_service.journal.recovery import recover
 from tests.memory_journal import Crash, MemoryJournal
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
@@ -82,7 +82,7 @@ class Server:
         pool, pending, waiting = self.running or self._not_running()
         stamp = Stamp(now_ms, now_ms, "")
         outcome, replayed = pool.apply(command, stamp)
-        if is_kept(command, outcome, replayed):
+        if is_persisted(command, outcome, replayed):
             pending.append(codec.encode(CommandRecord(GEOMETRY.name, stamp, command)))
         if message is not None:
             waiting.append(Answer(message, outcome))

@@ -27,7 +27,7 @@ from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.journal import codec, end_file, identity
 from kvblock_service.journal.interface import Entry, Journal, Source
-from kvblock_service.journal.records import CommandRecord, is_kept
+from kvblock_service.journal.records import CommandRecord, is_persisted
 
 BOUNDS = Bounds(engines_max=3, sequences_per_engine_max=6, request_ids_max=4)
 GEOMETRY = Geometry("main", 20, 16, 0)
@@ -115,7 +115,7 @@ def begin(journal: Journal) -> Pool:
 def carry_out(journal: Journal, pool: Pool, command: Command, stamp: Stamp) -> Outcome:
     """Apply a command as a server does: answer after it is kept."""
     outcome, replayed = pool.apply(command, stamp)
-    if is_kept(command, outcome, replayed):
+    if is_persisted(command, outcome, replayed):
         write(journal, [codec.encode(CommandRecord(GEOMETRY.name, stamp, command))])
     return outcome
 

@@ -20,7 +20,7 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
 from kvblock_service.journal.compaction import Compactor, SnapshotLimits
 from kvblock_service.journal.file_journal import FileJournal
-from kvblock_service.journal.log_event import LogEvent
+from kvblock_service.journal.interface import LogEvent
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.recovery import recover

@@ -19,8 +19,7 @@ from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, snapshot
 from kvblock_service.journal.inspect import described, read_contents
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.offline import discard_pool, set_aside
-from kvblock_service.journal.open import OpenedJournal, open_journal
+from kvblock_service.journal.open import OpenedJournal, discard_pool, open_journal, set_aside
 from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.snapshot import State
 from kvblock_service.journal.state_dir import StateDirInUse

@@ -21,8 +21,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.pool import Geometry
 from kvblock_service.journal import codec, files, state_dir
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.journal.offline import discard_pool
-from kvblock_service.journal.open import GeometryChanged, OpenedJournal, open_journal
+from kvblock_service.journal.open import GeometryChanged, OpenedJournal, discard_pool, open_journal
 from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.state_dir import StateDir, StateDirInUse
 from tests.unit.journal.kept import BOUNDS, GEOMETRY, change_identity, unacknowledge, write

@@ -26,7 +26,7 @@ from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.core.registry import REQUEST_IDS_MAX, PoolEntry
 from kvblock_service.journal import codec, snapshot
 from kvblock_service.journal.interface import JournalDamaged
-from kvblock_service.journal.records import CommandRecord, is_kept
+from kvblock_service.journal.records import CommandRecord, is_persisted
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot import State
 from tests.memory_journal import Crash, MemoryJournal
@@ -122,10 +122,10 @@ def test_a_retry_after_a_restart_answers_the_same() -> None:
 
 
 def test_what_is_kept() -> None:
-    assert is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), replayed=False)
-    assert not is_kept(Allocate("a", 0, "", 1, 1), Granted([1], 1), replayed=True)
-    assert not is_kept(Allocate("a", 1, "", 1, 1), Fenced(0), replayed=False)
-    assert not is_kept(Renew("a", 1), Renewed(5), replayed=False)
+    assert is_persisted(Allocate("a", 0, "", 1, 1), Granted([1], 1), replayed=False)
+    assert not is_persisted(Allocate("a", 0, "", 1, 1), Granted([1], 1), replayed=True)
+    assert not is_persisted(Allocate("a", 1, "", 1, 1), Fenced(0), replayed=False)
+    assert not is_persisted(Renew("a", 1), Renewed(5), replayed=False)
 
 
 def test_pools_come_and_go_and_epochs_never_come_back() -> None:

@@ -22,7 +22,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.core.pool import Bounds, Geometry, Pool
 from kvblock_service.errors import JournalUnwritable, StaleEpoch
 from kvblock_service.journal.interface import JournalError, PositionTaken
-from kvblock_service.pool_host import Log, PoolHost
+from kvblock_service.pool_host import PoolHost
 from tests.commands import allocate, free
 from tests.memory_journal import MemoryJournal
 
@@ -63,7 +63,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 def hosted(shelf: Shelf) -> PoolHost:
     pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
-    return PoolHost(pool, 8, None, Log(Committer(shelf), encode))
+    return PoolHost(pool, 8, None, Committer(shelf), encode=encode)
 
 
 async def written(host: PoolHost) -> None:
@@ -436,7 +436,7 @@ def test_after_a_bug_in_a_write_nothing_is_acknowledged(waits: bool) -> None:
         shelf = Shelf(synced=waits)
         committer = Committer(shelf)
         pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
-        host = PoolHost(pool, 8, None, Log(committer, encode))
+        host = PoolHost(pool, 8, None, committer, encode=encode)
         watching = asyncio.create_task(committer.watch())
         host.apply(allocate("a", 1, 1))
         await host.settled()
@@ -486,7 +486,7 @@ def test_after_a_command_without_a_record_nothing_is_acknowledged(waits: bool) -
         # A clock that stands: the journal is never busy.
         committer = Committer(shelf, lambda: 0)
         pool = Pool(Geometry("main", 4, 16, 0), Bounds(8, 8, 8))
-        host = PoolHost(pool, 8, None, Log(committer, encode_some))
+        host = PoolHost(pool, 8, None, committer, encode=encode_some)
 
         async def carry_out(command: Command) -> None:
             host.apply(command)

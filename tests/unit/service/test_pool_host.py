@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from kvblock_service.core import listing
+from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Answer, Freed, Granted, RefusalReason, Refused, StepPolicy
 from kvblock_service.core.listing import EngineState, SequenceRow
 from kvblock_service.core.pool import Bounds, Geometry, Pool
@@ -71,7 +73,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 
 def is_sound(host: PoolHost) -> bool:
-    report = host.audit()
+    report = host.locked(audit)
     return not report.violations and not host.state().waiting
 
 
@@ -338,11 +340,11 @@ def test_sequences_are_listed_by_engine_and_id() -> None:
         SequenceRow("b", 5, 1),
         SequenceRow("b", 9, 1),
     ]
-    assert host.sequences("", None, 10).rows == rows
-    assert host.sequences("", None, 2).rows == rows[:2]
-    assert host.sequences("", ("a", 7), 2).rows == rows[1:3]
-    assert host.sequences("", ("a", 100), 10).rows == rows[1:]
-    assert host.sequences("b", None, 10).rows == rows[1:]
-    assert host.sequences("b", ("b", 4), 10).rows == rows[2:]
-    assert not host.sequences("a", ("b", 4), 10).rows
-    assert not host.sequences("zz", None, 10).rows
+    assert host.locked(listing.sequences, "", None, 10).rows == rows
+    assert host.locked(listing.sequences, "", None, 2).rows == rows[:2]
+    assert host.locked(listing.sequences, "", ("a", 7), 2).rows == rows[1:3]
+    assert host.locked(listing.sequences, "", ("a", 100), 10).rows == rows[1:]
+    assert host.locked(listing.sequences, "b", None, 10).rows == rows[1:]
+    assert host.locked(listing.sequences, "b", ("b", 4), 10).rows == rows[2:]
+    assert not host.locked(listing.sequences, "a", ("b", 4), 10).rows
+    assert not host.locked(listing.sequences, "zz", None, 10).rows

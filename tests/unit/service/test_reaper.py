@@ -10,9 +10,9 @@ from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.errors import StaleEpoch
 from kvblock_service.host import Host, HostLimits
-from kvblock_service.pool_host import Log, PoolHost
+from kvblock_service.pool_host import PoolHost
 from kvblock_service.reaper import STALL_MS, TICK_SECONDS, Reaper
-from tests.unit.service.test_committer import Shelf, encode
+from tests.unit.service.test_committer import Shelf
 from tests.unit.service.test_host import Stream
 
 TICK_MS = round(TICK_SECONDS * 1000)
@@ -21,13 +21,15 @@ TICK_MS = round(TICK_SECONDS * 1000)
 class Scene:
     """A host with one pool, an engine with two blocks under a lease of a second, and a reaper."""
 
-    def __init__(self, quarantine_ms: int | None = None, log: Log | None = None) -> None:
+    def __init__(
+        self, quarantine_ms: int | None = None, committer: Committer | None = None
+    ) -> None:
         self.now_ms = 5000
         registry = Registry(Bounds(8, 8, 8))
         registry.apply(CreatePool(Geometry("main", 4, 16, 0), 0, configured=True))
 
         def hosted(entry: PoolEntry) -> PoolHost:
-            return PoolHost(entry.pool, 8, quarantine_ms, log, lambda: self.now_ms)
+            return PoolHost(entry.pool, 8, quarantine_ms, committer, lambda: self.now_ms)
 
         self.host = Host(registry, hosted, "", HostLimits(8, 0.5, 8), 1)
         self.pool = self.host.pool("")
@@ -117,7 +119,7 @@ def test_a_late_tick_leaves_a_lease_until_its_renewal_can_have_been_read(renewed
 
 async def journal_fails() -> None:
     committer = Committer(Shelf())
-    scene = Scene(log=Log(committer, encode))
+    scene = Scene(committer=committer)
     committer.failure = "No space left on device"
     scene.pass_time(5000)
     assert scene.blocks == (2, 2, 0)
@@ -132,9 +134,9 @@ def test_nothing_expires_while_the_journal_cannot_be_written() -> None:
 
 async def disk_is_full_when_two_leases_run_out() -> None:
     shelf = Shelf()
-    # By a clock that stands still no write lasts, so each record is written at once.
-    committer = Committer(shelf, now_ns=lambda: 0)
-    scene = Scene(log=Log(committer, encode))
+    # A clock that stands: the journal is never busy.
+    committer = Committer(shelf, lambda: 0)
+    scene = Scene(committer=committer)
     scene.pool.apply(Attach("b", 0, "", False, 1000, 0))
     shelf.problem = "No space left on device"
     scene.pass_time(1000)
