@@ -116,7 +116,7 @@ _HIGHEST = 2**20
 
 
 class ServerSettings(BaseModel):
-    """Everything that `kvblock serve` can be told."""
+    """Every setting of `kvblock serve`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -3,8 +3,8 @@
 Rules:
 - `unix:PATH` is bound with mode 0600, and then given its owner, group and mode: at no moment may
   more users open it than are meant to. `PATH.lock` is locked as long as the server lives, so that
-  a dead server's socket file can be told from a living one's, and only the former is
-  removed. A living process behind the path is never cut off, whoever it is.
+  only the socket file of a dead server is removed. A living process behind the path is never cut
+  off, whoever it is.
 - `HOST:PORT` is bound by one server only, with TLS if there are credentials; port 0 means any free
   port.
 - What cannot be bound raises ListenError, whose text says why and what to do.

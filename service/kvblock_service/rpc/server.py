@@ -87,7 +87,7 @@ class KVBlockServer:
         self._add_services(options, [admission.wrap, *wrappers])
 
     def bind(self, address: str) -> None:
-        """Listen on an address, too; raises ListenError where it is taken or another machine's."""
+        """Listen on an address, too; raises ListenError where it is taken, or not local."""
         self._listeners.bind(self._server, address)
 
     async def start(self) -> None:
