@@ -51,9 +51,6 @@ def _unix_target(address: str) -> str:
     path = os.path.abspath(path)
     size = len(os.fsencode(path))
     if size > SOCKET_PATH_BYTES_MAX:
-        raise invalid(
-            "address",
-            address,
-            f"has a path of {size} bytes; a socket's path has at most {SOCKET_PATH_BYTES_MAX}",
-        )
+        problem = f"has a path of {size} bytes; a socket's path has at most {SOCKET_PATH_BYTES_MAX}"
+        raise invalid("address", address, problem)
     return f"unix:{quote(os.fsencode(path))}"

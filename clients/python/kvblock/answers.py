@@ -81,29 +81,15 @@ def step_result(message: pb.StepResult) -> StepResult:
     )
 
 
-def attachment(message: pb.SessionAttached) -> Attachment:
-    """What a session's attach answered."""
-    return mirror(Attachment, message, lease=_lease(message.lease))
-
-
-def engine_attachment(
-    request: pb.AttachEngineRequest, message: pb.AttachEngineResponse, default_engine: str
+def attachment(
+    message: pb.SessionAttached | pb.AttachEngineResponse, **asked: object
 ) -> Attachment:
-    """What a unary attach answered; it names neither pool nor engine."""
-    return mirror(
-        Attachment,
-        message,
-        pool=request.pool,
-        engine=request.engine or default_engine,
-        lease=_lease(message.lease),
-        last_step_id=0,
+    """What an attach answered; a unary one leaves out what `asked` gives."""
+    lease = message.lease
+    granted = LeaseGranted(
+        lease.epoch, seconds(lease.ttl), seconds(lease.renew_after), lease.resumed
     )
-
-
-def _lease(message: pb.Lease) -> LeaseGranted:
-    return LeaseGranted(
-        message.epoch, seconds(message.ttl), seconds(message.renew_after), message.resumed
-    )
+    return mirror(Attachment, message, lease=granted, **asked)
 
 
 def serving(answer: bytes) -> bool:

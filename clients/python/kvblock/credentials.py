@@ -71,11 +71,8 @@ class Credentials(NamedTuple):
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise invalid("token", _HIDDEN, "must be printable ASCII characters without blanks")
         if channel is None and not stays_here(address):
-            raise invalid(
-                "token",
-                _HIDDEN,
-                f"would go to {address} readable for everyone on the way; use TLS (tls=...)",
-            )
+            problem = f"would go to {address} readable for everyone on the way; use TLS (tls=...)"
+            raise invalid("token", _HIDDEN, problem)
         return cls(channel, (("authorization", f"Bearer {token}"),), options)
 
 

@@ -55,10 +55,7 @@ class Event(IntEnum):
 ATTACHED, STEP_SENT, STEP_ANSWERED = State.ATTACHED, Event.STEP_SENT, Event.STEP_ANSWERED
 
 TRANSITIONS: dict[State, dict[Event, State]] = {
-    State.NEW: {
-        Event.ATTACH_SENT: State.ATTACHING,
-        Event.CLOSED: State.CLOSED,
-    },
+    State.NEW: {Event.ATTACH_SENT: State.ATTACHING, Event.CLOSED: State.CLOSED},
     State.ATTACHING: {
         Event.ATTACH_SENT: State.ATTACHING,
         Event.ATTACH_ANSWERED: State.ATTACHED,

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 from grpc import aio
@@ -55,17 +56,16 @@ def aio_client_interceptors(
     return _AioUnary(tracer_provider), _AioStream(tracer_provider)
 
 
-class _Details(NamedTuple):
+@dataclass(frozen=True)
+class _CallDetails(grpc.ClientCallDetails):
+    """What gRPC's synchronous channel takes from an interceptor."""
+
     method: str
     timeout: float | None
     metadata: tuple[tuple[str, str | bytes], ...] | None
     credentials: grpc.CallCredentials | None
     wait_for_ready: bool | None
     compression: grpc.Compression | None
-
-
-class _CallDetails(_Details, grpc.ClientCallDetails):
-    """What gRPC's synchronous channel takes from an interceptor."""
 
 
 class _Spans:

@@ -100,10 +100,13 @@ class Renewal:
         sent = monotonic()
         # Half of what is left: there is time for another try on another connection.
         timeout = max(lease.remaining / 2, CALL_SECONDS_MIN)
+        if self._channel is None:
+            self._channel = open_channel(self._settings, grpc.insecure_channel, grpc.secure_channel)
+        stub = kvblock_pb2_grpc.KVBlockServiceStub(self._channel)
         try:
             # Not `future`, which starts a thread per call. When that fails gRPC waits for ever: for
             # the channel's next call, and when the channel is closed or collected.
-            answer = self._stub().RenewLease(
+            answer = stub.RenewLease(
                 self._request, timeout=timeout, metadata=self._settings.credentials.metadata
             )
         except grpc.RpcError as failed:
@@ -138,11 +141,6 @@ class Renewal:
         self._failures += 1
         pause = min(backoff(self._failures), self._lease.remaining / 4)
         self._not_before = monotonic() + pause
-
-    def _stub(self) -> kvblock_pb2_grpc.KVBlockServiceStub:
-        if self._channel is None:
-            self._channel = open_channel(self._settings, grpc.insecure_channel, grpc.secure_channel)
-        return kvblock_pb2_grpc.KVBlockServiceStub(self._channel)
 
     def _close_channel(self) -> None:
         channel, self._channel = self._channel, None

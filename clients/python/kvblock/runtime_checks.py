@@ -23,11 +23,14 @@ def check_threads() -> None:
         UsageError: gevent or eventlet has put its own in their place.
 
     """
-    if _gevent_has_patched() and not _grpc_knows_gevent():
-        raise UsageError(
-            "gevent has patched threads, and gRPC hangs with them unless it is prepared: call"
-            " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()"
-        )
+    if _gevent_has_patched():
+        core = sys.modules.get("grpc._cython.cygrpc")
+        # Without the flag gRPC is another than we know, which may need no call.
+        if not getattr(core, "g_gevent_activated", True):
+            raise UsageError(
+                "gevent has patched threads, and gRPC hangs with them unless it is prepared: call"
+                " grpc.experimental.gevent.init_gevent() right after monkey.patch_all()"
+            )
     eventlet = sys.modules.get("eventlet.patcher")
     if eventlet is not None and eventlet.is_monkey_patched("thread"):
         raise UsageError(
@@ -83,9 +86,3 @@ def _gevent_has_patched() -> bool:
     return monkey is not None and any(
         monkey.is_module_patched(module) for module in ("threading", "queue")
     )
-
-
-def _grpc_knows_gevent() -> bool:
-    # Without the flag gRPC is another than we know, which may need no call.
-    core = sys.modules.get("grpc._cython.cygrpc")
-    return bool(getattr(core, "g_gevent_activated", True))

@@ -21,17 +21,6 @@ from kvblock.owner import NotCopied, OwnerProcess
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Longest answer that a client takes: a step of 65,536 sequences fits many times."""
 
-RECONNECTING: tuple[tuple[str, int], ...] = (
-    # A connection that failed is tried again after 100 ms, then after 1.6 times as long each time,
-    # up to a second: a restart has ended soon, and a server that is down for long is left in peace.
-    # gRPC would begin with a second and go up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # How long making one connection may take, TLS included, which gRPC gives 20 seconds: a server
-    # that stands still, or dies meanwhile, must not hold up the next try for a lease's whole TTL.
-    ("grpc.min_reconnect_backoff_ms", 2000),
-)
-
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -41,7 +30,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     # An engine's http_proxy variable is not meant for its block server.
     ("grpc.enable_http_proxy", 0),
-    *RECONNECTING,
+    # A connection that failed is tried again after 100 ms, then after 1.6 times as long each time,
+    # up to a second: a restart has ended soon, and a server that is down for long is left in peace.
+    # gRPC would begin with a second and go up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # How long making one connection may take, TLS included, which gRPC gives 20 seconds: a server
+    # that stands still, or dies meanwhile, must not hold up the next try for a lease's whole TTL.
+    ("grpc.min_reconnect_backoff_ms", 2000),
 )
 
 ChannelT = TypeVar("ChannelT")

@@ -42,8 +42,8 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
 
     """
     task = asyncio.ensure_future(work)
-    # Whoever is cancelled meanwhile does not ask how it ended.
-    task.add_done_callback(_retrieve)
+    # Whoever is cancelled meanwhile does not ask how it ended: asyncio would log an exception.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         await asyncio.wait({task}, timeout=seconds)
         if task.done():
@@ -52,9 +52,3 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
         if not task.done():
             task.cancel()
     raise asyncio.TimeoutError
-
-
-def _retrieve(task: asyncio.Future[_T]) -> None:
-    """Retrieve an exception, which asyncio would log otherwise."""
-    if not task.cancelled():
-        task.exception()

@@ -37,7 +37,8 @@ class AsyncEngineLease(Detachable):
     ) -> None:
         self._settings = connection.settings
         super().__init__(connection, options.on_lost)
-        learned = answers.engine_attachment(request, answer, DEFAULT_ENGINE)
+        engine = request.engine or DEFAULT_ENGINE
+        learned = answers.attachment(answer, pool=request.pool, engine=engine, last_step_id=0)
         self._renew(self._take_attachment(learned, sent, request.pool))
 
     async def __aenter__(self) -> AsyncEngineLease:

@@ -46,7 +46,8 @@ class SessionStream(Stream):
         size = request.ByteSize()
         may_block = self._sends.begin(size)
         late: bool | None = None
-        timer = self._start_timer(timeout)
+        loop = asyncio.get_running_loop()
+        timer = None if timeout is None else loop.call_later(timeout, self._expire)
         try:
             await self._write(request, timeout if may_block else None)
             answer = await self._call.read()
@@ -105,11 +106,6 @@ class SessionStream(Stream):
             if error.code() is grpc.StatusCode.INTERNAL:
                 raise StreamEnded from None
             raise
-
-    def _start_timer(self, timeout: float | None) -> asyncio.TimerHandle | None:
-        if timeout is None:
-            return None
-        return asyncio.get_running_loop().call_later(timeout, self._expire)
 
     def _expire(self) -> None:
         self.timed_out = True
