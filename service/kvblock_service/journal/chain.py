@@ -4,8 +4,9 @@ Rules:
 - That of a position follows from that of the position before and the record, and from nothing else:
   not from segments.
 - It begins with the server epoch, so that no file of another epoch fits.
-- It is a CRC-32 over the last bytes of all records. A record ends with its own CRC-32, so these
-  stand for all of it; a CRC-32 over all of it would be the same for every record of a length.
+- It is a CRC-32 over the CRC-32 that each record ends with, which stands for all of it. One that
+  took in bytes before that one would say nothing of these: bytes and their own CRC-32 cancel out.
+- Segments of version 1 have the last 8 bytes of each record in it, and are read so.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,8 @@ from zlib import crc32
 
 CHAIN_BYTES = 4
 DIGEST_BYTES = 8
-_LAST_BYTES = 8
+_LAST_BYTES = {1: 8, 2: 4}
+"""How much of a record is in the checksum, by the version of its segment."""
 
 
 def beginning(server_epoch: int) -> bytes:
@@ -22,11 +24,12 @@ def beginning(server_epoch: int) -> bytes:
     return crc32(b"epoch %d" % server_epoch).to_bytes(CHAIN_BYTES, "little")
 
 
-def followed(chain: bytes, records: Iterable[bytes]) -> bytes:
-    """The checksum after these records, where `chain` is the one before them."""
+def followed(chain: bytes, records: Iterable[bytes], version: int = 2) -> bytes:
+    """The checksum after these records of a segment, where `chain` is the one before them."""
     number = int.from_bytes(chain, "little")
+    size = _LAST_BYTES[version]
     for record in records:
-        number = crc32(record[-_LAST_BYTES:], number)
+        number = crc32(record[-size:], number)
     return number.to_bytes(CHAIN_BYTES, "little")
 
 

@@ -36,6 +36,7 @@ class ChainCheck:
         self._base = base or End(0, chain.beginning(server_epoch))
         self._end = end
         self._has_heads = False
+        self._version = 1
         self._first: int | None = None
         self.reached = self._base
         self._compare_with_end(self.reached)
@@ -53,6 +54,7 @@ class ChainCheck:
         self._first = first
         if head is not None:
             self._has_heads = True
+            self._version = head.version
             self._compare_with_name(path, head)
             self._continue(path, head)
         elif self._has_heads:
@@ -68,7 +70,7 @@ class ChainCheck:
             raise JournalDamaged(
                 f"records {expected} to {position - 1} are missing in {self._directory}"
             )
-        self.reached = End(position, chain.followed(self.reached.chain, (record,)))
+        self.reached = End(position, chain.followed(self.reached.chain, (record,), self._version))
         if position == self._base.position and self.reached != self._base:
             raise JournalDamaged(
                 f"{files.snapshot_path(self._directory, position)} is not the snapshot of the"

@@ -33,7 +33,7 @@ from kvblock_service.journal.files import segment_number
 from kvblock_service.journal.interface import Entry, JournalDamaged, JournalError
 from kvblock_service.journal.regular import failing, open_regular, read_regular, reading
 
-_VERSION = 1
+_VERSION = 2
 _MAGIC = b"KVBH"
 _FILE_HEAD = struct.Struct("<4sBQQQ4s")
 _MARK = b"KVBJ"
@@ -59,13 +59,15 @@ class Tail(NamedTuple):
 class Head(NamedTuple):
     """What a segment is: `number` is that in its name, `first` the position of its first record.
 
-    `chain`: the chain checksum before that record, which is that at the end of its predecessor.
+    `chain`: the chain checksum before that record, which is that at the end of its predecessor;
+    `version`: that of the segment's format.
     """
 
     server_epoch: int
     number: int
     first: int
     chain: bytes
+    version: int = _VERSION
 
 
 class Begun(NamedTuple):
@@ -176,7 +178,7 @@ class _Frame(NamedTuple):
 
 
 def _file_head(head: Head) -> bytes:
-    data = _FILE_HEAD.pack(_MAGIC, _VERSION, *head)
+    data = _FILE_HEAD.pack(_MAGIC, head.version, *head[:4])
     return data + _WORD.pack(crc32(data))
 
 
@@ -188,9 +190,9 @@ def _read_file_head(path: Path, data: bytes) -> Head | None:
     if crc32(data[: _FILE_HEAD.size]) != checksum:
         return None
     _, version, server_epoch, number, first, chain = _FILE_HEAD.unpack_from(data)
-    if version != _VERSION:
-        raise JournalDamaged(f"{path} has version {version}; this program reads version {_VERSION}")
-    return Head(server_epoch, number, first, chain)
+    if not 1 <= version <= _VERSION:
+        raise JournalDamaged(f"{path} has version {version}; this program reads 1 to {_VERSION}")
+    return Head(server_epoch, number, first, chain, version)
 
 
 def _frame(first: int, records: Sequence[bytes]) -> bytes:

@@ -388,6 +388,22 @@ def test_ranges_and_spellings_of_the_identity(
         opened(tmp_path)
 
 
+def test_a_segment_of_a_history_that_differs_in_a_byte_is_refused(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    first = opened(ours)
+    grant(first, 0)
+    closed(first)
+    shutil.copytree(ours, other)
+    for path, engine in ((ours, "a"), (other, "b")):
+        for sequence, name in ((1, engine), (2, "a")):
+            found = opened(path)
+            grant(found, sequence, engine=name)
+            closed(found)
+    second = files.segments(journal_of(ours))[1][1]
+    shutil.copy(journal_of(other) / second.name, second)
+    assert "does not follow from what is in front of it" in refused(ours, "journal-")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"format": 1', "7", '"x"', "\xff", ""])
 def test_what_is_no_identity(tmp_path: Path, text: str) -> None:
     closed(opened(tmp_path))

@@ -24,7 +24,7 @@ def read(directory: Path, *, host_died: bool = False) -> FileReader:
 
 
 def head(number: int = 1, first: int = 1, before: bytes = beginning(EPOCH)) -> bytes:
-    packed = b"KVBH\1" + struct.pack("<QQQ", EPOCH, number, first) + before
+    packed = b"KVBH\2" + struct.pack("<QQQ", EPOCH, number, first) + before
     return packed + struct.pack("<I", crc32(packed))
 
 
