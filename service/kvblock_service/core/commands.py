@@ -2,7 +2,7 @@
 
 Rules:
 - A command is a value that was checked before it came here: ids are unsigned 64-bit integers,
-  counts are at least 1, no id stands twice in one column of a step, columns are lists.
+  counts are at least 1, no id is a duplicate in its column of a step, columns are lists.
 - Time is a value too: a Stamp comes with each command of a pool.
 - A refusal, a crossed limit and a stale epoch are outcomes, never exceptions; all of them leave the
   tables as they were. The outcomes in REJECTIONS have changed nothing at all.
