@@ -47,8 +47,8 @@ HEAD_BYTES = _FILE_HEAD.size + _WORD.size
 class Tail(NamedTuple):
     """Bytes at the end of a segment that belong to no whole append.
 
-    `cut_short`: they are the beginning of one, as far as can be known, and not one that has its full
-    length and was changed later.
+    `cut_short`: they are the beginning of one, as far as can be known, and not one that has its
+    full length and was changed later.
     """
 
     path: Path
