@@ -2,8 +2,7 @@
 
 Rules:
 - Health checks, reflection and channelz are served as without it: probes are not work of interest.
-- A method is unary, or a stream in both directions whose handler writes to its context. What it
-  answers and raises goes through unchanged.
+- What a call answers and raises goes through unchanged, for all four kinds of methods.
 - A call is measured from its start to its end; a stream, which may last as long as its engine, is
   only counted. One whose client goes away while it is being read ends like one that is closed:
   gRPC tells its handler nothing else.
@@ -12,6 +11,8 @@ Rules:
 import asyncio
 import inspect
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -23,6 +24,7 @@ from kvblock_service.telemetry.durations import NO_CONTEXT, Durations
 from kvblock_service.telemetry.tracing import Tracing
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 class CallTelemetry:
@@ -36,46 +38,83 @@ class CallTelemetry:
         """The handler, followed, if it is of kvblock's own services."""
         if not method.startswith(OWN_SERVICES):
             return handler
-        kind = "stream_stream" if handler.request_streaming else "unary_unary"
+        kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
         inner = getattr(handler, kind)
-        assert inspect.iscoroutinefunction(inner), f"{method}: cannot be followed"
+        follow = self._following(method[1:], stream=kind != "unary_unary")
+        around = _generating if inspect.isasyncgenfunction(inner) else _answering
         followed: Any = handler
-        wrapped = self._followed(method[1:], inner, stream=handler.request_streaming)
-        return followed._replace(**{kind: wrapped})  # type: ignore[no-any-return]
+        return followed._replace(**{kind: around(inner, follow)})  # type: ignore[no-any-return]
 
-    def _followed(self, method: str, inner: Behaviour, *, stream: bool) -> Behaviour:
+    def _following(self, method: str, *, stream: bool) -> "_Follow":
+        """What begins to follow a call, and gives what is called with the error at its end."""
+        durations = self._durations
         attributes = names.method_attributes(method)
         begin = None
         if self._tracing is not None:
             begin = self._tracing.begin_stream if stream else self._tracing.begin_call
 
-        async def followed(request: Any, context: Context) -> Any:
+        def follow(context: Context) -> "_End":
             started = time.perf_counter()
             call = begin(method, attributes, context.invocation_metadata() or ()) if begin else None
-            code, details = grpc.StatusCode.OK, ""
-            try:
-                return await inner(request, context)
-            except BaseException as error:
-                code, details = _code(context, error), context.details()
-                raise
-            finally:
-                if self._durations is not None and stream:
-                    self._durations.stream(method, code)
-                elif self._durations is not None:
-                    span = NO_CONTEXT if call is None else call.context
-                    self._durations.call(method, code, time.perf_counter() - started, span)
-                if call is not None:
-                    call.end(code, details)
 
-        return followed
+            def end(error: BaseException | None) -> None:
+                code = grpc.StatusCode.OK if error is None else _code(context, error)
+                if durations is not None and stream:
+                    durations.stream(method, code)
+                elif durations is not None:
+                    span = NO_CONTEXT if call is None else call.context
+                    durations.call(method, code, time.perf_counter() - started, span)
+                if call is not None:
+                    call.end(code, "" if error is None else context.details())
+
+            return end
+
+        return follow
+
+
+_End: TypeAlias = Callable[[BaseException | None], None]
+_Follow: TypeAlias = Callable[[Context], _End]
+
+
+def _answering(inner: Behaviour, follow: _Follow) -> Behaviour:
+    """Around a coroutine function, which answers or writes to its context."""
+
+    async def followed(request: Any, context: Context) -> Any:
+        end = follow(context)
+        try:
+            answer = await inner(request, context)
+        except BaseException as error:
+            end(error)
+            raise
+        end(None)
+        return answer
+
+    return followed
+
+
+def _generating(inner: Behaviour, follow: _Follow) -> Behaviour:
+    """Around an async generator, which yields its answers."""
+
+    async def followed(request: Any, context: Context) -> AsyncIterator[Any]:
+        end = follow(context)
+        try:
+            async with aclosing(inner(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+        except BaseException as error:
+            end(error)
+            raise
+        end(None)
+
+    return followed
 
 
 def _code(context: Context, error: BaseException) -> grpc.StatusCode:
-    """The status of a call whose handler raised, or was cancelled by gRPC."""
+    """The status of a call whose handler raised, or was left by gRPC in the midst of its stream."""
     code = context.code()
     if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK:
         return code
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
         expired = context.time_remaining() == 0
         return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
     return grpc.StatusCode.UNKNOWN

@@ -38,19 +38,40 @@ async def fail(_: bytes, __: object) -> bytes:
     raise RuntimeError("a bug")
 
 
+async def count(request: bytes, _: object) -> AsyncIterator[bytes]:
+    """As many answers as the request has bytes; then a failure, if it ends in an F."""
+    for number in range(len(request)):
+        yield str(number).encode()
+    if request.endswith(b"F"):
+        raise RuntimeError("a bug")
+
+
+async def write(request: bytes, context: Any) -> None:
+    """The same, as gRPC's older form has it."""
+    async for answer in count(request, context):
+        await context.write(answer)
+
+
+async def join(requests: AsyncIterator[bytes], _: object) -> bytes:
+    return b"".join([request async for request in requests])
+
+
+async def repeat(requests: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
+
+
 async def repeat_by_context(_: object, context: Any) -> None:
     while (request := await context.read()) is not grpc.aio.EOF:
         await context.write(request)
 
 
-async def fail_by_context(_: object, context: Any) -> None:
-    await context.write(await context.read())
-    raise RuntimeError("a bug")
-
-
 STREAMS: "dict[str, grpc.RpcMethodHandler[bytes, bytes]]" = {
+    "Count": grpc.unary_stream_rpc_method_handler(count),
+    "Write": grpc.unary_stream_rpc_method_handler(write),
+    "Join": grpc.stream_unary_rpc_method_handler(join),
+    "Repeat": grpc.stream_stream_rpc_method_handler(repeat),
     "Relay": grpc.stream_stream_rpc_method_handler(repeat_by_context),
-    "Break": grpc.stream_stream_rpc_method_handler(fail_by_context),
 }
 
 
@@ -144,8 +165,11 @@ def test_other_services_and_unknown_methods_are_left_alone(tmp_path: Path) -> No
 
 
 def method(channel: aio.Channel, name: str) -> Any:
-    """The client's side of a stream."""
-    return channel.stream_stream(f"/kvblock.v1.Probe/{name}")
+    """The client's side of a method, by the kind of its handler."""
+    handler = STREAMS[name]
+    sides = ("stream" if one else "unary" for one in (handler.request_streaming, True))
+    kind = "_".join(sides) if handler.response_streaming else "stream_unary"
+    return getattr(channel, kind)(f"/kvblock.v1.Probe/{name}")
 
 
 async def requests() -> AsyncIterator[bytes]:
@@ -160,41 +184,51 @@ def codes_of(exporter: InMemorySpanExporter) -> list[tuple[str, object]]:
     ]
 
 
-def test_a_stream_is_followed_and_answers_as_without(tmp_path: Path) -> None:
+def test_every_kind_of_method_is_followed_and_answers_as_without(tmp_path: Path) -> None:
     reader = InMemoryMetricReader()
 
     async def run() -> None:
         durations = Durations(MeterProvider([reader]).get_meter("test"))
         async with probed(tmp_path / "s", 1.0, durations) as (channel, exporter):
-            relayed = method(channel, "Relay")(requests())
-            assert [one async for one in relayed] == [b"ab", b"c"]
-            broken = method(channel, "Break")(requests())
-            assert await broken.read() == b"ab"
-            with pytest.raises(aio.AioRpcError) as raised:
-                await broken.read()
-            assert raised.value.code() is grpc.StatusCode.UNKNOWN
-            assert codes_of(exporter) == [("Relay", "OK"), ("Break", "UNKNOWN")]
+            for name in ("Count", "Write"):
+                assert [one async for one in method(channel, name)(b"abc")] == [b"0", b"1", b"2"]
+                with pytest.raises(aio.AioRpcError) as raised:
+                    _ = [one async for one in method(channel, name)(b"F")]
+                assert raised.value.code() is grpc.StatusCode.UNKNOWN
+            assert await method(channel, "Join")(requests()) == b"abc"
+            for name in ("Repeat", "Relay"):
+                assert [one async for one in method(channel, name)(requests())] == [b"ab", b"c"]
+            assert codes_of(exporter) == [
+                *(("Count", "OK"), ("Count", "UNKNOWN"), ("Write", "OK"), ("Write", "UNKNOWN")),
+                *(("Join", "OK"), ("Repeat", "OK"), ("Relay", "OK")),
+            ]
 
     asyncio.run(run())
     collected = reader.get_metrics_data()
     assert collected is not None
     (metric,) = collected.resource_metrics[0].scope_metrics[0].metrics
     assert metric.name == "kvblock.streams.ended"
-    assert sorted(point.value for point in metric.data.data_points) == [1, 1]  # type: ignore[union-attr]
+    assert sorted(point.value for point in metric.data.data_points) == [1] * 7  # type: ignore[union-attr]
 
 
 def test_a_stream_that_its_client_leaves_ends_once(tmp_path: Path) -> None:
     async def run() -> None:
         async with probed(tmp_path / "s", 1.0) as (channel, exporter):
-            call = method(channel, "Relay")()
-            await call.write(b"a")
-            assert await call.read() == b"a"
-            call.cancel()
+            for name in ("Repeat", "Relay"):
+                call = method(channel, name)()
+                await call.write(b"a")
+                assert await call.read() == b"a"
+                call.cancel()
+            many = method(channel, "Count")(b"x" * 1_000_000)
+            assert await many.read() == b"0"
+            many.cancel()
             other: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(OTHER)
-            while not exporter.get_finished_spans():
+            while len(exporter.get_finished_spans()) < 3:
                 await other(b"")
-            # One that was reading may have been told that there is no more to read.
-            [(name, code)] = codes_of(exporter)
-            assert (name, code in ("CANCELLED", "OK")) == ("Relay", True)
+            codes = dict(codes_of(exporter))
+            assert len(codes) == len(exporter.get_finished_spans()) == 3
+            assert codes["Count"] == "CANCELLED"
+            # One that was reading may have learned that there is no more to read.
+            assert {codes["Relay"], codes["Repeat"]} <= {"CANCELLED", "OK"}
 
     asyncio.run(run())
