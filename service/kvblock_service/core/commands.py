@@ -104,8 +104,11 @@ class Renew(NamedTuple):
 
     engine: str
     epoch: int
-    # It needs none: a second one does what the first one did.
-    request_id: str = ""
+
+    @property
+    def request_id(self) -> str:
+        """None: a second one does what the first one did."""
+        return ""
 
 
 class Detach(NamedTuple):

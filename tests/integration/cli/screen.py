@@ -22,12 +22,14 @@ ALTERNATE = ("\x1b[?1049h", "\x1b[?1049l")
 CURSOR = ("\x1b[?25l", "\x1b[?25h")
 
 _OWN_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 os.setsid()
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Runs its arguments in a session whose terminal is stdin: Ctrl-C, Ctrl-Z and sizes reach them."""
+"""Runs its arguments in a session whose terminal is stdin: Ctrl-C, Ctrl-Z and sizes reach them.
+SIGHUP has its default, also where these tests run under nohup."""
 
 
 class Terminal:

@@ -65,7 +65,7 @@ def test_a_living_engine_is_reclaimed_by_force_only(console: Console) -> None:
         told = console.error("reclaim", "a", "--yes", expect=1).splitlines()
         alive = "engine 'a' in pool 'main' is alive: its last heartbeat was"
         assert re.match(
-            rf"error: {alive} \d+\.\d s ago, and its lease lasts for \d+\.\d s", told[0]
+            rf"error: {alive} \d+\.\d s ago, and its lease expires in \d+\.\d s", told[0]
         )
         assert told[1].startswith("hint: --force ")
         told = console.error("reclaim", "a", "--epoch", lease.epoch, "--yes", expect=1).splitlines()

@@ -68,7 +68,7 @@ def version(stats: ServerStats) -> Iterator[Finding]:
     if stats.server_version == VERSION:
         yield ok("version", f"server and client are both {VERSION}")
         return
-    server = stats.server_version or "too old to say its version"
+    server = stats.server_version or "older than its version field"
     text = f"the server is {server}, this client is {VERSION}"
     action = "update the server first: an older client works with a newer server"
     yield warning("version", text, action)

@@ -46,7 +46,9 @@ class Terminal:
         for fd in (self._wakes, self._wake):
             os.set_blocking(fd, False)
         for number in _HANDLED:
-            self._handlers[number] = signal.signal(number, self._remember)
+            # What nohup or a shell has had ignored stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._remember)
         try:
             self._take()
         except BaseException:
