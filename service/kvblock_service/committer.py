@@ -60,6 +60,7 @@ class NullCommitter:
     """In place of a committer where there is no journal: nothing is taken, and nobody waits."""
 
     journaled = False
+    is_settled = True
     failure: str | None = None
     added = written = 0
 
@@ -153,6 +154,11 @@ class Committer:
         else:
             self._followers.append((self.added, follow))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was added is in the journal."""
+        return self._bug is None and not self._pending and self._writing is None
+
     async def settled(self) -> None:
         """Return when all that was added is in the journal.
 
@@ -161,7 +167,7 @@ class Committer:
             JournalBroken: whether it was written is not known.
 
         """
-        if self._bug is not None or self._pending or self._writing is not None:
+        if not self.is_settled:
             self.refuse_when_failing()
             if self._round is None:
                 self._begin_round()

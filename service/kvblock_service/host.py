@@ -138,6 +138,11 @@ class Host:
         self.pools = {other: one for other, one in self.pools.items() if other != name}
         return True
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `settled` would return at once."""
+        return self._committer.is_settled
+
     async def settled(self) -> None:
         """Return when everything that was carried out so far, in any pool, is in the journal.
 

@@ -96,7 +96,8 @@ class PoolHost:
 
         """
         committer = self._committer
-        if type(command) is not Renew:
+        journaled = committer.journaled
+        if journaled and type(command) is not Renew:
             committer.refuse_when_failing()
         pool = self._pool
         self._acquire()
@@ -110,7 +111,7 @@ class PoolHost:
             # It may follow from something that is not in the journal yet, and may never be.
             committer.refuse_when_failing()
             raise self._error(command, outcome)
-        if committer.journaled and is_persisted(command, outcome, replayed):
+        if journaled and is_persisted(command, outcome, replayed):
             self._write(stamp, command)
         if self._queue.waiters and pool.revision != before:
             self._queue.wake(command.engine if isinstance(command, _LEASE_CHANGES) else "")

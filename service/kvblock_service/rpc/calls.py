@@ -96,6 +96,7 @@ def unary(
     method: Callable[[RequestT], Awaitable[Message]],
 ) -> "grpc.RpcMethodHandler[bytes, bytes]":
     """A handler that serves one unary method over bytes."""
+    persisted = getattr(method, "is_persisted", False)
 
     async def behaviour(data: bytes, context: Context) -> bytes:
         with activity:
@@ -110,6 +111,8 @@ def unary(
                         permit(request)
                         _permit.set(partial(permit, request))
                     answer = await method(request)
+                    if persisted and not host.is_settled:
+                        await host.settled()
                     return answer.SerializeToString()
                 except CallError as error:
                     if error.of_state:

@@ -6,8 +6,7 @@ Rules:
 - A `persisted` method is answered when all that was carried out so far is in the journal.
 """
 
-from collections.abc import Callable, Coroutine, Iterable
-from functools import wraps
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.trace import SpanContext
@@ -18,9 +17,7 @@ from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.observe import AppliedCommand, Observer, WaitObserver
 
-_MethodsT = TypeVar("_MethodsT", bound="PoolMethods")
-_RequestT = TypeVar("_RequestT")
-_AnswerT = TypeVar("_AnswerT")
+_MethodT = TypeVar("_MethodT", bound=Callable[..., Any])
 
 
 class ServiceOptions(NamedTuple):
@@ -80,15 +77,10 @@ class PoolMethods:
             self.observer(AppliedCommand(name, command, outcome, wait, started_ns, parent))
 
 
-def persisted(
-    method: Callable[[_MethodsT, _RequestT], Coroutine[Any, Any, _AnswerT]],
-) -> Callable[[_MethodsT, _RequestT], Coroutine[Any, Any, _AnswerT]]:
-    """Answer calls when what they follow from is journaled; raises JournalUnwritable."""
+def persisted(method: _MethodT) -> _MethodT:
+    """Answer a method's calls when what they follow from is in the journal; see `calls.unary`.
 
-    @wraps(method)
-    async def answered(methods: _MethodsT, request: _RequestT) -> _AnswerT:
-        answer = await method(methods, request)
-        await methods.host.settled()
-        return answer
-
-    return answered
+    The call fails with JournalUnwritable where that cannot be.
+    """
+    method.is_persisted = True  # type: ignore[attr-defined]
+    return method
