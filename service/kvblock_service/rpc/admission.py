@@ -15,6 +15,7 @@ import inspect
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
+from time import monotonic
 from typing import Any, NoReturn
 
 import grpc
@@ -23,7 +24,12 @@ from kvblock_service.access.rejected_calls import Limit
 from kvblock_service.errors import CallError
 from kvblock_service.event_counter import EventCounter
 from kvblock_service.rpc import calls
-from kvblock_service.rpc.call_slots import CallLimitReached, CallSlots, first_message_arrived
+from kvblock_service.rpc.call_slots import (
+    RESERVED,
+    CallLimitReached,
+    CallSlots,
+    first_message_arrived,
+)
 from kvblock_service.rpc.calls import Admit, Context
 from kvblock_service.rpc.gate import Gate
 from kvblock_service.rpc.handlers import Behaviour, Handler
@@ -68,7 +74,9 @@ class Admission:
         return gate.admit_admin(method[1:])
 
     def _admitted(self, method: str, serve: Any, *, takes_stream: bool) -> Behaviour:
-        slots, admit, reserved = self._slots, self._admission(method), method in KEEP_ALIVE
+        slots, admit = self._slots, self._admission(method)
+        slots_max = slots.calls_max + RESERVED if method in KEEP_ALIVE else slots.calls_max
+        arriving, evicted = slots.arriving, slots.evicted
 
         # One function, since each that it called would take every call about a microsecond more.
         async def admitted(requests: Any, context: Context) -> Any:
@@ -76,27 +84,35 @@ class Admission:
             try:
                 if admit is not None:
                     calls.admitted.set(admit(context))
-                slots.enter(task, reserved=reserved)
+                if slots.in_use >= slots_max:
+                    slots.make_room()
             except CallError as error:
                 await calls.refuse(context, error)
             except CallLimitReached as limit:
                 await self._refuse_over_limit(context, limit)
+            slots.in_use += 1
+            arriving[task] = monotonic()
+            if slots.timer is None:
+                slots.look_later()
             try:
                 if takes_stream:
                     slots.begin_stream(task)
                     return await serve(_noted(requests), context)
                 request: Any = await context.read()
-                slots.arrived(task)
+                arriving.pop(task, None)
                 if request is grpc.aio.EOF:
                     await context.abort(_NO_REQUEST, "the call ended without a request")
                 return await serve(request, context)
             except asyncio.CancelledError:
-                why = slots.why_evicted(task)
+                why = evicted.get(task)
                 if why is None:
                     raise
                 await self._refuse_over_limit(context, why)
             finally:
-                slots.leave(task)
+                slots.in_use -= 1
+                arriving.pop(task, None)
+                if evicted:
+                    evicted.pop(task, None)
 
         return admitted
 

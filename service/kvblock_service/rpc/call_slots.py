@@ -28,7 +28,7 @@ _LOOKS = 4
 
 _Task: TypeAlias = "asyncio.Task[Any]"
 
-_arrived: ContextVar[Callable[[], None] | None] = ContextVar("kvblock.arrived", default=None)
+_arrived: ContextVar[Callable[[], object] | None] = ContextVar("kvblock.arrived", default=None)
 
 
 @dataclass(eq=False)
@@ -41,73 +41,53 @@ class CallLimitReached(Exception):
 
 
 class CallSlots:
-    """Has `calls_max` slots, and the reserved ones."""
+    """Has `calls_max` slots, and the reserved ones; the admission takes and leaves them.
+
+    `arriving` has the tasks of calls without a request, and when each came, in that order;
+    `evicted` has the limits for which tasks were cancelled.
+    """
 
     def __init__(self, calls_max: int, request_seconds: float) -> None:
         self.calls_max = calls_max
         self.request_seconds = request_seconds
         self.in_use = 0
-        # When calls came whose request has not arrived, in the order in which they came.
-        self._arriving: dict[_Task, float] = {}
-        self._evicted: dict[_Task, CallLimitReached] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self.arriving: dict[_Task, float] = {}
+        self.evicted: dict[_Task, CallLimitReached] = {}
+        self.timer: asyncio.TimerHandle | None = None
 
-    def enter(self, task: _Task, *, reserved: bool) -> None:
-        """Take a slot for the call that a task serves; if `reserved`, it may be a reserved one.
-
-        Its request is waited for from now on. Raises CallLimitReached when there is no slot.
-        """
-        slots_max = self.calls_max + RESERVED if reserved else self.calls_max
-        if self.in_use >= slots_max:
-            text = f"concurrent_calls_max = {self.calls_max} is reached"
-            full = CallLimitReached(Limit.CALLS, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-            if not self._arriving:
-                raise full
-            self._evict(next(iter(self._arriving)), full)
-        self.in_use += 1
-        self._arriving[task] = monotonic()
-        if self._timer is None:
-            self._look_later()
+    def make_room(self) -> None:
+        """Evict a call that has no request yet; raises CallLimitReached when there is none."""
+        text = f"concurrent_calls_max = {self.calls_max} is reached"
+        full = CallLimitReached(Limit.CALLS, grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        if not self.arriving:
+            raise full
+        self._evict(next(iter(self.arriving)), full)
 
     def begin_stream(self, task: _Task) -> None:
         """Have `first_message_arrived` in this context tell of the stream that a task serves."""
-        _arrived.set(partial(self.arrived, task))
+        _arrived.set(partial(self.arriving.pop, task, None))
 
-    def arrived(self, task: _Task) -> None:
-        """The request of a call is there, or the first message of its stream: it stays."""
-        self._arriving.pop(task, None)
-
-    def leave(self, task: _Task) -> None:
-        """Give back the slot of a call."""
-        self.in_use -= 1
-        self._arriving.pop(task, None)
-        if self._evicted:
-            self._evicted.pop(task, None)
-
-    def why_evicted(self, task: _Task) -> CallLimitReached | None:
-        """The limit for which a task was cancelled; None: it was for something else."""
-        return self._evicted.get(task)
-
-    def _look_later(self) -> None:
+    def look_later(self) -> None:
+        """Have late requests looked for; to be called when no look is due."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.request_seconds / _LOOKS, self._look)
+        self.timer = loop.call_later(self.request_seconds / _LOOKS, self._look)
 
     def _look(self) -> None:
         """One of the regular looks: what has waited for too long is evicted."""
-        self._timer = None
+        self.timer = None
         before = monotonic() - self.request_seconds
-        for task, since in list(self._arriving.items()):
+        for task, since in list(self.arriving.items()):
             if since > before:
                 break
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             problem = f"did not arrive within request_seconds = {self.request_seconds:g}"
             self._evict(task, CallLimitReached(Limit.REQUEST, code, f"the request {problem}"))
-        if self._arriving:
-            self._look_later()
+        if self.arriving:
+            self.look_later()
 
     def _evict(self, task: _Task, why: CallLimitReached) -> None:
-        self.arrived(task)
-        self._evicted[task] = why
+        self.arriving.pop(task, None)
+        self.evicted[task] = why
         task.cancel()
 
 

@@ -1,41 +1,79 @@
 """Which calls get a slot, which are evicted, and when."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
+import grpc
 import pytest
 
+from kvblock_service.access import RejectedCalls
 from kvblock_service.access.rejected_calls import Limit
-from kvblock_service.rpc.call_slots import (
-    RESERVED,
-    CallLimitReached,
-    CallSlots,
-    first_message_arrived,
-)
+from kvblock_service.rpc.admission import Admission
+from kvblock_service.rpc.call_slots import RESERVED, CallSlots
 
 LONG = 3600.0
+STEP, RENEW = "/kvblock.v1.KVBlockService/Step", "/kvblock.v1.KVBlockService/RenewLease"
 
 
-def this_task() -> "asyncio.Task[object]":
-    task = asyncio.current_task()
-    assert task is not None
-    return task
+class Aborted(Exception):
+    """The status that a call ended with."""
 
 
-async def served(
-    slots: CallSlots, request: Awaitable[str], then: Callable[[], Awaitable[str]] | None = None
-) -> str:
-    """One call, which answers its request or what comes of `then`; raises why it was evicted."""
-    task = this_task()
-    slots.enter(task, reserved=False)
-    try:
-        answer = await request
-        slots.arrived(task)
-        return await then() if then else answer
-    except asyncio.CancelledError:
-        raise slots.why_evicted(task) or asyncio.CancelledError from None
-    finally:
-        slots.leave(task)
+class Context:
+    """What gRPC gives a handler, of which the request comes when it comes."""
+
+    def __init__(self, request: Awaitable[str]) -> None:
+        self._request = request
+
+    def peer(self) -> str:
+        return "unix:"
+
+    async def read(self) -> str:
+        return await self._request
+
+    async def abort(self, _: object, text: str) -> None:
+        raise Aborted(text)
+
+
+class Server:
+    """Calls behind the admission; `limits` counts those that one has ended."""
+
+    def __init__(self, calls_max: int, request_seconds: float) -> None:
+        self.slots = CallSlots(calls_max, request_seconds)
+        self.limits = RejectedCalls().limits
+        self._admission = Admission(self.slots, None, self.limits)
+
+    async def call(
+        self,
+        request: Awaitable[str],
+        then: Callable[[], Awaitable[str]] | None = None,
+        method: str = STEP,
+    ) -> str:
+        """A call, which answers its request or what comes of `then`."""
+
+        async def serve(data: str, _: object) -> str:
+            return await then() if then else data
+
+        handler: Any = grpc.unary_unary_rpc_method_handler(serve)
+        behaviour: Any = self._admission.wrap(method, handler).stream_unary
+        answer: str = await behaviour(None, Context(request))
+        return answer
+
+    async def stream(self, message: "asyncio.Future[str]") -> None:
+        """A stream, which goes on after its first message."""
+
+        async def messages() -> AsyncIterator[str]:
+            yield await message
+            await never()
+
+        async def serve(requests: AsyncIterator[str], _: object) -> None:
+            async for _ in requests:
+                pass
+
+        handler: Any = grpc.stream_stream_rpc_method_handler(serve)
+        behaviour: Any = self._admission.wrap(STEP, handler).stream_stream
+        await behaviour(messages(), Context(message))
 
 
 def in_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
@@ -50,7 +88,13 @@ def never() -> "asyncio.Future[str]":
     return asyncio.get_running_loop().create_future()
 
 
-async def begun(work: Awaitable[str]) -> "asyncio.Future[str]":
+def arrived(text: str) -> "asyncio.Future[str]":
+    future = never()
+    future.set_result(text)
+    return future
+
+
+async def begun(work: Awaitable[Any]) -> "asyncio.Future[Any]":
     task = asyncio.ensure_future(work)
     await asyncio.sleep(0)
     return task
@@ -58,61 +102,50 @@ async def begun(work: Awaitable[str]) -> "asyncio.Future[str]":
 
 @in_loop
 async def test_the_call_that_has_waited_longest_for_its_request_is_evicted() -> None:
-    slots = CallSlots(2, LONG)
-    first = await begun(served(slots, never()))
-    second = await begun(served(slots, never()))
-    third = await begun(served(slots, never()))
-    with pytest.raises(CallLimitReached, match="concurrent_calls_max = 2 is reached") as caught:
+    server = Server(2, LONG)
+    first, second, third = [await begun(server.call(never())) for _ in range(3)]
+    with pytest.raises(Aborted, match="concurrent_calls_max = 2 is reached"):
         await first
-    assert caught.value.limit is Limit.CALLS
+    assert server.limits.counts[Limit.CALLS] == 1
     assert not second.done()
     assert not third.done()
-    assert slots.in_use == 2
+    assert server.slots.in_use == 2
     second.cancel()
     third.cancel()
     await asyncio.wait({second, third})
-    assert slots.in_use == 0
+    assert server.slots.in_use == 0
 
 
 @in_loop
 async def test_a_call_whose_request_has_arrived_is_not_evicted() -> None:
-    slots = CallSlots(1, LONG)
-    request = never()
-    request.set_result("request")
-    call = await begun(served(slots, request, never))
-    with pytest.raises(CallLimitReached, match="concurrent_calls_max = 1 is reached"):
-        slots.enter(this_task(), reserved=False)
+    server = Server(1, LONG)
+    calls = [await begun(server.call(arrived("request"), never))]
+    with pytest.raises(Aborted, match="concurrent_calls_max = 1 is reached"):
+        await server.call(arrived("request"))
     for in_use in range(1, 1 + RESERVED):
-        assert slots.in_use == in_use
-        slots.enter(this_task(), reserved=True)
-        slots.arrived(this_task())
-    with pytest.raises(CallLimitReached):
-        slots.enter(this_task(), reserved=True)
-    call.cancel()
-    await asyncio.wait({call})
-    assert slots.in_use == RESERVED
+        assert server.slots.in_use == in_use
+        calls.append(await begun(server.call(arrived("request"), never, RENEW)))
+    with pytest.raises(Aborted):
+        await server.call(arrived("request"), never, RENEW)
+    calls[0].cancel()
+    await asyncio.wait({calls[0]})
+    assert server.slots.in_use == RESERVED
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    assert server.slots.in_use == 0
 
 
 @in_loop
 async def test_a_stream_may_be_evicted_until_its_first_message_has_arrived() -> None:
-    slots = CallSlots(1, LONG)
-
-    async def stream(message: "asyncio.Future[str]") -> str:
-        slots.begin_stream(this_task())
-        answer = await message
-        first_message_arrived()
-        await never()
-        return answer
-
-    silent = await begun(served(slots, stream(never())))
-    message = never()
-    message.set_result("attach")
-    other = await begun(served(slots, stream(message)))
-    with pytest.raises(CallLimitReached):
+    server = Server(1, LONG)
+    silent = await begun(server.stream(never()))
+    other = await begun(server.stream(arrived("attach")))
+    with pytest.raises(Aborted):
         await silent
     await asyncio.sleep(0)
-    with pytest.raises(CallLimitReached):
-        slots.enter(this_task(), reserved=False)
+    with pytest.raises(Aborted):
+        await server.call(never())
     other.cancel()
     await asyncio.wait({other})
     assert other.cancelled()
@@ -120,19 +153,18 @@ async def test_a_stream_may_be_evicted_until_its_first_message_has_arrived() -> 
 
 @in_loop
 async def test_a_request_has_to_arrive_in_time() -> None:
-    slots = CallSlots(8, 0.02)
-    late = await begun(served(slots, never()))
-    with pytest.raises(CallLimitReached, match=r"request_seconds = 0\.02") as caught:
-        await late
-    assert caught.value.limit is Limit.REQUEST
-    assert slots.in_use == 0
+    server = Server(8, 0.02)
+    with pytest.raises(Aborted, match=r"request_seconds = 0\.02"):
+        await server.call(never())
+    assert server.limits.counts[Limit.REQUEST] == 1
+    assert server.slots.in_use == 0
 
 
 @in_loop
 async def test_a_cancellation_of_the_call_is_no_limit() -> None:
-    slots = CallSlots(8, LONG)
-    call = await begun(served(slots, never()))
+    server = Server(8, LONG)
+    call = await begun(server.call(never()))
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert slots.in_use == 0
+    assert server.slots.in_use == 0
