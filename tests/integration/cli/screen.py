@@ -118,11 +118,13 @@ class Terminal:
         """The exit code; the terminal has to be as it was."""
         code = self.process.wait(timeout=waiting.LAST_RESORT)
         assert self.mode() == self.before
-        on, off = (self.shown.rfind(one.encode()) for one in ALTERNATE)
-        assert on < off or on == off == -1
-        hidden, seen = (self.shown.rfind(one.encode()) for one in CURSOR)
-        assert hidden < seen or hidden == seen == -1
+        waiting.happens(lambda: self._is_off(*ALTERNATE) and self._is_off(*CURSOR))
         return code
+
+    def _is_off(self, on: str, off: str) -> bool:
+        """Whether what `on` began was ended by `off`, or never began."""
+        begun, ended = (self.shown.rfind(one.encode()) for one in (on, off))
+        return begun < ended or begun == ended == -1
 
     def _set_size(self) -> None:
         size = struct.pack("HHHH", self.screen.lines, self.screen.columns, 0, 0)
