@@ -52,6 +52,7 @@ check: $(READY) ## Run the tests that take a minute: unit, property, architectur
 
 test: $(READY) ## Run all tests; TESTS=tests/unit/core runs some
 	@scripts/install_promtool.sh
+	@scripts/install_redis.sh
 	@$(PYTEST) $(TESTS)
 
 mutations: $(READY) ## Plant small bugs, each of which a test has to catch; MUTATIONS='core rpc/page' some

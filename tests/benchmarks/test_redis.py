@@ -16,7 +16,8 @@ from kvblock_service.core.pool import Bounds, Geometry, Pool
 NOW = core.Stamp(1, 1, "")
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="there is no redis-server here"
+    shutil.which("redis-server") is None,
+    reason="there is no redis-server here; make test installs Debian's where it can",
 )
 
 

@@ -321,7 +321,10 @@ def test_a_socket_for_every_user_is_warned_of(tmp_path: Path) -> None:
         happens(lambda: "every user of this machine may open this" in server.log())
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may give a file to anybody")
+@pytest.mark.skipif(
+    os.geteuid() == 0,
+    reason="root may give a file to anybody; it runs where the tests run as another user",
+)
 def test_an_owner_that_cannot_be_had_refuses_the_start(tmp_path: Path) -> None:
     flags = ("--listen", f"unix:{tmp_path}/kv.sock", "--unix-owner", "root")
     with spawned(*flags) as server:
