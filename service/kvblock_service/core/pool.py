@@ -169,7 +169,7 @@ class Pool(PoolData):
         engine = self.engines.get(command.engine)
         if stale:
             return Fenced(engine.epoch if engine else 0)
-        # Being heard of again lets a lease last; who has none, or another one, is no matter.
+        # A repeat is a heartbeat, too, if it is of the lease that the engine has now.
         self.admit(engine, _epoch_of(first, answer), stamp)
         return answer if is_same(command, first) else IdReused("request_id")
 
