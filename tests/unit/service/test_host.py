@@ -22,7 +22,7 @@ from kvblock_service.errors import (
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
 from tests.commands import allocate
-from tests.unit.service.test_committer import Shelf
+from tests.unit.service.committing import Shelf
 
 
 def hosted(entry: PoolEntry) -> PoolHost:

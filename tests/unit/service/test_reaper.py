@@ -12,7 +12,7 @@ from kvblock_service.errors import StaleEpoch
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.reaper import STALL_MS, TICK_SECONDS, Reaper
-from tests.unit.service.test_committer import Shelf
+from tests.unit.service.committing import Shelf
 from tests.unit.service.test_host import Stream
 
 TICK_MS = round(TICK_SECONDS * 1000)
