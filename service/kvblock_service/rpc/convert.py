@@ -101,13 +101,14 @@ def allocation(
     """What came of an Allocate."""
     if isinstance(outcome, Refused):
         return pb.AllocateResponse(refused=refusal(outcome, retry_after))
-    grant = pb.Grant(
-        block_numbers=outcome.blocks,
-        block_size=geometry.block_size,
-        device_id=geometry.device_id,
-        table_length=outcome.table_length,
-    )
-    return pb.AllocateResponse(granted=grant)
+    # Filled in place: a message that is made aside would be copied into the answer.
+    answer = pb.AllocateResponse()
+    grant = answer.granted
+    grant.block_numbers.extend(outcome.blocks)
+    grant.block_size = geometry.block_size
+    grant.device_id = geometry.device_id
+    grant.table_length = outcome.table_length
+    return answer
 
 
 def pool_stats(pool: PoolHost, only_engine: str) -> pb.PoolStats:
