@@ -3,8 +3,9 @@
 Rules:
 - One client sends the same bytes to both servers in turns; a figure is the median of the ratios
   this / other within rounds. 1.00 is equal, above it this checkout is slower.
-- A server of each checkout is started first once, and second once: which one starts first changes
-  figures by some percent. The figure shown is the geometric mean of both orders.
+- Both servers are started several times, this one and the other one first in turns: a start alone
+  moves a figure by a percent or two. The figure shown is the geometric mean of the starts, with the
+  lowest and the highest beside it.
 - DIR has its own `.venv`, as `make setup` leaves it there.
 """
 
@@ -41,16 +42,18 @@ def main() -> None:
         description="How much longer calls take with this checkout's server than with another's.",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="the other checkout")
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each figure and order")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each figure and start")
+    parser.add_argument("--starts", type=int, default=6, help="of both servers")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
     other = given.directory.absolute()
     if not (other / ".venv/bin/kvblock").is_file():
         parser.error(f"{other} has no .venv/bin/kvblock; run `make setup` there")
     found: dict[str, list[float]] = {}
+    checkouts = {THIS: _HERE, OTHER: other}
     with client_core():
-        for order in ((THIS, OTHER), (OTHER, THIS)):
-            checkouts = {name: {THIS: _HERE, OTHER: other}[name] for name in order}
+        for _ in range(given.starts):
+            checkouts = dict(reversed(checkouts.items()))
             for journal in (False, True):
                 for name, ratio in asyncio.run(_measure(checkouts, journal, given.seconds)).items():
                     found.setdefault(name, []).append(ratio)
@@ -59,7 +62,7 @@ def main() -> None:
         print(json.dumps(figures))  # noqa: T201 - the program's answer
         return
     for name, figure in figures.items():
-        print(f"{name:40} {figure:6.3f}   orders {found[name][0]:.3f} {found[name][1]:.3f}")  # noqa: T201
+        print(f"{name:40} {figure:6.3f}   {min(found[name]):.3f} to {max(found[name]):.3f}")  # noqa: T201
 
 
 async def _measure(
