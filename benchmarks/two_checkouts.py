@@ -46,6 +46,8 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=6, help="of both servers")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
+    if given.starts < 1:
+        parser.error(f"--starts is {given.starts}; it must be at least 1")
     other = given.directory.absolute()
     if not (other / ".venv/bin/kvblock").is_file():
         parser.error(f"{other} has no .venv/bin/kvblock; run `make setup` there")

@@ -1,4 +1,4 @@
-"""The comparison of two checkouts runs, and tells every figure of both orders."""
+"""The comparison of two checkouts runs, and tells every figure."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ def compare(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_checkout_is_compared_with_itself() -> None:
-    done = compare(str(ROOT), "--seconds", "0", "--json")
+    done = compare(str(ROOT), "--seconds", "0", "--starts", "2", "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     kinds = ["session step, B=1", "session step, B=32", "session step, B=256"]
@@ -30,3 +30,9 @@ def test_a_directory_without_an_environment_is_refused(tmp_path: Path) -> None:
     done = compare(str(tmp_path))
     assert done.returncode == 2
     assert "run `make setup` there" in done.stderr
+
+
+def test_no_start_at_all_is_refused() -> None:
+    done = compare(str(ROOT), "--starts", "0")
+    assert done.returncode == 2
+    assert "--starts is 0; it must be at least 1" in done.stderr
