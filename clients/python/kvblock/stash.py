@@ -1,0 +1,203 @@
+"""The stash of a block pool: blocks that an engine holds ready, without any I/O.
+
+Rules:
+- A block of the engine is ready here, handed out to the scheduler, or on its way back in the one
+  exchange that is open; never two of these. Only ready blocks are handed out.
+- The most recently released block is handed out first, as the service does: its bytes are the
+  warmest. What is given back is what was ready the longest.
+- How many are held ready follows the demand: the deepest that an iteration has drawn, above what it
+  gave back, fading by a sixteenth with each iteration that needs less. Between one and
+  REFILL_ITERATIONS + SPARE_ITERATIONS of that nothing is exchanged, so that a steady engine makes
+  no call at all.
+- What others lack goes back first, and nothing is fetched ahead meanwhile. After a refusal all that
+  is ready goes back: two engines that each hold a part of what they need would wait for ever.
+- It is called by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+REFILL_ITERATIONS = 4
+"""A refill is for so many iterations."""
+SPARE_ITERATIONS = 4
+"""Blocks for so many more may be ready before some go back."""
+FADE = 16
+"""The demand of an iteration fades by one part in so many with each that follows."""
+
+
+class NotHandedOut(ValueError):
+    """A block was released that the scheduler has not; `block` is its number."""
+
+    def __init__(self, block: int, problem: str) -> None:
+        super().__init__(problem)
+        self.block = block
+
+
+class Exchange(NamedTuple):
+    """What one step is to do: how many blocks to acquire, and which to release."""
+
+    acquire: int
+    release: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.acquire or self.release)
+
+
+class Stash:
+    """Ready blocks, and the numbers by which they become more or fewer.
+
+    `ready_max` bounds how many are fetched ahead. `lacked` is how many blocks more the last request
+    would have needed that could not be served; 0 once one is.
+    """
+
+    def __init__(self, ready_max: int) -> None:
+        self.lacked = 0
+        self._ready_max = ready_max
+        self._ready: list[int] = []
+        self._handed_out: set[int] = set()
+        self._open: Exchange | None = None
+        self._demand = 0.0
+        # Of this iteration: taken less given back, now and at most.
+        self._drawn = self._deepest = 0
+        self._fetched = self._refused = False
+        self._iterations = self._seen_iterations = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an exchange was begun and not settled."""
+        return self._open is not None
+
+    @property
+    def ready(self) -> int:
+        """Blocks that can be handed out without a call."""
+        return len(self._ready)
+
+    @property
+    def handed_out(self) -> int:
+        """Blocks that the scheduler has."""
+        return len(self._handed_out)
+
+    def take(self, count: int) -> list[int] | None:
+        """Hand out so many blocks; None when fewer are ready."""
+        ready = self._ready
+        left = len(ready) - count
+        if left < 0:
+            return None
+        blocks = ready[left:]
+        del ready[left:]
+        blocks.reverse()
+        self._handed_out.update(blocks)
+        self._drawn += count
+        if self._drawn > self._deepest:
+            self._deepest = self._drawn
+        self.lacked = 0
+        return blocks
+
+    def give(self, blocks: Sequence[int]) -> None:
+        """Take blocks back, in order; raises NotHandedOut, and takes none then."""
+        handed_out = self._handed_out
+        before = len(handed_out)
+        if not handed_out.issuperset(blocks):
+            raise self._wrong(blocks)
+        handed_out.difference_update(blocks)
+        if before - len(handed_out) != len(blocks):
+            handed_out.update(blocks)
+            raise self._wrong(blocks)
+        self._ready.extend(blocks)
+        self._drawn -= len(blocks)
+
+    def end_iteration(self, owed: int) -> bool:
+        """Note what the iteration needed; True: an exchange is due.
+
+        One that fetched blocks has made its call, unless others lack some.
+        """
+        faded = self._demand - self._demand / FADE
+        self._demand = max(self._deepest, faded if faded >= 1 else 0)
+        self._iterations += 1
+        fetched, self._fetched = self._fetched, False
+        self._drawn = self._deepest = 0
+        if self._open is not None:
+            return False
+        if self._ready and (owed or self._refused):
+            return True
+        return not fetched and self._wanted(owed) != 0
+
+    def rest(self) -> bool:
+        """Let the demand fade if no iteration has ended since the last call; True: as there."""
+        if self._iterations == self._seen_iterations:
+            self._demand = self._demand // 2
+        self._seen_iterations = self._iterations
+        return self._open is None and self._wanted(1) < 0
+
+    def begin(self, owed: int, need: int = 0) -> Exchange:
+        """What the next step is to do: fetch for a request of `need` blocks, and settle the rest.
+
+        It is open until `settle`, and there is one at a time; an empty one is not open.
+        """
+        assert self._open is None, "an exchange is open"
+        ready = self._ready
+        if need > len(ready):
+            demand = max(self._demand, self._drawn + need)
+            ahead = 0 if owed or self.lacked else self._ahead(demand)
+            exchange = Exchange(need - len(ready) + ahead, [])
+            self._fetched = True
+        else:
+            back = len(ready) if self._refused else min(owed, len(ready))
+            self._refused = False
+            wanted = self._wanted(owed)
+            exchange = Exchange(max(0, wanted), self._oldest(max(back, -wanted)))
+        if exchange:
+            self._open = exchange
+        return exchange
+
+    def settle(self, acquired: Sequence[int], need: int = 0) -> None:
+        """Close the exchange: these were acquired, and what was to be released is gone."""
+        assert self._open is not None, "no exchange is open"
+        self._open = None
+        self._ready.extend(reversed(acquired))
+        if need > len(self._ready):
+            self.lacked = need - len(self._ready)
+            self._refused = True
+
+    def undo(self) -> None:
+        """Close the exchange, of which nothing was carried out."""
+        assert self._open is not None, "no exchange is open"
+        self._ready[:0] = self._open.release
+        self._open = None
+
+    def empty(self) -> Exchange:
+        """Give back all that is ready; as `begin`."""
+        assert self._open is None, "an exchange is open"
+        self._open = Exchange(0, self._oldest(len(self._ready)))
+        return self._open
+
+    def _ahead(self, demand: float) -> int:
+        return min(int(demand) * REFILL_ITERATIONS, self._ready_max)
+
+    def _wanted(self, owed: int) -> int:
+        """Blocks to fetch ahead; below 0: how many more than are needed are ready."""
+        ready, demand = len(self._ready), int(max(self._demand, self._deepest))
+        if ready > min(demand * (REFILL_ITERATIONS + SPARE_ITERATIONS), self._ready_max):
+            return self._ahead(demand) - ready
+        if owed or self.lacked or ready >= min(demand, self._ready_max):
+            return 0
+        return self._ahead(demand) - ready
+
+    def _oldest(self, count: int) -> list[int]:
+        blocks = self._ready[:count]
+        del self._ready[:count]
+        return blocks
+
+    def _wrong(self, blocks: Sequence[int]) -> NotHandedOut:
+        seen: dict[int, int] = {}
+        for row, block in enumerate(blocks):
+            if block in seen:
+                return NotHandedOut(
+                    block, f"blocks[{row}]: {block} is a duplicate of entry {seen[block]}"
+                )
+            if block not in self._handed_out:
+                return NotHandedOut(block, f"blocks[{row}]: {block} is not handed out")
+            seen[block] = row
+        raise AssertionError("every block was handed out, each once")
