@@ -48,8 +48,8 @@ class Exchange(NamedTuple):
 class Stash:
     """Ready blocks, and the numbers by which they become more or fewer.
 
-    `ready_max` bounds how many are fetched ahead. `lacked` is how many blocks more the last request
-    would have needed that could not be served; 0 once one is.
+    `ready_max` bounds how many are fetched ahead. `lacked` is how many blocks more a request would
+    have needed that could not be served, until one is served, or an iteration ends without any.
     """
 
     def __init__(self, ready_max: int) -> None:
@@ -118,6 +118,8 @@ class Stash:
         self._iterations += 1
         fetched, self._fetched = self._fetched, False
         self._drawn = self._deepest = 0
+        if not self._refused:
+            self.lacked = 0
         if self._open is not None:
             return False
         if self._ready and (owed or self._refused):

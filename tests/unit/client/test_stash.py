@@ -110,11 +110,21 @@ def test_after_a_refusal_everything_goes_back() -> None:
     assert stash.end_iteration(0)
     assert stash.begin(0) == Exchange(0, [2, 1, 0])
     stash.settle([])
-    assert not stash.end_iteration(0)
     assert stash.lacked == 7
     stash.begin(0, 1)
     stash.settle([5], 1)
     assert stash.take(1) == [5]
+    assert stash.lacked == 0
+
+
+def test_a_request_that_is_not_made_again_lacks_nothing_any_more() -> None:
+    stash = Stash(100)
+    stash.begin(0, 10)
+    stash.settle([], 10)
+    assert not stash.end_iteration(0)
+    assert stash.lacked == 10
+    stash.begin(0)
+    assert not stash.end_iteration(0)
     assert stash.lacked == 0
 
 
