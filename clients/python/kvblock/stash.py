@@ -59,8 +59,9 @@ class Stash:
         self._handed_out: set[int] = set()
         self._open: Exchange | None = None
         self._demand = 0.0
-        # Of this iteration: taken less given back, now and at most.
-        self._drawn = self._deepest = 0
+        # Of this iteration: how many were ready at its start, and at the least; what was exchanged
+        # meanwhile moves both.
+        self._first = self._lowest = 0
         self._fetched = self._refused = False
         self._iterations = self._seen_iterations = 0
 
@@ -85,28 +86,36 @@ class Stash:
         left = len(ready) - count
         if left < 0:
             return None
-        blocks = ready[left:]
-        del ready[left:]
-        blocks.reverse()
-        self._handed_out.update(blocks)
-        self._drawn += count
-        if self._drawn > self._deepest:
-            self._deepest = self._drawn
-        self.lacked = 0
+        if count == 1:
+            blocks = [ready.pop()]
+            self._handed_out.add(blocks[0])
+        else:
+            blocks = ready[left:]
+            del ready[left:]
+            blocks.reverse()
+            self._handed_out.update(blocks)
+        if left < self._lowest:
+            self._lowest = left
+        if self.lacked:
+            self.lacked = 0
         return blocks
 
     def give(self, blocks: Sequence[int]) -> None:
         """Take blocks back, in order; raises NotHandedOut, and takes none then."""
         handed_out = self._handed_out
+        count = len(blocks)
+        if count == 1 and blocks[0] in handed_out:
+            handed_out.remove(blocks[0])
+            self._ready.append(blocks[0])
+            return
         before = len(handed_out)
         if not handed_out.issuperset(blocks):
             raise self._wrong(blocks)
         handed_out.difference_update(blocks)
-        if before - len(handed_out) != len(blocks):
+        if before - len(handed_out) != count:
             handed_out.update(blocks)
             raise self._wrong(blocks)
         self._ready.extend(blocks)
-        self._drawn -= len(blocks)
 
     def end_iteration(self, owed: int) -> bool:
         """Note what the iteration needed; True: an exchange is due.
@@ -115,9 +124,9 @@ class Stash:
         """
         faded = self._demand - self._demand / FADE
         self._demand = max(self._deepest, faded if faded >= 1 else 0)
+        self._first = self._lowest = len(self._ready)
         self._iterations += 1
         fetched, self._fetched = self._fetched, False
-        self._drawn = self._deepest = 0
         if not self._refused:
             self.lacked = 0
         if self._open is not None:
@@ -141,7 +150,7 @@ class Stash:
         assert self._open is None, "an exchange is open"
         ready = self._ready
         if need > len(ready):
-            demand = max(self._demand, self._drawn + need)
+            demand = max(self._demand, self._first - len(ready) + need)
             ahead = 0 if owed or self.lacked else self._ahead(demand)
             exchange = Exchange(need - len(ready) + ahead, [])
             self._fetched = True
@@ -159,6 +168,7 @@ class Stash:
         assert self._open is not None, "no exchange is open"
         self._open = None
         self._ready.extend(reversed(acquired))
+        self._move(len(acquired))
         if need > len(self._ready):
             self.lacked = need - len(self._ready)
             self._refused = True
@@ -167,6 +177,7 @@ class Stash:
         """Close the exchange, of which nothing was carried out."""
         assert self._open is not None, "no exchange is open"
         self._ready[:0] = self._open.release
+        self._move(len(self._open.release))
         self._open = None
 
     def empty(self) -> Exchange:
@@ -174,6 +185,11 @@ class Stash:
         assert self._open is None, "an exchange is open"
         self._open = Exchange(0, self._oldest(len(self._ready)))
         return self._open
+
+    @property
+    def _deepest(self) -> int:
+        """The most by which this iteration's takes were ahead of what it gave back."""
+        return self._first - self._lowest
 
     def _ahead(self, demand: float) -> int:
         return min(int(demand) * REFILL_ITERATIONS, self._ready_max)
@@ -190,7 +206,12 @@ class Stash:
     def _oldest(self, count: int) -> list[int]:
         blocks = self._ready[:count]
         del self._ready[:count]
+        self._move(-len(blocks))
         return blocks
+
+    def _move(self, count: int) -> None:
+        self._first += count
+        self._lowest += count
 
     def _wrong(self, blocks: Sequence[int]) -> NotHandedOut:
         seen: dict[int, int] = {}
