@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UsageError,
     )
+    from kvblock.expect import Expect
     from kvblock.operator_results import (
         AuditReport,
         BlockInfo,
@@ -70,6 +71,7 @@ _MODULES = (
     "errors",
     "results",
     "operator_results",
+    "expect",
     "credentials",
     "_sync.client",
     "_async.client",
@@ -113,6 +115,7 @@ __all__ = [
     "EngineStats",
     "EngineTables",
     "ErrorReason",
+    "Expect",
     "FailedPreconditionError",
     "FieldViolation",
     "Granted",
