@@ -38,6 +38,7 @@ def engine(pool_name: str, state: EngineState, has_stream: bool) -> pb.EngineInf
         held_blocks=state.held_blocks,
         sequences=state.sequences,
         has_stream=has_stream,
+        acquired_blocks=state.acquired_blocks,
     )
     if state.epoch:
         message.lease_expires_in.FromMilliseconds(state.expires_in_ms)
@@ -71,9 +72,13 @@ def block(row: BlockRow) -> pb.BlockInfo:
 
 def sequence(row: SequenceRow) -> pb.SequenceInfo:
     """A sequence."""
-    engine, sequence_id, num_blocks, blocks = row
+    engine, sequence_id, num_blocks, blocks, first_index = row
     return pb.SequenceInfo(
-        engine=engine, sequence_id=sequence_id, num_blocks=num_blocks, block_numbers=blocks
+        engine=engine,
+        sequence_id=sequence_id,
+        num_blocks=num_blocks,
+        block_numbers=blocks,
+        first_index=first_index,
     )
 
 
@@ -88,4 +93,5 @@ def report(geometry: Geometry, found: Report) -> pb.AuditReport:
         quarantined_blocks=found.quarantined_blocks,
         sequences=found.sequences,
         violations=found.violations,
+        acquired_blocks=found.acquired_blocks,
     )

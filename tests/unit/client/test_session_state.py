@@ -30,6 +30,9 @@ def new(**options: Any) -> SessionState:
     return SessionState(settings, AttachOptions.of(**asked), None, None, None, None)
 
 
+NOTHING_BY_NUMBER = ((), 0, (), (), ())
+
+
 def attached(last_step_id: int = 6, ttl: int = 60) -> SessionState:
     session = new()
     session._move(Event.ATTACH_SENT)
@@ -42,7 +45,7 @@ def attached(last_step_id: int = 6, ttl: int = 60) -> SessionState:
 
 
 def step(session: SessionState, *ids: int) -> pb.SessionRequest:
-    return session._make_step([], ids, [], StepPolicy.ALL_OR_NOTHING)
+    return session._make_step([], ids, [], StepPolicy.ALL_OR_NOTHING, NOTHING_BY_NUMBER)
 
 
 def stepped(step_id: int) -> pb.SessionResponse:

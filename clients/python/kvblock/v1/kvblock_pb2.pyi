@@ -53,9 +53,11 @@ class _StepPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepPolicy
     STEP_POLICY_UNSPECIFIED: _StepPolicy.ValueType  # 0
     """ALL_OR_NOTHING."""
     STEP_POLICY_ALL_OR_NOTHING: _StepPolicy.ValueType  # 1
-    """No allocation of the step is granted. Its frees stay done."""
+    """No allocation of the step is granted, and nothing is acquired. What it gave back stays free."""
     STEP_POLICY_IN_ORDER_UNTIL_REFUSED: _StepPolicy.ValueType  # 2
-    """Allocations are granted in order up to the first that does not fit; the rest are not tried."""
+    """Allocations are granted in order up to the first that does not fit; the rest are not tried, and
+    nothing is acquired. When all fit, as many blocks are acquired as are left.
+    """
 
 class StepPolicy(_StepPolicy, metaclass=_StepPolicyEnumTypeWrapper):
     """What a Step does when the pool cannot serve all of its allocations."""
@@ -63,9 +65,11 @@ class StepPolicy(_StepPolicy, metaclass=_StepPolicyEnumTypeWrapper):
 STEP_POLICY_UNSPECIFIED: StepPolicy.ValueType  # 0
 """ALL_OR_NOTHING."""
 STEP_POLICY_ALL_OR_NOTHING: StepPolicy.ValueType  # 1
-"""No allocation of the step is granted. Its frees stay done."""
+"""No allocation of the step is granted, and nothing is acquired. What it gave back stays free."""
 STEP_POLICY_IN_ORDER_UNTIL_REFUSED: StepPolicy.ValueType  # 2
-"""Allocations are granted in order up to the first that does not fit; the rest are not tried."""
+"""Allocations are granted in order up to the first that does not fit; the rest are not tried, and
+nothing is acquired. When all fit, as many blocks are acquired as are left.
+"""
 Global___StepPolicy: _TypeAlias = StepPolicy  # noqa: Y015
 
 @_typing.final
@@ -384,10 +388,15 @@ class GetBlockTableResponse(_message.Message):
     BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
     block_size: _builtins.int
     """Token slots per block."""
     device_id: _builtins.int
     """The device whose memory the blocks number."""
+    first_index: _builtins.int
+    """Blocks that the table has dropped at its head so far: the first block above is the table's
+    block of this index, counted from the sequence's beginning.
+    """
     @_builtins.property
     def block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The sequence's blocks, in table order."""
@@ -398,10 +407,11 @@ class GetBlockTableResponse(_message.Message):
         block_numbers: _abc.Iterable[_builtins.int] | None = ...,
         block_size: _builtins.int = ...,
         device_id: _builtins.int = ...,
+        first_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "block_size", b"block_size", "device_id", b"device_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "block_size", b"block_size", "device_id", b"device_id", "first_index", b"first_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,7 +488,7 @@ class StatsRequest(_message.Message):
     pool: _builtins.str
     """Only this pool; empty: every pool."""
     engine: _builtins.str
-    """Only this engine; empty: every engine that holds a sequence or has a session. An engine that is
+    """Only this engine; empty: every engine that holds a block or has a lease. An engine that is
     asked for by name has a row even if it holds nothing.
     """
     def __init__(
@@ -549,6 +559,7 @@ class PoolStats(_message.Message):
     QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
     RECLAIMED_BLOCKS_TOTAL_FIELD_NUMBER: _builtins.int
     EXPIRED_LEASES_TOTAL_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     total_blocks: _builtins.int
@@ -556,7 +567,7 @@ class PoolStats(_message.Message):
     free_blocks: _builtins.int
     """Blocks that nobody holds."""
     held_blocks: _builtins.int
-    """Blocks that are in a block table."""
+    """Blocks that are in a block table, and acquired ones."""
     block_size: _builtins.int
     """Token slots per block."""
     device_id: _builtins.int
@@ -577,6 +588,8 @@ class PoolStats(_message.Message):
     """Blocks that were taken from engines that vanished, since the server epoch began."""
     expired_leases_total: _builtins.int
     """Leases that ran out, since the server epoch began."""
+    acquired_blocks: _builtins.int
+    """Blocks that engines hold outside any block table; held_blocks counts them, too."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Refusals since the server epoch began, in order of their reasons; a reason that never occurred
@@ -606,10 +619,11 @@ class PoolStats(_message.Message):
         quarantined_blocks: _builtins.int = ...,
         reclaimed_blocks_total: _builtins.int = ...,
         expired_leases_total: _builtins.int = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -653,16 +667,19 @@ class EngineStats(_message.Message):
     ATTACHED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's name."""
     held_blocks: _builtins.int
-    """Blocks in its tables."""
+    """Blocks in its tables, and acquired ones."""
     sequences: _builtins.int
     """Its sequences."""
     attached: _builtins.bool
     """Whether it has a lease."""
     epoch: _builtins.int
     """The epoch of its lease; 0 without one."""
+    acquired_blocks: _builtins.int
+    """Blocks that it holds outside any block table; held_blocks counts them, too."""
     @_builtins.property
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
@@ -676,10 +693,11 @@ class EngineStats(_message.Message):
         attached: _builtins.bool = ...,
         epoch: _builtins.int = ...,
         lease_expires_in: _duration_pb2.Duration | None = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "sequences", b"sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,8 +705,12 @@ Global___EngineStats: _TypeAlias = EngineStats  # noqa: Y015
 
 @_typing.final
 class EngineStep(_message.Message):
-    """The work of one engine iteration, as parallel columns. All frees happen before the first
-    allocation, so that a step may take the blocks that it gives back.
+    """The work of one engine iteration, as parallel columns. Its order is: frees, releases, trims,
+    allocations, acquire; so a step may take the blocks that it gives back.
+
+    Blocks are held in one of two ways: in the table of a sequence, for engines that let the server
+    keep their block tables; or acquired, outside any table, for engines that keep their own. Acquired
+    blocks have an owner, a lease, a quarantine and an audit like any other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -697,8 +719,17 @@ class EngineStep(_message.Message):
     ALLOCATE_SEQUENCE_IDS_FIELD_NUMBER: _builtins.int
     ALLOCATE_NUM_BLOCKS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    RELEASE_BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
+    ACQUIRE_NUM_BLOCKS_FIELD_NUMBER: _builtins.int
+    TRIM_SEQUENCE_IDS_FIELD_NUMBER: _builtins.int
+    TRIM_HEAD_BLOCKS_FIELD_NUMBER: _builtins.int
+    TRIM_TAIL_BLOCKS_FIELD_NUMBER: _builtins.int
     policy: Global___StepPolicy.ValueType
     """What to do when not all fit."""
+    acquire_num_blocks: _builtins.int
+    """Blocks to acquire: to hold outside any table. Together with the allocations at most the server's
+    `blocks_per_request_max`.
+    """
     @_builtins.property
     def free_sequence_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Sequences to free. Unknown ones count as 0 blocks; an id may stand here once."""
@@ -711,6 +742,33 @@ class EngineStep(_message.Message):
     def allocate_num_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Blocks for each entry of allocate_sequence_ids: as many numbers, each at least 1. Empty: 1 each."""
 
+    @_builtins.property
+    def release_block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Acquired blocks of this engine to give back, in any order, each once; they are free in the order
+        in which they stand here. A number that is not an acquired block of this engine:
+        BLOCK_NOT_HELD, and the whole step changes nothing. At most the server's
+        `blocks_per_request_max`.
+        """
+
+    @_builtins.property
+    def trim_sequence_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sequences whose tables shrink; an id may stand here once. A table that is trimmed to nothing
+        ends its sequence. Unknown sequences, and those that this step frees, count as 0 blocks.
+        """
+
+    @_builtins.property
+    def trim_head_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Blocks to drop at the head of each entry of trim_sequence_ids (a sliding window), at most what
+        its table has: as many numbers. Empty: 0 each.
+        """
+
+    @_builtins.property
+    def trim_tail_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Blocks to drop at the tail of each entry of trim_sequence_ids (a rollback), at most what its
+        table has left: as many numbers. Empty: 0 each. An entry's head blocks, then its tail blocks go
+        back in table order.
+        """
+
     def __init__(
         self,
         *,
@@ -718,10 +776,15 @@ class EngineStep(_message.Message):
         allocate_sequence_ids: _abc.Iterable[_builtins.int] | None = ...,
         allocate_num_blocks: _abc.Iterable[_builtins.int] | None = ...,
         policy: Global___StepPolicy.ValueType = ...,
+        release_block_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        acquire_num_blocks: _builtins.int = ...,
+        trim_sequence_ids: _abc.Iterable[_builtins.int] | None = ...,
+        trim_head_blocks: _abc.Iterable[_builtins.int] | None = ...,
+        trim_tail_blocks: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate_num_blocks", b"allocate_num_blocks", "allocate_sequence_ids", b"allocate_sequence_ids", "free_sequence_ids", b"free_sequence_ids", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquire_num_blocks", b"acquire_num_blocks", "allocate_num_blocks", b"allocate_num_blocks", "allocate_sequence_ids", b"allocate_sequence_ids", "free_sequence_ids", b"free_sequence_ids", "policy", b"policy", "release_block_numbers", b"release_block_numbers", "trim_head_blocks", b"trim_head_blocks", "trim_sequence_ids", b"trim_sequence_ids", "trim_tail_blocks", b"trim_tail_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -738,6 +801,8 @@ class StepResult(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     FREED_COUNTS_FIELD_NUMBER: _builtins.int
     FREE_BLOCKS_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
+    TRIMMED_COUNTS_FIELD_NUMBER: _builtins.int
     granted: _builtins.int
     """How many entries of allocate_sequence_ids were served; they are its first ones."""
     free_blocks: _builtins.int
@@ -750,13 +815,22 @@ class StepResult(_message.Message):
 
     @_builtins.property
     def refusal(self) -> Global___Refusal:
-        """Why the next entry was not served (or, with ALL_OR_NOTHING, why none was: `needed` is the
-        step's whole need). Unset when all were.
+        """Why the next entry was not served, or not as many blocks were acquired as were asked for (or,
+        with ALL_OR_NOTHING, why nothing was granted: `needed` is the step's whole need). Unset when
+        everything was granted.
         """
 
     @_builtins.property
     def freed_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Blocks that each entry of free_sequence_ids gave back."""
+
+    @_builtins.property
+    def acquired_block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The blocks that were acquired, in the order in which the pool handed them out."""
+
+    @_builtins.property
+    def trimmed_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Blocks that each entry of trim_sequence_ids gave back."""
 
     def __init__(
         self,
@@ -766,10 +840,12 @@ class StepResult(_message.Message):
         refusal: Global___Refusal | None = ...,
         freed_counts: _abc.Iterable[_builtins.int] | None = ...,
         free_blocks: _builtins.int = ...,
+        acquired_block_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        trimmed_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "free_blocks", b"free_blocks", "freed_counts", b"freed_counts", "granted", b"granted", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_block_numbers", b"acquired_block_numbers", "block_numbers", b"block_numbers", "free_blocks", b"free_blocks", "freed_counts", b"freed_counts", "granted", b"granted", "refusal", b"refusal", "trimmed_counts", b"trimmed_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -993,6 +1069,7 @@ class SessionAttached(_message.Message):
     SERVER_EPOCH_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     LAST_STEP_ID_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -1011,6 +1088,8 @@ class SessionAttached(_message.Message):
     """The server epoch: when it differs from the last attach's, earlier blocks are gone."""
     last_step_id: _builtins.int
     """The step_id of the last step that was carried out under this epoch; 0: none."""
+    acquired_blocks: _builtins.int
+    """Acquired blocks among those that the engine holds already."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1028,10 +1107,11 @@ class SessionAttached(_message.Message):
         server_epoch: _builtins.int = ...,
         lease: Global___Lease | None = ...,
         last_step_id: _builtins.int = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "lease", b"lease", "pool", b"pool", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "lease", b"lease", "pool", b"pool", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1276,6 +1356,7 @@ class AttachEngineResponse(_message.Message):
     TOTAL_BLOCKS_FIELD_NUMBER: _builtins.int
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     held_blocks: _builtins.int
     """Blocks that the engine holds already."""
     sequences: _builtins.int
@@ -1288,6 +1369,8 @@ class AttachEngineResponse(_message.Message):
     """Token slots per block."""
     device_id: _builtins.int
     """The device whose memory the blocks number."""
+    acquired_blocks: _builtins.int
+    """Acquired blocks among those that the engine holds already."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1302,10 +1385,11 @@ class AttachEngineResponse(_message.Message):
         total_blocks: _builtins.int = ...,
         block_size: _builtins.int = ...,
         device_id: _builtins.int = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "lease", b"lease", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "lease", b"lease", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
