@@ -201,6 +201,21 @@ class JournalUnwritable(CallError):
 
 
 @dataclass(eq=False)
+class BlockNotHeld(CallError):
+    """A block to release is not an acquired block of the engine; `place` says where it is."""
+
+    reason, code, of_state = "BLOCK_NOT_HELD", "FAILED_PRECONDITION", True
+    text = (
+        "engine {engine!r} cannot release block {block_number} of pool {pool!r}: the block {place}"
+    )
+    pool: str
+    engine: str
+    block_number: int
+    place: str
+    field: str = aside("step.release_block_numbers")
+
+
+@dataclass(eq=False)
 class GeometryMismatch(CallError):
     """A pool is not what an engine was built for; a field that does not differ is None."""
 
@@ -258,10 +273,10 @@ class PoolHeld(CallError):
 
 @dataclass(eq=False)
 class EngineNotFound(CallError):
-    """The engine has neither a sequence nor a lease in the pool."""
+    """The engine has neither a block nor a lease in the pool."""
 
     reason, code, of_state = "ENGINE_NOT_FOUND", "NOT_FOUND", True
-    text = "engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
+    text = "engine {engine!r} has neither a block nor a lease in pool {pool!r}"
     pool: str
     engine: str
 

@@ -25,6 +25,7 @@ from kvblock_service.core.commands import (
     Allocate,
     Answer,
     Attach,
+    BlockNotHeld,
     Command,
     Detach,
     EngineHeld,
@@ -244,7 +245,7 @@ class PoolHost:
             return found.epoch if found else 0
 
     def state(self) -> listing.PoolState:
-        """The pool at this moment, with the engines that have sequences or a lease, by name."""
+        """The pool at this moment, with the engines that have blocks or a lease, by name."""
         with self._lock:
             state = listing.state(self._pool, len(self._queue.waiters), self.now_ms())
         # Many names take a while, for which nobody has to wait.
@@ -289,5 +290,7 @@ class PoolHost:
             return errors.EngineAttached(**where, expires_in=rejection.expires_in_ms / 1000)
         if isinstance(rejection, IdReused):
             return errors.IdentityReused(rejection.field, **where)
+        if isinstance(rejection, BlockNotHeld):
+            return errors.BlockNotHeld(**where, block_number=rejection.block, place=rejection.place)
         assert isinstance(rejection, StepOutOfOrder)
         return errors.StepId(getattr(command, "step_id", 0), rejection.expected)

@@ -44,7 +44,7 @@ class Ours:
         )
         outcome, _ = self.pool.apply(command, NOW)
         assert isinstance(outcome, core.Stepped)
-        blocks, _, refused, counts, free = outcome
+        blocks, _, refused, counts, free = outcome[:5]
         why = () if refused is None else (refused.reason.name, refused.needed)
         return Stepped(blocks, counts, free, *why)
 

@@ -169,6 +169,9 @@ class Bench:
                 while rows := self._sequences(pool.pool, engine.engine):
                     ids = [row.sequence_id for row in rows]
                     self._step(pool.pool, engine.engine, free=ids)
+                if engine.acquired_blocks and not engine.epoch:
+                    # Their numbers are nobody's business here: quarantines last no time.
+                    self.call("ReclaimEngine", {"pool": pool.pool, "engine": engine.engine})
         self._restore_pools()
         for pool in self.stats().pools:
             self._sort(pool.pool, pool.total_blocks)

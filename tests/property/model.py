@@ -11,6 +11,7 @@ from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Attached,
+    BlockNotHeld,
     Command,
     Detach,
     EndQuarantine,
@@ -61,8 +62,12 @@ class ModelPool:
         self.sequences_max = sequences_max
         self.free = list(range(reserved, total))
         self.tables: dict[str, dict[int, list[int]]] = {}
+        self.acquired: dict[str, list[int]] = {}
+        self.dropped: dict[tuple[str, int], int] = {}
         self.leases: dict[str, Lease] = {}
+        self.used: set[int] = set()
         self.batches: dict[int, tuple[int, list[int]]] = {}
+        self.lost_by: dict[int, str] = {}
         self.made_batches = 0
         self.epochs = 0
         self.answers: dict[tuple[str, int, str], tuple[Command, Outcome]] = {}
@@ -121,6 +126,7 @@ class ModelPool:
         if isinstance(command, Detach):
             ids = list(self.tables.get(command.engine, {}))
             count = sum(self.give_back(command.engine, one) for one in ids)
+            count += self.release(command.engine, self.acquired.get(command.engine, []))
             del self.leases[command.engine]
             self.end(command.engine)
             return Freed(count)
@@ -147,18 +153,22 @@ class ModelPool:
                 return Fenced(0)
             if lease is not None:
                 self.vacate(command.engine, command.quarantine_ms)
-            elif command.engine not in self.tables and self.engines() >= self.engines_max:
+            elif not self.is_known(command.engine) and self.engines() >= self.engines_max:
                 return LimitReached("engines_max", self.engines_max)
             self.epochs += 1
             lease = self.leases[command.engine] = Lease(self.epochs, command.ttl_ms, self.now)
         tables = self.tables.get(command.engine, {})
-        held = sum(map(len, tables.values()))
+        acquired = len(self.acquired.get(command.engine, []))
+        held = sum(map(len, tables.values())) + acquired
         return Attached(
-            lease.epoch, lease.ttl, held, len(tables), len(lease.steps), resumed=resumed
+            lease.epoch, lease.ttl, held, len(tables), len(lease.steps), resumed, acquired
         )
 
     def engines(self) -> int:
-        return len({*self.tables, *self.leases})
+        return len({*self.tables, *self.acquired, *self.leases})
+
+    def is_known(self, engine: str) -> bool:
+        return engine in self.tables or engine in self.acquired or engine in self.leases
 
     def changes(self) -> object:
         """What a command has changed when it differs afterwards; the order of tables aside."""
@@ -174,9 +184,12 @@ class ModelPool:
         ]
 
     def vacate(self, engine: str, quarantine_ms: int) -> int:
-        if engine in self.tables or engine in self.leases:
+        if self.is_known(engine):
             self.end(engine)
+        for sequence_id in self.tables.get(engine, {}):
+            self.dropped.pop((engine, sequence_id), None)
         blocks = [block for table in self.tables.pop(engine, {}).values() for block in table]
+        blocks += self.acquired.pop(engine, [])
         self.leases.pop(engine, None)
         self.reclaimed += len(blocks)
         if quarantine_ms == 0:
@@ -184,6 +197,7 @@ class ModelPool:
         elif blocks:
             self.made_batches += 1
             self.batches[self.made_batches] = (self.now + quarantine_ms, blocks)
+            self.lost_by[self.made_batches] = engine
         return len(blocks)
 
     def allocate(self, command: Allocate) -> Outcome:
@@ -210,33 +224,109 @@ class ModelPool:
 
     def step(self, command: Step) -> Outcome:
         engine = command.engine
-        crossed = self.crossed(engine, command.free_ids, command.allocate_ids)
+        for block in command.release:
+            if block not in self.acquired.get(engine, []):
+                return BlockNotHeld(block, self.where(block))
+        trims = self.trims(command)
+        tables = self.tables.get(engine, {})
+        ended = [one for one, head, tail in trims if head + tail >= len(tables.get(one, []))]
+        gone = command.free_ids + ended
+        crossed = self.crossed(engine, gone, command.allocate_ids, command.acquire)
         if crossed:
             return crossed
         counts = [self.give_back(engine, one) for one in command.free_ids]
+        self.release(engine, command.release)
+        trimmed = [self.trim(engine, *one) for one in trims]
         wanted = list(command.num_blocks) or [1] * len(command.allocate_ids)
-        if command.policy is StepPolicy.ALL_OR_NOTHING and sum(wanted) > len(self.free):
-            return Stepped([], 0, self.refuse(sum(wanted)), counts, len(self.free))
+        whole = sum(wanted) + command.acquire
+        if command.policy is StepPolicy.ALL_OR_NOTHING and whole > len(self.free):
+            refused = self.refuse(whole)
+            return Stepped([], 0, refused, counts, len(self.free), [], trimmed)
         blocks: list[int] = []
         granted = 0
-        refused = None
+        unserved = None
         for sequence_id, need in zip(command.allocate_ids, wanted, strict=True):
             if need > len(self.free):
-                refused = self.refuse(need)
+                unserved = self.refuse(need)
                 break
             blocks += self.take(engine, sequence_id, need)
             granted += 1
-        return Stepped(blocks, granted, refused, counts, len(self.free))
+        acquired: list[int] = []
+        if unserved is None:
+            if command.acquire > len(self.free):
+                unserved = self.refuse(command.acquire)
+            acquired = self.acquire(engine, min(command.acquire, len(self.free)))
+        return Stepped(blocks, granted, unserved, counts, len(self.free), acquired, trimmed)
+
+    def trims(self, command: Step) -> list[tuple[int, int, int]]:
+        none = [0] * len(command.trim_ids)
+        heads, tails = command.trim_heads or none, command.trim_tails or none
+        return list(zip(command.trim_ids, heads, tails, strict=True))
+
+    def trim(self, engine: str, sequence_id: int, head: int, tail: int) -> int:
+        blocks = self.tables.get(engine, {}).get(sequence_id, [])
+        if head + tail >= len(blocks):
+            return self.give_back(engine, sequence_id)
+        last = len(blocks) - tail
+        self.tables[engine][sequence_id] = blocks[head:last]
+        if head:
+            before = self.dropped.get((engine, sequence_id), 0)
+            self.dropped[engine, sequence_id] = before + head
+        self.freed += head + tail
+        self.put_back(blocks[:head] + blocks[last:])
+        return head + tail
+
+    def acquire(self, engine: str, count: int) -> list[int]:
+        blocks = [self.free.pop(0) for _ in range(count)]
+        if blocks:
+            self.acquired.setdefault(engine, []).extend(blocks)
+        self.used.update(blocks)
+        self.allocated += count
+        return blocks
+
+    def release(self, engine: str, blocks: list[int]) -> int:
+        """Take acquired blocks back; the last ones that stay move into the gaps."""
+        if not blocks:
+            return 0
+        held = self.acquired[engine]
+        left = len(held) - len(blocks)
+        gaps = [held.index(block) for block in blocks if held.index(block) < left]
+        movers = [block for block in held[left:] if block not in blocks]
+        kept = held[:left]
+        for gap, mover in zip(gaps, movers, strict=True):
+            kept[gap] = mover
+        if kept:
+            self.acquired[engine] = kept
+        else:
+            del self.acquired[engine]
+        self.freed += len(blocks)
+        self.put_back(blocks)
+        return len(blocks)
+
+    def where(self, number: int) -> str:
+        for engine, blocks in self.acquired.items():
+            if number in blocks:
+                return f"is acquired by engine {engine!r}"
+        for engine, tables in self.tables.items():
+            for sequence_id, table in tables.items():
+                if number in table:
+                    return f"is in the table of sequence {sequence_id} of engine {engine!r}"
+        for batch, (_, blocks) in self.batches.items():
+            if number in blocks:
+                return f"is in quarantine, since engine {self.lost_by[batch]!r} has lost it"
+        return "is free" if number in self.used else "was never used"
 
     def take(self, engine: str, sequence_id: int, count: int) -> list[int]:
         blocks = [self.free.pop(0) for _ in range(count)]
         self.tables.setdefault(engine, {}).setdefault(sequence_id, []).extend(blocks)
+        self.used.update(blocks)
         self.allocated += count
         return blocks
 
     def give_back(self, engine: str, sequence_id: int) -> int:
         tables = self.tables.get(engine, {})
         blocks = tables.pop(sequence_id, [])
+        self.dropped.pop((engine, sequence_id), None)
         self.put_back(blocks)
         if not tables:
             self.tables.pop(engine, None)
@@ -253,10 +343,14 @@ class ModelPool:
         return Refused(reason, len(self.free), need)
 
     def crossed(
-        self, engine: str, free_ids: Sequence[int], allocate_ids: Sequence[int]
+        self,
+        engine: str,
+        free_ids: Sequence[int],
+        allocate_ids: Sequence[int],
+        acquire: int = 0,
     ) -> LimitReached | None:
-        known = engine in self.tables or engine in self.leases
-        if allocate_ids and not known and self.engines() >= self.engines_max:
+        wants = bool(allocate_ids) or acquire > 0
+        if wants and not self.is_known(engine) and self.engines() >= self.engines_max:
             return LimitReached("engines_max", self.engines_max)
         names = [one for one in self.tables.get(engine, {}) if one not in free_ids]
         names += [one for one in allocate_ids if one not in names]

@@ -4,6 +4,7 @@ A failure prints the commands that lead to it, and a `@reproduce_failure` line t
 """
 
 from copy import deepcopy
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -46,6 +47,27 @@ spans = st.sampled_from([0, 1, 5, 20, 100])
 waits = st.sampled_from([0, 7, 100, 100])
 # How far off the right epoch: mostly not at all.
 slips = st.sampled_from([0, 0, 0, 0, 0, 0, 0, 0, -1, 1])
+
+
+# What a step does beside its frees and allocations: mostly nothing.
+by_number = st.fixed_dictionaries(
+    {
+        "pick": st.lists(st.integers(0, 5), unique=True, max_size=4) | st.just([]),
+        "wrong": st.sampled_from([None, None, None, None, None, 0, 3, 15, 16]),
+        "acquire": st.sampled_from([0, 0, 1, 2, 3, 20]),
+        "trim_ids": few,
+        "heads": st.lists(st.integers(0, 3), min_size=2, max_size=2) | st.just([]),
+        "tails": st.lists(st.integers(0, 3), min_size=2, max_size=2) | st.just([]),
+    }
+)
+nothing: dict[str, Any] = {
+    "pick": [],
+    "wrong": None,
+    "acquire": 0,
+    "trim_ids": [],
+    "heads": [],
+    "tails": [],
+}
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -202,7 +224,35 @@ class PoolMachine(RuleBasedStateMachine):
         size = len(allocate_ids) if runs else 0
         counts = data.draw(st.lists(amounts, min_size=size, max_size=size))
         epoch = self.epoch(engine, slip)
-        self.both(Step(engine, epoch, request_id, 0, free_ids, allocate_ids, counts, policy))
+        step = Step(engine, epoch, request_id, 0, free_ids, allocate_ids, counts, policy)
+        self.both(self.with_numbers(step, data.draw(st.just(nothing) | by_number)))
+
+    def with_numbers(self, step: Step, drawn: dict[str, Any]) -> Step:
+        """A step that also releases blocks, mostly acquired ones of the engine, and trims."""
+        acquired = self.model.acquired.get(step.engine, [])
+        release = [acquired[one] for one in drawn["pick"] if one < len(acquired)]
+        wrong = drawn["wrong"]
+        release += [] if wrong is None or wrong in release else [wrong]
+        size = len(drawn["trim_ids"])
+        return step._replace(
+            release=release,
+            acquire=drawn["acquire"],
+            trim_ids=drawn["trim_ids"],
+            trim_heads=drawn["heads"][:size],
+            trim_tails=drawn["tails"][:size],
+        )
+
+    @rule(engine=engines, slip=slips, request_id=request_ids, drawn=by_number, policy=policies)
+    def step_by_number(
+        self,
+        engine: str,
+        slip: int,
+        request_id: str,
+        drawn: dict[str, Any],
+        policy: StepPolicy,
+    ) -> None:
+        step = Step(engine, self.epoch(engine, slip), request_id, 0, [], [], [], policy)
+        self.both(self.with_numbers(step, drawn))
 
     @precondition(lambda self: self.model.leases)
     @rule(
@@ -211,6 +261,7 @@ class PoolMachine(RuleBasedStateMachine):
         allocate_ids=columns,
         policy=policies,
         again=st.sampled_from([1, 1, 0, 2]),
+        drawn=st.just(nothing) | by_number,
     )
     def step_of_a_session(
         self,
@@ -219,13 +270,15 @@ class PoolMachine(RuleBasedStateMachine):
         allocate_ids: list[int],
         policy: StepPolicy,
         again: int,
+        drawn: dict[str, Any],
     ) -> None:
         engine = data.draw(st.sampled_from(sorted(self.model.leases)))
         lease = self.model.leases[engine]
         if not again and lease.steps:
             self.both(lease.steps[-1][0])
         step_id = max(1, len(lease.steps) + again)
-        self.both(Step(engine, lease.epoch, "", step_id, free_ids, allocate_ids, [], policy))
+        step = Step(engine, lease.epoch, "", step_id, free_ids, allocate_ids, [], policy)
+        self.both(self.with_numbers(step, drawn))
 
     @invariant()
     def is_clean(self) -> None:
@@ -254,6 +307,18 @@ class PoolMachine(RuleBasedStateMachine):
             if engine.tables
         }
         assert tables == model.tables
+        acquired = {
+            name: engine.acquired.tolist()
+            for name, engine in pool.engines.items()
+            if engine.acquired
+        }
+        assert acquired == model.acquired
+        dropped = {
+            (name, sequence_id): first
+            for name, engine in pool.engines.items()
+            for sequence_id, first in engine.first_indexes.items()
+        }
+        assert dropped == model.dropped
         found = {
             name: (engine.epoch, engine.deadline_ms, engine.last_step_id)
             for name, engine in pool.engines.items()
@@ -274,7 +339,7 @@ class PoolMachine(RuleBasedStateMachine):
         """At the end everything comes back, and in the order that the model says."""
         if not hasattr(self, "pool"):
             return
-        for engine in list({*self.model.tables, *self.model.leases}):
+        for engine in list({*self.model.tables, *self.model.acquired, *self.model.leases}):
             self.both(Reclaim(engine, 0, "", 0))
         for batch in list(self.model.batches):
             self.both(EndQuarantine(batch))

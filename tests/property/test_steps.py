@@ -25,6 +25,11 @@ def requests() -> st.SearchStrategy[pb.SessionRequest]:
         allocate_sequence_ids=ids,
         allocate_num_blocks=counts,
         policy=st.integers(0, 3) | st.integers(-(2**31), 2**31 - 1),
+        release_block_numbers=counts,
+        acquire_num_blocks=st.just(0) | words,
+        trim_sequence_ids=ids,
+        trim_head_blocks=counts,
+        trim_tail_blocks=counts,
     )
     whole = st.builds(pb.SessionStep, step_id=step_ids, step=step, traceparent=traceparents)
     return st.builds(pb.SessionRequest, step=whole)
@@ -46,6 +51,11 @@ def by_protobuf(data: bytes) -> step_wire.StepColumns | None:
         step.allocate_num_blocks[:],
         step.policy,
         request.step.traceparent,
+        step.release_block_numbers[:],
+        step.acquire_num_blocks,
+        step.trim_sequence_ids[:],
+        step.trim_head_blocks[:],
+        step.trim_tail_blocks[:],
     )
 
 
@@ -66,6 +76,8 @@ def test_what_protobuf_writes_is_read_as_protobuf_reads_it(request: pb.SessionRe
     step_id=st.integers(1, 2**62),
     policy=st.integers(0, 2),
     traceparent=st.sampled_from(["", TRACEPARENT, TRACEPARENT.replace("00", "01", 1) + "-a"]),
+    by_number=st.just(([], 0, [], [], []))
+    | st.tuples(counts, st.integers(0, 2**31 - 1), ids, counts, counts),
 )
 def test_what_a_client_writes_is_read_here(
     free: list[int],
@@ -74,6 +86,7 @@ def test_what_a_client_writes_is_read_here(
     step_id: int,
     policy: Any,
     traceparent: str,
+    by_number: tuple[list[int], int, list[int], list[int], list[int]],
 ) -> None:
     """Otherwise the fast way would be right and never taken."""
     step = pb.EngineStep(
@@ -81,9 +94,15 @@ def test_what_a_client_writes_is_read_here(
         allocate_sequence_ids=allocate,
         allocate_num_blocks=num_blocks,
         policy=policy,
+        release_block_numbers=by_number[0],
+        acquire_num_blocks=by_number[1],
+        trim_sequence_ids=by_number[2],
+        trim_head_blocks=by_number[3],
+        trim_tail_blocks=by_number[4],
     )
     whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent)
-    expected = (step_id, free, allocate, num_blocks, policy, traceparent)
+    columns = (step_id, free, allocate, num_blocks, policy, traceparent)
+    expected = step_wire.StepColumns(*columns, *by_number)
     assert step_wire.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
 
 
@@ -134,6 +153,8 @@ def test_message_in_two_parts_is_not_mistaken(
     ),
     freed=counts,
     free_blocks=words,
+    acquired=st.just([]) | counts,
+    trimmed=st.just([]) | counts,
 )
 def test_answer_is_written_as_protobuf_writes_it(
     step_id: int,
@@ -142,17 +163,23 @@ def test_answer_is_written_as_protobuf_writes_it(
     refusal: pb.Refusal | None,
     freed: list[int],
     free_blocks: int,
+    acquired: list[int],
+    trimmed: list[int],
 ) -> None:
     result = pb.StepResult(
         block_numbers=blocks,
         granted=granted,
         freed_counts=freed,
         free_blocks=free_blocks,
+        acquired_block_numbers=acquired,
+        trimmed_counts=trimmed,
     )
     why = b""
     if refusal is not None and refusal.ByteSize():
         result.refusal.CopyFrom(refusal)
         why = refusal.SerializeToString()
     answer = pb.SessionResponse(stepped=pb.SessionStepped(step_id=step_id, result=result))
-    written = step_wire.write_stepped(step_id, blocks, granted, why, freed, free_blocks)
+    written = step_wire.write_stepped(
+        step_id, blocks, granted, why, freed, free_blocks, acquired, trimmed
+    )
     assert written == answer.SerializeToString()

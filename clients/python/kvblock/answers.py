@@ -75,6 +75,8 @@ def step_result(message: pb.StepResult) -> StepResult:
         refused(message.refusal) if message.HasField("refusal") else None,
         message.freed_counts[:],
         message.free_blocks,
+        message.acquired_block_numbers[:],
+        message.trimmed_counts[:],
     )
 
 
@@ -135,7 +137,9 @@ def blocks(message: admin.ListBlocksResponse) -> list[BlockInfo]:
 def sequences(message: admin.ListSequencesResponse) -> list[SequenceInfo]:
     """One page of sequences."""
     return [
-        SequenceInfo(row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:])
+        SequenceInfo(
+            row.engine, row.sequence_id, row.num_blocks, row.block_numbers[:], row.first_index
+        )
         for row in message.sequences
     ]
 

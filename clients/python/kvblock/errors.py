@@ -192,6 +192,8 @@ class ErrorReason(Enum):
     """A request_id or step_id was used before with other content."""
     JOURNAL_UNWRITABLE = 13, StatusCode.UNAVAILABLE, UnavailableError
     """The server cannot write its journal; whether the call was carried out is unknown."""
+    BLOCK_NOT_HELD = 14, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """A step releases a block that is not an acquired block of its engine."""
     GEOMETRY_MISMATCH = 15, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
     """The pool is not what the attach expects."""
     POOL_EXISTS = 20, StatusCode.ALREADY_EXISTS, AlreadyExistsError
@@ -199,7 +201,7 @@ class ErrorReason(Enum):
     POOL_HELD = 21, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
     """The pool cannot be deleted while it is in use."""
     ENGINE_NOT_FOUND = 22, StatusCode.NOT_FOUND, NotFoundError
-    """The engine has neither a sequence nor a lease in the pool."""
+    """The engine has neither a block nor a lease in the pool."""
     UNAUTHENTICATED = 30, StatusCode.UNAUTHENTICATED, UnauthenticatedError
     """No credentials were shown, or none that the server knows."""
     PERMISSION_DENIED = 31, StatusCode.PERMISSION_DENIED, PermissionDeniedError

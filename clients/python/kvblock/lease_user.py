@@ -113,8 +113,13 @@ class LeaseUser(Lifecycle, NotCopied):
 
     @property
     def held_blocks(self) -> int:
-        """Blocks that the engine held already at the attach."""
+        """Blocks that the engine held already at the attach, acquired ones too."""
         return self._learned.held_blocks
+
+    @property
+    def acquired_blocks(self) -> int:
+        """Acquired blocks among those that the engine held already at the attach."""
+        return self._learned.acquired_blocks
 
     @property
     def sequences(self) -> int:

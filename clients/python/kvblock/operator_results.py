@@ -19,7 +19,7 @@ class BlockState(Known):
     FREE = 1
     """Nobody has it, and somebody had it before."""
     HELD = 2
-    """In a block table."""
+    """In a block table, or acquired."""
     QUARANTINED = 3
     """It was taken from an engine that vanished, and waits before it is free."""
     NEVER_USED = 4
@@ -65,12 +65,14 @@ class EngineInfo:
     lease_expires_in: float | None
     """Seconds until its lease runs out unless it is renewed; None without a lease."""
     held_blocks: int
-    """Blocks in its tables."""
+    """Blocks in its tables, and acquired ones."""
     sequences: int
     has_stream: bool
     """Whether a session's stream is open under its lease."""
     since_heartbeat: float | None = None
     """Seconds since the last heartbeat under its lease; None without a lease."""
+    acquired_blocks: int = 0
+    """Blocks that it holds outside any table; `held_blocks` counts them, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class BlockInfo:
     """The engine that was granted it last: it has it while the block is held, and has lost it while
     the block is in quarantine; empty when it was never used or is reserved."""
     sequence_id: int | None
-    """The sequence whose table it is in; None unless it is held."""
+    """The sequence whose table it is in; None unless it is held, and for an acquired block."""
     since: float | None
     """When it was granted, in seconds since 1970 by the server's clock; None: never."""
     trace_id: str
@@ -119,6 +121,8 @@ class SequenceInfo:
     """Blocks in its table."""
     block_numbers: list[int] = field(default_factory=list)
     """The blocks in table order; empty unless they were asked for."""
+    first_index: int = 0
+    """Blocks that its table has dropped at the head so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,7 @@ class AuditReport:
     free_blocks: int
     """Blocks counted in the free list or never used."""
     held_blocks: int
-    """Blocks counted in block tables."""
+    """Blocks counted in block tables, and acquired ones."""
     sequences: int
     """Block tables counted."""
     violations: tuple[str, ...]
@@ -142,6 +146,8 @@ class AuditReport:
     """Blocks counted in quarantine."""
     reserved_blocks: int = 0
     """Blocks that are never issued."""
+    acquired_blocks: int = 0
+    """Acquired blocks counted: blocks that engines hold outside any table."""
 
     def __bool__(self) -> bool:
         return self.clean

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
-from typing import Any, Protocol, SupportsIndex, TypeVar
+from typing import Any, Protocol, SupportsIndex, TypeAlias, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -34,6 +34,18 @@ SequenceRequestT = TypeVar(
 )
 AttachT = TypeVar("AttachT", pb.AttachEngineRequest, pb.SessionAttach)
 ViewT = TypeVar("ViewT", bound=Message)
+
+
+_NONE: tuple[()] = ()
+ByNumber: TypeAlias = tuple[
+    Iterable[SupportsIndex],
+    SupportsIndex,
+    Iterable[SupportsIndex],
+    Iterable[SupportsIndex],
+    Iterable[SupportsIndex],
+]
+"""What a step releases, acquires, and trims: sequences, and blocks at their heads and tails."""
+NOTHING_BY_NUMBER: ByNumber = (_NONE, 0, _NONE, _NONE, _NONE)
 
 
 class PageRequest(Protocol):
@@ -210,10 +222,11 @@ def step(
     allocate: Iterable[SupportsIndex],
     num_blocks: Iterable[SupportsIndex],
     policy: StepPolicy,
+    by_number: ByNumber = NOTHING_BY_NUMBER,
 ) -> pb.StepRequest:
     """The request of a Step."""
     request = pb.StepRequest(pool=settings.pool_of(pool), engine=settings.engine_of(engine))
-    fill_step(request.step, free, allocate, num_blocks, policy)
+    fill_step(request.step, free, allocate, num_blocks, policy, by_number)
     return request
 
 
@@ -246,6 +259,7 @@ def fill_step(
     allocate: Iterable[SupportsIndex],
     num_blocks: Iterable[SupportsIndex],
     policy: StepPolicy,
+    by_number: ByNumber = NOTHING_BY_NUMBER,
 ) -> None:
     """Write the work of one iteration into an empty message."""
     free = _column("free", free)
@@ -265,6 +279,36 @@ def fill_step(
         _check_column("free", free, arguments.UINT64_MAX)
         _check_column("allocate", allocate, arguments.UINT64_MAX)
         _check_column("num_blocks", num_blocks, arguments.UINT32_MAX)
+        raise
+    release, acquire, trim, trim_head, trim_tail = by_number
+    if not (release is trim is trim_head is trim_tail is _NONE):
+        _fill_by_number(step, release, trim, trim_head, trim_tail)
+    if acquire.__class__ is not int or acquire:
+        step.acquire_num_blocks = _uint32("acquire", acquire)
+
+
+def _fill_by_number(
+    step: pb.EngineStep,
+    release: Iterable[SupportsIndex],
+    trim: Iterable[SupportsIndex],
+    trim_head: Iterable[SupportsIndex],
+    trim_tail: Iterable[SupportsIndex],
+) -> None:
+    release, trim = _column("release", release), _column("trim", trim)
+    trim_head, trim_tail = _column("trim_head", trim_head), _column("trim_tail", trim_tail)
+    try:
+        columns = (
+            packed_field(pb.EngineStep.RELEASE_BLOCK_NUMBERS_FIELD_NUMBER, FIXED32, release),
+            packed_field(pb.EngineStep.TRIM_SEQUENCE_IDS_FIELD_NUMBER, FIXED64, trim),
+            packed_field(pb.EngineStep.TRIM_HEAD_BLOCKS_FIELD_NUMBER, FIXED32, trim_head),
+            packed_field(pb.EngineStep.TRIM_TAIL_BLOCKS_FIELD_NUMBER, FIXED32, trim_tail),
+        )
+        step.MergeFromString(b"".join(columns))
+    except (TypeError, ValueError, OverflowError):
+        _check_column("release", release, arguments.UINT32_MAX)
+        _check_column("trim", trim, arguments.UINT64_MAX)
+        _check_column("trim_head", trim_head, arguments.UINT32_MAX)
+        _check_column("trim_tail", trim_tail, arguments.UINT32_MAX)
         raise
 
 

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -38,9 +38,10 @@ class StepPolicy(Enum):
     """What a step does when the pool cannot serve all of its allocations."""
 
     ALL_OR_NOTHING = 1
-    """No allocation of the step is granted. Its frees stay done."""
+    """No allocation of the step is granted, and nothing acquired. What it gave back stays free."""
     IN_ORDER_UNTIL_REFUSED = 2
-    """Allocations are granted in order up to the first that does not fit; the rest wait."""
+    """Allocations are granted in order up to the first that does not fit; the rest wait. When all
+    fit, as many blocks are acquired as are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class BlockTable:
     """Token slots per block."""
     device_id: int
     """The device whose memory the blocks number."""
+    first_index: int = 0
+    """Blocks that the table has dropped at its head so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,16 @@ class StepResult:
     granted: int
     """How many of the allocating sequences were served; they are the first ones."""
     refusal: Refused | None
-    """Why the next one was not served (all or nothing: why none was); None when all were."""
+    """Why the next one was not served, or not as many blocks acquired as were asked for (all or
+    nothing: why nothing was granted); None when everything was."""
     freed_counts: list[int]
     """Blocks that each freed sequence gave back."""
     free_blocks: int
     """Free blocks of the pool after the step."""
+    acquired_block_numbers: list[int] = field(default_factory=list)
+    """The blocks that were acquired, in the order in which the pool handed them out."""
+    trimmed_counts: list[int] = field(default_factory=list)
+    """Blocks that each trimmed sequence gave back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class EngineStats:
 
     engine: str
     held_blocks: int
-    """Blocks in its tables."""
+    """Blocks in its tables, and acquired ones."""
     sequences: int
     attached: bool
     """Whether it has a lease."""
@@ -125,6 +133,8 @@ class EngineStats:
     """The epoch of its lease; 0 without one."""
     lease_expires_in: float | None = None
     """Seconds until its lease runs out unless it is renewed; None without a lease."""
+    acquired_blocks: int = 0
+    """Blocks that it holds outside any table; `held_blocks` counts them, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +150,7 @@ class PoolStats:
     free_blocks: int
     """Blocks that nobody holds."""
     held_blocks: int
-    """Blocks that are in a block table."""
+    """Blocks that are in a block table, and acquired ones."""
     block_size: int
     """Token slots per block."""
     device_id: int
@@ -167,6 +177,8 @@ class PoolStats:
     """Leases that ran out, since the server epoch began."""
     reserved_blocks: int = 0
     """Blocks 0 to reserved_blocks - 1 are never issued."""
+    acquired_blocks: int = 0
+    """Blocks that engines hold outside any table; `held_blocks` counts them, too."""
 
     @property
     def issuable_blocks(self) -> int:
@@ -230,3 +242,5 @@ class Attachment:
     """Arrays that the pool's memory is divided into; each has an equal part of every block."""
     layout: str = ""
     """How the bytes of a block are arranged, in the words of the engines."""
+    acquired_blocks: int = 0
+    """Acquired blocks among those that the engine held already."""

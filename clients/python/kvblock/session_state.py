@@ -135,10 +135,11 @@ class SessionState(LeaseUser):
         allocate: Iterable[SupportsIndex],
         num_blocks: Iterable[SupportsIndex],
         policy: StepPolicy,
+        by_number: requests.ByNumber,
     ) -> pb.SessionRequest:
         request = pb.SessionRequest()
         step = request.step
-        requests.fill_step(step.step, free, allocate, num_blocks, policy)
+        requests.fill_step(step.step, free, allocate, num_blocks, policy, by_number)
         step.step_id = step_id = self._last_step_id + 1
         if self._traceparent is not None:
             step.traceparent = self._traceparent()

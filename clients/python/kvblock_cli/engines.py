@@ -144,7 +144,7 @@ def _find(kv: Client, pool: str, engine: str) -> EngineInfo:
     for one in kv.list_engines(pool=pool):
         if one.engine == engine:
             return one
-    text = f"engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
+    text = f"engine {engine!r} has neither a block nor a lease in pool {pool!r}"
     raise CommandError(REFUSED, text, reason="ENGINE_NOT_FOUND")
 
 

@@ -80,7 +80,7 @@ def _no_engine(kv: Client, pool: str, engine: str) -> CommandError:
     from kvblock import PermissionDeniedError
 
     where = f"in pool {pool!r}" if pool else "in any pool"
-    text = f"engine {engine!r} has neither a sequence nor a lease {where}"
+    text = f"engine {engine!r} has neither a block nor a lease {where}"
     try:
         pools = kv.stats(pool=pool).pools
     except PermissionDeniedError:

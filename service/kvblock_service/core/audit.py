@@ -3,12 +3,13 @@
 Rules:
 - Reads only, and trusts no counter: each block is looked up where it must be.
 - A clean pool has each block in exactly one place: the reserved ones before all others, one table,
-  one batch in quarantine, the stack of freed blocks, or the never-used rest; each held block
-  knows the engine whose table it is in; and the counters agree.
+  the acquired blocks of one engine, one batch in quarantine, the stack of freed blocks, or the
+  never-used rest; each held block knows the engine that has it; each acquired block is found; and
+  the counters agree.
 """
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from kvblock_service.core.blocks import NOBODY
@@ -30,6 +31,7 @@ class Report(NamedTuple):
     sequences: int
     violations: list[str]
     reserved_blocks: int = 0
+    acquired_blocks: int = 0
 
 
 def audit(pool: PoolData) -> Report:
@@ -40,16 +42,17 @@ def audit(pool: PoolData) -> Report:
         violations.append(sentence)
         if len(violations) == VIOLATIONS_MAX:
             break
+    acquired = sum(len(engine.acquired) for engine in engines)
     never_used = max(0, pool.geometry.total_blocks - pool.blocks.free_list.fresh)
     return Report(
         free_blocks=len(pool.blocks.free_list.freed) + never_used,
-        held_blocks=sum(
-            len(blocks_of(table)) for engine in engines for table in engine.tables.values()
-        ),
+        held_blocks=acquired
+        + sum(len(blocks_of(table)) for engine in engines for table in engine.tables.values()),
         quarantined_blocks=sum(len(batch.blocks) for batch in pool.blocks.quarantine.values()),
         sequences=sum(len(engine.tables) for engine in engines),
         violations=violations,
         reserved_blocks=pool.geometry.reserved_blocks,
+        acquired_blocks=acquired,
     )
 
 
@@ -80,7 +83,7 @@ def _violations(pool: PoolData, engines: list[Engine]) -> Iterator[str]:
             places[block] = _FREED
     for block, place in enumerate(places):
         if not place:
-            yield f"block {block} is neither free nor in a table nor in quarantine"
+            yield f"block {block} is neither free nor held nor in quarantine"
     counted = sum(engine.held for engine in engines)
     if counted != pool.blocks.held:
         yield f"{pool.blocks.held} blocks are counted as held, but the engines count {counted}"
@@ -88,8 +91,8 @@ def _violations(pool: PoolData, engines: list[Engine]) -> Iterator[str]:
 
 def _tables(pool: PoolData, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
     held = 0
-    if not engine.tables and not engine.epoch:
-        yield f"engine {engine.name} has neither a table nor a lease"
+    if not engine.tables and not engine.acquired and not engine.epoch:
+        yield f"engine {engine.name} has neither a block nor a lease"
     if engine.epoch > pool.last_epoch:
         yield f"engine {engine.name} has epoch {engine.epoch}, which was never handed out"
     for sequence_id, held_as in engine.tables.items():
@@ -98,17 +101,45 @@ def _tables(pool: PoolData, engine: Engine, number: int, places: "array[int]") -
         held += len(table)
         if not table:
             yield f"{where} is empty"
-        for block in table:
-            if block >= len(places):
-                yield f"block {block} is in {where}, but was never handed out"
-                continue
-            if places[block]:
-                yield f"block {block} is in {where} and {_place(places[block])}"
-            if block >= len(pool.blocks.grants) or pool.blocks.grants[block].engine != engine.name:
-                yield f"block {block} is in {where}, but was granted to another engine"
-            places[block] = number
+        yield from _blocks(pool, engine, number, places, table, f"in {where}")
+    for sequence_id in engine.first_indexes.keys() - engine.tables.keys():
+        yield f"sequence {sequence_id} of engine {engine.name} was trimmed, but has no table"
+    yield from _acquired(pool, engine, number, places)
+    held += len(engine.acquired)
     if held != engine.held:
-        yield f"engine {engine.name} counts {engine.held} blocks, but its tables hold {held}"
+        yield f"engine {engine.name} counts {engine.held} blocks, but has {held}"
+
+
+def _acquired(pool: PoolData, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
+    acquired = engine.acquired.tolist()
+    where = f"acquired by engine {engine.name}"
+    yield from _blocks(pool, engine, number, places, acquired, where)
+    find = pool.blocks.acquired_places.find
+    if find(engine, acquired) != list(range(len(acquired))):
+        for place, block in enumerate(acquired):
+            if find(engine, [block]) != [place]:
+                yield f"block {block} is {where}, but is not found where it stands"
+
+
+def _blocks(
+    pool: PoolData,
+    engine: Engine,
+    number: int,
+    places: "array[int]",
+    blocks: Sequence[int],
+    where: str,
+) -> Iterator[str]:
+    """What is wrong with blocks of an engine, all of which are in one place."""
+    grants = pool.blocks.grants
+    for block in blocks:
+        if block >= len(places):
+            yield f"block {block} is {where}, but was never handed out"
+            continue
+        if places[block]:
+            yield f"block {block} is {where} and {_place(places[block])}"
+        if block >= len(grants) or grants[block].engine != engine.name:
+            yield f"block {block} is {where}, but was granted to another engine"
+        places[block] = number
 
 
 def _quarantine(pool: PoolData, places: "array[int]") -> Iterator[str]:
@@ -131,4 +162,4 @@ def _place(mark: int) -> str:
         return "on the free stack"
     if mark == _RESERVED:
         return "reserved"
-    return "in quarantine" if mark == _QUARANTINED else f"in a table of the {mark}. engine"
+    return "in quarantine" if mark == _QUARANTINED else f"held by the {mark}. engine"

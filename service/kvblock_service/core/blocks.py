@@ -1,10 +1,12 @@
 """Who has which block of a pool, and which blocks are free.
 
 Rules:
-- A block is free, in exactly one table, in quarantine, or reserved: free + held + quarantined +
-  reserved = total, at every moment.
-- Blocks move by `take`, `release`, `withdraw` and `end_quarantine`; nothing else changes a table,
-  the free list, a grant, or a counter of blocks.
+- A block is free, in exactly one table, acquired by one engine, in quarantine, or reserved: free +
+  held + quarantined + reserved = total, at every moment. Blocks in tables and acquired blocks are
+  held.
+- Blocks move by `take`, `free`, `trim`, `acquire`, `release`, `free_all`, `withdraw` and
+  `end_quarantine`; nothing else changes a table, acquired blocks, the free list, a grant, or a
+  counter of blocks.
 - `grants[block]` is who was granted the block last; it covers the blocks that were ever handed
   out. The reserved ones before them are granted to NOBODY.
 - A batch in quarantine has at least one block.
@@ -14,6 +16,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kvblock_service.core.acquired import Places
 from kvblock_service.core.commands import Stamp
 from kvblock_service.core.engine import Engine, Table, blocks_of
 from kvblock_service.core.free_list import FreeList
@@ -48,13 +51,14 @@ class Blocks:
     """The blocks of one pool; the counters count blocks since the pool was made."""
 
     __slots__ = (
-        *("allocated_total", "free_list", "freed_total", "grants"),
+        *("acquired_places", "allocated_total", "free_list", "freed_total", "grants"),
         *("last_batch", "quarantine", "quarantined", "reclaimed_total"),
     )
 
     def __init__(self, total: int, reserved: int = 0) -> None:
         self.free_list = FreeList(total, reserved)
         self.grants = [NOBODY] * reserved
+        self.acquired_places = Places()
         self.quarantine: dict[int, Batch] = {}
         self.quarantined = 0
         self.last_batch = 0
@@ -64,7 +68,7 @@ class Blocks:
 
     @property
     def held(self) -> int:
-        """Blocks in tables."""
+        """Blocks in tables, and acquired ones."""
         return self.allocated_total - self.freed_total - self.reclaimed_total
 
     def available(self, engine: str) -> int:
@@ -85,17 +89,7 @@ class Blocks:
         `num_blocks` runs parallel to `sequence_ids`; empty means one block each. `count` is how
         many that are in all: the caller has made sure that as many are available.
         """
-        blocks = self.free_list.take(count)
-        grants = self.grants
-        # One for all blocks of the command: it costs them 8 bytes each.
-        grant = Grant(engine.name, stamp.wall_ms, stamp.trace_id)
-        unused = self.free_list.fresh - len(grants)
-        if unused:
-            grants.extend([grant] * unused)
-        for block in blocks:
-            grants[block] = grant
-        engine.held += count
-        self.allocated_total += count
+        blocks = self._grant(engine, count, stamp)
         runs = _runs(blocks, num_blocks) if num_blocks else blocks
         tables = engine.tables
         before = len(tables)
@@ -104,9 +98,59 @@ class Blocks:
             _extend(tables, sequence_ids, found, runs)
         return blocks
 
-    def release(self, engine: Engine, sequence_ids: Sequence[int]) -> list[int]:
+    def acquire(self, engine: Engine, count: int, stamp: Stamp) -> list[int]:
+        """Let an engine hold free blocks outside any table; as many are available."""
+        blocks = self._grant(engine, count, stamp)
+        self.acquired_places.add(engine, blocks, self.free_list.fresh)
+        return blocks
+
+    def release(self, engine: Engine, blocks: list[int], found: list[int]) -> None:
+        """Free acquired blocks, in order, that stand where `acquired_places.find` found them."""
+        self.acquired_places.remove(engine, found)
+        self.free_list.give_numbers(blocks)
+        engine.held -= len(blocks)
+        self.freed_total += len(blocks)
+
+    def free_all(self, engine: Engine) -> int:
+        """Free all that an engine has: its tables, then its acquired blocks; answer the count."""
+        count = engine.held
+        self.free(engine, list(engine.tables))
+        acquired, engine.acquired = engine.acquired, array("I")
+        self.free_list.give_blocks(acquired)
+        engine.held -= len(acquired)
+        self.freed_total += len(acquired)
+        return count
+
+    def trim(
+        self,
+        engine: Engine,
+        sequence_ids: Sequence[int],
+        heads: Sequence[int],
+        tails: Sequence[int],
+    ) -> list[int]:
+        """Free blocks at the heads and the tails of tables, in order, no more than they have.
+
+        `heads` and `tails` run parallel to `sequence_ids`; empty means 0 each. A table that has
+        none left ends. Answers how many blocks each sequence gave back.
+        """
+        freed = array("I")
+        counts = []
+        none = (0,) * len(sequence_ids)
+        for sequence_id, head, tail in zip(sequence_ids, heads or none, tails or none, strict=True):
+            before = len(freed)
+            freed.extend(_trimmed(engine, sequence_id, head, tail))
+            counts.append(len(freed) - before)
+        self.free_list.give_blocks(freed)
+        engine.held -= len(freed)
+        self.freed_total += len(freed)
+        return counts
+
+    def free(self, engine: Engine, sequence_ids: Sequence[int]) -> list[int]:
         """Free the tables of sequences in order; answer how many blocks each one had."""
         freed = self.free_list.freed
+        if engine.first_indexes:
+            for sequence_id in sequence_ids:
+                engine.first_indexes.pop(sequence_id, None)
         before = len(freed)
         tables = list(map(engine.tables.pop, sequence_ids, [None] * len(sequence_ids)))
         counts = self.free_list.give(tables)
@@ -120,8 +164,11 @@ class Blocks:
         blocks = array("I")
         for table in engine.tables.values():
             blocks.extend(blocks_of(table))
+        blocks.extend(engine.acquired)
         count = len(blocks)
         engine.tables.clear()
+        engine.first_indexes.clear()
+        del engine.acquired[:]
         engine.held = 0
         self.reclaimed_total += count
         if not period_ms:
@@ -141,6 +188,44 @@ class Blocks:
         self.free_list.give_blocks(batch.blocks)
         self.quarantined -= len(batch.blocks)
         return len(batch.blocks)
+
+    def _grant(self, engine: Engine, count: int, stamp: Stamp) -> list[int]:
+        blocks = self.free_list.take(count)
+        grants = self.grants
+        # One for all blocks of the command: it costs them 8 bytes each.
+        grant = Grant(engine.name, stamp.wall_ms, stamp.trace_id)
+        unused = self.free_list.fresh - len(grants)
+        if unused:
+            grants.extend([grant] * unused)
+        for block in blocks:
+            grants[block] = grant
+        engine.held += count
+        self.allocated_total += count
+        return blocks
+
+
+def length_after(table: Table, head: int, tail: int) -> int:
+    """How many blocks a table has left when it is trimmed by so many at its ends."""
+    return max(0, len(blocks_of(table)) - head - tail)
+
+
+def _trimmed(engine: Engine, sequence_id: int, head: int, tail: int) -> Sequence[int]:
+    """Take blocks out of a table, and answer them in table order."""
+    table = engine.tables.get(sequence_id)
+    if table is None or not (head or tail):
+        return ()
+    if not length_after(table, head, tail):
+        del engine.tables[sequence_id]
+        engine.first_indexes.pop(sequence_id, None)
+        return blocks_of(table)
+    assert not isinstance(table, int), "a table of one block cannot be trimmed and stay"
+    last = len(table) - tail
+    trimmed = table[:head] + table[last:]
+    del table[last:]
+    if head:
+        del table[:head]
+        engine.first_indexes[sequence_id] = engine.first_indexes.get(sequence_id, 0) + head
+    return trimmed
 
 
 def _runs(blocks: list[int], counts: Sequence[int]) -> list[Table]:

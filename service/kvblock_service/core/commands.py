@@ -12,6 +12,8 @@ Rules:
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
+_EMPTY: list[int] = []
+
 
 class Geometry(NamedTuple):
     """What a pool is: `total_blocks` blocks of `block_size` token slots on device `device_id`.
@@ -82,10 +84,12 @@ class Free(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One engine iteration: all frees, then the allocations in order.
+    """One engine iteration: frees, releases, trims, allocations in order, and an acquire.
 
-    `num_blocks` runs parallel to `allocate_ids`; empty means one block each. `step_id` is 0 outside
-    a session; in one it is 1 for the first step of an epoch, then grows by one.
+    `num_blocks` runs parallel to `allocate_ids`; empty means one block each. `trim_heads` and
+    `trim_tails` run parallel to `trim_ids`; empty means none each. `release` are acquired blocks of
+    the engine. `step_id` is 0 outside a session; in one it is 1 for the first step of an epoch,
+    then grows by one.
     """
 
     engine: str
@@ -96,6 +100,11 @@ class Step(NamedTuple):
     allocate_ids: list[int]
     num_blocks: list[int]
     policy: StepPolicy
+    release: list[int] = _EMPTY
+    acquire: int = 0
+    trim_ids: list[int] = _EMPTY
+    trim_heads: list[int] = _EMPTY
+    trim_tails: list[int] = _EMPTY
 
 
 class Attach(NamedTuple):
@@ -210,7 +219,9 @@ class Stepped(NamedTuple):
     """What a step did.
 
     `blocks` is flat in request order; the first `granted` entries of `allocate_ids` were served;
-    `refused` tells why the next one was not; `freed_counts` runs parallel to `free_ids`.
+    `refused` tells why the next one was not, or the acquire not in full; `freed_counts` runs
+    parallel to `free_ids`, `trimmed_counts` to `trim_ids`. `acquired` are the blocks that the
+    engine holds from now on outside any table.
     """
 
     blocks: list[int]
@@ -218,12 +229,15 @@ class Stepped(NamedTuple):
     refused: Refused | None
     freed_counts: list[int]
     free_blocks: int
+    acquired: list[int] = _EMPTY
+    trimmed_counts: list[int] = _EMPTY
 
 
 class Attached(NamedTuple):
     """A lease under `epoch`, and what the engine has already.
 
-    `last_step_id` is that of the last step of this epoch, 0 before the first one.
+    `held_blocks` counts its acquired blocks, too. `last_step_id` is that of the last step of this
+    epoch, 0 before the first one.
     """
 
     epoch: int
@@ -232,6 +246,7 @@ class Attached(NamedTuple):
     sequences: int
     last_step_id: int
     resumed: bool
+    acquired_blocks: int = 0
 
 
 class Renewed(NamedTuple):
@@ -271,6 +286,13 @@ class StepOutOfOrder(NamedTuple):
     expected: int
 
 
+class BlockNotHeld(NamedTuple):
+    """A block to release is not an acquired one of the engine; `place` says where it is."""
+
+    block: int
+    place: str
+
+
 class PoolChanged(NamedTuple):
     """The pool was made or deleted."""
 
@@ -287,12 +309,12 @@ class PoolAbsent(NamedTuple):
     name: str
 
 
-REJECTIONS = (LimitReached, Fenced, EngineHeld, IdReused, StepOutOfOrder)
+REJECTIONS = (LimitReached, Fenced, EngineHeld, IdReused, StepOutOfOrder, BlockNotHeld)
 
 Command: TypeAlias = (
     Allocate | Free | Step | Attach | Renew | Detach | Expire | Reclaim | EndQuarantine
 )
-Rejection: TypeAlias = LimitReached | Fenced | EngineHeld | IdReused | StepOutOfOrder
+Rejection: TypeAlias = LimitReached | Fenced | EngineHeld | IdReused | StepOutOfOrder | BlockNotHeld
 Answer: TypeAlias = Granted | Refused | Freed | Stepped | Attached | Renewed
 Outcome: TypeAlias = Answer | Rejection
 PoolChange: TypeAlias = CreatePool | DeletePool

@@ -3,6 +3,9 @@
 Rules:
 - A table has at least one block. A table of one block may be that block's number itself, which
   costs nothing to make; every other one is an array. Tables are changed by `blocks` alone.
+- `acquired` are its blocks outside any table; `acquired.Places` says how they are found.
+- `first_indexes` has the sequences whose tables were trimmed at the head, and how many blocks each
+  of them has dropped there.
 - `epoch` is 0 while the engine has no lease; `deadline_ms` and `ttl_ms` mean nothing then.
 - `last_step` is of the current epoch.
 """
@@ -17,20 +20,23 @@ Table: TypeAlias = "int | array[int]"
 
 
 class Engine:
-    """One engine's block tables by sequence id, how many blocks are in them, and its lease.
+    """One engine's block tables by sequence id, its acquired blocks, and its lease.
 
+    `held` is how many blocks it has in all.
     `refusals` are its refused allocations since it came, or since the server's start: they decide
     nothing, and no snapshot has them.
     """
 
     __slots__ = (
-        *("deadline_ms", "epoch", "held", "last_step"),
+        *("acquired", "deadline_ms", "epoch", "first_indexes", "held", "last_step"),
         *("name", "refusals", "tables", "ttl_ms"),
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.tables: dict[int, Table] = {}
+        self.first_indexes: dict[int, int] = {}
+        self.acquired = array("I")
         self.held = 0
         self.refusals = 0
         self.epoch = 0

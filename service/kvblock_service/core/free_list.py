@@ -67,6 +67,11 @@ class FreeList:
         self._newest = tables  # type: ignore[assignment]
         return [1] * len(tables)
 
+    def give_numbers(self, blocks: list[int]) -> None:
+        """Take blocks back, in order. The caller leaves the list as it is from here on."""
+        self.freed.fromlist(blocks)
+        self._newest = blocks
+
     def give_blocks(self, blocks: "array[int]") -> None:
         """Take blocks back, in order."""
         self.freed.extend(blocks)

@@ -53,8 +53,15 @@ def attach(pool: PoolData, command: Attach, stamp: Stamp) -> Outcome:
         pool.revision += 1
     engine.ttl_ms = command.ttl_ms
     engine.deadline_ms = stamp.now_ms + command.ttl_ms
-    held, sequences = engine.held, len(engine.tables)
-    return Attached(engine.epoch, engine.ttl_ms, held, sequences, engine.last_step_id, resumed)
+    return Attached(
+        engine.epoch,
+        engine.ttl_ms,
+        engine.held,
+        len(engine.tables),
+        engine.last_step_id,
+        resumed,
+        len(engine.acquired),
+    )
 
 
 def renew(pool: PoolData, command: Renew, stamp: Stamp) -> Outcome:
@@ -71,10 +78,10 @@ def detach(pool: PoolData, command: Detach, _: Stamp) -> Outcome:
     engine = _leased(pool, command)
     if isinstance(engine, Fenced):
         return engine
-    counts = pool.blocks.release(engine, list(engine.tables))
+    count = pool.blocks.free_all(engine)
     _end(pool, engine)
     pool.revision += 1
-    return Freed(sum(counts))
+    return Freed(count)
 
 
 def expire(pool: PoolData, command: Expire, stamp: Stamp) -> Outcome:

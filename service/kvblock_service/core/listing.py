@@ -22,8 +22,8 @@ from kvblock_service.core.pool_data import PoolData
 class EngineState(NamedTuple):
     """What one engine has in a pool.
 
-    `expires_in_ms` and `since_heartbeat_ms` are of its lease: 0 without one. `refusals` are its
-    refused allocations.
+    `held_blocks` counts its acquired blocks, too. `expires_in_ms` and `since_heartbeat_ms` are of
+    its lease: 0 without one. `refusals` are its refused allocations.
     """
 
     name: str
@@ -33,6 +33,7 @@ class EngineState(NamedTuple):
     expires_in_ms: int
     since_heartbeat_ms: int = 0
     refusals: int = 0
+    acquired_blocks: int = 0
 
 
 class PoolState(NamedTuple):
@@ -51,15 +52,20 @@ class PoolState(NamedTuple):
     waiting: int
     engines: list[EngineState]
     reserved_blocks: int
+    acquired_blocks: int = 0
 
 
 class SequenceRow(NamedTuple):
-    """One sequence; rows are ordered by engine name, then id. `blocks` is in table order."""
+    """One sequence; rows are ordered by engine name, then id. `blocks` is in table order.
+
+    `first_index` is how many blocks its table has dropped at the head so far.
+    """
 
     engine: str
     sequence_id: int
     num_blocks: int
     blocks: Sequence[int] = ()
+    first_index: int = 0
 
 
 class SequencePage(NamedTuple):
@@ -95,6 +101,7 @@ class Wanted(NamedTuple):
 class BlockRow(NamedTuple):
     """One block and its last grant, None when it was never granted, as a reserved one never is.
 
+    `sequence_id` is that of the table it is in; None for a held block: it is an acquired one.
     `ends_in_ms` is when its quarantine ends.
     """
 
@@ -116,8 +123,14 @@ class BlockPage(NamedTuple):
     revision: int
 
 
-_Place: TypeAlias = int | Batch | None
-"""A sequence id, a batch in quarantine, or neither: the block is free."""
+class _Acquired(Enum):
+    """The place of an acquired block."""
+
+    ACQUIRED = 1
+
+
+_Place: TypeAlias = int | Batch | _Acquired | None
+"""A sequence id, a batch in quarantine, outside any table, or none of these: the block is free."""
 
 
 def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
@@ -132,6 +145,7 @@ def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
             max(0, engine.deadline_ms - now_ms) if engine.epoch else 0,
             since_heartbeat_ms(engine, now_ms) if engine.epoch else 0,
             engine.refusals,
+            len(engine.acquired),
         )
         for name, engine in pool.engines.items()
     ]
@@ -149,6 +163,7 @@ def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
         waiting=waiting,
         engines=engines,
         reserved_blocks=pool.geometry.reserved_blocks,
+        acquired_blocks=sum(engine.acquired_blocks for engine in engines),
     )
 
 
@@ -171,7 +186,8 @@ def sequences(
             table = blocks_of(engine.tables[sequence_id])
             numbers += len(table)
             blocks = list(table) if numbers_max else ()
-            rows.append(SequenceRow(name, sequence_id, len(table), blocks))
+            first_index = engine.first_indexes.get(sequence_id, 0)
+            rows.append(SequenceRow(name, sequence_id, len(table), blocks, first_index))
     return SequencePage(rows, False, pool.revision)
 
 
@@ -208,6 +224,7 @@ def _had(pool: PoolData, name: str) -> Iterator[int]:
     engine = pool.engines.get(name)
     for table in engine.tables.values() if engine else ():
         yield from blocks_of(table)
+    yield from engine.acquired if engine else ()
     for batch in pool.blocks.quarantine.values():
         if batch.engine == name:
             yield from batch.blocks
@@ -224,6 +241,9 @@ def _places(pool: PoolData, numbers: list[int]) -> dict[int, _Place]:
             for block in blocks_of(table):
                 if block in places:
                     places[block] = sequence_id
+        for block in engine.acquired if engine else ():
+            if block in places:
+                places[block] = _Acquired.ACQUIRED
     for batch in pool.blocks.quarantine.values():
         for block in batch.blocks:
             if block in places:
@@ -242,4 +262,20 @@ def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:
     if isinstance(place, Batch):
         ends_in_ms = max(0, place.due_ms - now_ms)
         return BlockRow(number, BlockState.QUARANTINED, grant, ends_in_ms=ends_in_ms)
-    return BlockRow(number, BlockState.HELD, grant, place)
+    sequence_id = None if isinstance(place, _Acquired) else place
+    return BlockRow(number, BlockState.HELD, grant, sequence_id)
+
+
+def where_is(pool: PoolData, number: int) -> str:
+    """Where a block is, and who has it, as the rest of a sentence."""
+    if number >= pool.blocks.free_list.fresh:
+        return "was never used"
+    place = _places(pool, [number])[number]
+    engine = pool.blocks.grants[number].engine
+    if place is None:
+        return "is free"
+    if isinstance(place, Batch):
+        return f"is in quarantine, since engine {place.engine!r} has lost it"
+    if isinstance(place, _Acquired):
+        return f"is acquired by engine {engine!r}"
+    return f"is in the table of sequence {place} of engine {engine!r}"

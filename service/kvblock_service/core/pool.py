@@ -1,8 +1,9 @@
 """One pool of blocks as a state machine: `apply` takes a command and answers its outcome.
 
 Rules:
-- A command takes effect whole or not at all, except that the frees of a step stay done when its
-  allocations are refused. A command with a request_id or a step_id takes effect once.
+- A command takes effect whole or not at all, except that what a step gives back is free also when
+  its allocations or its acquire are refused. A command with a request_id or a step_id takes effect
+  once.
 - What an engine is answered again is what it was answered first, while that still tells it what it
   has: under the same lease, or for a detach and a reclaim.
 - Every command of an engine with a lease lets the lease last for a full TTL from then on.
@@ -12,13 +13,15 @@ Rules:
 from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
-from kvblock_service.core import leases
+from kvblock_service.core import leases, listing
+from kvblock_service.core.blocks import length_after
 from kvblock_service.core.commands import (
     REJECTIONS,
     Allocate,
     Answer,
     Attach,
     Attached,
+    BlockNotHeld,
     Command,
     Detach,
     EndQuarantine,
@@ -99,13 +102,14 @@ class Pool(PoolData):
             return fenced
         if engine is None or command.sequence_id not in engine.tables:
             return Freed(0)
-        (count,) = self.blocks.release(engine, (command.sequence_id,))
+        (count,) = self.blocks.free(engine, (command.sequence_id,))
         self.leave_if_empty(engine)
         self.revision += 1
         return Freed(count)
 
     def _step(self, command: Step, stamp: Stamp) -> Outcome | _Replayed:
-        name, epoch, _, step_id, free_ids, allocate_ids, num_blocks, _ = command
+        name, epoch, _, step_id, free_ids, allocate_ids, num_blocks, _ = command[:8]
+        release, acquire, trim_ids, trim_heads, trim_tails = command[8:]
         engine = self.engines.get(name)
         fenced = self.admit(engine, epoch, stamp)
         if fenced:
@@ -117,39 +121,72 @@ class Pool(PoolData):
                 if last is None or step_id != last_id:
                     return StepOutOfOrder(last_id + 1)
                 return _Replayed(last[1]) if last[0] == command else IdReused("step.step_id")
-        crossed = self.crossed(engine, free_ids, allocate_ids)
+        found = self.blocks.acquired_places.find(engine, release) if release else []
+        if found is None:
+            return self._not_held(engine, release)
+        ended = free_ids + self._trimmed_away(engine, command) if trim_ids else free_ids
+        crossed = self.crossed(engine, ended, allocate_ids, acquire)
         if crossed:
             return crossed
         engine = engine or self.enter(name)
         freed = self.blocks.freed_total
-        freed_counts = self.blocks.release(engine, free_ids)
-        granted, need, refused = self._fit(engine, command)
+        freed_counts = self.blocks.free(engine, free_ids)
+        if release:
+            self.blocks.release(engine, release, found)
+        trimmed = self.blocks.trim(engine, trim_ids, trim_heads, trim_tails) if trim_ids else []
+        granted, need, acquire, refused = self._fit(engine, command)
         if refused:
             allocate_ids, num_blocks = allocate_ids[:granted], num_blocks[:granted]
         blocks = self.blocks.take(engine, allocate_ids, num_blocks, need, stamp)
-        if blocks or self.blocks.freed_total != freed:
+        acquired = self.blocks.acquire(engine, acquire, stamp) if acquire else []
+        if blocks or acquired or self.blocks.freed_total != freed:
             self.revision += 1
-        stepped = Stepped(blocks, granted, refused, freed_counts, self.blocks.available(name))
+        free_blocks = self.blocks.available(name)
+        stepped = Stepped(blocks, granted, refused, freed_counts, free_blocks, acquired, trimmed)
         if step_id:
             engine.last_step = (command, stepped)
         self.leave_if_empty(engine)
         return stepped
 
-    def _fit(self, engine: Engine, command: Step) -> tuple[int, int, Refused | None]:
-        """How many entries can be served, the blocks they need, and why the next one cannot."""
-        num_blocks, count = command.num_blocks, len(command.allocate_ids)
+    def _not_held(self, engine: Engine | None, release: list[int]) -> BlockNotHeld:
+        """Which block is the first that the engine has not acquired, and where it is instead."""
+        find = self.blocks.acquired_places.find
+        block = next(one for one in release if find(engine, [one]) is None)
+        return BlockNotHeld(block, listing.where_is(self, block))
+
+    def _trimmed_away(self, engine: Engine | None, command: Step) -> list[int]:
+        """The sequences whose tables end when a step trims them."""
+        trim_ids, heads, tails = command[-3:]
+        tables = engine.tables if engine else {}
+        none = [0] * len(trim_ids)
+        return [
+            sequence_id
+            for sequence_id, head, tail in zip(trim_ids, heads or none, tails or none, strict=True)
+            if sequence_id in tables and not length_after(tables[sequence_id], head, tail)
+        ]
+
+    def _fit(self, engine: Engine, command: Step) -> tuple[int, int, int, Refused | None]:
+        """How many entries can be served, and more.
+
+        That is: the blocks that they need, how many blocks can be acquired, and why the next entry
+        cannot be served, or not as many be acquired as were asked for.
+        """
+        num_blocks, count, acquire = command.num_blocks, len(command.allocate_ids), command.acquire
         available = self.blocks.available(engine.name)
         need = sum(num_blocks) if num_blocks else count
-        if need <= available:
-            return count, need, None
+        if need + acquire <= available:
+            return count, need, acquire, None
         if command.policy is StepPolicy.ALL_OR_NOTHING:
-            return 0, 0, self.refuse(engine, need, available)
+            return 0, 0, 0, self.refuse(engine, need + acquire, available)
+        if need <= available:
+            left = available - need
+            return count, need, left, self.refuse(engine, acquire, left)
         if not num_blocks:
-            return available, available, self.refuse(engine, 1, 0)
+            return available, available, 0, self.refuse(engine, 1, 0)
         need = 0
         for served, wanted in enumerate(num_blocks):
             if need + wanted > available:
-                return served, need, self.refuse(engine, wanted, available - need)
+                return served, need, 0, self.refuse(engine, wanted, available - need)
             need += wanted
         raise AssertionError("a step that does not fit has an entry that does not fit")
 

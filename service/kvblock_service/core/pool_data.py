@@ -1,10 +1,11 @@
 """All that one pool is: its blocks, its engines with their leases, and what was asked before.
 
 Rules:
-- An engine is in `engines` exactly while it has a table or a lease.
+- An engine is in `engines` exactly while it has a block or a lease.
 - An epoch is handed out once in the life of a pool and grows; all are greater than the floor that
   the pool began with, so that those of an earlier life of the pool are stale.
-- `revision` grows by one with each command that changed a table, a lease or the quarantine.
+- `revision` grows by one with each command that changed a table, acquired blocks, a lease or the
+  quarantine.
 """
 
 from collections.abc import Sequence
@@ -53,6 +54,11 @@ class PoolData:
         table = owner.tables.get(sequence_id) if owner else None
         return None if table is None else list(blocks_of(table))
 
+    def first_index(self, engine: str, sequence_id: int) -> int:
+        """How many blocks a sequence's table has dropped at its head so far."""
+        owner = self.engines.get(engine)
+        return owner.first_indexes.get(sequence_id, 0) if owner else 0
+
     def admit(self, engine: Engine | None, epoch: int, stamp: Stamp) -> Fenced | None:
         """Let a command of the engine's epoch pass, and its lease last for a full TTL from now."""
         if engine is None:
@@ -68,8 +74,8 @@ class PoolData:
         return engine
 
     def leave_if_empty(self, engine: Engine) -> None:
-        """End an engine that has neither a table nor a lease."""
-        if not engine.tables and not engine.epoch:
+        """End an engine that has neither a block nor a lease."""
+        if not engine.held and not engine.epoch:
             del self.engines[engine.name]
 
     def refuse(self, engine: Engine | None, need: int, free_blocks: int) -> Refused:
@@ -82,11 +88,18 @@ class PoolData:
         return Refused(reason, free_blocks, need)
 
     def crossed(
-        self, engine: Engine | None, free_ids: Sequence[int], allocate_ids: Sequence[int]
+        self,
+        engine: Engine | None,
+        free_ids: Sequence[int],
+        allocate_ids: Sequence[int],
+        acquire: int = 0,
     ) -> LimitReached | None:
-        """The limit that a command would cross if all its allocations were granted."""
+        """The limit that a command would cross if all its allocations were granted.
+
+        `free_ids` are the sequences whose tables it ends.
+        """
         bounds = self.bounds
-        if engine is None and allocate_ids and len(self.engines) >= bounds.engines_max:
+        if engine is None and (allocate_ids or acquire) and len(self.engines) >= bounds.engines_max:
             return LimitReached("engines_max", bounds.engines_max)
         tables = engine.tables if engine is not None else {}
         if len(tables) + len(allocate_ids) <= bounds.sequences_per_engine_max:

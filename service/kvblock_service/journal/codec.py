@@ -12,6 +12,7 @@ Rules:
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
@@ -58,20 +59,28 @@ def _change(kinds: tuple[int, ...], shape: str, *fields: Field) -> Layout:
     return Layout(kinds, "record", shape, fields, _NAMES)
 
 
-def _command(kind: int, command: Any, *fields: Field) -> Layout:
+def _command(kind: int, command: Any, *fields: Field, later: Sequence[str] = ()) -> Layout:
     """That of a record of a command: what all of them have, and the command's own."""
     made = f"{command.__name__}({', '.join(command._fields)})"
     shape = f"CommandRecord(pool, Stamp(now_ms, wall_ms, trace_id), {made})"
     common = numbers("now_ms wall_ms epoch")
     everything = (*common, *fields, *texts("pool trace_id engine request_id"))
     names = {**_NAMES, command.__name__: command}
-    return Layout((kind,), "pool, stamp, command", shape, everything, names)
+    return Layout((kind,), "pool, stamp, command", shape, everything, names, later)
 
 
-_POLICY, _STEP = member("policy", "StepPolicy"), "free_ids allocate_ids num_blocks"
+_STEP_FIELDS = (
+    *numbers("step_id"),
+    member("policy", "StepPolicy"),
+    *columns("free_ids allocate_ids num_blocks"),
+    *numbers("acquire", since=2),
+    *columns("release trim_ids trim_heads trim_tails", since=2),
+)
 # Kind 7 was that of renewals, which are not written.
 _LAYOUTS: dict[type, Layout] = {
-    commands.Step: _command(1, commands.Step, *numbers("step_id"), _POLICY, *columns(_STEP)),
+    commands.Step: _command(
+        1, commands.Step, *_STEP_FIELDS, later=("release", "acquire", "trim_ids")
+    ),
     commands.Allocate: _command(4, commands.Allocate, *numbers("sequence_id num_blocks")),
     commands.Free: _command(5, commands.Free, *numbers("sequence_id"), unused()),
     commands.Attach: _command(6, commands.Attach, _TTL_AND_TAKEOVER, *numbers("quarantine_ms")),

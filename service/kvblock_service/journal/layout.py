@@ -21,7 +21,7 @@ from kvblock_service.journal.interface import CodecError
 
 _BIG_ENDIAN = sys.byteorder == "big"
 _CLASS = re.compile(r"\b[A-Z]\w*\(")
-_OWN = {"at", "body", "check", "columns", "encoded", "end", "numbers", "pack", "text", "unpack"}
+_OWN = {"at", "body", "check", "columns", "encoded", "end", "numbers", "text", "unpack"}
 """Names of the compiled code, which no field may have."""
 
 
@@ -83,7 +83,8 @@ class Layout:
 
     `arguments` are what `write` takes and the shape is taken from. `kinds` are the numbers of a
     record's kind, of version 1 and so on; the last one goes on, with a version of its own. `names`
-    has what the shape and the fields name.
+    has what the shape and the fields name. `later`: the fields of later versions; a record in which
+    all of them are empty is written in version 1, which costs no more than it did.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Layout:
         shape: str,
         fields: Sequence[Field],
         names: dict[str, Any],
+        later: Sequence[str] = (),
     ) -> None:
         assert not _OWN.intersection(name for field in fields for name in field.names)
         self.version = max(field.since for field in fields)
@@ -101,6 +103,7 @@ class Layout:
         self._take = f"{_CLASS.sub('(', shape)} = {arguments}"
         self._fields = fields
         self._names = names
+        self._later = later
         self.arguments = arguments
 
     def code(self, version: int) -> tuple[int, int]:
@@ -117,15 +120,25 @@ class Layout:
 
     def record_writer(self) -> Callable[..., bytes]:
         """Gives the body of a record, which has no checksum yet."""
-        fixed, texts, columns = self._split(self.version)
-        lines = [self._take, 'text = f"' + "".join(f"{{{name}}}" for name in texts) + '"']
+        lines, names = self._written(self.version)
+        if self._later:
+            first, own = self._written(1)
+            indented = [f" {line}" for line in first]
+            lines = [f"if not ({' or '.join(self._later)}):", *indented, *lines]
+            names.update(own)
+        return self._compiled(self.arguments, [self._take, *lines], **names)
+
+    def _written(self, version: int) -> tuple[list[str], dict[str, Any]]:
+        """Lines that give the body in a version, and what they name."""
+        fixed, texts, columns = self._split(version)
+        lines = ['text = f"' + "".join(f"{{{name}}}" for name in texts) + '"']
         lines += ["encoded = text.encode()", "if len(encoded) == len(text):"]
         lines += [f" {_each('n_{0}', texts)} = {_each('len({0})', texts)}", "else:"]
         lines += [f" {_each('n_{0}', texts)} = {_each('len({0}.encode())', texts)}"]
-        version, kind = self.code(self.version)
-        numbers = [str(version), str(kind), *(field.write for field in fixed)]
+        own_version, kind = self.code(version)
+        numbers = [str(own_version), str(kind), *(field.write for field in fixed)]
         numbers += [_each("n_{0}", texts)[:-1], *(f"len({name})" for name in columns)]
-        head = f"pack({', '.join(numbers)})"
+        head = f"pack_{version}({', '.join(numbers)})"
         if columns:
             lines += ["columns = array('Q')"]
             lines += [f"if {name}: columns.fromlist({name})" for name in columns]
@@ -133,7 +146,7 @@ class Layout:
             lines += [f'return b"".join(({head}, encoded, columns))']
         else:
             lines += [f"return {head} + encoded"]
-        return self._compiled(self.arguments, lines, pack=self._struct(self.version).pack)
+        return lines, {f"pack_{version}": self._struct(version).pack}
 
     def record_reader(self, version: int) -> Callable[["memoryview[int]"], Any]:
         """Takes a value of a version from the body of a record."""

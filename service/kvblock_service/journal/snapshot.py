@@ -3,7 +3,8 @@
 Rules:
 - A snapshot is: magic, version, pieces, and a CRC-32 of all that. Earlier versions stay readable: 1
   has no changes of the pools, up to 2 the refusals stand in the order of `_REFUSALS_TO_2`, and up
-  to 3 a pool's geometry ends with its device.
+  to 3 a pool's geometry ends with its device, and engines have neither acquired blocks nor trimmed
+  tables.
 - What stands here stands under its number, never at its place in an enum or in a tuple of the core.
 - Numbers of a thing are described by their names, and answers as `layout` says: that is where a
   field is added. More numbers than are known were written by a newer version, and are refused.
@@ -90,31 +91,42 @@ def _refusal(reason: int, free_blocks: int, needed: int) -> Refused | None:
     return Refused(RefusalReason(reason), free_blocks, needed) if reason else None
 
 
-def _answer(kind: int, answer: Any, *fields: Field) -> Layout:
+def _answer(kinds: Sequence[int], answer: Any, *fields: Field) -> Layout:
     shape = f"{answer.__name__}({', '.join(answer._fields)}{',' * (len(answer._fields) == 1)})"
     names = {answer.__name__: answer, "RefusalReason": RefusalReason, "refusal": _refusal}
-    return Layout((kind,), "answer", shape, fields, names)
+    return Layout(kinds, "answer", shape, fields, names)
 
 
 _REFUSED = "*((refused.reason.value, *refused[1:]) if refused else (0, 0, 0))"
 # That of a renewal is remembered nowhere.
 _ANSWERS = {
-    Granted: _answer(1, Granted, *numbers("table_length"), *columns("blocks")),
-    Refused: _answer(2, Refused, member("reason", "RefusalReason"), *numbers("free_blocks needed")),
-    Freed: _answer(3, Freed, *numbers("num_blocks")),
+    Granted: _answer((1,), Granted, *numbers("table_length"), *columns("blocks")),
+    Refused: _answer(
+        (2,), Refused, member("reason", "RefusalReason"), *numbers("free_blocks needed")
+    ),
+    Freed: _answer((3,), Freed, *numbers("num_blocks")),
     Stepped: _answer(
-        4,
+        (4, 6),
         Stepped,
         *numbers("granted free_blocks"),
         Field(("refused",), "QQQ", _REFUSED, ("refusal({0}, {1}, {2})",)),
         *columns("blocks freed_counts"),
+        *columns("acquired trimmed_counts", since=2),
     ),
     Attached: _answer(
-        5, Attached, *numbers("epoch ttl_ms held_blocks sequences last_step_id"), flag("resumed")
+        (5, 7),
+        Attached,
+        *numbers("epoch ttl_ms held_blocks sequences last_step_id"),
+        flag("resumed"),
+        *numbers("acquired_blocks", since=2),
     ),
 }
 _ANSWER_WRITERS = {one: layout.list_writer() for one, layout in _ANSWERS.items()}
-_ANSWER_READERS = {layout.code(1)[1]: layout.list_reader() for layout in _ANSWERS.values()}
+_ANSWER_READERS = {
+    layout.code(version)[1]: layout.list_reader(version)
+    for layout in _ANSWERS.values()
+    for version in range(1, layout.version + 1)
+}
 
 
 class State(NamedTuple):
@@ -185,6 +197,7 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
     out.texts(pool.engines)
     for engine in pool.engines.values():
         _put_engine(out, engine)
+        _put_by_number(out, engine)
     out.numbers([len(pool.blocks.quarantine)])
     for number, batch in pool.blocks.quarantine.items():
         out.numbers([number, *_BATCH.of(batch)])
@@ -211,7 +224,9 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
     pool.blocks.free_list.freed = source.numbers("I")
     pool.blocks.grants = _take_grants(source)
     for engine_name in source.texts():
-        pool.engines[engine_name] = _take_engine(source, engine_name)
+        engine = pool.engines[engine_name] = _take_engine(source, engine_name)
+        if version > 3:
+            _take_by_number(source, pool, engine)
     (batches,) = source.numbers()
     for _ in range(batches):
         number, *values = source.numbers()
@@ -267,6 +282,18 @@ def _take_engine(source: Reader, name: str) -> Engine:
             raise CodecError(f"the last step of engine {name} is none")
         engine.last_step = (command, answer)
     return engine
+
+
+def _put_by_number(out: Writer, engine: Engine) -> None:
+    out.numbers(engine.acquired, "I")
+    out.numbers(engine.first_indexes)
+    out.numbers(engine.first_indexes.values())
+
+
+def _take_by_number(source: Reader, pool: Pool, engine: Engine) -> None:
+    blocks = pool.blocks
+    blocks.acquired_places.restore(engine, source.numbers("I"), blocks.free_list.fresh)
+    engine.first_indexes = dict(zip(source.numbers(), source.numbers(), strict=True))
 
 
 def _put_grants(out: Writer, grants: list[Grant]) -> None:

@@ -58,24 +58,50 @@ def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -
         step.allocate_num_blocks[:],
         step.policy,
         traceparent,
+        step.release_block_numbers[:],
+        step.acquire_num_blocks,
+        step.trim_sequence_ids[:],
+        step.trim_head_blocks[:],
+        step.trim_tail_blocks[:],
     )
 
 
-def step_command(key: CommandKey, step: StepColumns, limits: validate.RequestLimits) -> Step:
+def step_command(
+    key: CommandKey, step: StepColumns, geometry: Geometry, limits: validate.RequestLimits
+) -> Step:
     """The command of a step (step_id 0 outside a session); raises InvalidField, RequestLimit."""
-    step_id, free_ids, allocate_ids, counts, policy_number, _ = step
-    validate.step_columns(free_ids, allocate_ids, counts, limits)
+    step_id, free_ids, allocate_ids, counts, policy_number, _ = step[:6]
+    release, acquire, trim_ids, trim_heads, trim_tails = step[6:]
+    validate.step_columns(free_ids, allocate_ids, counts, limits, acquire)
+    if release:
+        validate.released_blocks(release, geometry.total_blocks, limits)
+    if trim_ids or trim_heads or trim_tails:
+        validate.trims(trim_ids, trim_heads, trim_tails, limits)
     policy = _POLICIES.get(policy_number)
     if policy is None:
         raise InvalidField("step.policy", policy_number, "is not a StepPolicy")
-    return Step(*key, step_id, free_ids, allocate_ids, counts, policy)
+    return Step(
+        *key,
+        step_id,
+        free_ids,
+        allocate_ids,
+        counts,
+        policy,
+        release,
+        acquire,
+        trim_ids,
+        trim_heads,
+        trim_tails,
+    )
 
 
 def stepped(step_id: int, outcome: Stepped, retry_after: float) -> bytes:
     """The written SessionResponse of a step."""
-    blocks, granted, refused, freed_counts, free_blocks = outcome
+    blocks, granted, refused, freed_counts, free_blocks, acquired, trimmed_counts = outcome
     why = b"" if refused is None else refusal(refused, retry_after).SerializeToString()
-    return write_stepped(step_id, blocks, granted, why, freed_counts, free_blocks)
+    return write_stepped(
+        step_id, blocks, granted, why, freed_counts, free_blocks, acquired, trimmed_counts
+    )
 
 
 def step_result(outcome: Stepped, retry_after: float) -> pb.StepResult:
@@ -141,6 +167,7 @@ def pool_stats(pool: PoolHost, only_engine: str) -> pb.PoolStats:
         reclaimed_blocks_total=state.reclaimed_total,
         expired_leases_total=state.expired_total,
         reserved_blocks=state.reserved_blocks,
+        acquired_blocks=state.acquired_blocks,
     )
 
 
@@ -152,6 +179,7 @@ def _engine_stats(engine: EngineState) -> pb.EngineStats:
         attached=bool(engine.epoch),
         epoch=engine.epoch,
         lease_expires_in=duration_of(engine.expires_in_ms / 1000) if engine.epoch else None,
+        acquired_blocks=engine.acquired_blocks,
     )
 
 
@@ -167,6 +195,7 @@ def attached(outcome: Attached, geometry: Geometry, server_epoch: int) -> dict[s
     return {
         "lease": lease,
         "held_blocks": outcome.held_blocks,
+        "acquired_blocks": outcome.acquired_blocks,
         "sequences": outcome.sequences,
         "server_epoch": server_epoch,
         "total_blocks": geometry.total_blocks,

@@ -42,6 +42,7 @@ def engine(pool_name: str, state: EngineState, has_stream: bool) -> pb.EngineInf
         held_blocks=state.held_blocks,
         sequences=state.sequences,
         has_stream=has_stream,
+        acquired_blocks=state.acquired_blocks,
     )
     if state.epoch:
         message.lease_expires_in.FromMilliseconds(state.expires_in_ms)
@@ -75,9 +76,13 @@ def block(row: BlockRow) -> pb.BlockInfo:
 
 def sequence(row: SequenceRow) -> pb.SequenceInfo:
     """A sequence."""
-    engine, sequence_id, num_blocks, blocks = row
+    engine, sequence_id, num_blocks, blocks, first_index = row
     return pb.SequenceInfo(
-        engine=engine, sequence_id=sequence_id, num_blocks=num_blocks, block_numbers=blocks
+        engine=engine,
+        sequence_id=sequence_id,
+        num_blocks=num_blocks,
+        block_numbers=blocks,
+        first_index=first_index,
     )
 
 
@@ -93,4 +98,5 @@ def report(geometry: Geometry, found: Report) -> pb.AuditReport:
         sequences=found.sequences,
         violations=found.violations,
         reserved_blocks=found.reserved_blocks,
+        acquired_blocks=found.acquired_blocks,
     )

@@ -20,6 +20,7 @@ from kvblock_service.core.commands import (
     Renew,
     Renewed,
 )
+from kvblock_service.core.pool import Pool
 from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.lease_log import LeaseEvent
 from kvblock_service.pool_host import PoolHost
@@ -72,6 +73,7 @@ class KVBlockService(PoolMethods):
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
         epoch, table = pool.epoch(engine), pool.table(engine, request.sequence_id)
+        first_index = pool.locked(Pool.first_index, engine, request.sequence_id)
         await pool.settled_of(engine)
         if request.epoch and request.epoch != epoch:
             raise StaleEpoch(pool.geometry.name, engine, request.epoch, epoch).of_journal()
@@ -81,6 +83,7 @@ class KVBlockService(PoolMethods):
             block_numbers=table,
             block_size=pool.geometry.block_size,
             device_id=pool.geometry.device_id,
+            first_index=first_index,
         )
 
     async def can_allocate(self, request: pb.CanAllocateRequest) -> pb.CanAllocateResponse:
@@ -105,7 +108,8 @@ class KVBlockService(PoolMethods):
         """One engine iteration."""
         pool = self.pool(request.pool)
         key, columns = convert.command_key(request), convert.step_columns(request.step)
-        outcome = self.apply(pool, convert.step_command(key, columns, self.limits))
+        command = convert.step_command(key, columns, pool.geometry, self.limits)
+        outcome = self.apply(pool, command)
         return pb.StepResponse(result=convert.step_result(outcome, self.retry_after))
 
     @persisted

@@ -193,7 +193,7 @@ class _Session:
         started = time.time_ns() if service.observer else 0
         if not step.step_id:
             raise InvalidField("step.step_id", step.step_id, "must be at least 1")
-        command = self._last_step = convert.step_command(key, step, service.limits)
+        command = self._last_step = convert.step_command(key, step, pool.geometry, service.limits)
         parent = parent_of(step.traceparent) if step.traceparent else None
         trace_id = self._trace_id if parent is None else format_trace_id(parent.trace_id)
         outcome, _ = pool.apply(command, trace_id)

@@ -18,13 +18,20 @@ _NATIVE = sys.byteorder == "little"
 # Keys: field number times 8 plus the wire type (0: varint, 2: length-delimited).
 _ONE_VARINT, _TWO_VARINT, _FOUR_VARINT, _FIVE_VARINT = 0x08, 0x10, 0x20, 0x28
 _ONE_BYTES, _TWO_BYTES, _THREE_BYTES, _FOUR_BYTES = 0x0A, 0x12, 0x1A, 0x22
+_FIVE_BYTES, _SIX_BYTES, _SEVEN_BYTES, _EIGHT_BYTES, _NINE_BYTES = 0x2A, 0x32, 0x3A, 0x42, 0x4A
+_SIX_VARINT = 0x30
+_EMPTY: list[int] = []
 _INT32_LIMIT = 1 << 31
 _ONE_WORD = b"\x01\x00\x00\x00"
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
 class StepColumns(NamedTuple):
-    """A SessionStep; `policy` is the StepPolicy's number."""
+    """A SessionStep; `policy` is the StepPolicy's number.
+
+    `release` are block numbers, `acquire` is how many blocks; `trim_heads` and `trim_tails` run
+    parallel to `trim`.
+    """
 
     step_id: int
     free: list[int]
@@ -32,6 +39,11 @@ class StepColumns(NamedTuple):
     num_blocks: list[int]
     policy: int
     traceparent: str
+    release: list[int] = _EMPTY
+    acquire: int = 0
+    trim: list[int] = _EMPTY
+    trim_heads: list[int] = _EMPTY
+    trim_tails: list[int] = _EMPTY
 
 
 def write_stepped(
@@ -41,12 +53,16 @@ def write_stepped(
     refusal: bytes,
     freed_counts: list[int],
     free_blocks: int,
+    acquired: list[int] = _EMPTY,
+    trimmed_counts: list[int] = _EMPTY,
 ) -> bytes:
     """A SessionResponse with what came of a step; no `refusal`: empty."""
     result = _column(_ONE_BYTES, "I", block_numbers) + _number(_TWO_VARINT, granted)
     if refusal:
         result += _SMALL[_THREE_BYTES] + _varint(len(refusal)) + refusal
     result += _counts(freed_counts) + _number(_FIVE_VARINT, free_blocks)
+    if acquired or trimmed_counts:
+        result += _column(_SIX_BYTES, "I", acquired) + _column(_SEVEN_BYTES, "I", trimmed_counts)
     return _in_second(_number(_ONE_VARINT, step_id) + _in_second(result))
 
 
@@ -60,12 +76,11 @@ def read_step(data: bytes) -> StepColumns | None:
         allocate, at = _read_column(data, at, end, _TWO_BYTES, "Q")
         num_blocks, at = _read_column(data, at, end, _THREE_BYTES, "I")
         policy, at = _read_number(data, at, end, _FOUR_VARINT)
-        if at != end:
-            return None
+        more = () if at == end else _read_by_number(data, at, end)
         traceparent = "" if end == len(data) else _read_last_text(data, end, _THREE_BYTES)
     except (_NotPlain, IndexError, ValueError):
         return None
-    return StepColumns(step_id, free, allocate, num_blocks, policy, traceparent)
+    return StepColumns(step_id, free, allocate, num_blocks, policy, traceparent, *more)
 
 
 class _NotPlain(Exception):
@@ -96,6 +111,20 @@ def _begin(data: bytes) -> tuple[int, int, int]:
     return step_id, at, end
 
 
+def _read_by_number(
+    data: bytes, at: int, end: int
+) -> tuple[list[int], int, list[int], list[int], list[int]]:
+    """The fields of a step that fewer steps have; they reach to the end."""
+    release, at = _read_column(data, at, end, _FIVE_BYTES, "I")
+    acquire, at = _read_number(data, at, end, _SIX_VARINT)
+    trim, at = _read_column(data, at, end, _SEVEN_BYTES, "Q")
+    trim_heads, at = _read_column(data, at, end, _EIGHT_BYTES, "I")
+    trim_tails, at = _read_column(data, at, end, _NINE_BYTES, "I")
+    if at != end:
+        raise _NotPlain
+    return release, acquire, trim, trim_heads, trim_tails
+
+
 def _read_column(data: bytes, at: int, end: int, key: int, width: str) -> tuple[list[int], int]:
     if at >= end or data[at] != key:
         return [], at
@@ -108,7 +137,7 @@ def _read_column(data: bytes, at: int, end: int, key: int, width: str) -> tuple[
 
 
 def _read_number(data: bytes, at: int, end: int, key: int) -> tuple[int, int]:
-    """An enum field; zero is not written, and a negative number not read."""
+    """A small number; zero is not written, and a negative or a larger one not read."""
     if at >= end or data[at] != key:
         return 0, at
     value, at = _read_varint(data, at + 1)

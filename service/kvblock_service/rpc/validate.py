@@ -212,6 +212,7 @@ def step_columns(
     allocate_ids: Sequence[int],
     counts: Sequence[int],
     limits: RequestLimits,
+    acquire: int = 0,
 ) -> None:
     """Check that the columns of a step fit together and stay within the limits."""
     _sequence_ids("step.free_sequence_ids", free_ids, limits)
@@ -227,6 +228,35 @@ def step_columns(
         wanted = sum(counts)
     if wanted > limits.blocks_per_request_max:
         raise _over("step.allocate_num_blocks", wanted, "blocks_per_request_max", limits)
+    if acquire and wanted + acquire > limits.blocks_per_request_max:
+        field = "step.acquire_num_blocks"
+        raise _over(field, wanted + acquire, "blocks_per_request_max", limits)
+
+
+def released_blocks(numbers: Sequence[int], total_blocks: int, limits: RequestLimits) -> None:
+    """Check that block numbers of a step are of the pool, and each one there once."""
+    field = "step.release_block_numbers"
+    if len(numbers) > limits.blocks_per_request_max:
+        raise _over(field, len(numbers), "blocks_per_request_max", limits)
+    if max(numbers) >= total_blocks:
+        row = next(row for row, number in enumerate(numbers) if number >= total_blocks)
+        problem = f"must be below the pool's {total_blocks} blocks"
+        raise InvalidField(f"{field}[{row}]", numbers[row], problem)
+    _refuse_duplicates(field, numbers)
+
+
+def trims(
+    sequence_ids: Sequence[int],
+    heads: Sequence[int],
+    tails: Sequence[int],
+    limits: RequestLimits,
+) -> None:
+    """Check that the columns of a step's trims fit together and stay within the limits."""
+    _sequence_ids("step.trim_sequence_ids", sequence_ids, limits)
+    for field, counts in (("trim_head_blocks", heads), ("trim_tail_blocks", tails)):
+        if counts and len(counts) != len(sequence_ids):
+            problem = f"must be as many as trim_sequence_ids has ({len(sequence_ids)}), or none"
+            raise InvalidField(f"step.{field}", f"{len(counts)} entries", problem)
 
 
 def _over(field: str, value: float, limit: str, limits: RequestLimits) -> RequestLimit:
@@ -246,10 +276,14 @@ def _seconds(field: str, value: Duration) -> float:
 def _sequence_ids(field: str, ids: Sequence[int], limits: RequestLimits) -> None:
     if len(ids) > limits.sequences_per_step_max:
         raise _over(field, len(ids), "sequences_per_step_max", limits)
-    if len(set(ids)) != len(ids):
+    _refuse_duplicates(field, ids)
+
+
+def _refuse_duplicates(field: str, numbers: Sequence[int]) -> None:
+    if len(set(numbers)) != len(numbers):
         seen: dict[int, int] = {}
-        for row, sequence_id in enumerate(ids):
-            if sequence_id in seen:
-                problem = f"is a duplicate of entry {seen[sequence_id]}"
-                raise InvalidField(f"{field}[{row}]", sequence_id, problem)
-            seen[sequence_id] = row
+        for row, number in enumerate(numbers):
+            if number in seen:
+                problem = f"is a duplicate of entry {seen[number]}"
+                raise InvalidField(f"{field}[{row}]", number, problem)
+            seen[number] = row

@@ -120,7 +120,7 @@ def test_a_reclaim(console: Console) -> None:
     assert "epoch 9 is stale" in told
     assert console.out("reclaim", "a", "--yes") == "reclaimed 2 blocks of engine a\n"
     told = console.error("reclaim", "a", "--yes", expect=1)
-    assert told == "error: engine 'a' has neither a sequence nor a lease in pool 'main'\n"
+    assert told == "error: engine 'a' has neither a block nor a lease in pool 'main'\n"
     said = console.out("holder", 0, expect=1)
     assert re.match(r"block 0: in quarantine for \d+\.\d s more; a lost it; granted ", said)
     console.out("allocate", 10, 2, "--engine", "b")

@@ -79,7 +79,7 @@ def test_stats_in_json_is_the_response(console: Console) -> None:
 
 def test_stats_of_an_engine_that_is_not_there(console: Console) -> None:
     told = console.error("stats", "--engine", "TYPO", expect=1)
-    nobody = "engine 'TYPO' has neither a sequence nor a lease in"
+    nobody = "engine 'TYPO' has neither a block nor a lease in"
     assert told == f"error: {nobody} any pool; the engines there: none\n"
     console.out("allocate", 10, "--engine", "b")
     console.out("allocate", 10, "--engine", "a", "--pool", "small")

@@ -52,7 +52,7 @@ def test_on_a_terminal_somebody_is_asked(server_factory: ServerFactory, command:
 
 def test_nobody_is_asked_about_an_engine_that_is_not_there(console: Console) -> None:
     done = console.typed("y", "reclaim", "nobody")
-    told = "error: engine 'nobody' has neither a sequence nor a lease in pool 'main'\n"
+    told = "error: engine 'nobody' has neither a block nor a lease in pool 'main'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 

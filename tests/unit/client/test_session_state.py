@@ -31,6 +31,9 @@ def new(**options: Any) -> SessionState:
     return SessionState(settings, AttachOptions.of(**asked), None, None, None, None)
 
 
+NOTHING_BY_NUMBER = ((), 0, (), (), ())
+
+
 def attached(last_step_id: int = 6, ttl: int = 60, **options: Any) -> SessionState:
     session = new(**options)
     session._move(Event.ATTACH_SENT)
@@ -43,7 +46,7 @@ def attached(last_step_id: int = 6, ttl: int = 60, **options: Any) -> SessionSta
 
 
 def step(session: SessionState, *ids: int) -> pb.SessionRequest:
-    return session._make_step([], ids, [], StepPolicy.ALL_OR_NOTHING)
+    return session._make_step([], ids, [], StepPolicy.ALL_OR_NOTHING, NOTHING_BY_NUMBER)
 
 
 def stepped(step_id: int) -> pb.SessionResponse:

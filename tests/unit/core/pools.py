@@ -1,12 +1,14 @@
 """Pools for the tests of the core, and the shortest way to say a command."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
     Attached,
+    BlockNotHeld,
     Command,
     Detach,
     Free,
@@ -93,11 +95,18 @@ class Desk:
         num_blocks: Sequence[int] = (),
         policy: StepPolicy = ALL,
         engine: str = "a",
-    ) -> Stepped | LimitReached:
-        epoch = self.epochs.get(engine, 0)
+        *,
+        release: Sequence[int] = (),
+        acquire: int = 0,
+        trim: Mapping[int, tuple[int, int]] | None = None,
+    ) -> Stepped | LimitReached | BlockNotHeld:
+        """A step; `trim` has what is to go at the head and at the tail, by sequence id."""
+        key, trims = (engine, self.epochs.get(engine, 0), ""), (trim or {}).values()
         columns = (list(free), list(allocate), list(num_blocks))
-        outcome = self.apply(Step(engine, epoch, "", 0, *columns, policy))
-        assert isinstance(outcome, Stepped | LimitReached)
+        heads, tails = [head for head, _ in trims], [tail for _, tail in trims]
+        trimming = (list(trim or ()), heads, tails)
+        outcome = self.apply(Step(*key, 0, *columns, policy, list(release), acquire, *trimming))
+        assert isinstance(outcome, Stepped | LimitReached | BlockNotHeld)
         return outcome
 
     def step(
@@ -107,8 +116,13 @@ class Desk:
         num_blocks: Sequence[int] = (),
         policy: StepPolicy = ALL,
         engine: str = "a",
+        *,
+        release: Sequence[int] = (),
+        acquire: int = 0,
+        trim: Mapping[int, tuple[int, int]] | None = None,
     ) -> Stepped:
-        outcome = self.try_step(free, allocate, num_blocks, policy, engine)
+        more: Any = {"release": release, "acquire": acquire, "trim": trim}
+        outcome = self.try_step(free, allocate, num_blocks, policy, engine, **more)
         assert isinstance(outcome, Stepped), outcome
         return outcome
 

@@ -48,22 +48,22 @@ def test_clean_pool_is_counted(pool: Pool) -> None:
 
 def test_block_in_two_tables_of_one_engine(pool: Pool) -> None:
     table(pool, "a", 2).append(0)
-    assert "block 0 is in the table of sequence 2 of engine a and in a table" in violations(pool)
+    assert "block 0 is in the table of sequence 2 of engine a and held by the" in violations(pool)
 
 
 def test_block_in_tables_of_two_engines(pool: Pool) -> None:
     table(pool, "b", 1)[0] = 2
-    assert "block 2 is in the table of sequence 1 of engine b and in a table" in violations(pool)
+    assert "block 2 is in the table of sequence 1 of engine b and held by the" in violations(pool)
 
 
 def test_block_twice_in_one_table(pool: Pool) -> None:
     table(pool, "a", 1)[0] = 1
-    assert "block 1 is in the table of sequence 1 of engine a and in a table" in violations(pool)
+    assert "block 1 is in the table of sequence 1 of engine a and held by the" in violations(pool)
 
 
 def test_leaked_block(pool: Pool) -> None:
     table(pool, "a", 1).remove(0)
-    assert "block 0 is neither free nor in a table" in violations(pool)
+    assert "block 0 is neither free nor held" in violations(pool)
 
 
 def test_leaked_table(pool: Pool) -> None:
@@ -71,13 +71,13 @@ def test_leaked_table(pool: Pool) -> None:
     engine.held -= len(blocks_of(engine.tables.pop(1)))
     pool.blocks.freed_total += 2
     found = violations(pool)
-    assert "block 0 is neither free nor in a table" in found
-    assert "block 1 is neither free nor in a table" in found
+    assert "block 0 is neither free nor held" in found
+    assert "block 1 is neither free nor held" in found
 
 
 def test_leaked_free_block(pool: Pool) -> None:
     pool.blocks.free_list.freed.pop()
-    assert "block 6 is neither free nor in a table" in violations(pool)
+    assert "block 6 is neither free nor held" in violations(pool)
 
 
 def test_block_freed_twice(pool: Pool) -> None:
@@ -87,7 +87,7 @@ def test_block_freed_twice(pool: Pool) -> None:
 
 def test_block_free_and_held(pool: Pool) -> None:
     pool.blocks.free_list.freed.append(3)
-    assert "block 3 is on the free stack and in a table" in violations(pool)
+    assert "block 3 is on the free stack and held by the" in violations(pool)
 
 
 def test_wrong_grant(pool: Pool) -> None:
@@ -133,9 +133,9 @@ def test_empty_table(pool: Pool) -> None:
     assert "the table of sequence 77 of engine a is empty" in violations(pool)
 
 
-def test_engine_without_a_table(pool: Pool) -> None:
+def test_engine_without_a_block(pool: Pool) -> None:
     pool.engines["z"] = Engine("z")
-    assert "engine z has neither a table nor a lease" in violations(pool)
+    assert "engine z has neither a block nor a lease" in violations(pool)
 
 
 def test_epoch_that_was_never_handed_out(pool: Pool) -> None:
@@ -150,7 +150,7 @@ def batch(*blocks: int) -> Batch:
 def test_block_in_quarantine_and_held(pool: Pool) -> None:
     pool.blocks.quarantine[1] = batch(0)
     pool.blocks.quarantined = 1
-    assert "block 0 is in quarantine batch 1 and in a table" in violations(pool)
+    assert "block 0 is in quarantine batch 1 and held by the" in violations(pool)
 
 
 def test_block_in_quarantine_and_free(pool: Pool) -> None:
@@ -170,10 +170,52 @@ def test_quarantine_counts_wrong(pool: Pool) -> None:
     assert "2 blocks are counted in quarantine, but its batches hold 0" in violations(pool)
 
 
+@pytest.fixture
+def acquired() -> Pool:
+    """Engine a has acquired blocks 0 to 3, and block 4 is in its table of sequence 1."""
+    desk = Desk(8)
+    assert desk.step(acquire=4).acquired == [0, 1, 2, 3]
+    desk.allocate(1)
+    return desk.pool
+
+
+def test_acquired_block_in_a_table(acquired: Pool) -> None:
+    acquired.engines["a"].acquired[1] = 4
+    found = violations(acquired)
+    assert "block 4 is acquired by engine a and held by the 1. engine" in found
+    assert "block 1 is neither free nor held nor in quarantine" in found
+    assert "block 4 is acquired by engine a, but is not found where it stands" in found
+
+
+def test_acquired_block_that_was_never_used(acquired: Pool) -> None:
+    acquired.engines["a"].acquired[1] = 7
+    assert "block 7 is acquired by engine a, but was never handed out" in violations(acquired)
+
+
+def test_acquired_block_of_another_engine(acquired: Pool) -> None:
+    acquired.blocks.grants[2] = acquired.blocks.grants[2]._replace(engine="b")
+    assert "block 2 is acquired by engine a, but was granted to another" in violations(acquired)
+
+
+def test_acquired_block_that_is_not_found(acquired: Pool) -> None:
+    acquired.engines["a"].acquired.reverse()
+    assert "block 3 is acquired by engine a, but is not found" in violations(acquired)
+
+
+def test_acquired_block_that_is_free(acquired: Pool) -> None:
+    acquired.blocks.free_list.freed.append(3)
+    assert "block 3 is on the free stack and held by the 1. engine" in violations(acquired)
+
+
+def test_trimmed_sequence_without_a_table(acquired: Pool) -> None:
+    acquired.engines["a"].first_indexes[9] = 2
+    assert "sequence 9 of engine a was trimmed, but has no table" in violations(acquired)
+
+
 def test_engine_counts_wrong(pool: Pool) -> None:
     pool.engines["a"].held += 1
     found = violations(pool)
-    assert "engine a counts 4 blocks, but its tables hold 3" in found
+    assert "engine a counts 4 blocks, but has 3" in found
     assert "5 blocks are counted as held, but the engines count 6" in found
 
 

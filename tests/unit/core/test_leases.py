@@ -62,7 +62,7 @@ def test_attach_gives_epochs_that_grow_and_are_never_given_again() -> None:
     desk.detach("a")
     third = desk.attach("a")
     assert first.epoch < second.epoch < third.epoch
-    assert first[1:] == (1000, 0, 0, 0, False)
+    assert first[1:] == (1000, 0, 0, 0, False, 0)
 
 
 def test_attach_finds_what_the_engine_held_without_a_lease() -> None:
@@ -78,7 +78,7 @@ def test_attach_with_the_epoch_resumes() -> None:
     desk.allocate(1, 2)
     desk.now_ms = 700
     resumed = desk.attach("a", epoch=lease.epoch, ttl_ms=2000)
-    assert resumed == (lease.epoch, 2000, 2, 1, 0, True)
+    assert resumed == (lease.epoch, 2000, 2, 1, 0, True, 0)
     desk.now_ms = 2699
     assert due(desk) == []
     desk.now_ms = 2700

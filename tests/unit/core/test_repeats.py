@@ -59,7 +59,7 @@ def test_attach_and_detach_that_are_sent_again() -> None:
     command = Attach("a", 0, "r1", False, 1000, 0)
     lease = twice(desk, command)
     epoch = desk.pool.engines["a"].epoch
-    assert lease == (epoch, 1000, 0, 0, 0, False)
+    assert lease == (epoch, 1000, 0, 0, 0, False, 0)
     desk.epochs["a"] = epoch
     desk.allocate(1, 3)
     assert twice(desk, Detach("a", epoch, "r2")) == Freed(3)

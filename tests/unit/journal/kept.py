@@ -45,6 +45,8 @@ periods = st.sampled_from([0, 5, 50])
 @st.composite
 def steps(draw: st.DrawFn) -> Step:
     ids = draw(columns)
+    trimmed = draw(st.just([]) | columns)
+    amounts_of_trims = st.lists(st.integers(0, 3), min_size=len(trimmed), max_size=len(trimmed))
     counts = draw(st.lists(amounts, min_size=len(ids), max_size=len(ids)) | st.just([]))
     return Step(
         draw(engines),
@@ -55,6 +57,11 @@ def steps(draw: st.DrawFn) -> Step:
         ids,
         counts,
         draw(st.sampled_from(StepPolicy)),
+        draw(st.just([]) | st.lists(st.integers(0, 20), unique=True, max_size=3)),
+        draw(st.sampled_from([0, 0, 1, 4])),
+        trimmed,
+        draw(amounts_of_trims | st.just([])),
+        draw(amounts_of_trims | st.just([])),
     )
 
 
@@ -161,6 +168,8 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
                 engine.held,
                 engine.last_step,
                 [(one, list(blocks_of(table))) for one, table in engine.tables.items()],
+                engine.acquired.tolist(),
+                list(engine.first_indexes.items()),
             )
             for engine in pool.engines.values()
         ],

@@ -85,6 +85,26 @@ def test_the_bytes_of_version_1_stay_readable() -> None:
     assert decode(encode(STEP)) == STEP
 
 
+def test_a_step_that_does_more_is_of_version_2() -> None:
+    assert isinstance(STEP.command, Step)
+    more = STEP.command._replace(
+        release=[10], acquire=11, trim_ids=[12, 13], trim_heads=[14, 15], trim_tails=[]
+    )
+    record = STEP._replace(command=more)
+    kept = bytes.fromhex(
+        "0201010000000000000002000000000000000300000000000000040000000000000002"
+        "0b000000000000000400010001000100020000000200000002000000"
+        "01000000020000000200000000000000"
+        "6d61696e7465720500000000000000ffffffffffffffff0600000000000000"
+        "070000000000000008000000000000000900000000000000"
+        "0a000000000000000c000000000000000d000000000000000e000000000000000f00000000000000"
+    )
+    assert encode(record)[:-4] == kept
+    assert decode(encode(record)) == record
+    for command in (more._replace(release=[]), more._replace(acquire=0)):
+        assert decode(encode(STEP._replace(command=command))) == STEP._replace(command=command)
+
+
 @pytest.mark.parametrize(
     ("record", "kept"),
     [
@@ -107,8 +127,8 @@ def test_an_old_version_takes_the_defaults_of_what_it_lacks(record: Record, kept
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(CodecError, match="has version 2; this program reads version 1"):
-        decode(whole(b"\2" + encode(STEP)[1:-4]))
+    with pytest.raises(CodecError, match="has version 3; this program reads version 2"):
+        decode(whole(b"\3" + encode(STEP)[1:-4]))
     with pytest.raises(CodecError, match="is of kind 7, which this program does not know"):
         decode(whole(b"\1\7" + encode(STEP)[2:-4]))
 

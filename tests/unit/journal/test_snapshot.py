@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
+    Attach,
     Command,
     CreatePool,
     DeletePool,
@@ -20,6 +21,7 @@ from kvblock_service.core.commands import (
     Reclaim,
     RefusalReason,
     Stamp,
+    Step,
     StepPolicy,
 )
 from kvblock_service.core.pool import Geometry, Pool
@@ -28,9 +30,49 @@ from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.pieces import Writer
 from kvblock_service.journal.snapshot import MAGIC, VERSION, State, decode, encode
-from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
+from tests.unit.journal.kept import (
+    BOUNDS,
+    FLOOR,
+    GEOMETRY,
+    commands,
+    new_pool,
+    stamped,
+    stamps,
+    state_of,
+)
 
 Stamped = list[tuple[Command, Stamp]]
+
+
+# What version 3 wrote of the pool in a test below.
+VERSION_3 = (
+    "4b56425303030000000000000001000000000000000200000000000000010000000000000001000000000000"
+    "00040000006d61696e0500000000000000140000000000000010000000000000000000000000000000010000"
+    "0000000000000000000000000009000000000000000400000000000000000000000000000000000000000000"
+    "00e9030000000000000300000000000000040000000000000000000000000000000000000000000000000000"
+    "0000000000020000000000000001000000000000000200000000000000020000000000000000000000000000"
+    "0000000000000000000000000000000000040000000000000000000000000000000000000001000000020000"
+    "0000000000000000000100000002000000000000000600000000000000060000000000000002000000000000"
+    "0000000000000000000200000000000000010000000100000061620100000000000000000000000200000000"
+    "000000010000000100000061620400000000000000e903000000000000320000000000000037000000000000"
+    "0003000000000000000200000000000000010000000000000002000000000000000200000000000000020000"
+    "0001000000030000000000000000000000010000000200000001000000000000005c00000001010000000000"
+    "0000000000000000000000e90300000000000001000000000000000100000000010000000000000002000000"
+    "02000000610100000000000000020000000000000002000000000000000100000000000000f68402f7010000"
+    "00000000000a0000000a00000000000000040000000000000002000000000000001100000000000000000000"
+    "0000000000000000000000000000000000000000000300000000000000000000000000000001000000000000"
+    "0002000000000000000400000000000000000000000000000000000000000000000000000000000000010000"
+    "0000000000010000000000000003000000000000000100000000000000000000000100000000000000030000"
+    "0000000000000000000000000000000000000000000000000001000000000000000000000000000000020000"
+    "0000000000390000004e00000001060000000000000000000000000000000000000000000000006400000000"
+    "00000005000000000000000000000001000200617231ed305850010100000000000000000000000000000000"
+    "0000000000000000000000000000000002000000000100020001000000010000000000000062723207000000"
+    "0000000003000000000000001bb5b08f02000000000000000700000009000000100000000000000005000000"
+    "00000000e9030000000000003200000000000000000000000000000000000000000000000000000000000000"
+    "0000000000000000040000000000000001000000000000001000000000000000000000000000000000000000"
+    "0000000000000000000000000100000000000000030000000000000000000000000000000200000000000000"
+    "00000000000000000000000000000000b08be3ed"
+)
 
 
 def again(pool: Pool) -> Pool:
@@ -125,9 +167,29 @@ def test_several_pools_and_none(done: Stamped) -> None:
     assert [state_of(entry.pool) for entry in found.pools] == [state_of(pool) for pool in pools]
 
 
+def of_version_3(pool: Pool) -> bytes:
+    """A snapshot as it was before pools had all of their geometry, and engines acquired blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "_put_by_number", lambda *_: None)
+        data = encode(State(1, 2, [PoolEntry(pool, True)]))
+    return without_geometry(data[:4] + b"\3" + data[5:-4])
+
+
+def test_a_snapshot_of_version_3_has_no_acquired_blocks() -> None:
+    pool = new_pool()
+    pool.apply(Attach("a", 0, "r1", False, 50, 5), Stamp(5, 6, ""))
+    step = Step("a", FLOOR + 1, "", 1, [], [1, 2], [2, 1], StepPolicy.ALL_OR_NOTHING)
+    pool.apply(step, Stamp(5, 6, ""))
+    in_order = StepPolicy.IN_ORDER_UNTIL_REFUSED
+    pool.apply(Step("b", 0, "r2", 0, [7], [3], [], in_order), Stamp(5, 6, ""))
+    for data in (of_version_3(pool), bytes.fromhex(VERSION_3)):
+        (entry,) = decode(data, BOUNDS).pools
+        assert state_of(entry.pool) == state_of(pool)
+
+
 def of_version_2(pool: Pool) -> bytes:
     """A snapshot as it was before refusals had numbers: their counts in the order of the enum."""
-    data = encode(State(1, 2, [PoolEntry(pool, True)]))
+    data = of_version_3(pool)
     counters = [*range(9), *pool.refused_total.values()]
     now = struct.pack("<Q2Q", 2, 1, 2) + struct.pack("<Q2Q", 2, *pool.refused_total.values())
     body = data[:4] + b"\2" + data[5:-4]
@@ -137,13 +199,7 @@ def of_version_2(pool: Pool) -> bytes:
     count = struct.pack("<Q", len(counters))
     counts = struct.pack("<2Q", *pool.refused_total.values())
     body = body[: before - 8] + count + body[before:at] + counts + body[at + len(now) :]
-    return without_geometry(body)
-
-
-def of_version_3(pool: Pool) -> bytes:
-    """A snapshot as it was before a pool had more of a geometry than its device."""
-    data = encode(State(1, 2, [PoolEntry(pool, True)]))
-    return without_geometry(data[:4] + b"\3" + data[5:-4])
+    return body + crc32(body).to_bytes(4, "little")
 
 
 def without_geometry(body: bytes) -> bytes:

@@ -209,6 +209,48 @@ def test_long_columns(free: list[int], allocate: list[int], counts: list[int], l
     assert caught.value.metadata["limit"] == limit
 
 
+@pytest.mark.parametrize(("allocate", "counts"), [([], []), ([1, 2], []), ([1, 2], [50, 40])])
+def test_acquired_blocks_count_towards_the_blocks_of_a_request(
+    allocate: list[int], counts: list[int]
+) -> None:
+    wanted = sum(counts) if counts else len(allocate)
+    validate.step_columns([], allocate, counts, LIMITS, 100 - wanted)
+    with pytest.raises(RequestLimit) as caught:
+        validate.step_columns([], allocate, counts, LIMITS, 101 - wanted)
+    assert caught.value.metadata["field"] == "step.acquire_num_blocks"
+    assert caught.value.metadata["value"] == "101"
+
+
+def test_released_blocks() -> None:
+    validate.released_blocks([7, 0, 3], 8, LIMITS)
+    validate.released_blocks(list(range(100)), 100, LIMITS)
+    with pytest.raises(RequestLimit) as long:
+        validate.released_blocks(list(range(101)), 200, LIMITS)
+    assert long.value.metadata["limit"] == "blocks_per_request_max"
+    for numbers, field in (([7, 8], "[1]"), ([1, 2, 1], "[2]")):
+        with pytest.raises(InvalidField) as caught:
+            validate.released_blocks(numbers, 8, LIMITS)
+        assert facts(caught)[0] == f"step.release_block_numbers{field}"
+
+
+def test_trims() -> None:
+    validate.trims([1, 2], [], [], LIMITS)
+    validate.trims([1, 2], [0, 2**32 - 1], [3, 0], LIMITS)
+    with pytest.raises(RequestLimit) as long:
+        validate.trims([1, 2, 3, 4, 5], [], [], LIMITS)
+    assert long.value.metadata["limit"] == "sequences_per_step_max"
+    bad: list[tuple[list[int], list[int], list[int], str]] = [
+        ([1, 1], [], [], "step.trim_sequence_ids[1]"),
+        ([1, 2], [1], [], "step.trim_head_blocks"),
+        ([1, 2], [1, 1], [1, 1, 1], "step.trim_tail_blocks"),
+        ([], [1], [], "step.trim_head_blocks"),
+    ]
+    for ids, heads, tails, field in bad:
+        with pytest.raises(InvalidField) as caught:
+            validate.trims(ids, heads, tails, LIMITS)
+        assert facts(caught)[0] == field
+
+
 def test_single_blocks_count_towards_the_blocks_of_a_request() -> None:
     limits = LIMITS._replace(blocks_per_request_max=3)
     with pytest.raises(RequestLimit) as caught:

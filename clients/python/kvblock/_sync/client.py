@@ -156,7 +156,9 @@ class Client(OperatorCalls, Configured):
         self._settings.owner.check()
         fencing.fence(self._settings.leases, request)
         answer = self._call(self._stubs.service.GetBlockTable, request, deadline)
-        return BlockTable(answer.block_numbers[:], answer.block_size, answer.device_id)
+        return BlockTable(
+            answer.block_numbers[:], answer.block_size, answer.device_id, answer.first_index
+        )
 
     def can_allocate(
         self,
@@ -186,18 +188,32 @@ class Client(OperatorCalls, Configured):
         allocate: Iterable[SupportsIndex] = (),
         num_blocks: Iterable[SupportsIndex] = (),
         policy: StepPolicy = StepPolicy.ALL_OR_NOTHING,
+        release: Iterable[SupportsIndex] = (),
+        acquire: SupportsIndex = 0,
+        trim: Iterable[SupportsIndex] = (),
+        trim_head: Iterable[SupportsIndex] = (),
+        trim_tail: Iterable[SupportsIndex] = (),
         pool: str | None = None,
         engine: str | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> StepResult:
-        """One engine iteration in one call: free sequences, then let others' tables grow.
+        """One engine iteration in one call: what it gives back, then what it takes.
 
         `free` and `allocate` are sequence ids, each at most once; `num_blocks` has as many numbers
         as `allocate`, or none: one block each. Any iterable of whole numbers will do, arrays too.
+
+        `release` are acquired blocks to give back, by number, in any order, each once; `acquire` is
+        how many blocks to hold outside any table. `trim` are sequences whose tables shrink, by as
+        many blocks at the head as `trim_head` says for each, and at the tail as `trim_tail` says; a
+        table of which nothing is left ends its sequence. A step frees, releases, trims, allocates,
+        and acquires, in this order.
+
         A loop of steps is faster in a session.
         """
-        request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
+        by_number = (release, acquire, trim, trim_head, trim_tail)
+        columns = (free, allocate, num_blocks)
+        request = requests.step(self._settings, pool, engine, *columns, policy, by_number)
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
         answer = self._change(self._stubs.service.Step, request, deadline, request_id, size)

@@ -132,7 +132,7 @@ class OperatorCalls:
         lease has not run out.
 
         Raises:
-            NotFoundError: it has neither a sequence nor a lease (ENGINE_NOT_FOUND).
+            NotFoundError: it has neither a block nor a lease (ENGINE_NOT_FOUND).
             FailedPreconditionError: it has another epoch (STALE_EPOCH), or its lease has not run
                 out and this is no `force` (ENGINE_ATTACHED).
 

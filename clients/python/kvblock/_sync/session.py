@@ -100,12 +100,24 @@ class Session(Detachable, SessionState):
         allocate: Iterable[SupportsIndex] = (),
         num_blocks: Iterable[SupportsIndex] = (),
         policy: StepPolicy = StepPolicy.ALL_OR_NOTHING,
+        release: Iterable[SupportsIndex] = (),
+        acquire: SupportsIndex = 0,
+        trim: Iterable[SupportsIndex] = (),
+        trim_head: Iterable[SupportsIndex] = (),
+        trim_tail: Iterable[SupportsIndex] = (),
         timeout: float | None = None,
     ) -> StepResult:
-        """One engine iteration: free sequences, then let others' tables grow.
+        """One engine iteration: what it gives back, then what it takes.
 
         `free` and `allocate` are sequence ids, each at most once; `num_blocks` has as many numbers
         as `allocate`, or none: one block each. Any iterable of whole numbers will do, arrays too.
+
+        `release` are acquired blocks to give back, by number, in any order, each once; `acquire` is
+        how many blocks to hold outside any table. `trim` are sequences whose tables shrink, by as
+        many blocks at the head as `trim_head` says for each, and at the tail as `trim_tail` says; a
+        table of which nothing is left ends its sequence. A step frees, releases, trims, allocates,
+        and acquires, in this order.
+
         A stream that breaks and a server that restarts only make it slower.
 
         Raises:
@@ -125,7 +137,8 @@ class Session(Detachable, SessionState):
             sent, lease = monotonic(), self._lease
             if self._state is not ATTACHED or sent - lease.confirmed_at >= lease.ttl:
                 raise self._unusable()
-            request = self._make_step(free, allocate, num_blocks, policy)
+            by_number = (release, acquire, trim, trim_head, trim_tail)
+            request = self._make_step(free, allocate, num_blocks, policy, by_number)
             try:
                 answer = self._exchange(request, deadline)
             except UnavailableError as failure:

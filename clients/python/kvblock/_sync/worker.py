@@ -1,29 +1,35 @@
-"""A thread that works beside the engine's: when it is woken, and when it has rested for a while.
+# Generated from kvblock/_async/worker.py by scripts/gen_sync.py: change that one.
+"""A task that works beside the engine's: when it is woken, and when it has rested for a while.
 
 Rules:
-- It is a daemon, and refers to nothing that would keep what it works for from being collected.
+- It belongs to the running event loop, and refers to nothing that would keep what it works for from
+  being collected.
 - `work` says for how many seconds it may rest at most; None: until it is woken.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-Lock = threading.Lock
-Work: TypeAlias = "Callable[[bool], float | None]"
+from kvblock._sync.cancelling import within
+
+Lock = asyncio.Lock
+Work: TypeAlias = "Callable[[bool], Awaitable[float | None]]"
 
 
 class Worker:
-    """The thread; `work` is a method, and is told whether it was woken."""
+    """The task; `work` is a method, and is told whether it was woken."""
 
     def __init__(self, work: Work, name: str) -> None:
-        self._woken = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
         self._stopped = False
-        method = weakref.WeakMethod(work)  # type: ignore[type-var]
-        threading.Thread(target=_run, args=(method, self), name=name, daemon=True).start()
+        task = _run(weakref.WeakMethod(work), self)  # type: ignore[type-var]
+        self._task = self._loop.create_task(task, name=name)
 
     def wake(self) -> None:
         """Have it work soon."""
@@ -32,14 +38,27 @@ class Worker:
     def stop(self) -> None:
         """Let it end, once what it is in has ended."""
         self._stopped = True
-        self._woken.set()
+        # A loop that is closed runs nothing any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    def _rest(self, seconds: float | None) -> bool:
+        """Wait to be woken; answers whether it was."""
+        try:
+            if seconds is None:
+                self._woken.wait()
+            else:
+                within(seconds, self._woken.wait())
+        except asyncio.TimeoutError:
+            return False
+        self._woken.clear()
+        return True
 
 
 def _run(method: weakref.WeakMethod[Work], worker: Worker) -> None:
     seconds: float | None = None
     while True:
-        woken = worker._woken.wait(seconds)
-        worker._woken.clear()
+        woken = worker._rest(seconds)
         work = method()
         if work is None or worker._stopped:
             return

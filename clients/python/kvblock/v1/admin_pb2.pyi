@@ -32,7 +32,7 @@ class _BlockStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockState
     BLOCK_STATE_FREE: _BlockState.ValueType  # 1
     """Nobody has it, and somebody had it before."""
     BLOCK_STATE_HELD: _BlockState.ValueType  # 2
-    """In a block table."""
+    """In a block table, or acquired."""
     BLOCK_STATE_QUARANTINED: _BlockState.ValueType  # 3
     """It was taken from an engine that vanished, and waits before it is free."""
     BLOCK_STATE_NEVER_USED: _BlockState.ValueType  # 4
@@ -48,7 +48,7 @@ BLOCK_STATE_UNSPECIFIED: BlockState.ValueType  # 0
 BLOCK_STATE_FREE: BlockState.ValueType  # 1
 """Nobody has it, and somebody had it before."""
 BLOCK_STATE_HELD: BlockState.ValueType  # 2
-"""In a block table."""
+"""In a block table, or acquired."""
 BLOCK_STATE_QUARANTINED: BlockState.ValueType  # 3
 """It was taken from an engine that vanished, and waits before it is free."""
 BLOCK_STATE_NEVER_USED: BlockState.ValueType  # 4
@@ -369,6 +369,7 @@ class EngineInfo(_message.Message):
     SEQUENCES_FIELD_NUMBER: _builtins.int
     HAS_STREAM_FIELD_NUMBER: _builtins.int
     SINCE_HEARTBEAT_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -376,11 +377,13 @@ class EngineInfo(_message.Message):
     epoch: _builtins.int
     """The epoch of its lease; 0 without one."""
     held_blocks: _builtins.int
-    """Blocks in its tables."""
+    """Blocks in its tables, and acquired ones."""
     sequences: _builtins.int
     """Its sequences."""
     has_stream: _builtins.bool
     """Whether a Session stream is open under its lease."""
+    acquired_blocks: _builtins.int
+    """Blocks that it holds outside any block table; held_blocks counts them, too."""
     @_builtins.property
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
@@ -400,10 +403,11 @@ class EngineInfo(_message.Message):
         sequences: _builtins.int = ...,
         has_stream: _builtins.bool = ...,
         since_heartbeat: _duration_pb2.Duration | None = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,7 +427,7 @@ class ReclaimEngineRequest(_message.Message):
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
-    """The engine; empty: `default`. ENGINE_NOT_FOUND when it has neither a sequence nor a lease."""
+    """The engine; empty: `default`. ENGINE_NOT_FOUND when it has neither a block nor a lease."""
     epoch: _builtins.int
     """Only if this is the epoch of its lease, else STALE_EPOCH; 0: whatever its epoch is."""
     request_id: _builtins.str
@@ -576,7 +580,7 @@ class BlockInfo(_message.Message):
     engine: _builtins.str
     """Who was granted it last: its holder while it is held, who lost it while it is in quarantine."""
     sequence_id: _builtins.int
-    """The sequence whose table it is in. Unset unless it is held."""
+    """The sequence whose table it is in. Unset unless it is held, and for an acquired block."""
     trace_id: _builtins.str
     """The trace of the step or call that was granted it, in hex; empty when it had none."""
     @_builtins.property
@@ -692,12 +696,15 @@ class SequenceInfo(_message.Message):
     SEQUENCE_ID_FIELD_NUMBER: _builtins.int
     NUM_BLOCKS_FIELD_NUMBER: _builtins.int
     BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine that named it."""
     sequence_id: _builtins.int
     """Its id."""
     num_blocks: _builtins.int
     """Blocks in its table."""
+    first_index: _builtins.int
+    """Blocks that the table has dropped at its head so far."""
     @_builtins.property
     def block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The blocks in table order; empty unless they were asked for."""
@@ -709,10 +716,11 @@ class SequenceInfo(_message.Message):
         sequence_id: _builtins.int = ...,
         num_blocks: _builtins.int = ...,
         block_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        first_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "engine", b"engine", "num_blocks", b"num_blocks", "sequence_id", b"sequence_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "engine", b"engine", "first_index", b"first_index", "num_blocks", b"num_blocks", "sequence_id", b"sequence_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,6 +787,7 @@ class AuditReport(_message.Message):
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
     RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     clean: _builtins.bool
@@ -788,13 +797,15 @@ class AuditReport(_message.Message):
     free_blocks: _builtins.int
     """Blocks counted in the free list or never used."""
     held_blocks: _builtins.int
-    """Blocks counted in block tables."""
+    """Blocks counted in block tables, and acquired ones."""
     sequences: _builtins.int
     """Block tables counted."""
     quarantined_blocks: _builtins.int
     """Blocks counted in quarantine."""
     reserved_blocks: _builtins.int
     """Blocks that are never issued."""
+    acquired_blocks: _builtins.int
+    """Acquired blocks counted: blocks that engines hold outside any block table."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is wrong, one sentence each; the first 100."""
@@ -811,10 +822,11 @@ class AuditReport(_message.Message):
         violations: _abc.Iterable[_builtins.str] | None = ...,
         quarantined_blocks: _builtins.int = ...,
         reserved_blocks: _builtins.int = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "free_blocks", b"free_blocks", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "total_blocks", b"total_blocks", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "clean", b"clean", "free_blocks", b"free_blocks", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "total_blocks", b"total_blocks", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,7 +121,7 @@ class KVBlockAdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListEngines(self, request, context):
-        """The engines that have a sequence or a lease, page by page, in order of pool and engine name.
+        """The engines that have a block or a lease, page by page, in order of pool and engine name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

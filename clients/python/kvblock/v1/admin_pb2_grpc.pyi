@@ -52,7 +52,7 @@ class KVBlockAdminStub:
     comes back, empty, when the server starts again.
     """
     ListEngines: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListEnginesRequest, _admin_pb2.ListEnginesResponse]
-    """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
+    """The engines that have a block or a lease, page by page, in order of pool and engine name."""
     ReclaimEngine: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReclaimEngineRequest, _admin_pb2.ReclaimEngineResponse]
     """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
     with STALE_EPOCH. While its lease has not run out this takes `force`. An engine without a lease has no epoch that could be stale: its sequences are
@@ -97,7 +97,7 @@ class KVBlockAdminAsyncStub(KVBlockAdminStub):
     comes back, empty, when the server starts again.
     """
     ListEngines: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListEnginesRequest, _admin_pb2.ListEnginesResponse]  # type: ignore[assignment]
-    """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
+    """The engines that have a block or a lease, page by page, in order of pool and engine name."""
     ReclaimEngine: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReclaimEngineRequest, _admin_pb2.ReclaimEngineResponse]  # type: ignore[assignment]
     """Ends an engine from outside: its lease ends, its blocks go into quarantine, and its stream ends
     with STALE_EPOCH. While its lease has not run out this takes `force`. An engine without a lease has no epoch that could be stale: its sequences are
@@ -163,7 +163,7 @@ class KVBlockAdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.ListEnginesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ListEnginesResponse, _abc.Awaitable[_admin_pb2.ListEnginesResponse]]:
-        """The engines that have a sequence or a lease, page by page, in order of pool and engine name."""
+        """The engines that have a block or a lease, page by page, in order of pool and engine name."""
 
     @_abc_1.abstractmethod
     def ReclaimEngine(

@@ -75,6 +75,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing are answered. Whether this call was carried out is unknown: send it again with the same
     request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
+    ERROR_REASON_BLOCK_NOT_HELD: _ErrorReason.ValueType  # 14
+    """FAILED_PRECONDITION: a step releases a block that is not an acquired block of its engine; the
+    whole step has changed nothing. Metadata: `pool`, `engine`, `block_number`, `place` (where the
+    block is, and who has it, in words).
+    """
     ERROR_REASON_GEOMETRY_MISMATCH: _ErrorReason.ValueType  # 15
     """FAILED_PRECONDITION: the pool is not what the attach expects; nothing was changed. Metadata:
     `pool`, and of each field that differs the pool's value and the expected one: `block_size` and
@@ -88,7 +93,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `held_blocks`, `quarantined_blocks`, `leases`, `waiting`.
     """
     ERROR_REASON_ENGINE_NOT_FOUND: _ErrorReason.ValueType  # 22
-    """NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
+    """NOT_FOUND: the engine has neither a block nor a lease in the pool. Metadata: `pool`, `engine`."""
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
     or none that it knows. Metadata: `problem`.
@@ -165,6 +170,11 @@ kept, and tells nothing that follows from what is not written yet; other calls t
 nothing are answered. Whether this call was carried out is unknown: send it again with the same
 request_id or step_id. A google.rpc.RetryInfo says when to try again.
 """
+ERROR_REASON_BLOCK_NOT_HELD: ErrorReason.ValueType  # 14
+"""FAILED_PRECONDITION: a step releases a block that is not an acquired block of its engine; the
+whole step has changed nothing. Metadata: `pool`, `engine`, `block_number`, `place` (where the
+block is, and who has it, in words).
+"""
 ERROR_REASON_GEOMETRY_MISMATCH: ErrorReason.ValueType  # 15
 """FAILED_PRECONDITION: the pool is not what the attach expects; nothing was changed. Metadata:
 `pool`, and of each field that differs the pool's value and the expected one: `block_size` and
@@ -178,7 +188,7 @@ ERROR_REASON_POOL_HELD: ErrorReason.ValueType  # 21
 `held_blocks`, `quarantined_blocks`, `leases`, `waiting`.
 """
 ERROR_REASON_ENGINE_NOT_FOUND: ErrorReason.ValueType  # 22
-"""NOT_FOUND: the engine has neither a sequence nor a lease in the pool. Metadata: `pool`, `engine`."""
+"""NOT_FOUND: the engine has neither a block nor a lease in the pool. Metadata: `pool`, `engine`."""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
 or none that it knows. Metadata: `problem`.

@@ -53,9 +53,11 @@ class _StepPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepPolicy
     STEP_POLICY_UNSPECIFIED: _StepPolicy.ValueType  # 0
     """ALL_OR_NOTHING."""
     STEP_POLICY_ALL_OR_NOTHING: _StepPolicy.ValueType  # 1
-    """No allocation of the step is granted. Its frees stay done."""
+    """No allocation of the step is granted, and nothing is acquired. What it gave back stays free."""
     STEP_POLICY_IN_ORDER_UNTIL_REFUSED: _StepPolicy.ValueType  # 2
-    """Allocations are granted in order up to the first that does not fit; the rest are not tried."""
+    """Allocations are granted in order up to the first that does not fit; the rest are not tried, and
+    nothing is acquired. When all fit, as many blocks are acquired as are left.
+    """
 
 class StepPolicy(_StepPolicy, metaclass=_StepPolicyEnumTypeWrapper):
     """What a Step does when the pool cannot serve all of its allocations."""
@@ -63,9 +65,11 @@ class StepPolicy(_StepPolicy, metaclass=_StepPolicyEnumTypeWrapper):
 STEP_POLICY_UNSPECIFIED: StepPolicy.ValueType  # 0
 """ALL_OR_NOTHING."""
 STEP_POLICY_ALL_OR_NOTHING: StepPolicy.ValueType  # 1
-"""No allocation of the step is granted. Its frees stay done."""
+"""No allocation of the step is granted, and nothing is acquired. What it gave back stays free."""
 STEP_POLICY_IN_ORDER_UNTIL_REFUSED: StepPolicy.ValueType  # 2
-"""Allocations are granted in order up to the first that does not fit; the rest are not tried."""
+"""Allocations are granted in order up to the first that does not fit; the rest are not tried, and
+nothing is acquired. When all fit, as many blocks are acquired as are left.
+"""
 Global___StepPolicy: _TypeAlias = StepPolicy  # noqa: Y015
 
 @_typing.final
@@ -384,10 +388,15 @@ class GetBlockTableResponse(_message.Message):
     BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
     block_size: _builtins.int
     """Token slots per block."""
     device_id: _builtins.int
     """The device whose memory the blocks number."""
+    first_index: _builtins.int
+    """Blocks that the table has dropped at its head so far: the first block above is the table's
+    block of this index, counted from the sequence's beginning.
+    """
     @_builtins.property
     def block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The sequence's blocks, in table order."""
@@ -398,10 +407,11 @@ class GetBlockTableResponse(_message.Message):
         block_numbers: _abc.Iterable[_builtins.int] | None = ...,
         block_size: _builtins.int = ...,
         device_id: _builtins.int = ...,
+        first_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "block_size", b"block_size", "device_id", b"device_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "block_size", b"block_size", "device_id", b"device_id", "first_index", b"first_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,7 +488,7 @@ class StatsRequest(_message.Message):
     pool: _builtins.str
     """Only this pool; empty: every pool."""
     engine: _builtins.str
-    """Only this engine; empty: every engine that holds a sequence or has a session. An engine that is
+    """Only this engine; empty: every engine that holds a block or has a lease. An engine that is
     asked for by name has a row even if it holds nothing.
     """
     def __init__(
@@ -552,6 +562,7 @@ class PoolStats(_message.Message):
     RECLAIMED_BLOCKS_TOTAL_FIELD_NUMBER: _builtins.int
     EXPIRED_LEASES_TOTAL_FIELD_NUMBER: _builtins.int
     RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     total_blocks: _builtins.int
@@ -559,7 +570,7 @@ class PoolStats(_message.Message):
     free_blocks: _builtins.int
     """Blocks that nobody holds."""
     held_blocks: _builtins.int
-    """Blocks that are in a block table."""
+    """Blocks that are in a block table, and acquired ones."""
     block_size: _builtins.int
     """Token slots per block."""
     device_id: _builtins.int
@@ -582,6 +593,8 @@ class PoolStats(_message.Message):
     """Leases that ran out, since the server epoch began."""
     reserved_blocks: _builtins.int
     """Blocks 0 to reserved_blocks - 1 are never issued."""
+    acquired_blocks: _builtins.int
+    """Blocks that engines hold outside any block table; held_blocks counts them, too."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Refusals since the server epoch began, in order of their reasons; a reason that never occurred
@@ -612,10 +625,11 @@ class PoolStats(_message.Message):
         reclaimed_blocks_total: _builtins.int = ...,
         expired_leases_total: _builtins.int = ...,
         reserved_blocks: _builtins.int = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "reserved_blocks", b"reserved_blocks", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "reserved_blocks", b"reserved_blocks", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -659,16 +673,19 @@ class EngineStats(_message.Message):
     ATTACHED_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRES_IN_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's name."""
     held_blocks: _builtins.int
-    """Blocks in its tables."""
+    """Blocks in its tables, and acquired ones."""
     sequences: _builtins.int
     """Its sequences."""
     attached: _builtins.bool
     """Whether it has a lease."""
     epoch: _builtins.int
     """The epoch of its lease; 0 without one."""
+    acquired_blocks: _builtins.int
+    """Blocks that it holds outside any block table; held_blocks counts them, too."""
     @_builtins.property
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
@@ -682,10 +699,11 @@ class EngineStats(_message.Message):
         attached: _builtins.bool = ...,
         epoch: _builtins.int = ...,
         lease_expires_in: _duration_pb2.Duration | None = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "sequences", b"sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -693,8 +711,12 @@ Global___EngineStats: _TypeAlias = EngineStats  # noqa: Y015
 
 @_typing.final
 class EngineStep(_message.Message):
-    """The work of one engine iteration, as parallel columns. All frees happen before the first
-    allocation, so that a step may take the blocks that it gives back.
+    """The work of one engine iteration, as parallel columns. Its order is: frees, releases, trims,
+    allocations, acquire; so a step may take the blocks that it gives back.
+
+    Blocks are held in one of two ways: in the table of a sequence, for engines that let the server
+    keep their block tables; or acquired, outside any table, for engines that keep their own. Acquired
+    blocks have an owner, a lease, a quarantine and an audit like any other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -703,8 +725,17 @@ class EngineStep(_message.Message):
     ALLOCATE_SEQUENCE_IDS_FIELD_NUMBER: _builtins.int
     ALLOCATE_NUM_BLOCKS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    RELEASE_BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
+    ACQUIRE_NUM_BLOCKS_FIELD_NUMBER: _builtins.int
+    TRIM_SEQUENCE_IDS_FIELD_NUMBER: _builtins.int
+    TRIM_HEAD_BLOCKS_FIELD_NUMBER: _builtins.int
+    TRIM_TAIL_BLOCKS_FIELD_NUMBER: _builtins.int
     policy: Global___StepPolicy.ValueType
     """What to do when not all fit."""
+    acquire_num_blocks: _builtins.int
+    """Blocks to acquire: to hold outside any table. Together with the allocations at most the server's
+    `blocks_per_request_max`.
+    """
     @_builtins.property
     def free_sequence_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Sequences to free. Unknown ones count as 0 blocks; an id may stand here once."""
@@ -717,6 +748,33 @@ class EngineStep(_message.Message):
     def allocate_num_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Blocks for each entry of allocate_sequence_ids: as many numbers, each at least 1. Empty: 1 each."""
 
+    @_builtins.property
+    def release_block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Acquired blocks of this engine to give back, in any order, each once; they are free in the order
+        in which they stand here. A number that is not an acquired block of this engine:
+        BLOCK_NOT_HELD, and the whole step changes nothing. At most the server's
+        `blocks_per_request_max`.
+        """
+
+    @_builtins.property
+    def trim_sequence_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sequences whose tables shrink; an id may stand here once. A table that is trimmed to nothing
+        ends its sequence. Unknown sequences, and those that this step frees, count as 0 blocks.
+        """
+
+    @_builtins.property
+    def trim_head_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Blocks to drop at the head of each entry of trim_sequence_ids (a sliding window), at most what
+        its table has: as many numbers. Empty: 0 each.
+        """
+
+    @_builtins.property
+    def trim_tail_blocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Blocks to drop at the tail of each entry of trim_sequence_ids (a rollback), at most what its
+        table has left: as many numbers. Empty: 0 each. An entry's head blocks, then its tail blocks go
+        back in table order.
+        """
+
     def __init__(
         self,
         *,
@@ -724,10 +782,15 @@ class EngineStep(_message.Message):
         allocate_sequence_ids: _abc.Iterable[_builtins.int] | None = ...,
         allocate_num_blocks: _abc.Iterable[_builtins.int] | None = ...,
         policy: Global___StepPolicy.ValueType = ...,
+        release_block_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        acquire_num_blocks: _builtins.int = ...,
+        trim_sequence_ids: _abc.Iterable[_builtins.int] | None = ...,
+        trim_head_blocks: _abc.Iterable[_builtins.int] | None = ...,
+        trim_tail_blocks: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocate_num_blocks", b"allocate_num_blocks", "allocate_sequence_ids", b"allocate_sequence_ids", "free_sequence_ids", b"free_sequence_ids", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquire_num_blocks", b"acquire_num_blocks", "allocate_num_blocks", b"allocate_num_blocks", "allocate_sequence_ids", b"allocate_sequence_ids", "free_sequence_ids", b"free_sequence_ids", "policy", b"policy", "release_block_numbers", b"release_block_numbers", "trim_head_blocks", b"trim_head_blocks", "trim_sequence_ids", b"trim_sequence_ids", "trim_tail_blocks", b"trim_tail_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,6 +807,8 @@ class StepResult(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     FREED_COUNTS_FIELD_NUMBER: _builtins.int
     FREE_BLOCKS_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCK_NUMBERS_FIELD_NUMBER: _builtins.int
+    TRIMMED_COUNTS_FIELD_NUMBER: _builtins.int
     granted: _builtins.int
     """How many entries of allocate_sequence_ids were served; they are its first ones."""
     free_blocks: _builtins.int
@@ -756,13 +821,22 @@ class StepResult(_message.Message):
 
     @_builtins.property
     def refusal(self) -> Global___Refusal:
-        """Why the next entry was not served (or, with ALL_OR_NOTHING, why none was: `needed` is the
-        step's whole need). Unset when all were.
+        """Why the next entry was not served, or not as many blocks were acquired as were asked for (or,
+        with ALL_OR_NOTHING, why nothing was granted: `needed` is the step's whole need). Unset when
+        everything was granted.
         """
 
     @_builtins.property
     def freed_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Blocks that each entry of free_sequence_ids gave back."""
+
+    @_builtins.property
+    def acquired_block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The blocks that were acquired, in the order in which the pool handed them out."""
+
+    @_builtins.property
+    def trimmed_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Blocks that each entry of trim_sequence_ids gave back."""
 
     def __init__(
         self,
@@ -772,10 +846,12 @@ class StepResult(_message.Message):
         refusal: Global___Refusal | None = ...,
         freed_counts: _abc.Iterable[_builtins.int] | None = ...,
         free_blocks: _builtins.int = ...,
+        acquired_block_numbers: _abc.Iterable[_builtins.int] | None = ...,
+        trimmed_counts: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_numbers", b"block_numbers", "free_blocks", b"free_blocks", "freed_counts", b"freed_counts", "granted", b"granted", "refusal", b"refusal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_block_numbers", b"acquired_block_numbers", "block_numbers", b"block_numbers", "free_blocks", b"free_blocks", "freed_counts", b"freed_counts", "granted", b"granted", "refusal", b"refusal", "trimmed_counts", b"trimmed_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1011,6 +1087,7 @@ class SessionAttached(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -1037,6 +1114,8 @@ class SessionAttached(_message.Message):
     """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
     layout: _builtins.str
     """How the bytes of a block are arranged, in the words of its engines."""
+    acquired_blocks: _builtins.int
+    """Acquired blocks among those that the engine holds already."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1058,10 +1137,11 @@ class SessionAttached(_message.Message):
         block_bytes: _builtins.int = ...,
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1369,6 +1449,7 @@ class AttachEngineResponse(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
     held_blocks: _builtins.int
     """Blocks that the engine holds already."""
     sequences: _builtins.int
@@ -1389,6 +1470,8 @@ class AttachEngineResponse(_message.Message):
     """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
     layout: _builtins.str
     """How the bytes of a block are arranged, in the words of its engines."""
+    acquired_blocks: _builtins.int
+    """Acquired blocks among those that the engine holds already."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1407,10 +1490,11 @@ class AttachEngineResponse(_message.Message):
         block_bytes: _builtins.int = ...,
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
+        acquired_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

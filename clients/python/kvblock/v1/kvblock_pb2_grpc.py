@@ -199,7 +199,7 @@ class KVBlockServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Step(self, request, context):
-        """One engine iteration in one call: many frees, then many allocations.
+        """One engine iteration in one call: what it gives back, then what it takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

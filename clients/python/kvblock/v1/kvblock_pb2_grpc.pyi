@@ -82,7 +82,7 @@ class KVBlockServiceStub:
     the server were killed now.
     """
     Step: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.StepRequest, _kvblock_pb2.StepResponse]
-    """One engine iteration in one call: many frees, then many allocations."""
+    """One engine iteration in one call: what it gives back, then what it takes."""
     Session: _grpc.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]
     """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
     message is answered by one message, in order, and renews the lease. A detach frees all of the
@@ -153,7 +153,7 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     the server were killed now.
     """
     Step: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.StepRequest, _kvblock_pb2.StepResponse]  # type: ignore[assignment]
-    """One engine iteration in one call: many frees, then many allocations."""
+    """One engine iteration in one call: what it gives back, then what it takes."""
     Session: _aio.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]  # type: ignore[assignment]
     """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
     message is answered by one message, in order, and renews the lease. A detach frees all of the
@@ -263,7 +263,7 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kvblock_pb2.StepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kvblock_pb2.StepResponse, _abc.Awaitable[_kvblock_pb2.StepResponse]]:
-        """One engine iteration in one call: many frees, then many allocations."""
+        """One engine iteration in one call: what it gives back, then what it takes."""
 
     @_abc_1.abstractmethod
     def Session(

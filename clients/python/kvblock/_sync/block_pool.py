@@ -1,0 +1,252 @@
+# Generated from kvblock/_async/block_pool.py by scripts/gen_sync.py: change that one.
+"""The block pool of an engine's scheduler, over a synchronous session.
+
+Rules of use:
+- `acquire` and `release` answer from the stash, without a call, as long as that has what it takes;
+  `flush` ends an iteration and has the stash settled with the server meanwhile, in one step. So an
+  iteration makes at most one call, unless it needs more than the stash and its refill had.
+- While no iteration comes, the stash goes back to the server by and by; what others lack goes back
+  at once.
+- No block is handed out that the lease does not cover: every use raises LeaseLostError from then
+  on, and every block that was handed out is lost with it.
+- A step that was not answered stays open, and is settled by the next call or in the background: no
+  block is lost by it, and none is there twice.
+- It alone makes the session's steps. Tasks may share it.
+- Leaving gives the stash back. Blocks that are handed out stay the engine's, until they are
+  released or the session is detached.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+from kvblock import arguments
+from kvblock._sync.session import Session
+from kvblock._sync.worker import Lock, Worker
+from kvblock.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    KVBlockError,
+    UnavailableError,
+)
+from kvblock.owner import NotCopied
+from kvblock.results import EngineHints, Refused, StepPolicy, StepResult
+from kvblock.retry import backoff
+from kvblock.stash import Exchange, NotHandedOut, Stash
+
+REST_SECONDS = 1.0
+"""While no iteration comes, half of the stash goes back each time that so many have passed."""
+READY_MAX = 8192
+"""Blocks that are fetched ahead at most, unless it is told otherwise."""
+
+_log = logging.getLogger(__name__)
+
+
+class BlockPool(NotCopied):
+    """Hands out the blocks of one session, from a stash."""
+
+    def __init__(self, session: Session, *, ready_max: SupportsIndex = READY_MAX) -> None:
+        """Begin with an empty stash; the session is attached.
+
+        `ready_max`: how many blocks are fetched ahead at most; 0: none are, and each acquire that
+        the engine's own releases do not cover is a call.
+
+        Raises:
+            InvalidArgumentError: `ready_max` is no whole number of 32 bits.
+            ClosedError, LeaseLostError: the session is not attached.
+
+        """
+        session.check_lease()
+        self._session = session
+        self._stash = Stash(arguments.whole_number("ready_max", ready_max, arguments.UINT32_MAX))
+        self._guard = threading.Lock()
+        self._calls = Lock()
+        self._cached = 0
+        self._free_blocks = 0
+        self._failures = 0
+        self._last_result: StepResult | None = session.last_result
+        self._closed = False
+        self._worker = Worker(self._work, "kvblock-block-pool")
+        session.owner.finalize(self, self._worker.stop)
+
+    def __enter__(self) -> BlockPool:
+        self._session.check_lease()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._session.owner.is_here:
+            return
+        try:
+            self.close()
+        except KVBlockError as failure:
+            _log.warning("the stash of %r was not given back: %s", self._session.engine, failure)
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that could be acquired now: those ready here, and those free at the last call."""
+        return self._stash.ready + self._free_blocks
+
+    @property
+    def ready_blocks(self) -> int:
+        """Blocks that can be acquired without a call."""
+        return self._stash.ready
+
+    @property
+    def usage(self) -> float:
+        """The part of the pool that is not free, from 0 to 1; by whomever it is used."""
+        issued = self._session.total_blocks - self._session.reserved_blocks
+        return 1 - self.free_blocks / issued
+
+    @property
+    def owed_blocks(self) -> int:
+        """Idle blocks that the engine's cache should release, since others lack them.
+
+        What is ready goes back without being asked for.
+        """
+        return max(0, self._session.owed_blocks - self._stash.ready)
+
+    def acquire(self, count: SupportsIndex = 1) -> list[int] | Refused:
+        """Take so many blocks, all or none; a refusal is a value, which is false in a condition.
+
+        Raises:
+            InvalidArgumentError: `count` is not at least 1.
+            LeaseLostError: the lease is lost, and with it all blocks of the engine.
+            ClosedError: the pool or its session has ended.
+            DeadlineExceededError, UnavailableError: more were needed than were ready, and the
+                server did not answer; nothing was taken.
+
+        """
+        if type(count) is not int or count < 1:
+            count = arguments.whole_number("count", count, arguments.UINT32_MAX, minimum=1)
+        self._session.check_lease()
+        with self._guard:
+            blocks = self._stash.take(count)
+        return self._fetch(count) if blocks is None else blocks
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Give blocks back, in order: the last one is the first to be handed out again.
+
+        Raises:
+            InvalidArgumentError: one of them is not handed out, or is there twice; none is taken.
+            LeaseLostError, ClosedError: as `acquire`.
+
+        """
+        self._session.check_lease()
+        try:
+            with self._guard:
+                self._stash.give(blocks)
+        except NotHandedOut as wrong:
+            raise InvalidArgumentError(str(wrong)) from None
+
+    def flush(self, *, cached_blocks: int = 0, wait: bool = False) -> None:
+        """End an iteration: what the stash needs, or does not need, is settled meanwhile.
+
+        `cached_blocks`: how many of the blocks that are handed out the engine could release without
+        preempting a sequence: its prefix cache. `wait`: return when it is settled.
+
+        Raises:
+            LeaseLostError, ClosedError: as `acquire`.
+            DeadlineExceededError, UnavailableError: with `wait`, the server did not answer.
+
+        """
+        self._session.check_lease()
+        self._cached = cached_blocks
+        with self._guard:
+            due = self._stash.end_iteration(self._session.owed_blocks)
+        if wait:
+            with self._calls:
+                self._settle()
+        elif due:
+            self._worker.wake()
+
+    def close(self) -> None:
+        """Give the stash back. Blocks that are handed out stay the engine's.
+
+        Raises:
+            KVBlockError: it could not be given back; it is when the session ends.
+
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._worker.stop()
+        with self._calls:
+            self._settle_open()
+            with self._guard:
+                exchange = self._stash.empty()
+            self._exchange(exchange)
+
+    def _fetch(self, count: int) -> list[int] | Refused:
+        """Take more blocks than are ready."""
+        with self._calls:
+            self._settle_open()
+            with self._guard:
+                # What was on its way may have been enough.
+                blocks = self._stash.take(count)
+                if blocks is not None:
+                    return blocks
+                exchange = self._stash.begin(self._session.owed_blocks, count)
+            refused = self._exchange(exchange, count)
+            with self._guard:
+                blocks = self._stash.take(count)
+        if blocks is not None:
+            return blocks
+        assert refused is not None, "nothing was refused, and blocks are missing"
+        return refused
+
+    def _work(self, woken: bool) -> float | None:
+        """Settle what is due, or let the stash become smaller as no iteration comes."""
+        try:
+            with self._calls:
+                self._settle_open()
+                with self._guard:
+                    due = woken or self._stash.rest()
+                if due:
+                    self._settle()
+        except (DeadlineExceededError, UnavailableError):
+            self._failures += 1
+            return backoff(self._failures)
+        except KVBlockError:
+            # Whoever uses the pool next finds the same.
+            return None
+        self._failures = 0
+        return REST_SECONDS
+
+    def _settle(self) -> None:
+        self._settle_open()
+        with self._guard:
+            exchange = self._stash.begin(self._session.owed_blocks)
+        if exchange:
+            self._exchange(exchange)
+
+    def _settle_open(self) -> None:
+        """Settle an exchange that was not answered, or whose answer was cut off by a signal."""
+        if not self._stash.is_open:
+            return
+        session = self._session
+        if session.unanswered:
+            self._settled(session.recover(), 0)
+        elif session.last_result is not self._last_result:
+            self._settled(session.last_result, 0)
+        else:
+            with self._guard:
+                self._stash.undo()
+
+    def _exchange(self, exchange: Exchange, need: int = 0) -> Refused | None:
+        result = self._session.step(
+            release=exchange.release,
+            acquire=exchange.acquire,
+            policy=StepPolicy.IN_ORDER_UNTIL_REFUSED,
+            hints=EngineHints(self._stash.lacked, self._stash.ready + self._cached),
+        )
+        self._settled(result, need)
+        return result.refusal
+
+    def _settled(self, result: StepResult, need: int) -> None:
+        self._last_result = result
+        with self._guard:
+            self._stash.settle(result.acquired_block_numbers, need)
+        self._free_blocks = result.free_blocks
