@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kvblock._sync.client import Client as connect
     from kvblock._sync.engine_lease import EngineLease
     from kvblock._sync.session import Session
+    from kvblock.arena import Arena
     from kvblock.credentials import Tls
     from kvblock.embedded import EmbeddedServer, ServerStartError
     from kvblock.errors import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         KVBlockError,
         LeaseLostError,
+        MemoryUnusableError,
         NotFoundError,
         PermissionDeniedError,
         RateLimitedError,
@@ -64,7 +66,15 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-_MODULES = ("errors", "results", "credentials", "_sync.client", "_async.client", "embedded")
+_MODULES = (
+    "errors",
+    "results",
+    "arena",
+    "credentials",
+    "_sync.client",
+    "_async.client",
+    "embedded",
+)
 """Those that define or import what `__all__` names, the lightest first."""
 _ALIASES = {"connect": "Client", "connect_async": "AsyncClient"}
 
@@ -86,6 +96,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AlreadyExistsError",
+    "Arena",
     "AsyncClient",
     "AsyncEngineLease",
     "AsyncSession",
@@ -109,6 +120,7 @@ __all__ = [
     "InvalidArgumentError",
     "KVBlockError",
     "LeaseLostError",
+    "MemoryUnusableError",
     "NotFoundError",
     "PermissionDeniedError",
     "PoolInfo",

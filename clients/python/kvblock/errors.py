@@ -93,6 +93,10 @@ class FailedPreconditionError(KVBlockError):
     """The server's state does not permit this call."""
 
 
+class MemoryUnusableError(FailedPreconditionError):
+    """The memory of a pool cannot be had: by the server, or by this process that would map it."""
+
+
 class LeaseLostError(FailedPreconditionError):
     """The lease has ended without a detach: what the engine held under it is no longer its own.
 
