@@ -41,6 +41,8 @@ BLOCK_SIZE = 16
 """Token slots of a block unless a pool sets another number."""
 QUARANTINE_MAX = 86_400
 """Seconds that blocks may wait in quarantine."""
+MEMORY_DIR = "/dev/shm"
+"""Where the memory of pools is unless a setting says otherwise."""
 _TTL_MIN, _TTL_MAX = 0.5, 86_400
 
 
@@ -185,6 +187,8 @@ class ServerSettings(BaseModel):
     """What the journal outlives: `process`, or `host`, which syncs every commit to the disk."""
     ephemeral: Annotated[bool, truth, STATE] = False
     """Keep no journal: a restart begins with empty pools."""
+    memory_dir: Annotated[str, directory, STATE] = MEMORY_DIR
+    """Where the memory of pools with `memory=shm` is: a directory of a file system in memory."""
     snapshot_records: Annotated[int, whole(1, 2**40), STATE] = 50_000
     """Records after which a snapshot is made; a restart replays about as many."""
     snapshot_bytes: Annotated[int, whole(1, 2**50), STATE] = 64 * 1024 * 1024

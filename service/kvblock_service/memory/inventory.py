@@ -47,11 +47,11 @@ class FileState(Enum):
 
 
 class MemoryFile(NamedTuple):
-    """One memory file; `bytes` is what it takes, and `state_dir` empty where there is none."""
+    """One memory file; `file_bytes` is its size, and `state_dir` empty where there is none."""
 
     path: str
     pool: str
-    bytes: int
+    file_bytes: int
     state: FileState
     state_dir: str
     why: str

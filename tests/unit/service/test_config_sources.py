@@ -50,6 +50,7 @@ def test_defaults() -> None:
         "state_dir": default_state_dir(),
         "durability": "process",
         "ephemeral": False,
+        "memory_dir": "/dev/shm",
         "snapshot_records": 50_000,
         "snapshot_bytes": 67_108_864,
         "former_state_seconds": 604_800.0,
