@@ -126,10 +126,10 @@ def _found(directory: Path | None) -> list[MemoryFile]:
 def _readable() -> Iterator[None]:
     """Tell what cannot be used, and which extra to install where the service is missing."""
     try:
-        from kvblock_service.memory import MemoryUnusable
+        from kvblock_service.memory import MemoryFileError
 
         yield
     except ModuleNotFoundError as error:
         raise not_installed(error, "this", install_hint("server")) from error
-    except MemoryUnusable as error:
+    except MemoryFileError as error:
         raise CommandError(REFUSED, str(error)) from error

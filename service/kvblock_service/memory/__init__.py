@@ -7,7 +7,16 @@ Rules:
 - Nothing that is not known to be this server's is changed or removed.
 """
 
-from kvblock_service.memory.memory_file import FileAccess, MemoryUnusable
-from kvblock_service.memory.server_files import FileOwner, ServerFiles, file_owner
+from kvblock_service.memory.memory_file import FileAccess, MemoryFileError
+from kvblock_service.memory.server_files import Begun, FileOwner, ServerFiles, file_owner
+from kvblock_service.memory.socket_access import access_of_sockets
 
-__all__ = ["FileAccess", "FileOwner", "MemoryUnusable", "ServerFiles", "file_owner"]
+__all__ = [
+    "Begun",
+    "FileAccess",
+    "FileOwner",
+    "MemoryFileError",
+    "ServerFiles",
+    "access_of_sockets",
+    "file_owner",
+]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from kvblock_service.journal.identity import read_identity
 from kvblock_service.journal.interface import JournalDamaged, JournalError
-from kvblock_service.memory.memory_file import MemoryUnusable
+from kvblock_service.memory.memory_file import MemoryFileError
 from kvblock_service.memory.owner_file import (
     SUFFIX,
     NoOwner,
@@ -58,7 +58,7 @@ class MemoryFile(NamedTuple):
 
 
 def memory_files(directory: Path) -> Iterator[MemoryFile]:
-    """What is in a directory, in the order of the names; raises MemoryUnusable."""
+    """What is in a directory, in the order of the names; raises MemoryFileError."""
     for path in _memory_paths(directory):
         yield _looked_at(path)
 
@@ -66,28 +66,28 @@ def memory_files(directory: Path) -> Iterator[MemoryFile]:
 def remove(path: Path) -> None:
     """Remove a memory file and its owner file.
 
-    Raises MemoryUnusable: a living server has it, it is none, or it cannot be removed.
+    Raises MemoryFileError: a living server has it, it is none, or it cannot be removed.
     """
     beside = owner_path(path)
     if not path.name.startswith(PREFIX) or path.name.endswith(SUFFIX):
-        raise MemoryUnusable(f"{path} is no memory file of kvblock; its name begins with {PREFIX}")
+        raise MemoryFileError(f"{path} is no memory file of kvblock; its name begins with {PREFIX}")
     if not _is_there(path) and not _is_there(beside):
-        raise MemoryUnusable(f"{path} is not there")
+        raise MemoryFileError(f"{path} is not there")
     try:
         owner_file = OwnerFile(beside)
         path.unlink(missing_ok=True)
         owner_file.remove()
     except OwnerLocked:
-        raise MemoryUnusable(f"{path} is in use by a server that is running") from None
+        raise MemoryFileError(f"{path} is in use by a server that is running") from None
     except OSError as error:
-        raise MemoryUnusable(f"{path} cannot be removed: {error.strerror}") from error
+        raise MemoryFileError(f"{path} cannot be removed: {error.strerror}") from error
 
 
 def _memory_paths(directory: Path) -> list[Path]:
     try:
         found = [path for path in directory.iterdir() if path.name.startswith(PREFIX)]
     except OSError as error:
-        raise MemoryUnusable(f"{directory} cannot be read: {error.strerror}") from error
+        raise MemoryFileError(f"{directory} cannot be read: {error.strerror}") from error
     return sorted({memory_of(path) for path in found})
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from kvblock_service.journal.regular import open_regular
 
 
-class MemoryUnusable(Exception):
+class MemoryFileError(Exception):
     """The memory of a pool cannot be had; the text says why, and what to do."""
 
 
@@ -38,7 +38,7 @@ class FileAccess(NamedTuple):
 def make(path: Path, size: int, access: FileAccess) -> int:
     """Make a file of `size` bytes and answer its inode; nothing stays when that fails.
 
-    Raises MemoryUnusable: there is not enough space, or the file cannot be made.
+    Raises MemoryFileError: there is not enough space, or the file cannot be made.
     """
     _refuse_too_large(path, size)
     try:
@@ -60,7 +60,7 @@ def reuse(path: Path, size: int, inode: int, access: FileAccess) -> None:
     """Check a file that was made before, and let those open it who are meant to now.
 
     Raises:
-        MemoryUnusable: it is not that file, or not all of its bytes can be had.
+        MemoryFileError: it is not that file, or not all of its bytes can be had.
         FileNotFoundError: it is gone.
 
     """
@@ -79,7 +79,7 @@ def reuse(path: Path, size: int, inode: int, access: FileAccess) -> None:
 
 
 def remove_unfinished(path: Path, access: FileAccess) -> None:
-    """Remove what a server left that died before its file was whole; raises MemoryUnusable."""
+    """Remove what a server left that died before its file was whole; raises MemoryFileError."""
     try:
         number = open_regular(path)
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def remove_unfinished(path: Path, access: FileAccess) -> None:
     finally:
         os.close(number)
     if user not in (os.geteuid(), access.user):
-        raise MemoryUnusable(f"{path} belongs to user {user}; remove it")
+        raise MemoryFileError(f"{path} belongs to user {user}; remove it")
     path.unlink(missing_ok=True)
 
 
@@ -106,9 +106,9 @@ def _refuse_too_large(path: Path, size: int) -> None:
         raise _too_little(path, size, free)
 
 
-def _too_little(path: Path, size: int, free: int) -> MemoryUnusable:
+def _too_little(path: Path, size: int, free: int) -> MemoryFileError:
     missing = f"{size - free} are missing" if free < size else "they cannot be had"
-    return MemoryUnusable(
+    return MemoryFileError(
         f"{path} is to have {size} bytes, and {path.parent} has {free} left: {missing}. Make"
         " room there, give the file system more, give the pool fewer blocks, or name another place"
         " with memory_dir"
@@ -136,7 +136,7 @@ def _hand_over(path: Path, number: int, access: FileAccess) -> None:
         os.fchmod(number, mode)
     except OSError as error:
         problem = f"unix_owner, unix_group, unix_mode: {error.strerror}"
-        raise MemoryUnusable(f"{path}: {problem}") from error
+        raise MemoryFileError(f"{path}: {problem}") from error
 
 
 def _refuse_other(
@@ -152,14 +152,14 @@ def _refuse_other(
     elif found.st_size != size:
         problem = f"has {found.st_size} bytes, and the pool's memory has {size}"
     if problem:
-        raise MemoryUnusable(
+        raise MemoryFileError(
             f"{path} {problem}. Stop the engines that use it and remove it (kvblock memory clean"
             f" {path}), or restore what was there"
         )
 
 
-def _unusable(path: Path, error: OSError) -> MemoryUnusable:
-    return MemoryUnusable(
+def _unusable(path: Path, error: OSError) -> MemoryFileError:
+    return MemoryFileError(
         f"{path} cannot be used as a pool's memory: {error.strerror}; remove what is there, or name"
         " another place with memory_dir"
     )

@@ -6,19 +6,20 @@ Rules:
   lives: should two mean it all the same, the second is refused.
 - With a journal the files stay when the server stops, since its engines go on; without, they end
   with it.
-- What a journal has no pool for any more, as after a pool was deleted right before a crash, is
-  removed at the next start.
+- What a journal has no pool for any more, as after a pool was deleted right before a crash, or
+  after the host went down, is removed at the next start, before anything is made.
 """
 
 import hashlib
 import os
 import secrets
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from kvblock_service.memory import memory_file
-from kvblock_service.memory.memory_file import FileAccess, MemoryUnusable
+from kvblock_service.memory.memory_file import FileAccess, MemoryFileError
 from kvblock_service.memory.owner_file import (
     SUFFIX,
     NoOwner,
@@ -63,6 +64,14 @@ def inode_of(directory: Path) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
+class Begun(NamedTuple):
+    """The files that a server began with: made, found, and removed since no pool has them."""
+
+    made: list[Path]
+    found: list[Path]
+    removed: list[Path]
+
+
 class ServerFiles:
     """The files of a server in a directory, one for each pool that has one.
 
@@ -85,11 +94,32 @@ class ServerFiles:
         """The memory of a pool as engines are told of it."""
         return f"{SCHEME}://{quote(str(self.path(pool)))}"
 
+    def begin(self, sizes: Mapping[str, int]) -> Begun:
+        """Have the memory of these pools there, by name and size, and of no others.
+
+        Raises:
+            MemoryFileError: one of them cannot be had; what was made is removed again.
+
+        """
+        removed = self._remove_others(sizes)
+        made: list[Path] = []
+        found: list[Path] = []
+        try:
+            for pool, size in sizes.items():
+                (made if self.take(pool, size) else found).append(self.path(pool))
+        except BaseException:
+            for pool in list(self._held):
+                if self.path(pool) in made:
+                    self.drop(pool)
+            self.close()
+            raise
+        return Begun(made, found, removed)
+
     def take(self, pool: str, size: int) -> bool:
         """Have the memory of a pool there, `size` bytes; False: it was there before.
 
         Raises:
-            MemoryUnusable: it cannot be had; nothing was changed.
+            MemoryFileError: it cannot be had; nothing was changed.
 
         """
         path = self.path(pool)
@@ -109,14 +139,6 @@ class ServerFiles:
             self.path(pool).unlink(missing_ok=True)
             owner_file.remove()
 
-    def remove_unused(self) -> list[Path]:
-        """Remove files of this server's state directory that no pool has; answers which."""
-        owner = self._owner
-        if owner.is_ephemeral:
-            return []
-        found = sorted(self.directory.glob(f"{PREFIX}*-{owner.mark}-*{SUFFIX}"))
-        return [memory_of(path) for path in found if self._remove_if_unused(path)]
-
     def close(self) -> None:
         """Let go of all files; those of a server without a journal are removed."""
         for pool in list(self._held):
@@ -129,18 +151,18 @@ class ServerFiles:
         try:
             owner_file = OwnerFile(owner_path(path))
         except OwnerLocked:
-            raise MemoryUnusable(
+            raise MemoryFileError(
                 f"{path} is the memory of another server that is running, which has the state"
                 " directory of this one; give this one a --state-dir of its own"
             ) from None
         except OSError as error:
-            raise MemoryUnusable(
+            raise MemoryFileError(
                 f"{owner_path(path)} cannot be used: {error.strerror}; memory_dir names the place"
             ) from error
         if owner_file.user() != os.geteuid():
             user = owner_file.user()
             owner_file.close()
-            raise MemoryUnusable(
+            raise MemoryFileError(
                 f"{owner_path(path)} belongs to user {user}, not to user {os.geteuid()}; remove it"
             )
         return owner_file
@@ -150,20 +172,20 @@ class ServerFiles:
         try:
             found = owner_file.read()
         except NoOwner as error:
-            raise MemoryUnusable(f"{owner_file.path}: {error}; remove it and {path}") from None
+            raise MemoryFileError(f"{owner_file.path}: {error}; remove it and {path}") from None
         if found is None:
             memory_file.remove_unfinished(path, self._access)
         else:
             known = (found.pool, found.server_epoch, found.state_dir)
             if known != (pool, server.server_epoch, server.state_dir):
-                raise MemoryUnusable(
+                raise MemoryFileError(
                     f"{path} is not of this server: {owner_file.path} names pool {found.pool} of"
                     f" {found.state_dir or 'a server without a journal'}; remove both"
                 )
             try:
                 memory_file.reuse(path, size, found.inode, self._access)
             except FileNotFoundError:
-                raise MemoryUnusable(
+                raise MemoryFileError(
                     f"{path} is gone, and engines may have it mapped still. Stop them and run"
                     f" kvblock memory clean {path}"
                 ) from None
@@ -177,18 +199,28 @@ class ServerFiles:
             )
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise MemoryUnusable(f"{owner_file.path}: {error.strerror}") from error
-        except MemoryUnusable:
+            raise MemoryFileError(f"{owner_file.path}: {error.strerror}") from error
+        except MemoryFileError:
             owner_file.path.unlink(missing_ok=True)
             raise
         return True
 
-    def _remove_if_unused(self, path: Path) -> bool:
-        """Remove a file whose owner file names this state directory, and that no server has."""
+    def _remove_others(self, pools: Container[str]) -> list[Path]:
+        """Remove files of this state directory that are of other pools, or of a former epoch."""
+        owner = self._owner
+        if owner.is_ephemeral:
+            return []
+        paths = sorted(self.directory.glob(f"{PREFIX}*-{owner.mark}-*{SUFFIX}"))
+        return [memory_of(path) for path in paths if self._removed(path, pools)]
+
+    def _removed(self, path: Path, pools: Container[str]) -> bool:
+        server = self._owner
         try:
             found = read_owner(path)
-            place = (self._owner.state_dir, self._owner.state_dir_inode)
+            place = (server.state_dir, server.state_dir_inode)
             if found is None or (found.state_dir, found.state_dir_inode) != place:
+                return False
+            if found.server_epoch == server.server_epoch and found.pool in pools:
                 return False
             owner_file = OwnerFile(path)
             memory_of(path).unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kvblock_service.journal.identity import StateIdentity, write_identity
-from kvblock_service.memory import FileAccess, MemoryUnusable, ServerFiles, file_owner
+from kvblock_service.memory import FileAccess, MemoryFileError, ServerFiles, file_owner
 from kvblock_service.memory.inventory import FileState, memory_files, remove
 from kvblock_service.memory.owner_file import owner_path
 
@@ -42,7 +42,7 @@ def test_a_living_servers_file_is_in_use(directory: Path, tmp_path: Path) -> Non
     files = taken(directory, state)
     (found,) = memory_files(directory)
     assert found == (str(files.path("main")), "main", SIZE, FileState.IN_USE, str(state), "")
-    with pytest.raises(MemoryUnusable, match="in use by a server that is running"):
+    with pytest.raises(MemoryFileError, match="in use by a server that is running"):
         remove(files.path("main"))
     files.close()
 
@@ -124,12 +124,12 @@ def test_a_file_without_an_owner_file_is_unknown(directory: Path) -> None:
     ],
 )
 def test_only_memory_files_are_removed(directory: Path, name: str, problem: str) -> None:
-    with pytest.raises(MemoryUnusable, match=problem):
+    with pytest.raises(MemoryFileError, match=problem):
         remove(directory / name)
 
 
 def test_other_files_are_not_listed(directory: Path) -> None:
     (directory / "psm_1").touch()
     assert list(memory_files(directory)) == []
-    with pytest.raises(MemoryUnusable, match="cannot be read"):
+    with pytest.raises(MemoryFileError, match="cannot be read"):
         list(memory_files(directory / "nowhere"))

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from kvblock_service.memory import FileAccess, MemoryUnusable, ServerFiles, file_owner
+from kvblock_service.memory import (
+    FileAccess,
+    MemoryFileError,
+    ServerFiles,
+    access_of_sockets,
+    file_owner,
+)
 from kvblock_service.memory.owner_file import OwnerFile, owner_path
 
 EPOCH = 1_700_000_000_000
@@ -84,7 +90,7 @@ def test_owner_and_group_are_those_of_the_socket(directory: Path, state_dir: Pat
     assert owner_path(files.path("main")).stat().st_uid == 0
     files.close()
     again = served(directory, state_dir)
-    with pytest.raises(MemoryUnusable, match="belongs to user 12345, not to user 0"):
+    with pytest.raises(MemoryFileError, match="belongs to user 12345, not to user 0"):
         again.take("main", SIZE)
 
 
@@ -130,7 +136,7 @@ def test_a_dropped_pool_takes_its_file_with_it(directory: Path, state_dir: Path)
 def test_a_file_of_a_running_server_is_refused(directory: Path, state_dir: Path) -> None:
     files = served(directory, state_dir)
     files.take("main", SIZE)
-    with pytest.raises(MemoryUnusable, match="memory of another server that is running"):
+    with pytest.raises(MemoryFileError, match="memory of another server that is running"):
         served(directory, state_dir).take("main", SIZE)
     files.close()
 
@@ -138,7 +144,7 @@ def test_a_file_of_a_running_server_is_refused(directory: Path, state_dir: Path)
 def test_too_little_space_says_how_much_is_missing(directory: Path, state_dir: Path) -> None:
     files = served(directory, state_dir)
     size = 2**60
-    with pytest.raises(MemoryUnusable, match=r"left: \d+ are missing\. Make") as raised:
+    with pytest.raises(MemoryFileError, match=r"left: \d+ are missing\. Make") as raised:
         files.take("main", size)
     words = str(raised.value).replace(":", " ").split()
     left, missing = int(words[words.index("left") - 1]), int(words[words.index("are") - 1])
@@ -154,7 +160,7 @@ def test_space_that_is_gone_meanwhile_is_refused(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     files = served(directory, state_dir)
-    with pytest.raises(MemoryUnusable, match=f"is to have {SIZE} bytes"):
+    with pytest.raises(MemoryFileError, match=f"is to have {SIZE} bytes"):
         files.take("main", SIZE)
     assert names(directory) == []
 
@@ -249,7 +255,7 @@ def test_a_file_that_is_not_its_own_is_refused(
     path = make(directory, state_dir)
     spoil(path)  # type: ignore[operator]
     before = names(directory)
-    with pytest.raises(MemoryUnusable, match=problem):
+    with pytest.raises(MemoryFileError, match=problem):
         served(directory, state_dir).take("main", SIZE)
     assert names(directory) == before
 
@@ -259,28 +265,39 @@ def test_a_new_file_does_not_follow_a_link(directory: Path, state_dir: Path) -> 
     victim = directory / "victim"
     victim.write_text("precious")
     files.path("main").symlink_to(victim)
-    with pytest.raises(MemoryUnusable, match="symbolic link"):
+    with pytest.raises(MemoryFileError, match="symbolic link"):
         files.take("main", SIZE)
     assert victim.read_text() == "precious"
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path, state_dir: Path) -> None:
-    with pytest.raises(MemoryUnusable, match="memory_dir names the place"):
+    with pytest.raises(MemoryFileError, match="memory_dir names the place"):
         served(tmp_path / "nowhere", state_dir).take("main", SIZE)
 
 
 def test_files_that_no_pool_has_go_at_the_next_start(directory: Path, state_dir: Path) -> None:
     files = served(directory, state_dir)
-    files.take("main", SIZE)
-    files.take("gone", SIZE)
+    main, gone = files.path("main"), files.path("gone")
+    assert files.begin({"main": SIZE, "gone": SIZE}) == ([main, gone], [], [])
     files.close()
     again = served(directory, state_dir)
-    again.take("main", SIZE)
-    assert again.remove_unused() == [again.path("gone")]
-    assert names(directory) == [again.path("main").name, f"{again.path('main').name}.owner"]
+    assert again.begin({"main": SIZE, "new": SIZE}) == ([again.path("new")], [main], [gone])
+    assert names(directory) == sorted(
+        name for path in (main, again.path("new")) for name in (path.name, f"{path.name}.owner")
+    )
     again.close()
     anew = served(directory, state_dir, EPOCH + 1)
-    assert anew.remove_unused() == [again.path("main")]
+    assert anew.begin({}).removed == [main, again.path("new")]
+    assert names(directory) == []
+
+
+def test_a_start_that_is_refused_leaves_what_was_there(directory: Path, state_dir: Path) -> None:
+    path = make(directory, state_dir)
+    files = served(directory, state_dir)
+    with pytest.raises(MemoryFileError, match="are missing"):
+        files.begin({"main": SIZE, "new": SIZE, "huge": 2**60})
+    assert names(directory) == [path.name, f"{path.name}.owner"]
+    assert served(directory, state_dir).begin({"main": SIZE}).found == [path]
 
 
 def test_files_of_another_state_directory_at_the_same_path_stay(
@@ -289,12 +306,52 @@ def test_files_of_another_state_directory_at_the_same_path_stay(
     path = make(directory, state_dir)
     state_dir.rename(state_dir.with_name("another container's"))
     state_dir.mkdir()
-    assert served(directory, state_dir, EPOCH + 1).remove_unused() == []
+    assert served(directory, state_dir, EPOCH + 1).begin({}).removed == []
     assert path.exists()
 
 
 def test_a_running_servers_file_stays(directory: Path, state_dir: Path) -> None:
     path = make(directory, state_dir)
     running = OwnerFile(owner_path(path))
-    assert served(directory, state_dir).remove_unused() == []
+    assert served(directory, state_dir).begin({}).removed == []
     running.close()
+
+
+@pytest.mark.parametrize(
+    ("socket", "directory_mode", "expected"),
+    [
+        (0o600, 0o755, 0o600),
+        (0o660, 0o755, 0o660),
+        (0o666, 0o755, 0o666),
+        (0o640, 0o755, 0o600),
+        (0o644, 0o755, 0o600),
+        (0o622, 0o755, 0o666),
+        (0o666, 0o700, 0o600),
+        (0o666, 0o750, 0o660),
+        (0o666, 0o740, 0o600),
+    ],
+)
+def test_memory_is_open_to_those_who_can_connect(
+    tmp_path: Path, socket: int, directory_mode: int, expected: int
+) -> None:
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.geteuid() and "pytest" in str(path):
+            path.chmod(0o755)
+    place = tmp_path / "run"
+    place.mkdir()
+    place.chmod(directory_mode)
+    sockets = [place / "kv.sock"]
+    assert access_of_sockets(sockets, socket, None, None) == (expected, None, None)
+
+
+def test_a_directory_of_another_group_holds_the_group_back(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    place.chmod(0o750)
+    group = os.getegid() + 1
+    assert access_of_sockets([place / "kv.sock"], 0o660, 7, group) == (0o600, 7, group)
+
+
+def test_without_a_socket_memory_is_the_servers_alone() -> None:
+    assert access_of_sockets([], 0o666, 7, 7) == (0o600, None, None)
+    assert access_of_sockets([Path("/nowhere/there/kv.sock")], 0o666, None, None).mode == 0o600
