@@ -44,21 +44,23 @@ if TYPE_CHECKING:
         UnavailableError,
         UsageError,
     )
-    from kvblock.results import (
+    from kvblock.operator_results import (
         AuditReport,
         BlockInfo,
         BlockState,
+        EngineInfo,
+        EngineTables,
+        PoolInfo,
+        SequenceInfo,
+    )
+    from kvblock.results import (
         BlockTable,
         Capacity,
-        EngineInfo,
         EngineStats,
-        EngineTables,
         Granted,
-        PoolInfo,
         PoolStats,
         RefusalReason,
         Refused,
-        SequenceInfo,
         ServerStats,
         StepPolicy,
         StepResult,
@@ -69,6 +71,7 @@ __version__ = VERSION
 _MODULES = (
     "errors",
     "results",
+    "operator_results",
     "arena",
     "credentials",
     "_sync.client",
