@@ -201,6 +201,36 @@ class JournalUnwritable(CallError):
 
 
 @dataclass(eq=False)
+class GeometryMismatch(CallError):
+    """A pool is not what an engine was built for; a field that does not differ is None."""
+
+    reason, code, of_state = "GEOMETRY_MISMATCH", "FAILED_PRECONDITION", True
+    text = (
+        "pool {pool!r} is not what the engine was built for: {problem}; attach to a pool that is,"
+        " or make this one anew"
+    )
+    pool: str
+    block_size: int | None = None
+    expected_block_size: int | None = None
+    block_bytes: int | None = None
+    expected_block_bytes: int | None = None
+    regions: int | None = None
+    expected_regions: int | None = None
+    layout: str | None = None
+    expected_layout: str | None = None
+    problem: str = aside("")
+
+    def __post_init__(self) -> None:
+        facts = self.metadata
+        self.problem = ", ".join(
+            f"{name} is {shown(getattr(self, name))}, expected {shown(getattr(self, expected))}"
+            for expected in facts
+            if (name := expected.removeprefix("expected_")) != expected
+        )
+        super().__post_init__()
+
+
+@dataclass(eq=False)
 class PoolExists(CallError):
     """The server hosts a pool of that name."""
 

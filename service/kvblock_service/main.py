@@ -222,7 +222,7 @@ def _stop_asked(host: Host) -> "asyncio.Future[str]":
 
 def _tell_start(config: ServerSettings, bound: list[str]) -> None:
     for pool in config.pools:
-        sizes = pool.model_dump(include={"total_blocks", "block_size", "device_id"})
+        sizes = pool.model_dump(exclude={"name", "quarantine"})
         _log.info("pool", extra={"pool": pool.name, **sizes})
     for address in config.exposed():
         _log.warning("other machines reach this without protection", extra={"address": address})

@@ -48,7 +48,16 @@ class PersistentState:
     def __init__(self, config: ServerSettings, journal: Journal | None = None) -> None:
         bounds = Bounds(config.engines_max, config.sequences_per_engine_max, config.request_ids_max)
         geometries = [
-            Geometry(pool.name, pool.total_blocks, pool.block_size, pool.device_id)
+            Geometry(
+                pool.name,
+                pool.total_blocks,
+                pool.block_size,
+                pool.device_id,
+                pool.reserved_blocks,
+                pool.block_bytes,
+                pool.regions,
+                pool.layout,
+            )
             for pool in config.pools
         ]
         self.committer: Committer | None = None

@@ -134,7 +134,7 @@ class PoolHost:
             CallError: as `apply` or `permit`, or the wait queue is full.
 
         """
-        exceeds = command.num_blocks > self.geometry.total_blocks
+        exceeds = command.num_blocks > self.geometry.issuable_blocks
         if not max_wait or exceeds or not self.writable or self._queue.admits(command):
             return self.apply(command, trace_id)[0]
 

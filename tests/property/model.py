@@ -55,11 +55,11 @@ class Lease:
 class ModelPool:
     """Answers each command as the contract says."""
 
-    def __init__(self, total: int, engines_max: int, sequences_max: int) -> None:
-        self.total = total
+    def __init__(self, total: int, engines_max: int, sequences_max: int, reserved: int = 0) -> None:
+        self.total = total - reserved
         self.engines_max = engines_max
         self.sequences_max = sequences_max
-        self.free = list(range(total))
+        self.free = list(range(reserved, total))
         self.tables: dict[str, dict[int, list[int]]] = {}
         self.leases: dict[str, Lease] = {}
         self.batches: dict[int, tuple[int, list[int]]] = {}

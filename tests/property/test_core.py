@@ -55,11 +55,13 @@ class PoolMachine(RuleBasedStateMachine):
         total=st.integers(8, 16) | st.integers(1, 16),
         engines_max=st.sampled_from([3, 3, 3, 3, 2, 1]),
         sequences_max=st.sampled_from([4, 4, 4, 4, 4, 3, 2, 1]),
+        reserved=st.sampled_from([0, 0, 1, 1, 3]),
     )
-    def begin(self, total: int, engines_max: int, sequences_max: int) -> None:
+    def begin(self, total: int, engines_max: int, sequences_max: int, reserved: int) -> None:
         bounds = Bounds(engines_max, sequences_max, request_ids_max=10_000)
-        self.pool = Pool(Geometry("main", total, 16, 0), bounds)
-        self.model = ModelPool(total, engines_max, sequences_max)
+        total += reserved
+        self.pool = Pool(Geometry("main", total, 16, 0, reserved), bounds)
+        self.model = ModelPool(total, engines_max, sequences_max, reserved)
 
     def both(self, command: Command) -> None:
         # The wall clock is for those who ask, and may say anything.
@@ -233,6 +235,7 @@ class PoolMachine(RuleBasedStateMachine):
         waiting = sum(len(blocks) for _, blocks in self.model.batches.values())
         assert report.quarantined_blocks == waiting
         assert report.free_blocks + report.held_blocks + waiting == self.model.total
+        assert self.model.total + report.reserved_blocks == self.pool.geometry.total_blocks
 
     @invariant()
     def would_hand_out_the_same(self) -> None:

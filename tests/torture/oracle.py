@@ -3,7 +3,7 @@
 Rules:
 - A block is an engine's from the answer that granted it up to the last moment at which the engine
   knew its lease to be valid before it let go: shorter than what the engine believed, never longer.
-  Two such times of one block never overlap.
+  Two such times of one block never overlap. A reserved block is nobody's at any time.
 - After a start the server has what was answered before, for every lease that goes on to be
   answered, but for sequences of a call that was under way.
 - A late call may be carried out until its epoch is over for sure: until its engine was told so, or
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tests.torture.history import Entry, read
 from tests.torture.late import CARRIED_OUT, REFUSED, UNANSWERED
-from tests.torture.setting import Setting
+from tests.torture.setting import RESERVED_BLOCKS, Setting
 
 COUNTED = {
     "attached": "leases begun",
@@ -153,13 +153,15 @@ def _leases(
 
 
 def _double(leases: list[Lease]) -> Iterator[str]:
-    """Blocks in two tables at one time."""
+    """Blocks in two tables at one time, and reserved ones in any."""
     by_block: dict[int, list[Held]] = defaultdict(list)
     for lease in leases:
         for block, held in lease.held():
             by_block[block].append(held)
     for block, times in sorted(by_block.items()):
         times.sort()
+        if block < RESERVED_BLOCKS:
+            yield f"block {block} is reserved, and was granted: {_words(times[0])}"
         last = times[0]
         for held in times[1:]:
             if held.begin <= last.end:

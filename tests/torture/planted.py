@@ -3,8 +3,9 @@
 import asyncio
 
 from kvblock_service.committer import Committer
+from kvblock_service.core.free_list import FreeList
 from kvblock_service.core.pool_data import PoolData
-from tests.torture.simulation.plants import admit_anybody
+from tests.torture.simulation.plants import admit_anybody, begin_with_all
 
 LATE_WRITE_SECONDS = 0.3
 
@@ -13,6 +14,8 @@ def plant(name: str) -> None:
     """Put a bug into the service of this process."""
     if name == "no-epoch-check":
         PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
+    elif name == "issued-reserved":
+        FreeList.__init__ = begin_with_all  # type: ignore[method-assign,assignment]
     elif name == "early-answer":
         Committer.settled = settled_at_once  # type: ignore[method-assign,assignment]
         Committer.add = add_late  # type: ignore[method-assign,assignment]

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.torture.processes import Forks, serve
-from tests.torture.setting import POOL, Setting
+from tests.torture.setting import POOL, RESERVED_BLOCKS, Setting
 
 READY_SECONDS = 30.0
 LOG_SHOWN = 2000
@@ -30,7 +30,8 @@ class Serving:
         self.log_path = setting.path / "server.log"
         self.log_path.touch()
         self.running: BaseProcess | None = None
-        pool = f"{POOL}:total={setting.blocks},block_size=16,quarantine={setting.quarantine:g}"
+        sizes = f"total={setting.blocks},reserved={RESERVED_BLOCKS},block_size=16"
+        pool = f"{POOL}:{sizes},quarantine={setting.quarantine:g}"
         self._arguments = [
             *("--pool", pool, "--listen", setting.server, "--log-format", "json"),
             *("--state-dir", str(state_dir), "--snapshot-records", "1000"),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 POOL = "main"
+RESERVED_BLOCKS = 1
+"""Of the pool's blocks, which no engine may be granted."""
 
 
 class Setting(NamedTuple):

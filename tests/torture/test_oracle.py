@@ -133,3 +133,12 @@ def test_a_grant_that_a_server_did_not_have_after_its_start(told: Told) -> None:
     )
     (violation,) = told.verdict().violations
     assert "sequence 3: answered [7], the server has [8]" in violation
+
+
+def test_a_reserved_block_is_nobody_s(told: Told) -> None:
+    told.attached(1, life=1, epoch=10)
+    told.granted(2, 1, 1, {7: [1, 2]})
+    assert told.verdict().violations == []
+    told.granted(3, 1, 2, {8: [0]})
+    (found,) = told.verdict().violations
+    assert found.startswith("block 0 is reserved, and was granted: a, life 1, epoch 10")

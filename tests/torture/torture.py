@@ -26,13 +26,14 @@ from tests.torture.oracle import judge
 from tests.torture.processes import engine_forks, server_forks
 from tests.torture.proxy import Proxy
 from tests.torture.serving import Serving
-from tests.torture.setting import POOL, Setting
+from tests.torture.setting import POOL, RESERVED_BLOCKS, Setting
 
 PLANTS: dict[str, dict[str, Any]] = {
     # Writes land long after their engine is gone, and nothing waits for them.
     "no-quarantine": {"quarantine": 0.0, "ttl": 2.0, "late": 1.5, "late_share": 0.25},
     "no-epoch-check": {},
     "early-answer": {},
+    "issued-reserved": {},
 }
 SLACK = 10.0
 NO_SPACE = "No space left on device"
@@ -40,6 +41,7 @@ KINDS = {
     "lost": ("is lost", "the server has"),
     "double": ("two live tables",),
     "stamps overwritten": ("stamp was overwritten",),
+    "reserved": ("is reserved",),
 }
 OTHER = "other violations"
 
@@ -114,6 +116,7 @@ def _device(setting: Setting) -> "subprocess.Popen[str]":
 def _reclaimed(setting: Setting) -> list[str]:
     """Wait until everything is free; what is wrong if it is not."""
     gives_up = time.monotonic() + setting.ttl + setting.quarantine + SLACK
+    issuable = setting.blocks - RESERVED_BLOCKS
     found = ["the server does not answer at the end"]
     while time.monotonic() < gives_up:
         try:
@@ -123,11 +126,11 @@ def _reclaimed(setting: Setting) -> list[str]:
         except KVBlockError as error:
             found = [f"the server does not answer at the end: {error}"]
             continue
-        if pool.free_blocks == setting.blocks:
+        if pool.free_blocks == issuable:
             return found
         found.append(
             f"at the end {pool.held_blocks} blocks are held and {pool.quarantined_blocks} in"
-            f" quarantine, {pool.free_blocks} of {setting.blocks} are free"
+            f" quarantine, {pool.free_blocks} of {issuable} are free"
         )
         time.sleep(0.2)
     return found

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UsageError,
     )
+    from kvblock.expect import Expect
     from kvblock.operator_results import (
         AuditReport,
         BlockInfo,
@@ -73,6 +74,7 @@ _MODULES = (
     "results",
     "operator_results",
     "arena",
+    "expect",
     "credentials",
     "_sync.client",
     "_async.client",
@@ -117,6 +119,7 @@ __all__ = [
     "EngineStats",
     "EngineTables",
     "ErrorReason",
+    "Expect",
     "FailedPreconditionError",
     "FieldViolation",
     "Granted",

@@ -196,6 +196,8 @@ class ErrorReason(Enum):
     """A request_id or step_id was used before with other content."""
     JOURNAL_UNWRITABLE = 13, StatusCode.UNAVAILABLE, UnavailableError
     """The server cannot write its journal; whether the call was carried out is unknown."""
+    GEOMETRY_MISMATCH = 15, StatusCode.FAILED_PRECONDITION, FailedPreconditionError
+    """The pool is not what the attach expects."""
     POOL_EXISTS = 20, StatusCode.ALREADY_EXISTS, AlreadyExistsError
     """The server hosts a pool of that name."""
     POOL_HELD = 21, StatusCode.FAILED_PRECONDITION, FailedPreconditionError

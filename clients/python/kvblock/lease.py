@@ -15,10 +15,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import NamedTuple, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex, TypeAlias
 
 from kvblock import arguments
 from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
+
+if TYPE_CHECKING:
+    from kvblock.expect import Expect
 
 DEFAULT_ENGINE = "default"
 
@@ -32,10 +35,16 @@ class AttachOptions(NamedTuple):
     ttl: float | None
     takeover: bool
     on_lost: OnLeaseLost | None
+    expect: Expect | None = None
 
     @classmethod
     def of(
-        cls, epoch: SupportsIndex, ttl: float | None, takeover: bool, on_lost: OnLeaseLost | None
+        cls,
+        epoch: SupportsIndex,
+        ttl: float | None,
+        takeover: bool,
+        on_lost: OnLeaseLost | None,
+        expect: Expect | None = None,
     ) -> AttachOptions:
         """Check the arguments of an attach.
 
@@ -48,6 +57,7 @@ class AttachOptions(NamedTuple):
             None if ttl is None else arguments.seconds("ttl", ttl),
             bool(takeover),
             arguments.callback("on_lease_lost", on_lost),
+            expect,
         )
 
 

@@ -92,6 +92,26 @@ class LeaseUser(Lifecycle, NotCopied):
         return self._learned.device_id
 
     @property
+    def reserved_blocks(self) -> int:
+        """Blocks 0 to reserved_blocks - 1 of the pool are never issued."""
+        return self._learned.reserved_blocks
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block; 0: not told."""
+        return self._learned.block_bytes
+
+    @property
+    def regions(self) -> int:
+        """Arrays that the pool's memory is divided into; each has an equal part of every block."""
+        return self._learned.regions
+
+    @property
+    def layout(self) -> str:
+        """How the bytes of a block are arranged, in the words of the engines."""
+        return self._learned.layout
+
+    @property
     def held_blocks(self) -> int:
         """Blocks that the engine held already at the attach."""
         return self._learned.held_blocks

@@ -24,6 +24,8 @@ class BlockState(Known):
     """It was taken from an engine that vanished, and waits before it is free."""
     NEVER_USED = 4
     """Nobody ever had it. It is free."""
+    RESERVED = 5
+    """It is never issued, and nobody ever had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class PoolInfo:
     quarantine: float | None = None
     """Seconds that the blocks of a vanished engine wait before they are free; None: as long as the
     TTL of its lease."""
+    reserved_blocks: int = 0
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
+    block_bytes: int = 0
+    """Bytes of one block; 0: not told."""
+    regions: int = 1
+    """Arrays that the pool's memory is divided into; each has an equal part of every block."""
+    layout: str = ""
+    """How the bytes of a block are arranged, in the words of its engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class BlockInfo:
     """Where it is."""
     engine: str
     """The engine that was granted it last: it has it while the block is held, and has lost it while
-    the block is in quarantine; empty when it was never used."""
+    the block is in quarantine; empty when it was never used or is reserved."""
     sequence_id: int | None
     """The sequence whose table it is in; None unless it is held."""
     since: float | None
@@ -130,6 +140,8 @@ class AuditReport:
     """What is wrong, one sentence each; the first 100."""
     quarantined_blocks: int = 0
     """Blocks counted in quarantine."""
+    reserved_blocks: int = 0
+    """Blocks that are never issued."""
 
     def __bool__(self) -> bool:
         return self.clean

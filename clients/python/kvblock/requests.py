@@ -15,7 +15,7 @@ from typing import Any, Protocol, SupportsIndex, TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from kvblock import arguments
+from kvblock import arguments, expect
 from kvblock.fencing import identify
 from kvblock.lease import AttachOptions
 from kvblock.operator_results import BlockState
@@ -118,6 +118,10 @@ def create_pool(
     block_size: SupportsIndex,
     device_id: SupportsIndex,
     quarantine: float | None,
+    reserved_blocks: SupportsIndex,
+    block_bytes: SupportsIndex,
+    regions: SupportsIndex,
+    layout: str,
     request_id: str | None,
 ) -> admin_pb2.CreatePoolRequest:
     """The request of a CreatePool."""
@@ -126,6 +130,10 @@ def create_pool(
         total_blocks=_uint32("total_blocks", total_blocks),
         block_size=_uint32("block_size", block_size),
         device_id=_uint32("device_id", device_id),
+        reserved_blocks=_uint32("reserved_blocks", reserved_blocks),
+        block_bytes=arguments.whole_number("block_bytes", block_bytes, arguments.UINT64_MAX),
+        regions=_uint32("regions", regions),
+        layout=arguments.name("layout", layout),
         request_id=identify(request_id),
     )
     if quarantine is not None:
@@ -227,6 +235,8 @@ def attach(
     )
     if options.ttl is not None:
         fill_duration(request.ttl, options.ttl)
+    if options.expect is not None:
+        expect.fill(request.expect, options.expect)
     return request
 
 

@@ -31,7 +31,7 @@ class RefusalReason(Known):
     POOL_EXHAUSTED = 1
     """Fewer blocks are free than needed. Freed blocks will help: try again later."""
     EXCEEDS_POOL = 2
-    """More blocks are needed than the pool has in total. Trying again cannot help."""
+    """More blocks are needed than the pool can ever issue. Trying again cannot help."""
 
 
 class StepPolicy(Enum):
@@ -129,7 +129,10 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """One pool at one moment: free_blocks + held_blocks + quarantined_blocks = total_blocks."""
+    """One pool at one moment.
+
+    free_blocks + held_blocks + quarantined_blocks + reserved_blocks = total_blocks.
+    """
 
     pool: str
     total_blocks: int
@@ -162,6 +165,13 @@ class PoolStats:
     """Blocks that were taken from engines that vanished, since the server epoch began."""
     expired_leases_total: int = 0
     """Leases that ran out, since the server epoch began."""
+    reserved_blocks: int = 0
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
+
+    @property
+    def issuable_blocks(self) -> int:
+        """Blocks that engines can have in all: those that are not reserved."""
+        return self.total_blocks - self.reserved_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +222,11 @@ class Attachment:
     lease: LeaseGranted
     last_step_id: int
     """The last step of a session that was carried out under its epoch; 0: none."""
+    reserved_blocks: int = 0
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
+    block_bytes: int = 0
+    """Bytes of one block; 0: not told."""
+    regions: int = 1
+    """Arrays that the pool's memory is divided into; each has an equal part of every block."""
+    layout: str = ""
+    """How the bytes of a block are arranged, in the words of the engines."""

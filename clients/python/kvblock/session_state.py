@@ -119,6 +119,8 @@ class SessionState(LeaseUser):
             attach=pb.SessionAttach(pool=self.pool, engine=self.engine, epoch=self._lease.epoch)
         )
         requests.fill_duration(request.attach.ttl, self._lease.ttl or self.ttl)
+        if self._attach.attach.HasField("expect"):
+            request.attach.expect.CopyFrom(self._attach.attach.expect)
         return request
 
     def _take_resumed(self, answer: pb.SessionResponse, sent: float) -> None:

@@ -217,6 +217,8 @@ def owner_text(row: BlockInfo) -> str:
         return f"held by engine {row.engine}, sequence {row.sequence_id}"
     if row.state is BlockState.QUARANTINED:
         return f"in quarantine for {row.quarantine_ends_in or 0:.1f} s more; {row.engine} lost it"
+    if row.state is BlockState.RESERVED:
+        return "reserved, and never issued"
     if row.state is BlockState.FREE:
         return f"free; {row.engine} had it last"
     return "free; nobody ever had it"

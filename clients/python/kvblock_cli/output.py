@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import chain
 from typing import Any, TypeVar
@@ -268,6 +268,25 @@ def counted(count: int, what: str = "block") -> str:
 def seconds_left(seconds: float | None) -> str:
     """How long something lasts, for people; empty: it does not end."""
     return "" if seconds is None else f"{seconds:.1f} s"
+
+
+_USUAL: dict[str, tuple[str, object]] = {
+    "RESERVED": ("reserved_blocks", 0),
+    "BLOCK BYTES": ("block_bytes", 0),
+    "REGIONS": ("regions", 1),
+    "LAYOUT": ("layout", ""),
+}
+"""Columns about what most pools have in the usual way: the field, and its usual value."""
+
+
+def unusual(columns: Mapping[str, Column], rows: Sequence[object]) -> dict[str, Column]:
+    """The columns without those of `_USUAL` in which no row says anything else."""
+    silent = {
+        head
+        for head, (field, usual) in _USUAL.items()
+        if head in columns and all(getattr(row, field) == usual for row in rows)
+    }
+    return {head: column for head, column in columns.items() if head not in silent}
 
 
 def share(part: int, whole: int) -> Text:

@@ -24,8 +24,10 @@ from kvblock_cli.output import (
     number,
     print_answer,
     print_json,
+    printable,
     say,
     table_of,
+    unusual,
 )
 from kvblock_cli.register import add_command, epilog_of
 
@@ -51,6 +53,26 @@ Quarantine = Annotated[
         min=0.0,
     ),
 ]
+Reserved = Annotated[
+    int,
+    option(
+        "BLOCKS",
+        "How many blocks, the first ones, are never issued.",
+        "--reserved",
+        min=0,
+        show_default=True,
+    ),
+]
+BlockBytes = Annotated[
+    int, option("BYTES", "Bytes of one block; 0: not told.", min=0, show_default=True)
+]
+Regions = Annotated[
+    int,
+    option("N", "Arrays that the pool's memory is divided into.", min=1, show_default=True),
+]
+Layout = Annotated[
+    str, option("TEXT", "How the bytes of a block are arranged, in the words of its engines.")
+]
 From = Annotated[
     Path | None,
     option(
@@ -67,6 +89,10 @@ _POOLS: dict[str, Column] = {
     "BLOCK SIZE": "block_size",
     "DEVICE": lambda row: str(row.device_id),
     "DEFAULT": "is_default",
+    "RESERVED": "reserved_blocks",
+    "BLOCK BYTES": lambda row: number(row.block_bytes) if row.block_bytes else "-",
+    "REGIONS": "regions",
+    "LAYOUT": lambda row: printable(row.layout) or "-",
 }
 _REPORTS: dict[str, Column] = {
     "POOL": "pool",
@@ -75,6 +101,7 @@ _REPORTS: dict[str, Column] = {
     "FREE": "free_blocks",
     "HELD": "held_blocks",
     "QUARANTINE": "quarantined_blocks",
+    "RESERVED": "reserved_blocks",
     "SEQUENCES": "sequences",
 }
 _COMPARISONS: dict[str, Column] = {
@@ -105,7 +132,7 @@ def pools(server: Server, as_json: Json = False) -> None:
     """List the pools as they were configured or created."""
     with server.connect() as kv:
         answer = kv.list_pools()
-    print_answer({"pools": answer}, table_of(answer, _POOLS), as_json=as_json)
+    print_answer({"pools": answer}, table_of(answer, unusual(_POOLS, answer)), as_json=as_json)
 
 
 def create(
@@ -114,6 +141,10 @@ def create(
     total_blocks: Total,
     block_size: BlockSize = 16,
     device: Device = 0,
+    reserved: Reserved = 0,
+    block_bytes: BlockBytes = 0,
+    regions: Regions = 1,
+    layout: Layout = "",
     quarantine: Quarantine = None,
     as_json: Json = False,
 ) -> None:
@@ -123,11 +154,21 @@ def create(
     """
     with server.connect() as kv:
         made = kv.create_pool(
-            name, total_blocks, block_size=block_size, device_id=device, quarantine=quarantine
+            name,
+            total_blocks,
+            block_size=block_size,
+            device_id=device,
+            quarantine=quarantine,
+            reserved_blocks=reserved,
+            block_bytes=block_bytes,
+            regions=regions,
+            layout=layout,
         )
         note_change()
     size = f"{counted(made.total_blocks)} of {number(made.block_size)} tokens"
     shown = f"created pool {made.pool}: {size} on device {made.device_id}"
+    if made.reserved_blocks:
+        shown += f", {number(made.reserved_blocks)} of them reserved"
     print_answer({"pool": made}, shown, as_json=as_json)
 
 
@@ -186,7 +227,7 @@ def audit(
 
 
 def _print_reports(reports: tuple[AuditReport, ...]) -> None:
-    console().print(table_of(reports, _REPORTS, left=2))
+    console().print(table_of(reports, unusual(_REPORTS, reports), left=2))
     for report in reports:
         for violation in report.violations:
             say(f"{report.pool}: {violation}")

@@ -29,6 +29,7 @@ from kvblock_cli.output import (
     seconds_left,
     share,
     table_of,
+    unusual,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def document(answer: ServerStats) -> dict[str, Any]:
 
 def overview(answer: ServerStats) -> RenderableType:
     """The answer for people: pools, their counters, and the engines where there are any."""
-    parts: list[RenderableType] = [table_of(answer.pools, _STATE), ""]
+    parts: list[RenderableType] = [table_of(answer.pools, unusual(_STATE, answer.pools)), ""]
     parts.append(table_of(answer.pools, _COUNTERS))
     engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
     if engines:
@@ -132,7 +133,8 @@ _STATE: dict[str, Column] = {
     "FREE": "free_blocks",
     "HELD": "held_blocks",
     "QUARANTINE": "quarantined_blocks",
-    "USE": lambda pool: share(pool.held_blocks, pool.total_blocks),
+    "RESERVED": "reserved_blocks",
+    "USE": lambda pool: share(pool.held_blocks, pool.issuable_blocks),
     "SEQUENCES": "sequences",
     "WAITING": "waiting",
 }
@@ -150,7 +152,7 @@ _ENGINES: dict[str, Column] = {
     "POOL": lambda row: row[0].pool,
     "ENGINE": lambda row: row[1].engine,
     "HELD": lambda row: number(row[1].held_blocks),
-    "SHARE": lambda row: share(row[1].held_blocks, row[0].total_blocks),
+    "SHARE": lambda row: share(row[1].held_blocks, row[0].issuable_blocks),
     "SEQUENCES": lambda row: number(row[1].sequences),
     "EPOCH": lambda row: str(row[1].epoch or "-"),
     "LEASE": lambda row: seconds_left(row[1].lease_expires_in) or "none",

@@ -25,7 +25,12 @@ _Checked = TypeVar("_Checked")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
-_SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
+_SPEC = (
+    "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,reserved=BLOCKS][,block_bytes=BYTES]"
+    "[,regions=N][,layout=TEXT][,quarantine=SECONDS]"
+)
+LAYOUT_MAX = 256
+"""Characters that a pool's layout may have."""
 _MODE = re.compile(r"0?[0-7]{3}")
 _USER_MAX = 2**32 - 2
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -35,6 +40,10 @@ POOL_KEYS = {
     "total": "total_blocks",
     "block_size": "block_size",
     "device": "device_id",
+    "reserved": "reserved_blocks",
+    "block_bytes": "block_bytes",
+    "regions": "regions",
+    "layout": "layout",
     "quarantine": "quarantine",
 }
 """The keys of a pool as users write them, and the fields they set."""
@@ -109,6 +118,12 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[object], str | None]:
     return lambda value: value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
+def _layout(value: object) -> str | None:
+    if not isinstance(value, str) or len(value) > LAYOUT_MAX or not value.isprintable():
+        return None
+    return value
+
+
 def _path(value: object) -> str | None:
     found = _matching(re.compile(r"[^\0]+"))(value)
     return None if found is None else str(Path(found).absolute())
@@ -131,6 +146,8 @@ def _directory(value: object) -> str | None:
 
 text = Check("TEXT", "a text that is not empty", _matching(re.compile(".+", re.DOTALL)))
 name = Check("NAME", "1 to 128 characters from A-Z a-z 0-9 . _ -", _matching(_NAME))
+layout_text = Check("TEXT", f"at most {LAYOUT_MAX} printable characters", _layout)
+"""How the bytes of a block are arranged, in the words of its engines."""
 path = Check("FILE", "the path of a file", _path)
 """The path of a file, made absolute."""
 directory = Check("DIR", "the path of a directory", _directory)

@@ -2,21 +2,23 @@
 
 Rules:
 - Reads only, and trusts no counter: each block is looked up where it must be.
-- A clean pool has each block in exactly one place: one table, one batch in quarantine, the stack of
-  freed blocks, or the never-used rest; each held block knows the engine whose table it is in; and
-  the counters agree.
+- A clean pool has each block in exactly one place: the reserved ones before all others, one table,
+  one batch in quarantine, the stack of freed blocks, or the never-used rest; each held block
+  knows the engine whose table it is in; and the counters agree.
 """
 
 from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kvblock_service.core.blocks import NOBODY
 from kvblock_service.core.engine import Engine, blocks_of
 from kvblock_service.core.pool_data import PoolData
 
 VIOLATIONS_MAX = 100
 _FREED = 0xFFFFFFFF
 _QUARANTINED = 0xFFFFFFFE
+_RESERVED = 0xFFFFFFFD
 
 
 class Report(NamedTuple):
@@ -27,6 +29,7 @@ class Report(NamedTuple):
     quarantined_blocks: int
     sequences: int
     violations: list[str]
+    reserved_blocks: int = 0
 
 
 def audit(pool: PoolData) -> Report:
@@ -46,6 +49,7 @@ def audit(pool: PoolData) -> Report:
         quarantined_blocks=sum(len(batch.blocks) for batch in pool.blocks.quarantine.values()),
         sequences=sum(len(engine.tables) for engine in engines),
         violations=violations,
+        reserved_blocks=pool.geometry.reserved_blocks,
     )
 
 
@@ -53,10 +57,17 @@ def _violations(pool: PoolData, engines: list[Engine]) -> Iterator[str]:
     used = pool.blocks.free_list.fresh
     if used > pool.geometry.total_blocks:
         yield f"{used} blocks were handed out, but the pool has {pool.geometry.total_blocks}"
+    reserved = pool.geometry.reserved_blocks
+    if used < reserved:
+        yield f"the never-used blocks begin with {used}, but {reserved} are reserved"
     granted = len(pool.blocks.grants)
     if granted != used:
         yield f"there are grants of {granted} blocks, but {used} were ever handed out"
-    places = array("I", [0]) * used
+    for block, grant in enumerate(pool.blocks.grants[:reserved]):
+        if grant != NOBODY:
+            yield f"block {block} is reserved, but was granted to engine {grant.engine}"
+    places = array("I", [_RESERVED]) * min(reserved, used)
+    places.extend(array("I", [0]) * (used - len(places)))
     for number, engine in enumerate(engines, start=1):
         yield from _tables(pool, engine, number, places)
     yield from _quarantine(pool, places)
@@ -118,4 +129,6 @@ def _quarantine(pool: PoolData, places: "array[int]") -> Iterator[str]:
 def _place(mark: int) -> str:
     if mark == _FREED:
         return "on the free stack"
+    if mark == _RESERVED:
+        return "reserved"
     return "in quarantine" if mark == _QUARANTINED else f"in a table of the {mark}. engine"

@@ -1,12 +1,12 @@
 """Who has which block of a pool, and which blocks are free.
 
 Rules:
-- A block is free, in exactly one table, or in quarantine: free + held + quarantined = total, at
-  every moment.
+- A block is free, in exactly one table, in quarantine, or reserved: free + held + quarantined +
+  reserved = total, at every moment.
 - Blocks move by `take`, `release`, `withdraw` and `end_quarantine`; nothing else changes a table,
   the free list, a grant, or a counter of blocks.
 - `grants[block]` is who was granted the block last; it covers the blocks that were ever handed
-  out.
+  out. The reserved ones before them are granted to NOBODY.
 - A batch in quarantine has at least one block.
 """
 
@@ -25,6 +25,10 @@ class Grant(NamedTuple):
     engine: str
     since_ms: int
     trace_id: str
+
+
+NOBODY = Grant("", 0, "")
+"""Whom reserved blocks are granted to; no engine has an empty name."""
 
 
 class Batch(NamedTuple):
@@ -48,9 +52,9 @@ class Blocks:
         *("last_batch", "quarantine", "quarantined", "reclaimed_total"),
     )
 
-    def __init__(self, total: int) -> None:
-        self.free_list = FreeList(total)
-        self.grants: list[Grant] = []
+    def __init__(self, total: int, reserved: int = 0) -> None:
+        self.free_list = FreeList(total, reserved)
+        self.grants = [NOBODY] * reserved
         self.quarantine: dict[int, Batch] = {}
         self.quarantined = 0
         self.last_batch = 0

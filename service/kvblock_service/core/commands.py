@@ -14,12 +14,26 @@ from typing import NamedTuple, TypeAlias
 
 
 class Geometry(NamedTuple):
-    """What a pool is: `total_blocks` blocks of `block_size` token slots on device `device_id`."""
+    """What a pool is: `total_blocks` blocks of `block_size` token slots on device `device_id`.
+
+    Blocks 0 to `reserved_blocks` - 1 are never issued, and at least one block is not reserved.
+    `block_bytes` is the memory of one block, 0 when it is not told; it is divided evenly among
+    `regions` arrays. `layout` is what its engines call the arrangement of the bytes.
+    """
 
     name: str
     total_blocks: int
     block_size: int
     device_id: int
+    reserved_blocks: int = 0
+    block_bytes: int = 0
+    regions: int = 1
+    layout: str = ""
+
+    @property
+    def issuable_blocks(self) -> int:
+        """How many blocks engines can have in all: those that are not reserved."""
+        return self.total_blocks - self.reserved_blocks
 
 
 class Stamp(NamedTuple):

@@ -1,10 +1,12 @@
 """The blocks of a pool that nobody holds, and the order in which they are handed out.
 
 Rules:
-- Blocks 0, 1, 2, ... are handed out first; a freed block goes before every never-used one, the
+- Blocks below `reserved` are never handed out and never free. The others are handed out in the
+  order of their numbers first; a freed block goes before every never-used one, the
   most recently freed first. A table [0, 1] that is given back comes out as 1, then 0.
-- `freed` is a stack of blocks below `fresh`; `fresh` is the lowest block never handed out. So a
-  pool of any size starts at once, and costs memory only for the blocks it has used.
+- `freed` is a stack of blocks below `fresh`; `fresh` is the lowest block never handed out that is
+  not reserved. So a pool of any size starts at once, and costs memory only for the blocks it has
+  used.
 - Each free block is in `freed` exactly once, or is at least `fresh`; never both.
 - `_newest` is empty, or holds the very numbers on top of `freed`: a step mostly takes what it has
   just given back, and then needs no new objects for them. So nobody else changes `freed`.
@@ -18,9 +20,10 @@ class FreeList:
 
     __slots__ = ("_newest", "freed", "fresh", "total")
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, reserved: int = 0) -> None:
+        assert 0 <= reserved < total, "a pool has a block that is not reserved"
         self.total = total
-        self.fresh = 0
+        self.fresh = reserved
         self.freed = array("I")
         self._newest: list[int] = []
 

@@ -50,6 +50,7 @@ class PoolState(NamedTuple):
     revision: int
     waiting: int
     engines: list[EngineState]
+    reserved_blocks: int
 
 
 class SequenceRow(NamedTuple):
@@ -76,6 +77,7 @@ class BlockState(Enum):
     HELD = 2
     QUARANTINED = 3
     NEVER_USED = 4
+    RESERVED = 5
 
 
 class Wanted(NamedTuple):
@@ -91,7 +93,7 @@ class Wanted(NamedTuple):
 
 
 class BlockRow(NamedTuple):
-    """One block and its last grant, None when it was never granted.
+    """One block and its last grant, None when it was never granted, as a reserved one never is.
 
     `ends_in_ms` is when its quarantine ends.
     """
@@ -146,6 +148,7 @@ def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
         revision=pool.revision,
         waiting=waiting,
         engines=engines,
+        reserved_blocks=pool.geometry.reserved_blocks,
     )
 
 
@@ -229,6 +232,8 @@ def _places(pool: PoolData, numbers: list[int]) -> dict[int, _Place]:
 
 
 def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:
+    if number < pool.geometry.reserved_blocks:
+        return BlockRow(number, BlockState.RESERVED, None)
     if number >= pool.blocks.free_list.fresh:
         return BlockRow(number, BlockState.NEVER_USED, None)
     grant = pool.blocks.grants[number]

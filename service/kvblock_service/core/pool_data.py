@@ -39,7 +39,7 @@ class PoolData:
     def __init__(self, geometry: Geometry, bounds: Bounds, epoch_floor: int = 0) -> None:
         self.geometry = geometry
         self.bounds = bounds
-        self.blocks = Blocks(geometry.total_blocks)
+        self.blocks = Blocks(geometry.total_blocks, geometry.reserved_blocks)
         self.engines: dict[str, Engine] = {}
         self.last_epoch = epoch_floor
         self.cache: IdempotencyCache[Command, Answer] = IdempotencyCache(bounds.request_ids_max)
@@ -74,7 +74,7 @@ class PoolData:
 
     def refuse(self, engine: Engine | None, need: int, free_blocks: int) -> Refused:
         """Count an allocation of `need` blocks that do not fit into the free ones."""
-        exceeds = need > self.geometry.total_blocks
+        exceeds = need > self.geometry.issuable_blocks
         reason = RefusalReason.EXCEEDS_POOL if exceeds else RefusalReason.POOL_EXHAUSTED
         self.refused_total[reason] += 1
         if engine is not None:

@@ -47,7 +47,10 @@ _NAMES = {
 _TTL_AND_TAKEOVER = Field(
     ("ttl_ms", "takeover"), "Q", "ttl_ms << 1 | takeover", ("{0} >> 1", "bool({0} & 1)")
 )
-_CREATED = "CreatePool(Geometry(pool, total_blocks, block_size, device_id), epoch_floor,"
+_GEOMETRY = (
+    "Geometry(pool, total_blocks, block_size, device_id, reserved_blocks, block_bytes, regions,"
+    " layout)"
+)
 
 
 def _change(kinds: tuple[int, ...], shape: str, *fields: Field) -> Layout:
@@ -77,12 +80,15 @@ _LAYOUTS: dict[type, Layout] = {
     commands.EndQuarantine: _command(11, commands.EndQuarantine, *numbers("batch"), unused()),
     commands.CreatePool: _change(
         (2, 12),
-        f"{_CREATED} configured, quarantine_ms, request_id)",
+        f"CreatePool({_GEOMETRY}, epoch_floor, configured, quarantine_ms, request_id)",
         *numbers("total_blocks block_size device_id epoch_floor"),
         optional("quarantine_ms"),
         flag("configured"),
+        *numbers("reserved_blocks block_bytes", since=3),
+        *numbers("regions", since=3, default=1),
         *texts("pool"),
         *texts("request_id", since=2),
+        *texts("layout", since=3),
     ),
     commands.DeletePool: _change(
         (3, 13),

@@ -73,9 +73,9 @@ def exported(state_dir: Path) -> Iterator[str]:
         state = _again(lambda: recover(_reader(state_dir), _BOUNDS)).state
     yield f'{{"server_epoch": "{state.server_epoch}", "pools": ['
     for index, (pool, configured, _) in enumerate(state.pools):
-        name, total_blocks, block_size, device_id = pool.geometry
-        head = {"pool": name, "total_blocks": total_blocks, "block_size": block_size}
-        head |= {"device_id": device_id, "configured": configured}
+        geometry = pool.geometry._asdict()
+        head = {"pool": geometry.pop("name"), **geometry, "configured": configured}
+        head["block_bytes"] = str(head["block_bytes"])
         yield f'{", " if index else ""}{json.dumps(head)[:-1]}, "engines": ['
         for place, engine in enumerate(pool.engines.values()):
             sequences = [

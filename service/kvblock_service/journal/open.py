@@ -282,10 +282,12 @@ def _missing(path: Path, pool: Pool) -> str:
 
 
 def _words(geometry: Geometry) -> str:
-    return (
+    words = (
         f"total={geometry.total_blocks},block_size={geometry.block_size}"
-        f",device={geometry.device_id}"
+        f",device={geometry.device_id},reserved={geometry.reserved_blocks}"
+        f",block_bytes={geometry.block_bytes},regions={geometry.regions}"
     )
+    return f"{words},layout={geometry.layout!r}" if geometry.layout else words
 
 
 def _way_out(path: Path, name: str) -> str:

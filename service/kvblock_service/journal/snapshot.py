@@ -2,7 +2,8 @@
 
 Rules:
 - A snapshot is: magic, version, pieces, and a CRC-32 of all that. Earlier versions stay readable: 1
-  has no changes of the pools, and up to 2 the refusals stand in the order of `_REFUSALS_TO_2`.
+  has no changes of the pools, up to 2 the refusals stand in the order of `_REFUSALS_TO_2`, and up
+  to 3 a pool's geometry ends with its device.
 - What stands here stands under its number, never at its place in an enum or in a tuple of the core.
 - Numbers of a thing are described by their names, and answers as `layout` says: that is where a
   field is added. More numbers than are known were written by a newer version, and are refused.
@@ -46,7 +47,7 @@ from kvblock_service.journal.pieces import Reader, Writer
 from kvblock_service.journal.records import CommandRecord
 
 MAGIC = b"KVBS"
-VERSION = 3
+VERSION = 4
 _CRC = struct.Struct("<I")
 _HEAD = len(MAGIC) + 1
 _REFUSALS_TO_2 = (RefusalReason.POOL_EXHAUSTED, RefusalReason.EXCEEDS_POOL)
@@ -76,7 +77,7 @@ class Numbers:
             setattr(attrgetter(".".join(parts))(thing) if parts else thing, last, value)
 
 
-_GEOMETRY = Numbers("total_blocks block_size device_id")
+_GEOMETRY = Numbers("total_blocks block_size device_id reserved_blocks block_bytes regions")
 _COUNTERS = Numbers(
     "blocks.free_list.fresh blocks.quarantined blocks.last_batch last_epoch revision"
     " blocks.allocated_total blocks.freed_total blocks.reclaimed_total expired_total"
@@ -173,7 +174,7 @@ def _take_changes(source: Reader) -> tuple[PoolChange, ...]:
 def _put_pool(out: Writer, entry: PoolEntry) -> None:
     pool, configured, quarantine_ms = entry
     geometry = pool.geometry
-    out.texts([geometry.name])
+    out.texts([geometry.name, geometry.layout])
     wait = 0 if quarantine_ms is None else quarantine_ms + 1
     out.numbers([*_GEOMETRY.of(geometry), configured, wait])
     out.numbers(_COUNTERS.of(pool))
@@ -195,9 +196,8 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
 
 
 def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
-    (name,) = source.texts()
-    total_blocks, block_size, device_id, configured, wait = source.numbers()
-    pool = Pool(Geometry(name, total_blocks, block_size, device_id), bounds)
+    geometry, configured, wait = _take_geometry(source, version)
+    pool = Pool(geometry, bounds)
     counters = source.numbers().tolist()
     count = len(counters) if version > 2 else len(counters) - len(_REFUSALS_TO_2)
     _COUNTERS.put_into(pool, counters[:count])
@@ -224,6 +224,18 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
     for (command, answer), stale in zip(known, source.numbers("I"), strict=True):
         pool.cache.put(key_of(command), command, answer, stale=bool(stale))
     return PoolEntry(pool, bool(configured), wait - 1 if wait else None)
+
+
+def _take_geometry(source: Reader, version: int) -> tuple[Geometry, int, int]:
+    """A pool's geometry, whether it is configured, and its quarantine as `_put_pool` writes it."""
+    if version > 3:
+        name, layout = source.texts()
+        *sizes, configured, wait = source.numbers()
+        named = dict(zip(_GEOMETRY.names, _GEOMETRY.read(sizes), strict=True))
+        return Geometry(name, **named, layout=layout), configured, wait
+    (name,) = source.texts()
+    total_blocks, block_size, device_id, configured, wait = source.numbers()
+    return Geometry(name, total_blocks, block_size, device_id), configured, wait
 
 
 def _put_engine(out: Writer, engine: Engine) -> None:

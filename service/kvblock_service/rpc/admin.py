@@ -10,7 +10,7 @@ import logging
 from kvblock.v1 import admin_pb2 as pb
 from kvblock_service.core import listing
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Reclaim
+from kvblock_service.core.commands import Geometry, Reclaim
 from kvblock_service.rpc import calls, convert, convert_admin, validate
 from kvblock_service.rpc.methods import PoolMethods, persisted
 
@@ -30,7 +30,16 @@ class KVBlockAdmin(PoolMethods):
     async def create_pool(self, request: pb.CreatePoolRequest) -> pb.CreatePoolResponse:
         """Make a pool."""
         geometry = validate.new_geometry(
-            request.pool, request.total_blocks, request.block_size, request.device_id
+            Geometry(
+                request.pool,
+                request.total_blocks,
+                request.block_size,
+                request.device_id,
+                request.reserved_blocks,
+                request.block_bytes,
+                request.regions,
+                request.layout,
+            )
         )
         wish = request.quarantine if request.HasField("quarantine") else None
         quarantine_ms = validate.quarantine_ms(wish)

@@ -140,6 +140,7 @@ def pool_stats(pool: PoolHost, only_engine: str) -> pb.PoolStats:
         quarantined_blocks=state.quarantined_blocks,
         reclaimed_blocks_total=state.reclaimed_total,
         expired_leases_total=state.expired_total,
+        reserved_blocks=state.reserved_blocks,
     )
 
 
@@ -171,4 +172,8 @@ def attached(outcome: Attached, geometry: Geometry, server_epoch: int) -> dict[s
         "total_blocks": geometry.total_blocks,
         "block_size": geometry.block_size,
         "device_id": geometry.device_id,
+        "reserved_blocks": geometry.reserved_blocks,
+        "block_bytes": geometry.block_bytes,
+        "regions": geometry.regions,
+        "layout": geometry.layout,
     }

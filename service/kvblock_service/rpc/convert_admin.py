@@ -26,6 +26,10 @@ def pool(geometry: Geometry, quarantine_ms: int | None, default_pool: str) -> pb
         device_id=geometry.device_id,
         is_default=geometry.name == default_pool,
         quarantine=None if quarantine_ms is None else duration_of(quarantine_ms / 1000),
+        reserved_blocks=geometry.reserved_blocks,
+        block_bytes=geometry.block_bytes,
+        regions=geometry.regions,
+        layout=geometry.layout,
     )
 
 
@@ -88,4 +92,5 @@ def report(geometry: Geometry, found: Report) -> pb.AuditReport:
         quarantined_blocks=found.quarantined_blocks,
         sequences=found.sequences,
         violations=found.violations,
+        reserved_blocks=found.reserved_blocks,
     )

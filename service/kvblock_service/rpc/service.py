@@ -23,7 +23,7 @@ from kvblock_service.core.commands import (
 from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.lease_log import LeaseEvent
 from kvblock_service.pool_host import PoolHost
-from kvblock_service.rpc import calls, convert, validate
+from kvblock_service.rpc import calls, convert, expectation, validate
 from kvblock_service.rpc.errors import duration_of
 from kvblock_service.rpc.methods import PoolMethods, persisted
 
@@ -139,6 +139,7 @@ class KVBlockService(PoolMethods):
         """Begin or resume the lease that a request asks for."""
         ttl_ms = validate.ttl_ms(request.ttl if request.HasField("ttl") else None, self.leases)
         request_id = validate.request_id(request.request_id)
+        expectation.check(request, pool.geometry)
         quarantine_ms = pool.quarantine_of(engine, ttl_ms)
         before = pool.epoch(engine)
         key = (engine, request.epoch, request_id)

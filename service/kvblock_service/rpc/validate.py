@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 
-from kvblock_service.config.model import BLOCK_SIZE, BLOCK_SIZE_MAX, BLOCKS_MAX, QUARANTINE_MAX
+from kvblock_service.config.model import (
+    BLOCK_BYTES_MAX,
+    BLOCK_SIZE,
+    BLOCK_SIZE_MAX,
+    BLOCKS_MAX,
+    QUARANTINE_MAX,
+    REGIONS_MAX,
+    RESERVED_BLOCKS_MAX,
+)
+from kvblock_service.config.values import layout_text
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField, RequestLimit
 
@@ -58,13 +67,36 @@ def pool_name(value: str) -> str:
     return name("pool", value) if value else value
 
 
-def new_geometry(pool: str, total_blocks: int, block_size: int, device_id: int) -> Geometry:
-    """What a new pool is to be; a block size of zero means the usual one."""
+def new_geometry(asked: Geometry) -> Geometry:
+    """What a new pool is to be; a block size or a number of regions of zero means the usual one."""
+    total_blocks, block_size, reserved_blocks = asked[1], asked.block_size, asked.reserved_blocks
+    block_bytes, regions = asked.block_bytes, asked.regions or 1
     if not 1 <= total_blocks <= BLOCKS_MAX:
         raise InvalidField("total_blocks", total_blocks, f"must be from 1 to {BLOCKS_MAX}")
     if block_size > BLOCK_SIZE_MAX:
         raise InvalidField("block_size", block_size, f"must be from 1 to {BLOCK_SIZE_MAX}")
-    return Geometry(name("pool", pool), total_blocks, block_size or BLOCK_SIZE, device_id)
+    if reserved_blocks > RESERVED_BLOCKS_MAX:
+        problem = f"must be at most {RESERVED_BLOCKS_MAX}"
+        raise InvalidField("reserved_blocks", reserved_blocks, problem)
+    if reserved_blocks >= total_blocks:
+        problem = f"must be below total_blocks = {total_blocks}"
+        raise InvalidField("reserved_blocks", reserved_blocks, problem)
+    if regions > REGIONS_MAX:
+        raise InvalidField("regions", regions, f"must be from 1 to {REGIONS_MAX}")
+    if block_bytes > BLOCK_BYTES_MAX:
+        raise InvalidField("block_bytes", block_bytes, f"must be at most {BLOCK_BYTES_MAX}")
+    if block_bytes % regions:
+        raise InvalidField("block_bytes", block_bytes, f"must be a multiple of regions = {regions}")
+    name("pool", asked.name)
+    layout("layout", asked.layout)
+    return asked._replace(block_size=block_size or BLOCK_SIZE, regions=regions)
+
+
+def layout(field: str, value: str) -> str:
+    """How the bytes of a block are arranged."""
+    if layout_text.read(value) is None:
+        raise InvalidField(field, value, f"must be {layout_text.legal}")
+    return value
 
 
 def quarantine_ms(wish: Duration | None) -> int | None:

@@ -113,6 +113,7 @@ def _blocks(state: PoolState) -> list[_Row]:
         (state.free_blocks, {"state": "free"}),
         (state.held_blocks, {"state": "held"}),
         (state.quarantined_blocks, {"state": "quarantined"}),
+        (state.reserved_blocks, {"state": "reserved"}),
     ]
 
 
@@ -131,7 +132,12 @@ def _leases(state: PoolState) -> list[_Row]:
 _Shown: TypeAlias = tuple[str, str, str, Callable[[PoolState], Iterable[_Row]]]
 
 _POOL_GAUGES: tuple[_Shown, ...] = (
-    ("kvblock.pool.blocks", "{block}", "Blocks by state: free, held or quarantined.", _blocks),
+    (
+        "kvblock.pool.blocks",
+        "{block}",
+        "Blocks by state: free, held, quarantined or reserved.",
+        _blocks,
+    ),
     (
         "kvblock.pool.sequences",
         "{sequence}",

@@ -36,6 +36,28 @@ def test_a_pool_comes_and_goes(console: Console) -> None:
     )
 
 
+def test_a_pool_with_everything_that_engines_may_expect(console: Console) -> None:
+    options = ("--reserved", 2, "--block-bytes", 4096, "--regions", 4, "--layout", "NHD, fp8")
+    made = console.out("pool", "create", "extra", 8, *options)
+    assert made == "created pool extra: 8 blocks of 16 tokens on device 0, 2 of them reserved\n"
+    header, *found = rows(console.out("pools"))
+    names_of = ["RESERVED", "BLOCK", "BYTES", "REGIONS", "LAYOUT"]
+    assert header[-5:] == names_of
+    assert ["extra", "8", "16", "0", "no", "2", "4,096", "4", "NHD,", "fp8"] in found
+    assert ["small", "3", "16", "0", "no", "0", "-", "1", "-"] in found
+    assert "granted 3 blocks: 2 3 4\n" in console.out("allocate", 1, 3, "--pool", "extra")
+    assert ["extra", "8", "3", "3", "0", "2", "50.0", "%", "1", "0"] in rows(console.out("stats"))
+    assert ["extra", "clean", "8", "3", "3", "0", "2", "1"] in rows(console.out("audit"))
+    lines = console.out("blocks", "--pool", "extra").splitlines()
+    assert lines[1].split() == ["0", "reserved", "-", "-", "-", "-"]
+    said = console.out("holder", 1, "--pool", "extra", expect=1)
+    assert said == "block 1: reserved, and never issued\n"
+    told = console.error("pool", "create", "more", 8, "--reserved", 8, expect=2)
+    assert "reserved_blocks: 8 must be below total_blocks = 8" in told
+    console.out("free", 1, "--pool", "extra")
+    console.out("pool", "delete", "extra", "--yes")
+
+
 def test_a_pool_in_json_is_the_response(console: Console) -> None:
     made = answer_of(console, "pool", "create", "extra", 8)
     assert set(made) == names(admin_pb2.CreatePoolResponse)

@@ -27,7 +27,16 @@ def test_check_shows_every_setting_with_its_source_and_starts_nothing(tmp_path: 
     answer = json.loads(SHELL.out(*check, "--json"))
     assert set(answer["config"]) == set(answer["sources"]) == {line[0] for line in lines[1:]}
     assert answer["config"]["pools"] == [
-        {"name": "main", "total": 8, "block_size": 16, "device": 0}
+        {
+            "name": "main",
+            "total": 8,
+            "block_size": 16,
+            "device": 0,
+            "reserved": 0,
+            "block_bytes": "0",
+            "regions": 1,
+            "layout": "",
+        }
     ]
     assert answer["sources"]["grace"] == str(file)
     assert list(tmp_path.iterdir()) == [file]

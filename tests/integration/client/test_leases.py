@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,38 @@ def test_an_idle_engine_keeps_its_lease(
     assert engine_of(observer, "e").epoch == held.epoch
     assert flavour.do(held.detach()) == 2
     assert not held.lease_valid
+
+
+@both_kinds
+def test_an_engine_learns_what_its_pool_is_and_may_expect_it(
+    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer, kind: str
+) -> None:
+    kv = connect(server, engine="e")
+    sizes: dict[str, Any] = {"block_size": 32, "block_bytes": 4096, "regions": 2, "layout": "NHD"}
+    flavour.do(kv.create_pool("extra", 4, reserved_blocks=1, **sizes))
+    expect = kvblock.Expect(**sizes)
+    held = attach(flavour, kv, kind, pool="extra", expect=expect)
+    assert (held.total_blocks, held.reserved_blocks, held.block_size) == (4, 1, 32)
+    assert (held.block_bytes, held.regions, held.layout) == (4096, 2, "NHD")
+    flavour.do(held.detach())
+    others: dict[str, Any] = {"block_size": 16, "block_bytes": 0, "regions": 1, "layout": ""}
+    for field, other in others.items():
+        with pytest.raises(FailedPreconditionError) as caught:
+            attach(flavour, kv, kind, pool="extra", expect=replace(expect, **{field: other}))
+        assert caught.value.reason is ErrorReason.GEOMETRY_MISMATCH
+        assert caught.value.metadata == {
+            "pool": "extra",
+            field: str(sizes[field]),
+            f"expected_{field}": str(other),
+        }
+        assert f"{field} is {sizes[field]!r}, expected {other!r}" in str(caught.value)
+    (pool,) = flavour.do(kv.stats(pool="extra")).pools
+    assert pool.engines == ()
+    with pytest.raises(kvblock.InvalidArgumentError, match="expect: 'NHD' must be an Expect"):
+        attach(flavour, kv, kind, expect="NHD")
+    with pytest.raises(kvblock.InvalidArgumentError, match=r"expect\.regions: -1 must"):
+        attach(flavour, kv, kind, expect=kvblock.Expect(regions=-1))
+    flavour.do(kv.delete_pool("extra"))
 
 
 @both_kinds

@@ -53,6 +53,30 @@ def test_a_pool_is_made_used_and_deleted(
     assert reason_of(flavour, gone) == (kvblock.NotFoundError, ErrorReason.POOL_NOT_FOUND)
 
 
+def test_a_pool_with_reserved_blocks_and_what_engines_may_expect(
+    flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer
+) -> None:
+    kv = connect(server)
+    sizes = {"reserved_blocks": 2, "block_bytes": 2**40, "regions": 4, "layout": "NHD é"}
+    made = flavour.do(kv.create_pool("extra", 5, **sizes))
+    assert made == kvblock.PoolInfo("extra", 5, 16, 0, False, None, 2, 2**40, 4, "NHD é")
+    assert flavour.do(kv.list_pools())[0] == made
+    assert flavour.do(kv.allocate(1, 3, pool="extra")).block_numbers == [2, 3, 4]
+    refused = flavour.do(kv.allocate(1, 4, pool="extra"))
+    assert refused.reason is kvblock.RefusalReason.EXCEEDS_POOL
+    (pool,) = flavour.do(kv.stats(pool="extra")).pools
+    assert (pool.free_blocks, pool.reserved_blocks, pool.issuable_blocks) == (0, 2, 3)
+    (report,) = flavour.do(kv.audit(pool="extra"))
+    assert (report.clean, report.held_blocks, report.reserved_blocks) == (True, 3, 2)
+    listed = flavour.do(kv.list_blocks(pool="extra", states=[BlockState.RESERVED]))
+    assert listed == [
+        kvblock.BlockInfo(number, BlockState.RESERVED, "", None, None, "", None)
+        for number in (0, 1)
+    ]
+    bad = partial(kv.create_pool, "more", 4, block_bytes=10, regions=3)
+    assert reason_of(flavour, bad) == (kvblock.InvalidArgumentError, ErrorReason.INVALID_FIELD)
+
+
 def test_a_reclaim_ends_the_stream_and_fences_the_engine(
     flavour: Flavour, connect: Connect, server: kvblock.EmbeddedServer
 ) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import kvblock
 from tests.integration.telemetry.receiver import Receiver
 
-POOLS = ("kv:total=8,block_size=16,device=0", "spare:total=4,block_size=16,device=1")
+POOLS = ("kv:total=8,block_size=16,device=0", "spare:total=5,reserved=1,block_size=16,device=1")
 LISTEN = ("--metrics-listen", "127.0.0.1:0")
 METHOD = "kvblock.v1.KVBlockService/"
 
@@ -46,7 +46,8 @@ def assert_pools_agree(values: dict[str, dict[frozenset[tuple[str, Any]], Any]])
     assert values["blocks"][key(pool="kv", state="free")] == 6
     assert values["blocks"][key(pool="kv", state="held")] == 2
     assert values["blocks"][key(pool="spare", state="free")] == 4
-    assert values["capacity"] == {key(pool="kv"): 8, key(pool="spare"): 4}
+    assert values["blocks"][key(pool="spare", state="reserved")] == 1
+    assert values["capacity"] == {key(pool="kv"): 8, key(pool="spare"): 5}
     assert values["sequences"] == {key(pool="kv"): 1, key(pool="spare"): 0}
     assert values["waiting"] == {key(pool="kv"): 0, key(pool="spare"): 0}
     assert values["sessions"] == {key(pool="kv"): 0, key(pool="spare"): 0}

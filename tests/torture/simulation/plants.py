@@ -22,7 +22,8 @@ class Plant(NamedTuple):
     `early_answer`: answers go out before their records are in the journal. `no_quarantine`: blocks
     of engines that vanished are free at once. `forgetful_snapshot`: a snapshot keeps no results of
     requests. `no_epoch_check`: calls of any epoch are carried out. `stale_free_list`: blocks come
-    back from quarantine behind the back of the free list.
+    back from quarantine behind the back of the free list. `issued_reserved`: the first blocks are
+    handed out, reserved or not.
     """
 
     early_answer: bool = False
@@ -30,6 +31,7 @@ class Plant(NamedTuple):
     forgetful_snapshot: bool = False
     no_epoch_check: bool = False
     stale_free_list: bool = False
+    issued_reserved: bool = False
 
 
 NONE = Plant()
@@ -39,6 +41,7 @@ PLANTS = {
     "forgetful-snapshot": Plant(forgetful_snapshot=True),
     "no-epoch-check": Plant(no_epoch_check=True),
     "stale-free-list": Plant(stale_free_list=True),
+    "issued-reserved": Plant(issued_reserved=True),
 }
 
 
@@ -46,15 +49,19 @@ PLANTS = {
 def planted(plant: Plant) -> Iterator[None]:
     """Put into the core for the block what the plant says is wrong with it."""
     admit, give_blocks = PoolData.admit, FreeList.give_blocks
+    begin = FreeList.__init__
     if plant.no_epoch_check:
         PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     if plant.stale_free_list:
         FreeList.give_blocks = give_blocks_behind  # type: ignore[method-assign,assignment]
+    if plant.issued_reserved:
+        FreeList.__init__ = begin_with_all  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
         PoolData.admit = admit  # type: ignore[method-assign]
         FreeList.give_blocks = give_blocks  # type: ignore[method-assign]
+        FreeList.__init__ = begin  # type: ignore[method-assign]
 
 
 def admit_anybody(_: PoolData, engine: Engine | None, __: int, stamp: Stamp) -> None:
@@ -66,3 +73,11 @@ def admit_anybody(_: PoolData, engine: Engine | None, __: int, stamp: Stamp) -> 
 def give_blocks_behind(free_list: FreeList, blocks: "array[int]") -> None:
     """Instead of `FreeList.give_blocks`: it does not learn that other blocks are the newest."""
     free_list.freed.extend(blocks)
+
+
+def begin_with_all(free_list: FreeList, total: int, _: int = 0) -> None:
+    """Instead of `FreeList.__init__`: no block is reserved."""
+    free_list.total = total
+    free_list.fresh = 0
+    free_list.freed = array("I")
+    free_list._newest = []

@@ -51,6 +51,7 @@ CALM = 0.5
 COMPARED = 0.2
 """Schedules in which the journal is replayed once more at the end; it takes as long as the rest."""
 POINTS = tuple(CrashPoint)
+ISSUABLE = range(GEOMETRY.reserved_blocks, GEOMETRY.total_blocks)
 
 
 class Schedule:
@@ -192,7 +193,7 @@ class Schedule:
 
     def _nobody_else_has(self, engine: Engine, granted: list[int]) -> None:
         mine = [block for blocks in engine.tables.values() for block in blocks]
-        if len(set(mine)) != len(mine) or not all(0 <= b < GEOMETRY.total_blocks for b in granted):
+        if len(set(mine)) != len(mine) or not all(b in ISSUABLE for b in granted):
             raise Violation(f"{engine.name} was granted {granted}: {engine.tables}")
         for other in self.engines:
             if other is engine or not other.valid(self.now_ms):
@@ -315,7 +316,7 @@ class Schedule:
         for wait in (TTL_MS + 1, QUARANTINE_MS + 1):
             self._advance(wait)
         report = audit(self.server.pool)
-        if report.violations or report.free_blocks != GEOMETRY.total_blocks:
+        if report.violations or report.free_blocks != len(ISSUABLE):
             raise Violation(f"at the end the pool is not free and clean: {report}")
 
     def _note(self, *words: object) -> None:

@@ -26,7 +26,7 @@ from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Me
 from tests.torture.simulation.plants import Plant
 from tests.unit.journal.kept import state_of, write
 
-GEOMETRY = Geometry("p", 12, 16, 0)
+GEOMETRY = Geometry("p", 13, 16, 0, reserved_blocks=1)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
 CREATED = codec.encode(CreatePool(GEOMETRY, 1, configured=True))
 

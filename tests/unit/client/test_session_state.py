@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
+import kvblock
 from kvblock import StepPolicy
 from kvblock.errors import (
     ClosedError,
@@ -30,8 +31,8 @@ def new(**options: Any) -> SessionState:
     return SessionState(settings, AttachOptions.of(**asked), None, None, None, None)
 
 
-def attached(last_step_id: int = 6, ttl: int = 60) -> SessionState:
-    session = new()
+def attached(last_step_id: int = 6, ttl: int = 60, **options: Any) -> SessionState:
+    session = new(**options)
     session._move(Event.ATTACH_SENT)
     answer = pb.SessionResponse()
     answer.attached.pool, answer.attached.engine = "main", "e"
@@ -58,6 +59,17 @@ def test_what_an_attach_asks_for() -> None:
     assert (attach.ttl.seconds, attach.ttl.nanos) == (1, 500_000_000)
     assert len(attach.request_id) == 32
     assert not new()._attach.attach.HasField("ttl")
+    assert not new()._attach.attach.HasField("expect")
+
+
+def test_what_is_expected_is_sent_and_sent_again_when_it_resumes() -> None:
+    expect = kvblock.Expect(block_bytes=4096, layout="")
+    asked = new(expect=expect)._attach.attach.expect
+    assert asked == pb.ExpectedGeometry(block_bytes=4096, layout="")
+    assert [one.name for one, _ in asked.ListFields()] == ["block_bytes", "layout"]
+    assert attached(expect=expect)._make_resume().attach.expect == asked
+    assert not attached()._make_resume().attach.HasField("expect")
+    assert new(expect=kvblock.Expect())._attach.attach.HasField("expect")
 
 
 def test_step_ids_go_on_from_the_lease_s_last_step() -> None:

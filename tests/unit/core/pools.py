@@ -34,8 +34,10 @@ class Desk:
     `replayed` tells whether the last one was carried out before.
     """
 
-    def __init__(self, total_blocks: int, engines_max: int = 8, sequences_max: int = 64) -> None:
-        geometry = Geometry("main", total_blocks, block_size=16, device_id=7)
+    def __init__(
+        self, total_blocks: int, engines_max: int = 8, sequences_max: int = 64, reserved: int = 0
+    ) -> None:
+        geometry = Geometry("main", total_blocks, 16, 7, reserved)
         self.pool = Pool(geometry, Bounds(engines_max, sequences_max, request_ids_max=64))
         self.now_ms = 0
         self.epochs: dict[str, int] = {}
@@ -123,5 +125,6 @@ class Desk:
         report = audit(self.pool)
         assert not report.violations, report.violations
         counted = report.free_blocks + report.held_blocks + report.quarantined_blocks
+        counted += report.reserved_blocks
         assert counted == self.pool.geometry.total_blocks
         return outcome

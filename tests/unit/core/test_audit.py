@@ -188,3 +188,44 @@ def test_first_hundred_sentences_are_enough() -> None:
     desk.allocate(1, 500)
     desk.pool.blocks.free_list.freed.extend(range(500))
     assert len(audit(desk.pool).violations) == VIOLATIONS_MAX
+
+
+@pytest.fixture
+def reserving() -> Pool:
+    """Blocks 0 1 reserved, 2 3 in a/1, freed 4, never used 5."""
+    desk = Desk(6, reserved=2)
+    desk.allocate(1, 2)
+    desk.allocate(9)
+    desk.free(9)
+    return desk.pool
+
+
+def test_reserved_blocks_are_counted(reserving: Pool) -> None:
+    assert audit(reserving) == Report(2, 2, 0, 1, [], reserved_blocks=2)
+
+
+def test_reserved_block_in_a_table(reserving: Pool) -> None:
+    table(reserving, "a", 1)[0] = 1
+    found = violations(reserving)
+    assert "block 1 is in the table of sequence 1 of engine a and reserved" in found
+    assert "block 1 is in the table of sequence 1 of engine a, but was granted to another" in found
+
+
+def test_reserved_block_on_the_free_stack(reserving: Pool) -> None:
+    reserving.blocks.free_list.freed.append(0)
+    assert "block 0 is on the free stack and reserved" in violations(reserving)
+
+
+def test_reserved_block_in_quarantine(reserving: Pool) -> None:
+    reserving.blocks.quarantine[1] = Batch(array("I", [1]), 9, 9, "b", 0)
+    assert "block 1 is in quarantine batch 1 and reserved" in violations(reserving)
+
+
+def test_reserved_block_that_was_granted(reserving: Pool) -> None:
+    reserving.blocks.grants[1] = reserving.blocks.grants[2]
+    assert "block 1 is reserved, but was granted to engine a" in violations(reserving)
+
+
+def test_reserved_blocks_among_the_never_used_ones(reserving: Pool) -> None:
+    reserving.blocks.free_list.fresh = 1
+    assert "the never-used blocks begin with 1, but 2 are reserved" in violations(reserving)

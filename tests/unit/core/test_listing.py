@@ -141,3 +141,18 @@ def test_a_takeover_that_is_sent_again_is_the_same_whatever_the_quarantine_would
     pool.apply(Attach("a", 0, "", False, 30_000, 30_000), stamp(1))
     taken, _ = pool.apply(Attach("a", 0, "again", True, 1_000, 30_000), stamp(2))
     assert pool.apply(Attach("a", 0, "again", True, 1_000, 1_000), stamp(3)) == (taken, True)
+
+
+def test_reserved_blocks_have_nobody_and_can_be_asked_for() -> None:
+    pool = Pool(Geometry("main", 5, 16, 0, 2), Bounds(8, 64, 8))
+    pool.apply(Allocate("a", 0, "", 10, 1), stamp(1))
+    reserved = [BlockRow(number, BlockState.RESERVED, None) for number in (0, 1)]
+    everything = blocks(pool, Wanted(), -1, 100, 0)
+    assert everything.rows[:2] == reserved
+    assert [row.number for row in everything.rows] == [0, 1, 2]
+    assert blocks(pool, Wanted(states=[BlockState.RESERVED]), -1, 100, 0).rows == reserved
+    assert blocks(pool, Wanted(numbers=[1, 4]), -1, 100, 0).rows == [
+        reserved[1],
+        BlockRow(4, BlockState.NEVER_USED, None),
+    ]
+    assert [row.number for row in blocks(pool, Wanted("a"), -1, 100, 0).rows] == [2]

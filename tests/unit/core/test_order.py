@@ -1,5 +1,7 @@
 """The exact blocks that single commands hand out, and their order."""
 
+import pytest
+
 from kvblock_service.core.commands import EndQuarantine, Granted, RefusalReason, Refused
 from kvblock_service.core.free_list import FreeList
 from tests.unit.core.pools import Desk
@@ -192,3 +194,21 @@ def test_a_step_takes_a_part_of_what_it_gave_back() -> None:
     assert desk.allocate(7) == [1]
     assert desk.step(free=[5, 6], allocate=[8, 9, 10]).blocks == [0, 3, 4]
     assert desk.step(free=[8, 3, 99], allocate=[11, 12]).blocks == [2, 0]
+
+
+def test_reserved_blocks_are_never_handed_out() -> None:
+    desk = Desk(5, reserved=2)
+    assert desk.free_blocks == 3
+    assert desk.allocate(1, 2) == [2, 3]
+    assert desk.refused(2, 2) == Refused(EXHAUSTED, free_blocks=1, needed=2)
+    assert desk.refused(2, 4) == Refused(EXCEEDS, free_blocks=1, needed=4)
+    assert desk.allocate(2) == [4]
+    desk.free(1)
+    assert desk.reclaim("a") == 1
+    assert desk.allocate(3, 3) == [4, 3, 2]
+
+
+def test_a_pool_has_a_block_that_is_not_reserved() -> None:
+    assert Desk(3, reserved=2).allocate(1) == [2]
+    with pytest.raises(AssertionError, match="a block that is not reserved"):
+        Desk(3, reserved=3)

@@ -75,7 +75,15 @@ stamps = st.builds(
     Stamp, st.integers(0, 100), st.integers(0, 2**63), st.sampled_from(["", "0af7651916cd43dd"])
 )
 geometries = st.builds(
-    Geometry, st.text("ab.", max_size=5), st.integers(1, 2**31), st.integers(1, 99), st.just(7)
+    Geometry,
+    st.text("ab.", max_size=5),
+    st.integers(1, 2**31),
+    st.integers(1, 99),
+    st.just(7),
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 2**40),
+    st.integers(1, 2**16),
+    st.text(max_size=256),
 )
 records = st.one_of(
     st.builds(CommandRecord, st.text(max_size=5), stamps, written_commands),

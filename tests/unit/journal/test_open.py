@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -153,18 +154,25 @@ def test_durability_can_be_raised_and_lowered(tmp_path: Path) -> None:
         ({"total_blocks": 40}, "total=40,block_size=16,device=0"),
         ({"block_size": 32}, "total=20,block_size=32,device=0"),
         ({"device_id": 3}, "total=20,block_size=16,device=3"),
+        ({"reserved_blocks": 1}, "device=0,reserved=1,block_bytes=0,regions=1 "),
+        ({"block_bytes": 512}, "device=0,reserved=0,block_bytes=512,regions=1 "),
+        ({"regions": 2}, "device=0,reserved=0,block_bytes=0,regions=2 "),
+        ({"layout": "NHD"}, "device=0,reserved=0,block_bytes=0,regions=1,layout='NHD' "),
     ],
 )
-def test_another_geometry_is_refused(tmp_path: Path, change: dict[str, int], words: str) -> None:
+def test_another_geometry_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     found = opened(tmp_path)
     grant(found, Allocate("a", 0, "", 1, 3))
     closed(found)
-    changed = GEOMETRY._replace(**change)  # type: ignore[arg-type]
+    changed = GEOMETRY._replace(**change)
     with pytest.raises(GeometryChanged) as caught:
         opened(tmp_path, changed)
     text = str(caught.value)
-    assert f"configured with {words}" in text
-    assert "total=20,block_size=16,device=0 and 3 held blocks" in text
+    configured, _, journaled = text.partition(", but ")
+    assert words.strip() in configured
+    assert (
+        "total=20,block_size=16,device=0,reserved=0,block_bytes=0,regions=1 and 3 held" in journaled
+    )
     assert f"kvblock journal export {tmp_path}" in text
     assert f"kvblock journal discard {tmp_path} --pool main" in text
     found = opened(tmp_path)

@@ -15,15 +15,18 @@ from kvblock_service.core.commands import (
     CreatePool,
     DeletePool,
     Fenced,
+    Free,
+    Granted,
     Reclaim,
     RefusalReason,
     Stamp,
     StepPolicy,
 )
-from kvblock_service.core.pool import Pool
+from kvblock_service.core.pool import Geometry, Pool
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
+from kvblock_service.journal.pieces import Writer
 from kvblock_service.journal.snapshot import MAGIC, VERSION, State, decode, encode
 from tests.unit.journal.kept import BOUNDS, GEOMETRY, commands, new_pool, stamped, stamps, state_of
 
@@ -134,7 +137,51 @@ def of_version_2(pool: Pool) -> bytes:
     count = struct.pack("<Q", len(counters))
     counts = struct.pack("<2Q", *pool.refused_total.values())
     body = body[: before - 8] + count + body[before:at] + counts + body[at + len(now) :]
+    return without_geometry(body)
+
+
+def of_version_3(pool: Pool) -> bytes:
+    """A snapshot as it was before a pool had more of a geometry than its device."""
+    data = encode(State(1, 2, [PoolEntry(pool, True)]))
+    return without_geometry(data[:4] + b"\3" + data[5:-4])
+
+
+def without_geometry(body: bytes) -> bytes:
+    """The bytes of GEOMETRY as they were up to version 3, and a checksum."""
+    now, before = Writer(), Writer()
+    now.texts([GEOMETRY.name, GEOMETRY.layout])
+    now.numbers([*GEOMETRY[1:7], True, 0])
+    before.texts([GEOMETRY.name])
+    before.numbers([*GEOMETRY[1:4], True, 0])
+    assert body.count(now.finish()) == 1
+    body = body.replace(now.finish(), before.finish())
     return body + crc32(body).to_bytes(4, "little")
+
+
+@given(st.lists(st.tuples(commands, stamps), max_size=20))
+def test_a_snapshot_of_version_3_has_the_usual_geometry(done: Stamped) -> None:
+    pool = new_pool()
+    for command, stamp in done:
+        pool.apply(command, stamp)
+    (entry,) = decode(of_version_3(pool), BOUNDS).pools
+    assert entry.pool.geometry == GEOMETRY
+    assert state_of(entry.pool) == state_of(pool)
+
+
+def test_a_pool_with_reserved_blocks_comes_back() -> None:
+    geometry = Geometry("main", 8, 16, 0, 2, 4096, 4, "NHD, fp8 é")
+    pool = Pool(geometry, BOUNDS)
+    pool.apply(Allocate("a", 0, "", 1, 3), Stamp(0, 0, ""))
+    pool.apply(Free("a", 0, "", 1), Stamp(0, 0, ""))
+    pool.apply(Allocate("a", 0, "", 2, 1), Stamp(0, 0, ""))
+    (entry,) = decode(encode(State(1, 2, [PoolEntry(pool, True)])), BOUNDS).pools
+    assert entry.pool.geometry == geometry
+    assert state_of(entry.pool) == state_of(pool)
+    assert audit(entry.pool) == audit(pool)
+    assert audit(entry.pool).violations == []
+    assert entry.pool.apply(Allocate("a", 0, "", 3, 5), Stamp(0, 0, ""))[0] == Granted(
+        [3, 2, 5, 6, 7], 5
+    )
 
 
 def test_refusals_of_a_snapshot_of_version_2() -> None:

@@ -27,7 +27,18 @@ def problems(flags: dict[str, object], file: Path | None = None) -> list[str]:
 def test_defaults() -> None:
     config, sources = load_settings(FLAGS)
     assert config.as_toml() == {
-        "pools": [{"name": "main", "total": 8, "block_size": 16, "device": 0}],
+        "pools": [
+            {
+                "name": "main",
+                "total": 8,
+                "block_size": 16,
+                "device": 0,
+                "reserved": 0,
+                "block_bytes": 0,
+                "regions": 1,
+                "layout": "",
+            }
+        ],
         "default_pool": "",
         "insecure": False,
         "tls_cert": None,
@@ -185,8 +196,8 @@ def test_unknown_keys_of_the_file_are_errors(tmp_path: Path) -> None:
     assert problems({"listen": ["unix:/a"]}, file) == [
         f"{file}: retry_afer: no such key; did you mean retry_after?",
         f'{file}: pools[0] = {{"name": "a", "total": 1, "grace": 5}}: has the unknown key'
-        " 'grace'; a pool has name, total, block_size, device, quarantine (the server's own keys"
-        " stand above the first [[pools]])",
+        " 'grace'; a pool has name, total, block_size, device, reserved, block_bytes, regions,"
+        " layout, quarantine (the server's own keys stand above the first [[pools]])",
     ]
 
 

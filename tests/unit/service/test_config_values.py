@@ -13,7 +13,10 @@ from kvblock_service.config.values import group_number, user_number
 
 POOL = "main:total=8"
 SOCKET = "unix:/tmp/kv.sock"
-SPEC = "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,quarantine=SECONDS]"
+SPEC = (
+    "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,reserved=BLOCKS][,block_bytes=BYTES]"
+    "[,regions=N][,layout=TEXT][,quarantine=SECONDS]"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,12 @@ def problem(**flags: object) -> str:
             "a:device=4294967295,block_size=65536,total=3",
             "a:total=3,block_size=65536,device=4294967295",
         ),
+        (
+            "a:layout=NHD fp8,regions=65536,total=65537,block_bytes=1099511627776,reserved=65536",
+            "a:total=65537,block_size=16,device=0,reserved=65536,block_bytes=1099511627776"
+            ",regions=65536,layout=NHD fp8",
+        ),
+        ("a:total=1,regions=3,block_bytes=0", "a:total=1,block_size=16,device=0,regions=3"),
     ],
 )
 def test_pool_specs(spec: str, full: str) -> None:
@@ -66,9 +75,24 @@ def test_pool_specs(spec: str, full: str) -> None:
         ),
         ("a:total=1,total=2", "has the key 'total' twice"),
         ("a:total=1,name=b", "has the key 'name' twice"),
+        ("a:total=8,reserved=8", "reserved 8 must be below total = 8"),
+        ("a:total=99999,reserved=65537", "reserved 65537 must be a whole number from 0 to 65536"),
+        ("a:total=0,reserved=3", "total 0 must be a whole number from 1 to 2147483647"),
+        ("a:total=1,regions=0", "regions 0 must be a whole number from 1 to 65536"),
+        ("a:total=1,regions=65537", "regions 65537 must be a whole number from 1 to 65536"),
+        (
+            "a:total=1,block_bytes=1099511627777",
+            "block_bytes 1099511627777 must be a whole number from 0 to 1099511627776",
+        ),
+        (
+            "a:total=1,regions=3,block_bytes=10",
+            "block_bytes 10 must be a multiple of regions = 3",
+        ),
+        ("a:total=1,layout=a\tb", "layout a\tb must be at most 256 printable characters"),
         (
             "a:tot=1",
-            "has the unknown key 'tot'; a pool has name, total, block_size, device, quarantine",
+            "has the unknown key 'tot'; a pool has name, total, block_size, device, reserved,"
+            " block_bytes, regions, layout, quarantine",
         ),
         ("a:1", f"must be {SPEC}; '1' is no KEY=VALUE"),
         ("a:total=1,", f"must be {SPEC}; '' is no KEY=VALUE"),
@@ -79,6 +103,13 @@ def test_pool_specs(spec: str, full: str) -> None:
 )
 def test_wrong_pool_specs(spec: str, said: str) -> None:
     assert problem(pools=[spec]) == f"--pool {spec}: {said}"
+
+
+def test_a_layout_has_at_most_256_characters() -> None:
+    assert load(pools=[f"a:total=1,layout={'é' * 256}"]).pools[0].layout == "é" * 256
+    assert "must be at most 256 printable characters" in problem(
+        pools=[f"a:total=1,layout={'é' * 257}"]
+    )
 
 
 def test_long_names_are_refused_and_shown_in_part() -> None:

@@ -18,6 +18,7 @@ from kvblock._async.session import AsyncSession
 from kvblock._async.transport import Stubs
 from kvblock.credentials import Tls
 from kvblock.errors import ClosedError
+from kvblock.expect import Expect
 from kvblock.lease import AttachOptions, OnLeaseLost
 from kvblock.lease_user import LeaseUsers
 from kvblock.results import (
@@ -210,6 +211,7 @@ class AsyncClient(OperatorCalls, Configured):
         takeover: bool = False,
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
+        expect: Expect | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
         """A session for an engine's loop; entering it attaches, leaving it detaches.
@@ -217,12 +219,13 @@ class AsyncClient(OperatorCalls, Configured):
         `ttl` is how many seconds its lease should last without renewal; None: as the server likes.
         A restart of the server that takes longer loses the lease. `takeover` ends the lease that
         another client has under the engine's name. `epoch` is that of a lease to go on with.
-        `on_lease_lost` is called once with a LeaseLostError when the lease is lost. `timeout`
-        (seconds) holds for each of its messages that has none of its own. Unary calls of this
-        client for the same pool and engine are made under the lease, too.
+        `on_lease_lost` is called once with a LeaseLostError when the lease is lost. `expect` is
+        what the engine was built for: with a pool that differs the attach fails with
+        GEOMETRY_MISMATCH. `timeout` (seconds) holds for each of its messages that has none of its
+        own. Unary calls of this client for the same pool and engine are made under the lease, too.
         """
         self._settings.owner.check()
-        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, expect)
         session = AsyncSession(self._connection, options, pool, engine, timeout)
         self._users.add(session)
         return session
@@ -236,6 +239,7 @@ class AsyncClient(OperatorCalls, Configured):
         takeover: bool = False,
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
+        expect: Expect | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AsyncEngineLease:
@@ -246,11 +250,12 @@ class AsyncClient(OperatorCalls, Configured):
 
         Raises:
             FailedPreconditionError: another client has a lease under the engine's name (reason
-                ENGINE_ATTACHED; `retry_after` says when it runs out unless it is renewed).
+                ENGINE_ATTACHED; `retry_after` says when it runs out unless it is renewed), or the
+                pool is not what is expected (GEOMETRY_MISMATCH).
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, expect)
         kind, request_id = pb.AttachEngineRequest, fencing.identify(request_id)
         request = requests.attach(kind, self._settings, pool, engine, options, request_id)
         deadline = self._settings.deadline(timeout)

@@ -52,11 +52,17 @@ class OperatorCalls:
         block_size: SupportsIndex = 16,
         device_id: SupportsIndex = 0,
         quarantine: float | None = None,
+        reserved_blocks: SupportsIndex = 0,
+        block_bytes: SupportsIndex = 0,
+        regions: SupportsIndex = 1,
+        layout: str = "",
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> PoolInfo:
         """Make a pool on the server.
 
+        The first `reserved_blocks` are never issued. `block_bytes` (0: not told), `regions` and
+        `layout` are what attaches may expect: see `kvblock.Expect`.
         `quarantine` is how many seconds the blocks of a vanished engine wait before they are free;
         None: as long as the TTL of its lease. To repeat a call of which the outcome is unknown,
         give both the same `request_id`.
@@ -67,7 +73,16 @@ class OperatorCalls:
 
         """
         request = requests.create_pool(
-            pool, total_blocks, block_size, device_id, quarantine, request_id
+            pool,
+            total_blocks,
+            block_size,
+            device_id,
+            quarantine,
+            reserved_blocks,
+            block_bytes,
+            regions,
+            layout,
+            request_id,
         )
         deadline = self._settings.deadline(timeout)
         answer = await self._connection.call(self._admin.CreatePool, request, deadline)

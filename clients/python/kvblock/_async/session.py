@@ -68,8 +68,9 @@ class AsyncSession(Detachable, SessionState):
 
         Raises:
             FailedPreconditionError: another client has a lease under the engine's name (reason
-                ENGINE_ATTACHED; `retry_after` says when it runs out unless it is renewed), or the
-                server has as many sessions as it takes (STATE_LIMIT).
+                ENGINE_ATTACHED; `retry_after` says when it runs out unless it is renewed), the pool
+                is not what is expected (GEOMETRY_MISMATCH), or the server has as many sessions as
+                it takes (STATE_LIMIT).
             LeaseLostError: the lease that was to be resumed has ended.
             UnavailableError: no server was there until the timeout.
             DeadlineExceededError: the answer did not come in time.

@@ -37,6 +37,8 @@ class _BlockStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockState
     """It was taken from an engine that vanished, and waits before it is free."""
     BLOCK_STATE_NEVER_USED: _BlockState.ValueType  # 4
     """Nobody ever had it. It is free."""
+    BLOCK_STATE_RESERVED: _BlockState.ValueType  # 5
+    """It is one of the pool's reserved_blocks: it is never issued, and nobody ever had it."""
 
 class BlockState(_BlockState, metaclass=_BlockStateEnumTypeWrapper):
     """Where a block is."""
@@ -51,6 +53,8 @@ BLOCK_STATE_QUARANTINED: BlockState.ValueType  # 3
 """It was taken from an engine that vanished, and waits before it is free."""
 BLOCK_STATE_NEVER_USED: BlockState.ValueType  # 4
 """Nobody ever had it. It is free."""
+BLOCK_STATE_RESERVED: BlockState.ValueType  # 5
+"""It is one of the pool's reserved_blocks: it is never issued, and nobody ever had it."""
 Global___BlockState: _TypeAlias = BlockState  # noqa: Y015
 
 @_typing.final
@@ -106,6 +110,10 @@ class Pool(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Its name."""
     total_blocks: _builtins.int
@@ -116,6 +124,14 @@ class Pool(_message.Message):
     """The device whose memory the blocks number."""
     is_default: _builtins.bool
     """Whether requests that name no pool mean this one."""
+    reserved_blocks: _builtins.int
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
+    block_bytes: _builtins.int
+    """Bytes of one block; 0: not told."""
+    regions: _builtins.int
+    """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
+    layout: _builtins.str
+    """How the bytes of a block are arranged, in the words of its engines."""
     @_builtins.property
     def quarantine(self) -> _duration_pb2.Duration:
         """How long the blocks of a vanished engine wait before they are free. Unset: as long as the TTL
@@ -131,10 +147,14 @@ class Pool(_message.Message):
         device_id: _builtins.int = ...,
         is_default: _builtins.bool = ...,
         quarantine: _duration_pb2.Duration | None = ...,
+        reserved_blocks: _builtins.int = ...,
+        block_bytes: _builtins.int = ...,
+        regions: _builtins.int = ...,
+        layout: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quarantine", b"quarantine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "is_default", b"is_default", "pool", b"pool", "quarantine", b"quarantine", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "is_default", b"is_default", "layout", b"layout", "pool", b"pool", "quarantine", b"quarantine", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -152,6 +172,10 @@ class CreatePoolRequest(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Its name: 1 to 128 characters from `A-Z a-z 0-9 . _ -`. POOL_EXISTS when it is taken, also when
     the pool is the same in everything; only a repeated request_id is answered again.
@@ -165,6 +189,16 @@ class CreatePoolRequest(_message.Message):
     request_id: _builtins.str
     """Makes the call safe to repeat, as in KVBlockService, also after a restart of the server. It
     remembers the last 1,024 calls that made or deleted pools.
+    """
+    reserved_blocks: _builtins.int
+    """Blocks 0 to reserved_blocks - 1 are never issued: at most 65,536, and fewer than total_blocks."""
+    block_bytes: _builtins.int
+    """Bytes of one block: at most 2^40, and a multiple of `regions`; 0: not told."""
+    regions: _builtins.int
+    """Arrays that the pool's memory is divided into: 1 to 65,536; 0: 1."""
+    layout: _builtins.str
+    """How the bytes of a block are arranged, in the words of its engines: at most 256 printable
+    characters.
     """
     @_builtins.property
     def quarantine(self) -> _duration_pb2.Duration:
@@ -181,10 +215,14 @@ class CreatePoolRequest(_message.Message):
         device_id: _builtins.int = ...,
         quarantine: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        reserved_blocks: _builtins.int = ...,
+        block_bytes: _builtins.int = ...,
+        regions: _builtins.int = ...,
+        layout: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quarantine", b"quarantine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "pool", b"pool", "quarantine", b"quarantine", "request_id", b"request_id", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "layout", b"layout", "pool", b"pool", "quarantine", b"quarantine", "regions", b"regions", "request_id", b"request_id", "reserved_blocks", b"reserved_blocks", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -455,7 +493,9 @@ class ListBlocksRequest(_message.Message):
     """Empty for the first page, then next_page_token of the page before."""
     @_builtins.property
     def block_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Only these blocks, at most the server's `page_size_max`; empty: all that were ever used."""
+        """Only these blocks, at most the server's `page_size_max`; empty: all that were ever used,
+        and the reserved ones.
+        """
 
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___BlockState.ValueType]:
@@ -516,7 +556,8 @@ Global___ListBlocksResponse: _TypeAlias = ListBlocksResponse  # noqa: Y015
 @_typing.final
 class BlockInfo(_message.Message):
     """One block. Its engine, `since` and `trace_id` are those of the last grant, also when it is free
-    again; they are unset when it was never used.
+    again; they are unset when it was never used
+    or is reserved.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -737,6 +778,7 @@ class AuditReport(_message.Message):
     SEQUENCES_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     clean: _builtins.bool
@@ -751,6 +793,8 @@ class AuditReport(_message.Message):
     """Block tables counted."""
     quarantined_blocks: _builtins.int
     """Blocks counted in quarantine."""
+    reserved_blocks: _builtins.int
+    """Blocks that are never issued."""
     @_builtins.property
     def violations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is wrong, one sentence each; the first 100."""
@@ -766,10 +810,11 @@ class AuditReport(_message.Message):
         sequences: _builtins.int = ...,
         violations: _abc.Iterable[_builtins.str] | None = ...,
         quarantined_blocks: _builtins.int = ...,
+        reserved_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "free_blocks", b"free_blocks", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "sequences", b"sequences", "total_blocks", b"total_blocks", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "free_blocks", b"free_blocks", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "total_blocks", b"total_blocks", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing are answered. Whether this call was carried out is unknown: send it again with the same
     request_id or step_id. A google.rpc.RetryInfo says when to try again.
     """
+    ERROR_REASON_GEOMETRY_MISMATCH: _ErrorReason.ValueType  # 15
+    """FAILED_PRECONDITION: the pool is not what the attach expects; nothing was changed. Metadata:
+    `pool`, and of each field that differs the pool's value and the expected one: `block_size` and
+    `expected_block_size`, `block_bytes` and `expected_block_bytes`, `regions` and
+    `expected_regions`, `layout` and `expected_layout`.
+    """
     ERROR_REASON_POOL_EXISTS: _ErrorReason.ValueType  # 20
     """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""
     ERROR_REASON_POOL_HELD: _ErrorReason.ValueType  # 21
@@ -158,6 +164,12 @@ ERROR_REASON_JOURNAL_UNWRITABLE: ErrorReason.ValueType  # 13
 kept, and tells nothing that follows from what is not written yet; other calls that change
 nothing are answered. Whether this call was carried out is unknown: send it again with the same
 request_id or step_id. A google.rpc.RetryInfo says when to try again.
+"""
+ERROR_REASON_GEOMETRY_MISMATCH: ErrorReason.ValueType  # 15
+"""FAILED_PRECONDITION: the pool is not what the attach expects; nothing was changed. Metadata:
+`pool`, and of each field that differs the pool's value and the expected one: `block_size` and
+`expected_block_size`, `block_bytes` and `expected_block_bytes`, `regions` and
+`expected_regions`, `layout` and `expected_layout`.
 """
 ERROR_REASON_POOL_EXISTS: ErrorReason.ValueType  # 20
 """ALREADY_EXISTS: the server hosts a pool of that name. Metadata: `pool`."""

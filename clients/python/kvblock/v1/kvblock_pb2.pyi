@@ -529,7 +529,9 @@ Global___StatsResponse: _TypeAlias = StatsResponse  # noqa: Y015
 
 @_typing.final
 class PoolStats(_message.Message):
-    """One pool at one moment: free_blocks + held_blocks + quarantined_blocks = total_blocks."""
+    """One pool at one moment: free_blocks + held_blocks + quarantined_blocks + reserved_blocks =
+    total_blocks.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -549,6 +551,7 @@ class PoolStats(_message.Message):
     QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
     RECLAIMED_BLOCKS_TOTAL_FIELD_NUMBER: _builtins.int
     EXPIRED_LEASES_TOTAL_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     total_blocks: _builtins.int
@@ -577,6 +580,8 @@ class PoolStats(_message.Message):
     """Blocks that were taken from engines that vanished, since the server epoch began."""
     expired_leases_total: _builtins.int
     """Leases that ran out, since the server epoch began."""
+    reserved_blocks: _builtins.int
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Refusals since the server epoch began, in order of their reasons; a reason that never occurred
@@ -606,10 +611,11 @@ class PoolStats(_message.Message):
         quarantined_blocks: _builtins.int = ...,
         reclaimed_blocks_total: _builtins.int = ...,
         expired_leases_total: _builtins.int = ...,
+        reserved_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "reserved_blocks", b"reserved_blocks", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -939,6 +945,7 @@ class SessionAttach(_message.Message):
     TAKEOVER_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -959,6 +966,12 @@ class SessionAttach(_message.Message):
         keeps it between its `lease_ttl_min` and `lease_ttl_max`.
         """
 
+    @_builtins.property
+    def expect(self) -> Global___ExpectedGeometry:
+        """What the engine was built for: GEOMETRY_MISMATCH unless the pool is that. Looked at before
+        anything is changed, also of an attach that resumes or is repeated.
+        """
+
     def __init__(
         self,
         *,
@@ -968,10 +981,11 @@ class SessionAttach(_message.Message):
         takeover: _builtins.bool = ...,
         ttl: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        expect: Global___ExpectedGeometry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expect", b"expect", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "expect", b"expect", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -993,6 +1007,10 @@ class SessionAttached(_message.Message):
     SERVER_EPOCH_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     LAST_STEP_ID_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -1011,6 +1029,14 @@ class SessionAttached(_message.Message):
     """The server epoch: when it differs from the last attach's, earlier blocks are gone."""
     last_step_id: _builtins.int
     """The step_id of the last step that was carried out under this epoch; 0: none."""
+    reserved_blocks: _builtins.int
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
+    block_bytes: _builtins.int
+    """Bytes of one block; 0: not told."""
+    regions: _builtins.int
+    """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
+    layout: _builtins.str
+    """How the bytes of a block are arranged, in the words of its engines."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1028,14 +1054,69 @@ class SessionAttached(_message.Message):
         server_epoch: _builtins.int = ...,
         lease: Global___Lease | None = ...,
         last_step_id: _builtins.int = ...,
+        reserved_blocks: _builtins.int = ...,
+        block_bytes: _builtins.int = ...,
+        regions: _builtins.int = ...,
+        layout: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "lease", b"lease", "pool", b"pool", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionAttached: _TypeAlias = SessionAttached  # noqa: Y015
+
+@_typing.final
+class ExpectedGeometry(_message.Message):
+    """What an engine was built for. A field that is unset is not compared; one that is set has to be
+    equal to the pool's.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    block_size: _builtins.int
+    """Token slots per block."""
+    block_bytes: _builtins.int
+    """Bytes of one block. A pool that does not tell them has 0."""
+    regions: _builtins.int
+    """Arrays that the pool's memory is divided into."""
+    layout: _builtins.str
+    """How the bytes of a block are arranged: at most 256 printable characters."""
+    def __init__(
+        self,
+        *,
+        block_size: _builtins.int | None = ...,
+        block_bytes: _builtins.int | None = ...,
+        regions: _builtins.int | None = ...,
+        layout: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_block_bytes", b"_block_bytes", "_block_size", b"_block_size", "_layout", b"_layout", "_regions", b"_regions", "block_bytes", b"block_bytes", "block_size", b"block_size", "layout", b"layout", "regions", b"regions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_block_bytes", b"_block_bytes", "_block_size", b"_block_size", "_layout", b"_layout", "_regions", b"_regions", "block_bytes", b"block_bytes", "block_size", b"block_size", "layout", b"layout", "regions", b"regions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__block_bytes: _TypeAlias = _typing.Literal["block_bytes"]  # noqa: Y015
+    _WhichOneofArgType__block_bytes: _TypeAlias = _typing.Literal["_block_bytes", b"_block_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__block_size: _TypeAlias = _typing.Literal["block_size"]  # noqa: Y015
+    _WhichOneofArgType__block_size: _TypeAlias = _typing.Literal["_block_size", b"_block_size"]  # noqa: Y015
+    _WhichOneofReturnType__layout: _TypeAlias = _typing.Literal["layout"]  # noqa: Y015
+    _WhichOneofArgType__layout: _TypeAlias = _typing.Literal["_layout", b"_layout"]  # noqa: Y015
+    _WhichOneofReturnType__regions: _TypeAlias = _typing.Literal["regions"]  # noqa: Y015
+    _WhichOneofArgType__regions: _TypeAlias = _typing.Literal["_regions", b"_regions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_bytes) -> _WhichOneofReturnType__block_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__block_size) -> _WhichOneofReturnType__block_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__layout) -> _WhichOneofReturnType__layout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__regions) -> _WhichOneofReturnType__regions | None: ...
+
+Global___ExpectedGeometry: _TypeAlias = ExpectedGeometry  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
@@ -1227,6 +1308,7 @@ class AttachEngineRequest(_message.Message):
     TAKEOVER_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -1245,6 +1327,12 @@ class AttachEngineRequest(_message.Message):
         keeps it between its `lease_ttl_min` and `lease_ttl_max`.
         """
 
+    @_builtins.property
+    def expect(self) -> Global___ExpectedGeometry:
+        """What the engine was built for: GEOMETRY_MISMATCH unless the pool is that. Looked at before
+        anything is changed, also of an attach that resumes or is repeated.
+        """
+
     def __init__(
         self,
         *,
@@ -1254,10 +1342,11 @@ class AttachEngineRequest(_message.Message):
         takeover: _builtins.bool = ...,
         ttl: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        expect: Global___ExpectedGeometry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expect", b"expect", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "expect", b"expect", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1276,6 +1365,10 @@ class AttachEngineResponse(_message.Message):
     TOTAL_BLOCKS_FIELD_NUMBER: _builtins.int
     BLOCK_SIZE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
+    BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     held_blocks: _builtins.int
     """Blocks that the engine holds already."""
     sequences: _builtins.int
@@ -1288,6 +1381,14 @@ class AttachEngineResponse(_message.Message):
     """Token slots per block."""
     device_id: _builtins.int
     """The device whose memory the blocks number."""
+    reserved_blocks: _builtins.int
+    """Blocks 0 to reserved_blocks - 1 are never issued."""
+    block_bytes: _builtins.int
+    """Bytes of one block; 0: not told."""
+    regions: _builtins.int
+    """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
+    layout: _builtins.str
+    """How the bytes of a block are arranged, in the words of its engines."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1302,10 +1403,14 @@ class AttachEngineResponse(_message.Message):
         total_blocks: _builtins.int = ...,
         block_size: _builtins.int = ...,
         device_id: _builtins.int = ...,
+        reserved_blocks: _builtins.int = ...,
+        block_bytes: _builtins.int = ...,
+        regions: _builtins.int = ...,
+        layout: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "lease", b"lease", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -136,9 +136,9 @@ def pools(stats: ServerStats) -> Iterator[Finding]:
     """Whether there are blocks to be had."""
     used = [one.pool for one in stats.pools if not one.free_blocks]
     waiting = [
-        f"{one.pool} ({one.quarantined_blocks / one.total_blocks:.0%})"
+        f"{one.pool} ({one.quarantined_blocks / one.issuable_blocks:.0%})"
         for one in stats.pools
-        if one.quarantined_blocks > _QUARANTINE * one.total_blocks
+        if one.quarantined_blocks > _QUARANTINE * one.issuable_blocks
     ]
     if waiting:
         action = (

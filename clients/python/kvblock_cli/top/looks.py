@@ -29,6 +29,7 @@ class PoolRow:
 
     pool: str
     total_blocks: int
+    reserved_blocks: int
     free_blocks: int
     held_blocks: int
     quarantined_blocks: int
@@ -38,10 +39,15 @@ class PoolRow:
     refused_per_second: float | None
     changes_per_second: float | None
 
+    @property
+    def issuable_blocks(self) -> int:
+        """Blocks that engines can have in all: those that are not reserved."""
+        return self.total_blocks - self.reserved_blocks
+
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One engine in one pool; `share` is the part of the pool's blocks that it holds."""
+    """One engine in one pool; `share` is the part of the pool's issuable blocks that it holds."""
 
     pool: str
     engine: str
@@ -156,14 +162,14 @@ class Overview:
         pools = {pool.pool: pool for pool in before.stats.pools} if before else {}
         held = {(row.pool, row.engine): row.held_blocks for row in before.engines} if before else {}
         self.pools = [self._pool_row(pool, pools.get(pool.pool)) for pool in look.stats.pools]
-        totals = {pool.pool: pool.total_blocks for pool in look.stats.pools}
+        totals = {pool.pool: pool.issuable_blocks for pool in look.stats.pools}
         self.engines = [
             self._engine_row(row, totals.get(row.pool, 0), held.get((row.pool, row.engine)))
             for row in look.engines
         ]
         second = int(look.at)
         for pool in self.pools:
-            self._remember((pool.pool,), second, _share(pool.held_blocks, pool.total_blocks))
+            self._remember((pool.pool,), second, _share(pool.held_blocks, pool.issuable_blocks))
         for engine in self.engines:
             self._remember((engine.pool, engine.engine), second, engine.share)
         for key in [key for key, use in self._use.items() if use[-1][0] <= second - SECONDS_KEPT]:
@@ -176,6 +182,7 @@ class Overview:
         return PoolRow(
             now.pool,
             now.total_blocks,
+            now.reserved_blocks,
             now.free_blocks,
             now.held_blocks,
             now.quarantined_blocks,

@@ -181,7 +181,7 @@ def _pool_columns(rows: list[PoolRow]) -> list[Column]:
         Column("FREE", 10, [number(row.free_blocks) for row in rows]),
         Column("HELD", 11, [number(row.held_blocks) for row in rows]),
         Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
-        Column("USE", 9, [share(row.held_blocks, row.total_blocks) for row in rows]),
+        Column("USE", 9, [share(row.held_blocks, row.issuable_blocks) for row in rows]),
         Column(_TREND, 6, []),
         Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
         Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
