@@ -204,6 +204,8 @@ class ErrorReason(Enum):
     """The pool cannot be deleted while it is in use."""
     ENGINE_NOT_FOUND = 22, StatusCode.NOT_FOUND, NotFoundError
     """The engine has neither a sequence nor a lease in the pool."""
+    MEMORY_UNUSABLE = 23, StatusCode.FAILED_PRECONDITION, MemoryUnusableError
+    """The memory of a new pool cannot be had."""
     UNAUTHENTICATED = 30, StatusCode.UNAUTHENTICATED, UnauthenticatedError
     """No credentials were shown, or none that the server knows."""
     PERMISSION_DENIED = 31, StatusCode.PERMISSION_DENIED, PermissionDeniedError

@@ -230,3 +230,5 @@ class Attachment:
     """Arrays that the pool's memory is divided into; each has an equal part of every block."""
     layout: str = ""
     """How the bytes of a block are arranged, in the words of the engines."""
+    memory_uri: str = ""
+    """Where the pool's memory is; empty: nowhere that the server knows of."""

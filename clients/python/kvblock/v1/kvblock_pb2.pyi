@@ -1011,6 +1011,7 @@ class SessionAttached(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    MEMORY_URI_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -1037,6 +1038,10 @@ class SessionAttached(_message.Message):
     """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
     layout: _builtins.str
     """How the bytes of a block are arranged, in the words of its engines."""
+    memory_uri: _builtins.str
+    """Where the pool's memory is: `shm://` and the percent-encoded path of a file that engines map, or
+    the URI that the pool was made with; empty: nowhere that the server knows of.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1058,10 +1063,11 @@ class SessionAttached(_message.Message):
         block_bytes: _builtins.int = ...,
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
+        memory_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "memory_uri", b"memory_uri", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1369,6 +1375,7 @@ class AttachEngineResponse(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    MEMORY_URI_FIELD_NUMBER: _builtins.int
     held_blocks: _builtins.int
     """Blocks that the engine holds already."""
     sequences: _builtins.int
@@ -1389,6 +1396,10 @@ class AttachEngineResponse(_message.Message):
     """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
     layout: _builtins.str
     """How the bytes of a block are arranged, in the words of its engines."""
+    memory_uri: _builtins.str
+    """Where the pool's memory is: `shm://` and the percent-encoded path of a file that engines map, or
+    the URI that the pool was made with; empty: nowhere that the server knows of.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1407,10 +1418,11 @@ class AttachEngineResponse(_message.Message):
         block_bytes: _builtins.int = ...,
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
+        memory_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "memory_uri", b"memory_uri", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
