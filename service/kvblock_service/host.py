@@ -164,7 +164,7 @@ class Host:
         return await asyncio.shield(asyncio.ensure_future(work))
 
     def memory_uri(self, geometry: commands.Geometry) -> str:
-        """Where the memory of a pool is, as engines are told; empty: it has none."""
+        """Where the memory of a pool is, as engines get it; empty: it has none."""
         if geometry.memory == commands.NO_MEMORY:
             return ""
         if geometry.memory != commands.SHM:

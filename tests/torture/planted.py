@@ -7,7 +7,7 @@ from typing import Any
 from kvblock_service.committer import Committer
 from kvblock_service.core.free_list import FreeList
 from kvblock_service.core.pool_data import PoolData
-from tests.torture.simulation.plants import admit_anybody, begin_with_all
+from tests.torture.simulation.plants import admit_anybody, take_from_block_0
 
 LATE_WRITE_SECONDS = 0.3
 
@@ -17,7 +17,7 @@ def plant(name: str) -> None:
     if name == "no-epoch-check":
         PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     elif name == "issued-reserved":
-        FreeList.__init__ = begin_with_all  # type: ignore[method-assign,assignment]
+        FreeList.take = take_from_block_0  # type: ignore[method-assign,assignment]
     elif name == "freed-twice":
         FreeList.give = give_some_twice  # type: ignore[method-assign,assignment]
     elif name == "early-answer":

@@ -101,7 +101,7 @@ class Arena:
         try:
             self.close()
         except UsageError:
-            # What ends the block has views in its frames; it is what has to be told.
+            # What ends the block has views in its frames; it is what has to be raised.
             if error is None:
                 raise
 

@@ -55,7 +55,7 @@ class PoolInfo:
     memory: str = "none"
     """What its memory is: `none`, `shm` or a URI."""
     memory_uri: str = ""
-    """Where that is, as engines are told; empty: nowhere that the server knows of."""
+    """Where that is, as engines get it; empty: nowhere that the server knows of."""
 
 
 @dataclass(frozen=True, slots=True)

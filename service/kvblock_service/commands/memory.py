@@ -2,7 +2,7 @@
 
 Rules:
 - Both commands work beside running servers; a file of a living server is never removed.
-- `clean` removes orphans by itself; what cannot be told, or belongs to a server that is stopped,
+- `clean` removes orphans by itself; what is unknown, or belongs to a server that is stopped,
   goes only by its path. It asks first, or demands --yes.
 - The directory is the one that `kvblock serve` would have in the same environment.
 - The service is loaded when a command runs.
@@ -81,7 +81,7 @@ def clean(
     """Remove orphans, or the files that are named.
 
     An orphan is of a server without a journal that was killed, or of a state directory that has
-    begun anew. What a stopped server will use again, and what cannot be told, goes only if it is
+    begun anew. What a stopped server will use again, and what is unknown, goes only if it is
     named. A file of a running server stays in any case.
     """
     asks = confirm.must_ask("removes the memory of pools", yes=yes)

@@ -1,12 +1,12 @@
 """The memory files that are in a directory, and which of them nobody needs any more.
 
 Rules:
-- A living server's file is told by the lock on its owner file, whoever looks, also from another
+- A living server's file is known by the lock on its owner file, whoever looks, also from another
   container.
 - A file of a server that is stopped is needed as long as its state directory has the epoch that the
   file was made in: its engines go on, and it is used again. It is an orphan once another epoch
   counts there. A server without a journal leaves orphans alone.
-- What cannot be told, as when the state directory is that of a container, is unknown: it is removed
+- What cannot be found out, as when the state directory is that of a container, is unknown: it is removed
   only when it is named.
 - Nothing of a living server is removed.
 """
@@ -43,7 +43,7 @@ class FileState(Enum):
     ORPHAN = "orphan"
     """Nobody will use it again."""
     UNKNOWN = "unknown"
-    """It cannot be told; `why` says what is in the way."""
+    """It cannot be found out; `why` says what is in the way."""
 
 
 class MemoryFile(NamedTuple):

@@ -91,7 +91,7 @@ class ServerFiles:
         return self.directory / f"{PREFIX}{owner.server_epoch}-{owner.mark}-{pool}"
 
     def uri(self, pool: str) -> str:
-        """The memory of a pool as engines are told of it."""
+        """The memory of a pool as engines get it."""
         return f"{SCHEME}://{quote(str(self.path(pool)))}"
 
     def begin(self, sizes: Mapping[str, int]) -> Begun:

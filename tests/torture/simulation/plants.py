@@ -14,6 +14,9 @@ from kvblock_service.core.commands import Stamp
 from kvblock_service.core.engine import Engine
 from kvblock_service.core.free_list import FreeList
 from kvblock_service.core.pool_data import PoolData
+from tests.torture.setting import RESERVED_BLOCKS
+
+TAKE = FreeList.take
 
 
 class Plant(NamedTuple):
@@ -49,19 +52,18 @@ PLANTS = {
 def planted(plant: Plant) -> Iterator[None]:
     """Put into the core for the block what the plant says is wrong with it."""
     admit, give_blocks = PoolData.admit, FreeList.give_blocks
-    begin = FreeList.__init__
     if plant.no_epoch_check:
         PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     if plant.stale_free_list:
         FreeList.give_blocks = give_blocks_behind  # type: ignore[method-assign,assignment]
     if plant.issued_reserved:
-        FreeList.__init__ = begin_with_all  # type: ignore[method-assign,assignment]
+        FreeList.take = take_from_block_0  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
         PoolData.admit = admit  # type: ignore[method-assign]
         FreeList.give_blocks = give_blocks  # type: ignore[method-assign]
-        FreeList.__init__ = begin  # type: ignore[method-assign]
+        FreeList.take = TAKE  # type: ignore[method-assign]
 
 
 def admit_anybody(_: PoolData, engine: Engine | None, __: int, stamp: Stamp) -> None:
@@ -75,9 +77,8 @@ def give_blocks_behind(free_list: FreeList, blocks: "array[int]") -> None:
     free_list.freed.extend(blocks)
 
 
-def begin_with_all(free_list: FreeList, total: int, _: int = 0) -> None:
-    """Instead of `FreeList.__init__`: no block is reserved."""
-    free_list.total = total
-    free_list.fresh = 0
-    free_list.freed = array("I")
-    free_list._newest = []
+def take_from_block_0(free_list: FreeList, count: int) -> list[int]:
+    """Instead of `FreeList.take`: the reserved blocks are the first ones to be handed out."""
+    if free_list.fresh == RESERVED_BLOCKS:
+        free_list.fresh = 0
+    return TAKE(free_list, count)

@@ -22,11 +22,12 @@ from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.records import CommandRecord, is_persisted
 from kvblock_service.journal.recovery import recover
 from tests.memory_journal import Crash, MemoryJournal
+from tests.torture.setting import RESERVED_BLOCKS
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
 from tests.unit.journal.kept import state_of, write
 
-GEOMETRY = Geometry("p", 13, 16, 0, reserved_blocks=1)
+GEOMETRY = Geometry("p", 13, 16, 0, RESERVED_BLOCKS)
 BOUNDS = Bounds(engines_max=16, sequences_per_engine_max=16, request_ids_max=64)
 CREATED = codec.encode(CreatePool(GEOMETRY, 1, configured=True))
 
