@@ -6,8 +6,8 @@ Rules:
 - A file of a server that is stopped is needed as long as its state directory has the epoch that the
   file was made in: its engines go on, and it is used again. It is an orphan once another epoch
   counts there. A server without a journal leaves orphans alone.
-- What cannot be found out, as when the state directory is that of a container, is unknown: it is removed
-  only when it is named.
+- What cannot be found out, as when the state directory is that of a container, is unknown: it is
+  removed only when it is named.
 - Nothing of a living server is removed.
 """
 

@@ -65,7 +65,7 @@ class OperatorCalls:
 
         The first `reserved_blocks` are never issued. `block_bytes` (0: not told), `regions` and
         `layout` are what attaches may expect: see `kvblock.Expect`. `memory` is `none`, `shm` for a
-        file that the server makes, which needs `block_bytes`, or a URI that engines are told.
+        file that the server makes, which needs `block_bytes`, or a URI that engines get.
         `quarantine` is how many seconds the blocks of a vanished engine wait before they are free;
         None: as long as the TTL of its lease. To repeat a call of which the outcome is unknown,
         give both the same `request_id`.
