@@ -26,7 +26,7 @@ UPGRADE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
-PACKAGES := service clients/python benchmarks tests scripts
+PACKAGES := service clients/python benchmarks examples tests scripts
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 CHECKED := tests/unit tests/property tests/architecture tests/conformance
 

@@ -282,6 +282,16 @@ class EngineNotFound(CallError):
 
 
 @dataclass(eq=False)
+class MemoryUnusable(CallError):
+    """The memory of a new pool cannot be had; `problem` says why, and what to do."""
+
+    reason, code, of_state = "MEMORY_UNUSABLE", "FAILED_PRECONDITION", True
+    text = "the memory of pool {pool!r} cannot be had: {problem}"
+    pool: str
+    problem: str = aside()
+
+
+@dataclass(eq=False)
 class Unauthenticated(CallError):
     """The caller showed no credentials, or unknown ones; `problem` never holds them."""
 

@@ -5,6 +5,8 @@ Rules:
   other threads may be reading it.
 - Which pool is the default one is settled at the start. While no pool has its name, requests that
   name none find none.
+- The memory of a pool is there before the pool is, and goes after it. It is made and removed in
+  another thread, since that takes long, and for one pool at a time.
 - Pools are made and deleted by commands of the registry, which are journaled like those of a pool.
 - At most one stream is attached under an engine's name in a pool: a resumed or taken-over lease
   ends the stream that was there before.
@@ -14,6 +16,7 @@ Rules:
 - Once draining has begun it does not end.
 """
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -24,6 +27,7 @@ from kvblock_service.core import commands
 from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.journal.codec import encode
 from kvblock_service.lease_log import LeaseLog
+from kvblock_service.memory import MemoryFileError, ServerFiles
 from kvblock_service.pool_host import PoolHost
 
 
@@ -65,6 +69,7 @@ class Host:
         limits: HostLimits,
         server_epoch: int,
         committer: Committer | None = None,
+        memory: ServerFiles | None = None,
     ) -> None:
         made = {name: hosted(entry) for name, entry in registry.pools.items()}
         self.pools = dict(sorted(made.items()))
@@ -80,6 +85,8 @@ class Host:
         self._hosted = hosted
         self._limits = limits
         self._committer = committer or NullCommitter()
+        self._memory = memory
+        self._changing_memory = asyncio.Lock()
         registry.pools_max = limits.pools_max
 
     def pool(self, name: str) -> PoolHost:
@@ -137,6 +144,33 @@ class Host:
             return False
         self.pools = {other: one for other, one in self.pools.items() if other != name}
         return True
+
+    async def create_pool_and_memory(
+        self, geometry: commands.Geometry, quarantine_ms: int | None, request_id: str
+    ) -> bool:
+        """`create_pool`, with the memory file that the pool is to have.
+
+        Raises MemoryUnusable besides: the memory cannot be had.
+        """
+        if geometry.memory != commands.SHM:
+            return self.create_pool(geometry, quarantine_ms, request_id)
+        # A call that is cancelled goes on: what its thread does cannot be stopped halfway.
+        work = self._create_with_memory(geometry, quarantine_ms, request_id)
+        return await asyncio.shield(asyncio.ensure_future(work))
+
+    async def delete_pool_and_memory(self, name: str, request_id: str) -> bool:
+        """`delete_pool`, with the pool's memory file."""
+        work = self._delete_with_memory(name, request_id)
+        return await asyncio.shield(asyncio.ensure_future(work))
+
+    def memory_uri(self, geometry: commands.Geometry) -> str:
+        """Where the memory of a pool is, as engines get it; empty: it has none."""
+        if geometry.memory == commands.NO_MEMORY:
+            return ""
+        if geometry.memory != commands.SHM:
+            return geometry.memory
+        assert self._memory is not None
+        return self._memory.uri(geometry.name)
 
     @property
     def is_settled(self) -> bool:
@@ -199,6 +233,33 @@ class Host:
             interrupt()
         for pool in self.pools.values():
             pool.stop_waiting()
+
+    async def _create_with_memory(
+        self, geometry: commands.Geometry, quarantine_ms: int | None, request_id: str
+    ) -> bool:
+        name, memory = geometry.name, self._memory
+        assert memory is not None
+        command = commands.CreatePool(geometry, 0, False, quarantine_ms, request_id)
+        async with self._changing_memory:
+            is_refused = name in self.pools or self._registry.knows(command)
+            if not is_refused:
+                try:
+                    await asyncio.to_thread(memory.take, name, geometry.memory_bytes)
+                except MemoryFileError as error:
+                    raise errors.MemoryUnusable(name, str(error)) from error
+            try:
+                return self.create_pool(geometry, quarantine_ms, request_id)
+            except errors.CallError:
+                if not is_refused:
+                    await asyncio.to_thread(memory.drop, name)
+                raise
+
+    async def _delete_with_memory(self, name: str, request_id: str) -> bool:
+        async with self._changing_memory:
+            is_deleted = self.delete_pool(name, request_id)
+            if is_deleted and self._memory is not None:
+                await asyncio.to_thread(self._memory.drop, name)
+            return is_deleted
 
     def _end(self, pool: str, engine: str, before: int, current: int) -> None:
         """End an engine's stream if its epoch is an earlier one than `before`."""

@@ -26,6 +26,7 @@ from kvblock_service.config.values import group_number, user_number
 from kvblock_service.core.registry import PoolEntry
 from kvblock_service.host import Host, HostLimits
 from kvblock_service.log_stream import LogStream
+from kvblock_service.memory import MemoryFileError
 from kvblock_service.open_files import SPARE, OpenFiles, raise_limit
 from kvblock_service.persistence import CANNOT_START, PersistentState
 from kvblock_service.pool_host import PoolHost
@@ -47,6 +48,7 @@ _REFUSALS: dict[type[BaseException], tuple[int, str]] = {
     AccessError: (2, "cannot use a file"),
     ListenError: (1, "cannot listen"),
     telemetry.TelemetryError: (2, "cannot set up telemetry"),
+    MemoryFileError: (1, "cannot have the memory of a pool"),
     **dict.fromkeys(CANNOT_START, (1, "cannot serve from the state directory")),
     ReadyLineError: (4, "cannot write the ready line to stdout"),
 }
@@ -156,6 +158,7 @@ def build_host(config: ServerSettings, state: PersistentState) -> Host:
         host_limits,
         state.server_epoch,
         state.committer,
+        state.memory,
     )
 
 

@@ -5,6 +5,7 @@ its configs and secrets become files there, filled from the variables that its h
 Nothing else differs.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests.integration.docs.markdown import blocks
 from tests.integration.processes import ROOT, plain_environment, run, serving
 
 KVBLOCK = Path(sys.executable).with_name("kvblock")
 COMPOSE = ROOT / "docker-compose.yml"
 SOCKET_FOLDER = "/run/kvblock"
+DEPLOYING = ROOT / "docs/deploy.md"
 PLACES = (SOCKET_FOLDER, "/run/secrets", "/etc/kvblock")
 
 
@@ -144,3 +147,21 @@ def test_services_share_the_socket_and_run_one_image(project: Project) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert 'ENTRYPOINT ["kvblock"]' in dockerfile
     assert f"--owner kvblock --group kvblock {SOCKET_FOLDER}" in dockerfile
+
+
+def test_the_volume_for_memory_is_large_enough_and_where_the_server_looks(tmp_path: Path) -> None:
+    (text,) = (block.text for block in blocks(DEPLOYING) if "memory=shm" in block.text)
+    document = yaml.safe_load(text)
+    server = document["services"]["kvblock-server"]
+    listen = f"unix:{tmp_path}/kv.sock"
+    command = (*server["command"], "--ephemeral", "--listen", listen, "--check", "--json")
+    config = json.loads(run(KVBLOCK, *command).stdout)["config"]
+    (pool,) = config["pools"]
+    assert pool["memory"] == "shm"
+    options = document["volumes"]["memory"]["driver_opts"]
+    size = re.search(r"size=(\d+)m", options["o"])
+    assert size is not None
+    assert int(pool["total"]) * int(pool["block_bytes"]) <= int(size[1]) * 2**20
+    volume = f"memory:{config['memory_dir']}"
+    assert all(one["volumes"] == [volume] for one in document["services"].values())
+    assert "gid=10001" in options["o"]

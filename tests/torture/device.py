@@ -17,7 +17,8 @@ import socket
 import sys
 from typing import NamedTuple
 
-from tests.torture.arena import Arena, Stamp
+import kvblock
+from tests.torture.arena import Memory, Settled, Stamp, Stamps
 from tests.torture.setting import Setting, now_ns
 
 DATAGRAM_MAX = 65536
@@ -48,9 +49,9 @@ class Ask:
         self._socket.send(json.dumps([valid_until_ns, delay_ns, stamp, blocks]).encode())
 
 
-def serve(setting: Setting) -> None:
+def serve(setting: Setting, memory: Memory) -> None:
     """Carry out writes until the parent is gone."""
-    arena = Arena(setting.arena, setting.blocks)
+    stamps, settled = Stamps(kvblock.Arena.open(memory)), Settled(setting.settled)
     inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     inbox.bind(setting.device)
     print("ready", flush=True)
@@ -64,13 +65,13 @@ def serve(setting: Setting) -> None:
                 order += 1
                 heapq.heappush(waiting, Write(now_ns() + delay_ns, order, Stamp(*stamp), blocks))
             else:
-                arena.settle(stamp[0])
+                settled.add(stamp[0])
         while waiting and waiting[0].due_ns <= now_ns():
             write = heapq.heappop(waiting)
             for block in write.blocks:
-                arena.write(block, write.stamp)
-            arena.settle(write.stamp.life)
+                stamps.write(block, write.stamp)
+            settled.add(write.stamp.life)
 
 
 if __name__ == "__main__":
-    serve(Setting.from_json(sys.argv[1]))
+    serve(Setting.from_json(sys.argv[1]), Memory.from_json(sys.argv[2]))

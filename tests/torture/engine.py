@@ -16,7 +16,7 @@ from random import Random
 
 import kvblock
 from kvblock.errors import DeadlineExceededError, ErrorReason, LeaseLostError, UnavailableError
-from tests.torture.arena import Arena
+from tests.torture.arena import Settled
 from tests.torture.history import History
 from tests.torture.holding import Holding, SessionHolding, UnaryHolding
 from tests.torture.late import LateCaller
@@ -37,7 +37,7 @@ class Engine:
         self.address = address
         self.random = Random(f"{setting.seed}/{name}/{life}")
         self.history = History(setting.path / f"engine-{life}.log")
-        self.arena = Arena(setting.arena, setting.blocks)
+        self.settled = Settled(setting.settled)
         self.ending = False
         self.issued = 0
 
@@ -104,7 +104,7 @@ class Engine:
         """What a client without a clock would still send."""
         if self.random.random() < 0.5:
             time.sleep(self.random.uniform(0.0, self.setting.ttl))
-        while self.arena.settled(self.life) < self.issued:
+        while self.settled.count(self.life) < self.issued:
             time.sleep(0.01)
         caller = LateCaller(self.address, self.name, self.life, holding.epoch, self.history)
         caller.send(self.random, self.random.randint(0, LATE_CALLS), holding.SEQUENCES)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import kvblock
 from kvblock.errors import DeadlineExceededError, LeaseLostError, NotFoundError, UnavailableError
-from tests.torture.arena import Stamp
+from tests.torture.arena import Stamp, Stamps
 from tests.torture.device import Ask
-from tests.torture.setting import now_ns
+from tests.torture.setting import RESERVED_BLOCKS, now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ class Holding(ABC):
         self.random = engine.random
         self.history = engine.history
         self.epoch = 0
+        self.memory: Stamps
         self.valid_until_ns = 0
         self.tables: dict[int, list[int]] = {}
         self.stamps: dict[int, Stamp] = {}
@@ -77,6 +78,7 @@ class Holding(ABC):
     def attached(self, since_ns: int) -> None:
         """The lease has begun."""
         self.epoch = self.holder.epoch
+        self.memory = Stamps(self.holder.arena())
         self.history.add(
             "attached", life=self.engine.life, engine=self.engine.name, epoch=self.epoch,
             held=self.holder.held_blocks, sent=since_ns,
@@ -104,6 +106,7 @@ class Holding(ABC):
         """Renew no longer."""
         if self.epoch:
             self.holder.close()
+            self.memory.close()
         self._ask.close()
 
     def _step(self) -> None:
@@ -163,6 +166,8 @@ class Holding(ABC):
             raise LeaseLostError("the lease is over")
         self.valid_until_ns = t + int(remaining * 1e9)
         for sequence_id, blocks in granted.items():
+            if min(blocks) < RESERVED_BLOCKS:
+                self._violation("a granted block is reserved", blocks=blocks)
             self.tables.setdefault(sequence_id, []).extend(blocks)
         self.history.add("answered", t, life=self.engine.life, id=self.calls, grants=granted)
 
@@ -188,14 +193,14 @@ class Holding(ABC):
         """Stamp the blocks of a sequence; the device does it, later."""
         if not self.tables:
             return
-        if self.engine.arena.settled(self.engine.life) == self.engine.issued:
+        if self.engine.settled.count(self.engine.life) == self.engine.issued:
             self.unsettled.clear()
         sequence_id = self.random.choice(list(self.tables))
         if sequence_id in self.unsettled:
             # The device keeps no order: the later write could land first.
             return
         self.unsettled.add(sequence_id)
-        blocks = self.tables[sequence_id]
+        blocks = [block for block in self.tables[sequence_id] if block >= RESERVED_BLOCKS]
         setting = self.engine.setting
         late = self.random.random() < setting.late_share
         delay = self.random.uniform(0.0, setting.late if late else 0.002)
@@ -206,7 +211,7 @@ class Holding(ABC):
         self.stamps.update(dict.fromkeys(blocks, stamp))
 
     def _wait_for_writes(self) -> None:
-        while self.engine.arena.settled(self.engine.life) < self.engine.issued:
+        while self.engine.settled.count(self.engine.life) < self.engine.issued:
             if not self.holder.lease_valid:
                 raise LeaseLostError("the lease is over")
             time.sleep(0.001)
@@ -215,7 +220,7 @@ class Holding(ABC):
         """Look at the stamps of some sequences."""
         self._wait_for_writes()
         found = [
-            (block, self.stamps[block], self.engine.arena.read(block))
+            (block, self.stamps[block], self.memory.read(block))
             for one in ids
             for block in self.tables[one]
             if block in self.stamps

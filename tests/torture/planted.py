@@ -1,6 +1,8 @@
 """Bugs to plant in a real server, which the torture has to find."""
 
 import asyncio
+from array import array
+from typing import Any
 
 from kvblock_service.committer import Committer
 from kvblock_service.core.free_list import FreeList
@@ -16,9 +18,22 @@ def plant(name: str) -> None:
         PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     elif name == "issued-reserved":
         FreeList.take = take_from_block_0  # type: ignore[method-assign,assignment]
+    elif name == "freed-twice":
+        FreeList.give = give_some_twice  # type: ignore[method-assign,assignment]
     elif name == "early-answer":
         Committer.settled = settled_at_once  # type: ignore[method-assign,assignment]
         Committer.add = add_late  # type: ignore[method-assign,assignment]
+
+
+def give_some_twice(
+    free_list: FreeList, tables: "list[int | array[int] | None]", give: Any = FreeList.give
+) -> list[int]:
+    """Instead of `FreeList.give`: one of every 16 blocks comes back twice."""
+    counts: list[int] = give(free_list, tables)
+    if sum(counts) and free_list.freed[-1] % 16 == 0:
+        free_list.freed.append(free_list.freed[-1])
+        free_list._newest = []
+    return counts
 
 
 async def settled_at_once(_: Committer) -> None:

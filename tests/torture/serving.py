@@ -10,6 +10,7 @@ from multiprocessing import Pipe
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests.torture.arena import BLOCK_BYTES, REGIONS
 from tests.torture.processes import Forks, serve
 from tests.torture.setting import POOL, RESERVED_BLOCKS, Setting
 
@@ -31,11 +32,13 @@ class Serving:
         self.log_path.touch()
         self.running: BaseProcess | None = None
         sizes = f"total={setting.blocks},reserved={RESERVED_BLOCKS},block_size=16"
-        pool = f"{POOL}:{sizes},quarantine={setting.quarantine:g}"
+        memory = f"block_bytes={BLOCK_BYTES},regions={REGIONS},memory=shm"
+        pool = f"{POOL}:{sizes},{memory},quarantine={setting.quarantine:g}"
+        setting.memory_dir.mkdir(exist_ok=True)
         self._arguments = [
             *("--pool", pool, "--listen", setting.server, "--log-format", "json"),
             *("--state-dir", str(state_dir), "--snapshot-records", "1000"),
-            *("--durability", setting.durability),
+            *("--durability", setting.durability, "--memory-dir", str(setting.memory_dir)),
         ]
 
     def start(self) -> None:

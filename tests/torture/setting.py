@@ -47,9 +47,14 @@ class Setting(NamedTuple):
         return Path(self.directory)
 
     @property
-    def arena(self) -> Path:
-        """The memory that stands for the device's."""
-        return self.path / "arena"
+    def memory_dir(self) -> Path:
+        """Where the server makes the memory of its pool."""
+        return self.path / "memory"
+
+    @property
+    def settled(self) -> Path:
+        """How many writes of each life have landed."""
+        return self.path / "settled"
 
     @property
     def device(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import kvblock
 from kvblock.errors import KVBlockError
-from tests.torture.arena import Arena
+from tests.torture.arena import Memory, Settled
 from tests.torture.crew import Crew
 from tests.torture.disk import Disk
 from tests.torture.history import History
@@ -34,6 +34,7 @@ PLANTS: dict[str, dict[str, Any]] = {
     "no-epoch-check": {},
     "early-answer": {},
     "issued-reserved": {},
+    "freed-twice": {},
 }
 SLACK = 10.0
 NO_SPACE = "No space left on device"
@@ -68,13 +69,10 @@ def torture(setting: Setting) -> Report:
     """Run one torture."""
     counts: Counter[str] = Counter()
     missing: list[str] = []
-    Arena(setting.arena, setting.blocks)
+    Settled(setting.settled)
     with ExitStack() as stack:
         disk = Disk(setting.path / "disk")
         stack.callback(disk.close)
-        device = _device(setting)
-        stack.enter_context(device)
-        stack.callback(device.kill)
         forks, jumps = server_forks(setting)
         serving = Serving(setting, forks, disk.path / "state")
         stack.callback(serving.close)
@@ -82,6 +80,9 @@ def torture(setting: Setting) -> Report:
         stack.enter_context(proxy)
         history = History(setting.path / "nemesis.log")
         serving.start()
+        device = _device(setting)
+        stack.enter_context(device)
+        stack.callback(device.kill)
         addresses = [setting.proxy, proxy.tcp_address]
         crew = Crew(setting, engine_forks(), addresses, Random(f"{setting.seed}/crew"))
         stack.callback(crew.close)
@@ -106,7 +107,11 @@ def torture(setting: Setting) -> Report:
 
 
 def _device(setting: Setting) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.torture.device", setting.as_json()]
+    with kvblock.Client(setting.server, timeout=10.0) as kv:
+        (pool,) = kv.list_pools()
+    memory = Memory(*(getattr(pool, name) for name in Memory._fields))
+    told = (setting.as_json(), memory.as_json())
+    command = [sys.executable, "-m", "tests.torture.device", *told]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", "the device does not start"

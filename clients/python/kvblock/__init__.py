@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kvblock._sync.client import Client as connect
     from kvblock._sync.engine_lease import EngineLease
     from kvblock._sync.session import Session
+    from kvblock.arena import Arena
     from kvblock.credentials import Tls
     from kvblock.embedded import EmbeddedServer, ServerStartError
     from kvblock.errors import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         InvalidArgumentError,
         KVBlockError,
         LeaseLostError,
+        MemoryUnusableError,
         NotFoundError,
         PermissionDeniedError,
         RateLimitedError,
@@ -71,6 +73,7 @@ _MODULES = (
     "errors",
     "results",
     "operator_results",
+    "arena",
     "expect",
     "credentials",
     "_sync.client",
@@ -98,6 +101,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AlreadyExistsError",
+    "Arena",
     "AsyncClient",
     "AsyncEngineLease",
     "AsyncSession",
@@ -122,6 +126,7 @@ __all__ = [
     "InvalidArgumentError",
     "KVBlockError",
     "LeaseLostError",
+    "MemoryUnusableError",
     "NotFoundError",
     "PermissionDeniedError",
     "PoolInfo",

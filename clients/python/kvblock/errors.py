@@ -93,6 +93,10 @@ class FailedPreconditionError(KVBlockError):
     """The server's state does not permit this call."""
 
 
+class MemoryUnusableError(FailedPreconditionError):
+    """The memory of a pool cannot be had: by the server, or by this process that would map it."""
+
+
 class LeaseLostError(FailedPreconditionError):
     """The lease has ended without a detach: what the engine held under it is no longer its own.
 
@@ -202,6 +206,8 @@ class ErrorReason(Enum):
     """The pool cannot be deleted while it is in use."""
     ENGINE_NOT_FOUND = 22, StatusCode.NOT_FOUND, NotFoundError
     """The engine has neither a block nor a lease in the pool."""
+    MEMORY_UNUSABLE = 23, StatusCode.FAILED_PRECONDITION, MemoryUnusableError
+    """The memory of a new pool cannot be had."""
     UNAUTHENTICATED = 30, StatusCode.UNAUTHENTICATED, UnauthenticatedError
     """No credentials were shown, or none that the server knows."""
     PERMISSION_DENIED = 31, StatusCode.PERMISSION_DENIED, PermissionDeniedError

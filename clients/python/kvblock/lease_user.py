@@ -13,6 +13,7 @@ import weakref
 from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
+from kvblock.arena import Arena
 from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
 from kvblock.fencing import new_request_id
 from kvblock.lease import Lease
@@ -110,6 +111,22 @@ class LeaseUser(Lifecycle, NotCopied):
     def layout(self) -> str:
         """How the bytes of a block are arranged, in the words of the engines."""
         return self._learned.layout
+
+    @property
+    def memory_uri(self) -> str:
+        """Where the pool's memory is; empty: nowhere that the server knows of."""
+        return self._learned.memory_uri
+
+    def arena(self) -> Arena:
+        """Map the memory of the pool.
+
+        Raises:
+            MemoryUnusableError: the pool has none, it is none that an arena can map, or it cannot
+                be opened here.
+            ClosedError: not attached yet.
+
+        """
+        return Arena.open(self)
 
     @property
     def held_blocks(self) -> int:

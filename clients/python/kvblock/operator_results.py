@@ -52,6 +52,10 @@ class PoolInfo:
     """Arrays that the pool's memory is divided into; each has an equal part of every block."""
     layout: str = ""
     """How the bytes of a block are arranged, in the words of its engines."""
+    memory: str = "none"
+    """What its memory is: `none`, `shm` or a URI."""
+    memory_uri: str = ""
+    """Where that is, as engines get it; empty: nowhere that the server knows of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ def create_pool(
     block_bytes: SupportsIndex,
     regions: SupportsIndex,
     layout: str,
+    memory: str,
     request_id: str | None,
 ) -> admin_pb2.CreatePoolRequest:
     """The request of a CreatePool."""
@@ -146,6 +147,7 @@ def create_pool(
         block_bytes=arguments.whole_number("block_bytes", block_bytes, arguments.UINT64_MAX),
         regions=_uint32("regions", regions),
         layout=arguments.name("layout", layout),
+        memory=arguments.name("memory", memory),
         request_id=identify(request_id),
     )
     if quarantine is not None:

@@ -244,3 +244,5 @@ class Attachment:
     """How the bytes of a block are arranged, in the words of the engines."""
     acquired_blocks: int = 0
     """Acquired blocks among those that the engine held already."""
+    memory_uri: str = ""
+    """Where the pool's memory is; empty: nowhere that the server knows of."""

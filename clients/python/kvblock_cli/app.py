@@ -18,7 +18,7 @@ from kvblock_cli.doctor import command as doctor
 from kvblock_cli.register import add_command
 from kvblock_cli.top import command as top
 from kvblock_replay import command as replay
-from kvblock_service.commands import journal, serve
+from kvblock_service.commands import journal, memory, serve
 
 _EXIT_CODES = (
     "[bold]Exit codes:[/] 0 done; 1 refused, or unhealthy (an allocation that does not fit, an"
@@ -56,7 +56,7 @@ def make_app() -> typer.Typer:
     _add(app, _OVERVIEWS_AND_SEQUENCES)
     pools.register(app)
     _add(app, _ENGINES_AND_DOCTOR)
-    for module in (journal, replay):
+    for module in (journal, memory, replay):
         module.register(app)
     return app
 

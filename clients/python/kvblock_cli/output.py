@@ -28,10 +28,13 @@ from rich.text import Text
 _Row = TypeVar("_Row")
 
 _UNBOUNDED = 10_000
-_WIDE_IN_JOURNALS = frozenset(
-    {"position", "snapshot_position", "records", "epoch_floor", "batch", "free_ids", "allocate_ids"}
+_WIDE_IN_FILES = frozenset(
+    {
+        *("position", "snapshot_position", "records", "epoch_floor", "batch", "free_ids"),
+        *("allocate_ids", "file_bytes"),
+    }
 )
-"""Fields of 64 bits that only a journal has."""
+"""Fields of 64 bits that only journals and memory files have."""
 
 
 def console() -> Console:
@@ -87,7 +90,7 @@ def wide_fields() -> frozenset[str]:
     """The names of all fields that have 64 bits."""
     from kvblock.v1 import admin_pb2, kvblock_pb2
 
-    return _WIDE_IN_JOURNALS | {
+    return _WIDE_IN_FILES | {
         field.name
         for file in (admin_pb2.DESCRIPTOR, kvblock_pb2.DESCRIPTOR)
         for message in file.message_types_by_name.values()

@@ -73,6 +73,14 @@ Regions = Annotated[
 Layout = Annotated[
     str, option("TEXT", "How the bytes of a block are arranged, in the words of its engines.")
 ]
+Memory = Annotated[
+    str,
+    option(
+        "WORD",
+        "Where its bytes are: none, shm (a file that the server makes) or a URI.",
+        show_default=True,
+    ),
+]
 From = Annotated[
     Path | None,
     option(
@@ -93,6 +101,7 @@ _POOLS: dict[str, Column] = {
     "BLOCK BYTES": lambda row: number(row.block_bytes) if row.block_bytes else "-",
     "REGIONS": "regions",
     "LAYOUT": lambda row: printable(row.layout) or "-",
+    "MEMORY": lambda row: printable(row.memory_uri) or "-",
 }
 _REPORTS: dict[str, Column] = {
     "POOL": "pool",
@@ -145,6 +154,7 @@ def create(
     block_bytes: BlockBytes = 0,
     regions: Regions = 1,
     layout: Layout = "",
+    memory: Memory = "none",
     quarantine: Quarantine = None,
     as_json: Json = False,
 ) -> None:
@@ -163,6 +173,7 @@ def create(
             block_bytes=block_bytes,
             regions=regions,
             layout=layout,
+            memory=memory,
         )
         note_change()
     size = f"{counted(made.total_blocks)} of {number(made.block_size)} tokens"

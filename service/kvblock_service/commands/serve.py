@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _EPILOG = (
     "Every setting is also a variable (KVBLOCK_LISTEN for --listen, KVBLOCK_POOLS for --pool; lists"
     " separated by blanks) and a key of the TOML file (listen, \\[\\[pools]] with name, total,"
-    " block_size, device, reserved, block_bytes, regions, layout, quarantine)."
+    " block_size, device, reserved, block_bytes, regions, layout, memory, quarantine)."
     " Flags win over variables, variables over the file."
     "\n\nExample: [bold]kvblock serve --pool main:total=4096 --listen unix:/tmp/kv.sock[/]"
 )

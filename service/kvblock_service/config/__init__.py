@@ -11,7 +11,8 @@ Rules:
 
 from kvblock_service.config.addresses import default_listen
 from kvblock_service.config.load import LoadedSettings, load_settings
-from kvblock_service.config.model import PoolConfig, ServerSettings
+from kvblock_service.config.model import ServerSettings
+from kvblock_service.config.pool_config import PoolConfig
 from kvblock_service.config.problems import ConfigError
 
 __all__ = [

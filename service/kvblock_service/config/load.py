@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from kvblock.trusted_file import UnusableFileError, read_file
 from kvblock_service.config.addresses import default_listen
-from kvblock_service.config.model import ServerSettings
+from kvblock_service.config.model import MEMORY_DIR, ServerSettings
 from kvblock_service.config.problems import LISTS, ConfigError, Origin, sentences
 from kvblock_service.config.toml_text import toml_table
 from kvblock_service.config.values import default_state_dir, directory, items
@@ -99,10 +99,20 @@ def load_state_dir() -> str:
     It raises ConfigError: the file that KVBLOCK_CONFIG names cannot be read, or what is said there
     or in KVBLOCK_STATE_DIR is no directory's path.
     """
+    return _load_directory("state_dir") or default_state_dir()
+
+
+def load_memory_dir() -> str:
+    """The directory for memory files, as `load_state_dir` has the state directory."""
+    return _load_directory("memory_dir") or MEMORY_DIR
+
+
+def _load_directory(name: str) -> str | None:
+    """A directory that the environment alone sets; None: it does not."""
     unused: list[str] = []
-    found = (_from_file(None, unused) | _from_environment(unused)).get("state_dir")
+    found = (_from_file(None, unused) | _from_environment(unused)).get(name)
     if found is None:
-        return default_state_dir()
+        return None
     try:
         return directory(found.value)
     except ValueError as error:

@@ -15,15 +15,13 @@ from typing import Annotated, NamedTuple, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from kvblock_service.config.addresses import is_loopback, listen_address, tcp_address
+from kvblock_service.config.pool_config import BLOCKS_MAX, PoolConfig
 from kvblock_service.config.values import (
-    POOL_KEYS,
     default_state_dir,
     directory,
     group,
     items,
-    layout_text,
     mode,
-    name,
     one_of,
     path,
     pool_fields,
@@ -34,20 +32,8 @@ from kvblock_service.config.values import (
     whole,
 )
 
-BLOCKS_MAX = 2**31 - 1
-"""Blocks that one pool may have."""
-BLOCK_SIZE_MAX = 65_536
-"""Token slots that one block may have."""
-BLOCK_SIZE = 16
-"""Token slots of a block unless a pool sets another number."""
-RESERVED_BLOCKS_MAX = 65_536
-"""Blocks that a pool may have and never issue; each costs the server a little memory."""
-BLOCK_BYTES_MAX = 2**40
-"""Bytes that one block may have."""
-REGIONS_MAX = 65_536
-"""Arrays that a pool's memory may be divided into."""
-QUARANTINE_MAX = 86_400
-"""Seconds that blocks may wait in quarantine."""
+MEMORY_DIR = "/dev/shm"
+"""Where the memory of pools is unless a setting says otherwise."""
 _TTL_MIN, _TTL_MAX = 0.5, 86_400
 
 
@@ -89,58 +75,6 @@ def _permitted(address: str, info: ValidationInfo, other_way: str = ",") -> str:
     )
 
 
-class PoolConfig(BaseModel):
-    """One pool: `total_blocks` blocks of `block_size` token slots on device `device_id`.
-
-    The first `reserved_blocks` are never issued; a block has `block_bytes` bytes (0: not told), in
-    `regions` arrays, arranged as the text `layout` says.
-    `quarantine`: seconds that the blocks of a vanished engine wait; None: as long as its lease's
-    TTL.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Annotated[str, name]
-    total_blocks: Annotated[int, whole(1, BLOCKS_MAX)]
-    block_size: Annotated[int, whole(1, BLOCK_SIZE_MAX)] = BLOCK_SIZE
-    device_id: Annotated[int, whole(0, 2**32 - 1)] = 0
-    reserved_blocks: Annotated[int, whole(0, RESERVED_BLOCKS_MAX)] = 0
-    regions: Annotated[int, whole(1, REGIONS_MAX)] = 1
-    block_bytes: Annotated[int, whole(0, BLOCK_BYTES_MAX)] = 0
-    layout: Annotated[str, layout_text] = ""
-    quarantine: Annotated[float | None, seconds(0, QUARANTINE_MAX)] = None
-
-    @field_validator("reserved_blocks")
-    @classmethod
-    def _leaves_a_block(cls, value: int, info: ValidationInfo) -> int:
-        # A total that is wrong itself is not there.
-        if value >= info.data.get("total_blocks", value + 1):
-            raise ValueError(f"must be below total = {info.data['total_blocks']}")
-        return value
-
-    @field_validator("block_bytes")
-    @classmethod
-    def _divides_evenly(cls, value: int, info: ValidationInfo) -> int:
-        if value % info.data.get("regions", 1):
-            raise ValueError(f"must be a multiple of regions = {info.data['regions']}")
-        return value
-
-    def table(self) -> dict[str, object]:
-        """The pool as a TOML file holds it."""
-        fields = {key: getattr(self, field) for key, field in POOL_KEYS.items()}
-        return {key: value for key, value in fields.items() if value is not None}
-
-    def spec(self) -> str:
-        """The pool as `--pool` takes it, but for a layout with a comma: only a file can have it."""
-        sizes = f"total={self.total_blocks},block_size={self.block_size},device={self.device_id}"
-        for key in ("reserved", "block_bytes", "regions", "layout"):
-            field = POOL_KEYS[key]
-            if (value := getattr(self, field)) != type(self).model_fields[field].default:
-                sizes += f",{key}={value}"
-        wait = "" if self.quarantine is None else f",quarantine={self.quarantine:g}"
-        return f"{self.name}:{sizes}{wait}"
-
-
 _Pool = Annotated[PoolConfig, BeforeValidator(pool_fields)]
 _Address = Annotated[str, BeforeValidator(_served)]
 _List = BeforeValidator(items)
@@ -155,8 +89,9 @@ class ServerSettings(BaseModel):
     pools: Annotated[tuple[_Pool, ...], _List, POOLS, Shown("SPEC")]
     """The pools, at least one: `NAME:total=4096`, then, if they differ, `,block_size=16` and
     `,device=0`; `,reserved=N`, if blocks 0 to N - 1 shall never be issued; `,block_bytes=BYTES`,
-    `,regions=N` and `,layout=TEXT`, if engines shall be held against what they were built for; and
-    `,quarantine=SECONDS`, if the blocks of a vanished engine shall not wait for its TTL."""
+    `,regions=N` and `,layout=TEXT`, if engines shall be held against what they were built for;
+    `,memory=shm` for memory that the server makes, or `,memory=URI`; and `,quarantine=SECONDS`, if
+    the blocks of a vanished engine shall not wait for its TTL."""
     default_pool: Annotated[str, POOLS, Shown("NAME", "the only pool")] = ""
     """What requests mean that name no pool."""
     insecure: Annotated[bool, truth, ACCESS] = False
@@ -218,6 +153,8 @@ class ServerSettings(BaseModel):
     """What the journal outlives: `process`, or `host`, which syncs every commit to the disk."""
     ephemeral: Annotated[bool, truth, STATE] = False
     """Keep no journal: a restart begins with empty pools."""
+    memory_dir: Annotated[str, directory, STATE] = MEMORY_DIR
+    """Where the memory of pools with `memory=shm` is: a directory of a file system in memory."""
     snapshot_records: Annotated[int, whole(1, 2**40), STATE] = 50_000
     """Records after which a snapshot is made; a restart replays about as many."""
     snapshot_bytes: Annotated[int, whole(1, 2**50), STATE] = 64 * 1024 * 1024

@@ -27,10 +27,13 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 _SPEC = (
     "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,reserved=BLOCKS][,block_bytes=BYTES]"
-    "[,regions=N][,layout=TEXT][,quarantine=SECONDS]"
+    "[,regions=N][,layout=TEXT][,memory=none|shm|URI][,quarantine=SECONDS]"
 )
 LAYOUT_MAX = 256
 """Characters that a pool's layout may have."""
+URI_MAX = 1024
+"""Characters that the URI of a pool's memory may have."""
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+")
 _MODE = re.compile(r"0?[0-7]{3}")
 _USER_MAX = 2**32 - 2
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -44,6 +47,7 @@ POOL_KEYS = {
     "block_bytes": "block_bytes",
     "regions": "regions",
     "layout": "layout",
+    "memory": "memory",
     "quarantine": "quarantine",
 }
 """The keys of a pool as users write them, and the fields they set."""
@@ -124,6 +128,13 @@ def _layout(value: object) -> str | None:
     return value
 
 
+def _memory(value: object) -> str | None:
+    if value in ("none", "shm"):
+        return str(value)
+    found = _matching(_URI)(value)
+    return None if found is None or len(found) > URI_MAX else found
+
+
 def _path(value: object) -> str | None:
     found = _matching(re.compile(r"[^\0]+"))(value)
     return None if found is None else str(Path(found).absolute())
@@ -148,6 +159,10 @@ text = Check("TEXT", "a text that is not empty", _matching(re.compile(".+", re.D
 name = Check("NAME", "1 to 128 characters from A-Z a-z 0-9 . _ -", _matching(_NAME))
 layout_text = Check("TEXT", f"at most {LAYOUT_MAX} printable characters", _layout)
 """How the bytes of a block are arranged, in the words of its engines."""
+memory_text = Check(
+    "WORD", f"none, shm, or a URI of at most {URI_MAX} printable ASCII characters", _memory
+)
+"""Where the memory of a pool is."""
 path = Check("FILE", "the path of a file", _path)
 """The path of a file, made absolute."""
 directory = Check("DIR", "the path of a directory", _directory)

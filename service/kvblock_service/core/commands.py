@@ -12,6 +12,9 @@ Rules:
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
+NO_MEMORY, SHM = "none", "shm"
+"""What `memory` of a pool is, unless it is a URI: nothing that the server knows of, or a file that
+it makes."""
 _EMPTY: list[int] = []
 
 
@@ -21,6 +24,7 @@ class Geometry(NamedTuple):
     Blocks 0 to `reserved_blocks` - 1 are never issued, and at least one block is not reserved.
     `block_bytes` is the memory of one block, 0 when it is not told; it is divided evenly among
     `regions` arrays. `layout` is what its engines call the arrangement of the bytes.
+    `memory` says where they are: NO_MEMORY, SHM or a URI, which nothing here reads.
     """
 
     name: str
@@ -31,6 +35,12 @@ class Geometry(NamedTuple):
     block_bytes: int = 0
     regions: int = 1
     layout: str = ""
+    memory: str = NO_MEMORY
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of all blocks together; 0 when `block_bytes` is not told."""
+        return self.total_blocks * self.block_bytes
 
     @property
     def issuable_blocks(self) -> int:

@@ -51,7 +51,7 @@ _TTL_AND_TAKEOVER = Field(
 )
 _GEOMETRY = (
     "Geometry(pool, total_blocks, block_size, device_id, reserved_blocks, block_bytes, regions,"
-    " layout)"
+    " layout, memory)"
 )
 
 
@@ -99,6 +99,7 @@ _LAYOUTS: dict[type, Layout] = {
         *texts("pool"),
         *texts("request_id", since=2),
         *texts("layout", since=3),
+        *texts("memory", since=3, default=commands.NO_MEMORY),
     ),
     commands.DeletePool: _change(
         (3, 13),

@@ -68,9 +68,9 @@ def unused(count: int = 1) -> Field:
     return Field((), "Q" * count, ", ".join("0" * count), ())
 
 
-def texts(names: str, since: int = 1) -> list[Field]:
+def texts(names: str, since: int = 1, default: str = "") -> list[Field]:
     """Texts of at most 65,535 bytes in UTF-8."""
-    return [Field((one,), "text", since=since, default='""') for one in names.split()]
+    return [Field((one,), "text", since=since, default=repr(default)) for one in names.split()]
 
 
 def columns(names: str, since: int = 1) -> list[Field]:

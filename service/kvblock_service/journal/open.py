@@ -9,13 +9,13 @@ Rules:
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from kvblock_service.core import leases
-from kvblock_service.core.commands import CreatePool, DeletePool, Geometry, PoolChange
+from kvblock_service.core.commands import NO_MEMORY, CreatePool, DeletePool, Geometry, PoolChange
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.journal import codec
@@ -63,11 +63,13 @@ def open_journal(
     owner: str = "",
     former_seconds: float = FORMER_SECONDS,
     now_ms: int | None = None,
+    prepare: Callable[[Registry, int], None] = lambda *_: None,
 ) -> OpenedJournal:
     """Take a state directory, recover its pools, and make those that are new.
 
     `former_seconds`: how long a journal that does not count any more is there under another name.
-    `now_ms` is the monotonic clock from which leases get their full TTL; None: now.
+    `now_ms` is the monotonic clock from which leases get their full TTL; None: now. `prepare` gets
+    the pools and the server epoch, before anything is written: what it raises ends the start.
 
     Raises:
         StateDirInUse: another server has it.
@@ -87,6 +89,7 @@ def open_journal(
             _refuse_lost_records(found, journal)
         events = _events(path, found, journal, recovered)
         records = _reconciled(path, configured, recovered.registry, events)
+        prepare(recovered.registry, found.identity.server_epoch)
         # The identity tells which boot it is; what the boot before has left has to be cut by then.
         journal.cut_tails()
         aside = state_dir.put_in_force(found)
@@ -287,7 +290,8 @@ def _words(geometry: Geometry) -> str:
         f",device={geometry.device_id},reserved={geometry.reserved_blocks}"
         f",block_bytes={geometry.block_bytes},regions={geometry.regions}"
     )
-    return f"{words},layout={geometry.layout!r}" if geometry.layout else words
+    words += f",layout={geometry.layout!r}" if geometry.layout else ""
+    return words if geometry.memory == NO_MEMORY else f"{words},memory={geometry.memory}"
 
 
 def _way_out(path: Path, name: str) -> str:

@@ -186,7 +186,7 @@ def _take_changes(source: Reader) -> tuple[PoolChange, ...]:
 def _put_pool(out: Writer, entry: PoolEntry) -> None:
     pool, configured, quarantine_ms = entry
     geometry = pool.geometry
-    out.texts([geometry.name, geometry.layout])
+    out.texts([geometry.name, geometry.layout, geometry.memory])
     wait = 0 if quarantine_ms is None else quarantine_ms + 1
     out.numbers([*_GEOMETRY.of(geometry), configured, wait])
     out.numbers(_COUNTERS.of(pool))
@@ -244,10 +244,10 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
 def _take_geometry(source: Reader, version: int) -> tuple[Geometry, int, int]:
     """A pool's geometry, whether it is configured, and its quarantine as `_put_pool` writes it."""
     if version > 3:
-        name, layout = source.texts()
+        name, layout, memory = source.texts()
         *sizes, configured, wait = source.numbers()
         named = dict(zip(_GEOMETRY.names, _GEOMETRY.read(sizes), strict=True))
-        return Geometry(name, **named, layout=layout), configured, wait
+        return Geometry(name, **named, layout=layout, memory=memory), configured, wait
     (name,) = source.texts()
     total_blocks, block_size, device_id, configured, wait = source.numbers()
     return Geometry(name, total_blocks, block_size, device_id), configured, wait

@@ -22,8 +22,8 @@ class KVBlockAdmin(PoolMethods):
 
     async def list_pools(self, _: pb.ListPoolsRequest) -> pb.ListPoolsResponse:
         """The pools as they were configured or created."""
-        default, pools = self.host.default_pool, self.host.pools.values()
-        rows = [convert_admin.pool(pool.geometry, pool.quarantine_ms, default) for pool in pools]
+        pools = self.host.pools.values()
+        rows = [self._pool(pool.geometry, pool.quarantine_ms) for pool in pools]
         return pb.ListPoolsResponse(pools=rows)
 
     @persisted
@@ -39,22 +39,23 @@ class KVBlockAdmin(PoolMethods):
                 request.block_bytes,
                 request.regions,
                 request.layout,
+                request.memory,
             )
         )
         wish = request.quarantine if request.HasField("quarantine") else None
         quarantine_ms = validate.quarantine_ms(wish)
         request_id = validate.request_id(request.request_id)
-        if self.host.create_pool(geometry, quarantine_ms, request_id):
+        if await self.host.create_pool_and_memory(geometry, quarantine_ms, request_id):
             told = geometry._asdict() | {"quarantine_ms": quarantine_ms}
             _tell("an operator created a pool", pool=told.pop("name"), **told)
-        made = convert_admin.pool(geometry, quarantine_ms, self.host.default_pool)
-        return pb.CreatePoolResponse(pool=made)
+        return pb.CreatePoolResponse(pool=self._pool(geometry, quarantine_ms))
 
     @persisted
     async def delete_pool(self, request: pb.DeletePoolRequest) -> pb.DeletePoolResponse:
         """Delete a pool that nobody uses."""
         name = validate.name("pool", request.pool)
-        if self.host.delete_pool(name, validate.request_id(request.request_id)):
+        request_id = validate.request_id(request.request_id)
+        if await self.host.delete_pool_and_memory(name, request_id):
             _tell("an operator deleted a pool", pool=name)
         return pb.DeletePoolResponse()
 
@@ -136,6 +137,10 @@ class KVBlockAdmin(PoolMethods):
         _tell("an operator asked for a drain")
         self.host.ask_to_stop("Drain")
         return pb.DrainResponse()
+
+    def _pool(self, geometry: Geometry, quarantine_ms: int | None) -> pb.Pool:
+        uri = self.host.memory_uri(geometry)
+        return convert_admin.pool(geometry, quarantine_ms, self.host.default_pool, uri)
 
 
 def _tell(event: str, **told: object) -> None:

@@ -183,7 +183,9 @@ def _engine_stats(engine: EngineState) -> pb.EngineStats:
     )
 
 
-def attached(outcome: Attached, geometry: Geometry, server_epoch: int) -> dict[str, Any]:
+def attached(
+    outcome: Attached, geometry: Geometry, server_epoch: int, memory_uri: str
+) -> dict[str, Any]:
     """What the answers to an attach have in common; a lease is renewed three times in its TTL."""
     ttl = outcome.ttl_ms / 1000
     lease = pb.Lease(
@@ -205,4 +207,5 @@ def attached(outcome: Attached, geometry: Geometry, server_epoch: int) -> dict[s
         "block_bytes": geometry.block_bytes,
         "regions": geometry.regions,
         "layout": geometry.layout,
+        "memory_uri": memory_uri,
     }

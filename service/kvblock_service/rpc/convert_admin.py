@@ -17,8 +17,10 @@ from kvblock_service.rpc.errors import duration_of
 _STATES = {state.value: state for state in BlockState}
 
 
-def pool(geometry: Geometry, quarantine_ms: int | None, default_pool: str) -> pb.Pool:
-    """What a pool is."""
+def pool(
+    geometry: Geometry, quarantine_ms: int | None, default_pool: str, memory_uri: str
+) -> pb.Pool:
+    """What a pool is, and where its memory is."""
     return pb.Pool(
         pool=geometry.name,
         total_blocks=geometry.total_blocks,
@@ -30,6 +32,8 @@ def pool(geometry: Geometry, quarantine_ms: int | None, default_pool: str) -> pb
         block_bytes=geometry.block_bytes,
         regions=geometry.regions,
         layout=geometry.layout,
+        memory=geometry.memory,
+        memory_uri=memory_uri,
     )
 
 

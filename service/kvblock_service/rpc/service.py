@@ -119,8 +119,9 @@ class KVBlockService(PoolMethods):
         engine = validate.engine_name(request.engine)
         attached = self.attach(pool, engine, request)
         self.host.end_sessions_before(pool.geometry.name, engine, attached.epoch)
+        uri = self.host.memory_uri(pool.geometry)
         return pb.AttachEngineResponse(
-            **convert.attached(attached, pool.geometry, self.host.server_epoch)
+            **convert.attached(attached, pool.geometry, self.host.server_epoch, uri)
         )
 
     async def renew_lease(self, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:

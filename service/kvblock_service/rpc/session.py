@@ -179,11 +179,12 @@ class _Session:
         attached = self._service.attach(pool, self.key[1], request.attach)
         self.epoch = attached.epoch
         self._host.enter(self)
+        uri = self._host.memory_uri(geometry)
         answer = pb.SessionAttached(
             pool=geometry.name,
             engine=self.key[1],
             last_step_id=attached.last_step_id,
-            **convert.attached(attached, geometry, self._host.server_epoch),
+            **convert.attached(attached, geometry, self._host.server_epoch, uri),
         )
         await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), pool)
         return pool

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from google.protobuf.duration_pb2 import Duration
 
-from kvblock_service.config.model import (
+from kvblock_service.config.pool_config import (
     BLOCK_BYTES_MAX,
     BLOCK_SIZE,
     BLOCK_SIZE_MAX,
@@ -22,7 +22,8 @@ from kvblock_service.config.model import (
     REGIONS_MAX,
     RESERVED_BLOCKS_MAX,
 )
-from kvblock_service.config.values import layout_text
+from kvblock_service.config.values import layout_text, memory_text
+from kvblock_service.core.commands import NO_MEMORY, SHM
 from kvblock_service.core.pool import Geometry
 from kvblock_service.errors import InvalidField, RequestLimit
 
@@ -89,7 +90,8 @@ def new_geometry(asked: Geometry) -> Geometry:
         raise InvalidField("block_bytes", block_bytes, f"must be a multiple of regions = {regions}")
     name("pool", asked.name)
     layout("layout", asked.layout)
-    return asked._replace(block_size=block_size or BLOCK_SIZE, regions=regions)
+    memory = _memory(asked)
+    return asked._replace(block_size=block_size or BLOCK_SIZE, regions=regions, memory=memory)
 
 
 def layout(field: str, value: str) -> str:
@@ -97,6 +99,16 @@ def layout(field: str, value: str) -> str:
     if layout_text.read(value) is None:
         raise InvalidField(field, value, f"must be {layout_text.legal}")
     return value
+
+
+def _memory(asked: Geometry) -> str:
+    """Where the memory of a new pool is to be; empty means nowhere."""
+    memory = asked.memory or NO_MEMORY
+    if memory_text.read(memory) is None:
+        raise InvalidField("memory", memory, f"must be {memory_text.legal}")
+    if memory == SHM and not asked.block_bytes:
+        raise InvalidField("memory", memory, "needs block_bytes, the bytes of one block")
+    return memory
 
 
 def quarantine_ms(wish: Duration | None) -> int | None:

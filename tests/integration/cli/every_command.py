@@ -44,6 +44,8 @@ LOCAL: dict[str, list[str]] = {
     "journal export": [],
     "journal discard": ["--pool", "main", "--yes"],
     "journal set-aside": ["--yes"],
+    "memory list": ["--memory-dir", "tests"],
+    "memory clean": ["--memory-dir", "tests", "--yes"],
     "trace generate": ["--requests", "1", "-o", "-"],
 }
 """Those that talk to none."""

@@ -19,6 +19,7 @@ TAKING = {
     "drain": ("drain",),
     "journal discard": ("journal", "discard", "--pool", "main"),
     "journal set-aside": ("journal", "set-aside"),
+    "memory clean": ("memory", "clean"),
 }
 
 

@@ -60,6 +60,7 @@ ALONE = (
 )
 OF_A_JOURNAL = ("journal verify", "journal dump", "journal export")
 CHANGE_A_JOURNAL = ("journal discard", "journal set-aside")
+OF_MEMORY = ("memory list", "memory clean")
 
 
 def ended(command: str, redirection: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -130,10 +131,14 @@ def test_a_journal_that_cannot_be_written_out(tmp_path: Path) -> None:
         check(f"{command} {state}", FULL, "")
     check(f"journal discard {state} --pool main --yes", FULL, CHANGED)
     check(f"journal set-aside {state} --yes", FULL, CHANGED)
+    (tmp_path / "kvblock-1-a-main.owner").touch()
+    check(f"memory list --memory-dir {tmp_path}", FULL, "")
+    check(f"memory clean --memory-dir {tmp_path} --yes", FULL, CHANGED)
 
 
 def test_every_command_is_tried_here() -> None:
-    tried = " ".join((*ASK, *CHANGE, DRAIN, *ALONE, *OF_A_JOURNAL, *CHANGE_A_JOURNAL))
+    alone = (DRAIN, *ALONE, *OF_A_JOURNAL, *CHANGE_A_JOURNAL, *OF_MEMORY)
+    tried = " ".join((*ASK, *CHANGE, *alone))
     for name in leaves(typer.main.get_command(make_app())):
         assert name in tried, name
 

@@ -106,7 +106,7 @@ class Checked:
 
     def __call__(self, command: str, *arguments: str, code: int = 0, shape: str = "") -> Any:
         """The output of one command; of several lines the first."""
-        local = command == "serve" or command.startswith("journal")
+        local = command.split()[0] in ("serve", "journal", "memory")
         where = () if local else ("--address", self._address)
         done = self._here.run(command, *arguments, *where, "--json")
         assert (done.code, "error:" in done.err) == (code, False), done
@@ -177,6 +177,10 @@ def test_every_output_has_the_shape_of_the_page(
     assert server.process.wait(timeout=60) == 0
     check("journal discard", str(state), "--pool", "main", "--yes")
     check("journal set-aside", str(state), "--yes")
+    (tmp_path / "kvblock-1-a-main.owner").touch()
+    (found,) = check("memory list", "--memory-dir", str(tmp_path))["files"]
+    assert found["state"] == "ORPHAN"
+    assert check("memory clean", "--memory-dir", str(tmp_path), "--yes")["removed"]
     check("stats", code=3, shape="error")
     assert check("table", "x", code=2, shape="error")["hint"] == "see `kvblock table --help`"
     assert check.seen == set(SHAPES)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import kvblock
 from kvblock_service import main
-from kvblock_service.config.model import PoolConfig, ServerSettings
+from kvblock_service.config import PoolConfig, ServerSettings
 from kvblock_service.persistence import PersistentState
 from kvblock_service.rpc.server import KVBlockServer
 from tests.memory_journal import MemoryJournal

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock.v1 import kvblock_pb2_grpc
 from kvblock_service import main
-from kvblock_service.config.model import PoolConfig, ServerSettings
+from kvblock_service.config import PoolConfig, ServerSettings
 from kvblock_service.persistence import PersistentState
 from kvblock_service.reaper import Reaper
 from kvblock_service.rpc.server import KVBlockServer

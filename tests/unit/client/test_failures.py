@@ -19,6 +19,7 @@ from kvblock.errors import (
     InvalidArgumentError,
     KVBlockError,
     LeaseLostError,
+    MemoryUnusableError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -139,6 +140,7 @@ def test_a_reason_says_that_nothing_was_changed(reason: ErrorReason) -> None:
 
 
 OWN_CLASSES = {
+    ErrorReason.MEMORY_UNUSABLE: MemoryUnusableError,
     ErrorReason.STALE_EPOCH: LeaseLostError,
     ErrorReason.RATE_LIMITED: RateLimitedError,
 }

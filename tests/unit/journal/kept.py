@@ -91,6 +91,7 @@ geometries = st.builds(
     st.integers(0, 2**40),
     st.integers(1, 2**16),
     st.text(max_size=256),
+    st.sampled_from(["none", "shm"]) | st.text(max_size=64),
 )
 records = st.one_of(
     st.builds(CommandRecord, st.text(max_size=5), stamps, written_commands),

@@ -105,6 +105,16 @@ def test_a_step_that_does_more_is_of_version_2() -> None:
         assert decode(encode(STEP._replace(command=command))) == STEP._replace(command=command)
 
 
+def test_the_bytes_of_a_created_pool() -> None:
+    geometry = Geometry("main", 64, 16, 7, 2, 4096, 4, "NHD", "shm")
+    record = CreatePool(geometry, 9, True, 5, "r1")
+    kept = bytes.fromhex(
+        "020c40000000000000001000000000000000070000000000000009000000000000000600000000000000010200"
+        "00000000000000100000000000000400000000000000040002000300030" + "06d61696e72314e484473686d"
+    )
+    assert encode(record)[:-4] == kept
+
+
 @pytest.mark.parametrize(
     ("record", "kept"),
     [

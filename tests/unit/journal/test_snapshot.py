@@ -207,7 +207,7 @@ def of_version_2(pool: Pool) -> bytes:
 def without_geometry(body: bytes) -> bytes:
     """The bytes of GEOMETRY as they were up to version 3, and a checksum."""
     now, before = Writer(), Writer()
-    now.texts([GEOMETRY.name, GEOMETRY.layout])
+    now.texts([GEOMETRY.name, GEOMETRY.layout, GEOMETRY.memory])
     now.numbers([*GEOMETRY[1:7], True, 0])
     before.texts([GEOMETRY.name])
     before.numbers([*GEOMETRY[1:4], True, 0])
@@ -217,7 +217,7 @@ def without_geometry(body: bytes) -> bytes:
 
 
 def test_a_pool_with_reserved_blocks_comes_back() -> None:
-    geometry = Geometry("main", 8, 16, 0, 2, 4096, 4, "NHD, fp8 é")
+    geometry = Geometry("main", 8, 16, 0, 2, 4096, 4, "NHD, fp8 é", "dax:/dev/dax0.0")
     pool = Pool(geometry, BOUNDS)
     pool.apply(Allocate("a", 0, "", 1, 3), Stamp(0, 0, ""))
     pool.apply(Free("a", 0, "", 1), Stamp(0, 0, ""))

@@ -37,6 +37,7 @@ def test_defaults() -> None:
                 "block_bytes": 0,
                 "regions": 1,
                 "layout": "",
+                "memory": "none",
             }
         ],
         "default_pool": "",
@@ -61,6 +62,7 @@ def test_defaults() -> None:
         "state_dir": default_state_dir(),
         "durability": "process",
         "ephemeral": False,
+        "memory_dir": "/dev/shm",
         "snapshot_records": 50_000,
         "snapshot_bytes": 67_108_864,
         "former_state_seconds": 604_800.0,
@@ -196,7 +198,7 @@ def test_unknown_keys_of_the_file_are_errors(tmp_path: Path) -> None:
         f"{file}: retry_afer: no such key; did you mean retry_after?",
         f'{file}: pools[0] = {{"name": "a", "total": 1, "grace": 5}}: has the unknown key'
         " 'grace'; a pool has name, total, block_size, device, reserved, block_bytes, regions,"
-        " layout, quarantine (the server's own keys stand above the first [[pools]])",
+        " layout, memory, quarantine (the server's own keys stand above the first [[pools]])",
     ]
 
 

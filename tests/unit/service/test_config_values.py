@@ -15,7 +15,7 @@ POOL = "main:total=8"
 SOCKET = "unix:/tmp/kv.sock"
 SPEC = (
     "NAME:total=BLOCKS[,block_size=TOKENS][,device=ID][,reserved=BLOCKS][,block_bytes=BYTES]"
-    "[,regions=N][,layout=TEXT][,quarantine=SECONDS]"
+    "[,regions=N][,layout=TEXT][,memory=none|shm|URI][,quarantine=SECONDS]"
 )
 
 
@@ -50,6 +50,15 @@ def problem(**flags: object) -> str:
             "a:layout=NHD fp8,regions=65536,total=65537,block_bytes=1099511627776,reserved=65536",
             "a:total=65537,block_size=16,device=0,reserved=65536,block_bytes=1099511627776"
             ",regions=65536,layout=NHD fp8",
+        ),
+        (
+            "a:total=8,memory=shm,block_bytes=4096",
+            "a:total=8,block_size=16,device=0,block_bytes=4096,memory=shm",
+        ),
+        ("a:total=8,memory=none", "a:total=8,block_size=16,device=0"),
+        (
+            "a:total=8,memory=dax:/dev/dax0.0?x=1",
+            "a:total=8,block_size=16,device=0,memory=dax:/dev/dax0.0?x=1",
         ),
         ("a:total=1,regions=3,block_bytes=0", "a:total=1,block_size=16,device=0,regions=3"),
     ],
@@ -89,10 +98,15 @@ def test_pool_specs(spec: str, full: str) -> None:
             "block_bytes 10 must be a multiple of regions = 3",
         ),
         ("a:total=1,layout=a\tb", "layout a\tb must be at most 256 printable characters"),
+        ("a:total=1,memory=shm", "memory shm needs block_bytes, the bytes of one block"),
+        (
+            "a:total=1,memory=here",
+            "memory here must be none, shm, or a URI of at most 1024 printable ASCII characters",
+        ),
         (
             "a:tot=1",
             "has the unknown key 'tot'; a pool has name, total, block_size, device, reserved,"
-            " block_bytes, regions, layout, quarantine",
+            " block_bytes, regions, layout, memory, quarantine",
         ),
         ("a:1", f"must be {SPEC}; '1' is no KEY=VALUE"),
         ("a:total=1,", f"must be {SPEC}; '' is no KEY=VALUE"),

@@ -25,7 +25,12 @@ from typing import SupportsIndex
 from kvblock import arguments
 from kvblock._async.session import AsyncSession
 from kvblock._async.worker import Lock, Worker
-from kvblock.errors import DeadlineExceededError, InvalidArgumentError, KVBlockError, UnavailableError
+from kvblock.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    KVBlockError,
+    UnavailableError,
+)
 from kvblock.owner import NotCopied
 from kvblock.results import EngineHints, Refused, StepPolicy, StepResult
 from kvblock.retry import backoff

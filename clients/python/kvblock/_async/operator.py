@@ -56,13 +56,15 @@ class OperatorCalls:
         block_bytes: SupportsIndex = 0,
         regions: SupportsIndex = 1,
         layout: str = "",
+        memory: str = "none",
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> PoolInfo:
         """Make a pool on the server.
 
         The first `reserved_blocks` are never issued. `block_bytes` (0: not told), `regions` and
-        `layout` are what attaches may expect: see `kvblock.Expect`.
+        `layout` are what attaches may expect: see `kvblock.Expect`. `memory` is `none`, `shm` for a
+        file that the server makes, which needs `block_bytes`, or a URI that engines get.
         `quarantine` is how many seconds the blocks of a vanished engine wait before they are free;
         None: as long as the TTL of its lease. To repeat a call of which the outcome is unknown,
         give both the same `request_id`.
@@ -70,6 +72,7 @@ class OperatorCalls:
         Raises:
             AlreadyExistsError: the name is taken (POOL_EXISTS).
             FailedPreconditionError: the server has `pools_max` pools (STATE_LIMIT).
+            MemoryUnusableError: the memory cannot be had (MEMORY_UNUSABLE).
 
         """
         request = requests.create_pool(
@@ -82,6 +85,7 @@ class OperatorCalls:
             block_bytes,
             regions,
             layout,
+            memory,
             request_id,
         )
         deadline = self._settings.deadline(timeout)

@@ -114,6 +114,8 @@ class Pool(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    MEMORY_URI_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Its name."""
     total_blocks: _builtins.int
@@ -132,6 +134,12 @@ class Pool(_message.Message):
     """Arrays that the pool's memory is divided into: each holds block_bytes / regions of every block."""
     layout: _builtins.str
     """How the bytes of a block are arranged, in the words of its engines."""
+    memory: _builtins.str
+    """What its memory is: `none`, `shm` or a URI, as CreatePool describes."""
+    memory_uri: _builtins.str
+    """Where the pool's memory is: `shm://` and the percent-encoded path of a file that engines map, or
+    the URI that the pool was made with; empty: nowhere that the server knows of.
+    """
     @_builtins.property
     def quarantine(self) -> _duration_pb2.Duration:
         """How long the blocks of a vanished engine wait before they are free. Unset: as long as the TTL
@@ -151,10 +159,12 @@ class Pool(_message.Message):
         block_bytes: _builtins.int = ...,
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
+        memory: _builtins.str = ...,
+        memory_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quarantine", b"quarantine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "is_default", b"is_default", "layout", b"layout", "pool", b"pool", "quarantine", b"quarantine", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "is_default", b"is_default", "layout", b"layout", "memory", b"memory", "memory_uri", b"memory_uri", "pool", b"pool", "quarantine", b"quarantine", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,6 +186,7 @@ class CreatePoolRequest(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Its name: 1 to 128 characters from `A-Z a-z 0-9 . _ -`. POOL_EXISTS when it is taken, also when
     the pool is the same in everything; only a repeated request_id is answered again.
@@ -200,6 +211,12 @@ class CreatePoolRequest(_message.Message):
     """How the bytes of a block are arranged, in the words of its engines: at most 256 printable
     characters.
     """
+    memory: _builtins.str
+    """What its memory is. `none`, or empty: the server knows of none. `shm`: a file that the server makes
+    in its `memory_dir`, total_blocks times block_bytes long; it needs block_bytes, and MEMORY_UNUSABLE
+    says why it cannot be had. A URI of at most 1,024 printable ASCII characters is handed to engines
+    unread.
+    """
     @_builtins.property
     def quarantine(self) -> _duration_pb2.Duration:
         """How long the blocks of a vanished engine wait before they are free: up to a day. Unset: as long
@@ -219,10 +236,11 @@ class CreatePoolRequest(_message.Message):
         block_bytes: _builtins.int = ...,
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
+        memory: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quarantine", b"quarantine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "layout", b"layout", "pool", b"pool", "quarantine", b"quarantine", "regions", b"regions", "request_id", b"request_id", "reserved_blocks", b"reserved_blocks", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "layout", b"layout", "memory", b"memory", "pool", b"pool", "quarantine", b"quarantine", "regions", b"regions", "request_id", b"request_id", "reserved_blocks", b"reserved_blocks", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

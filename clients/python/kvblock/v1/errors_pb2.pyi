@@ -94,6 +94,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ENGINE_NOT_FOUND: _ErrorReason.ValueType  # 22
     """NOT_FOUND: the engine has neither a block nor a lease in the pool. Metadata: `pool`, `engine`."""
+    ERROR_REASON_MEMORY_UNUSABLE: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the memory of a pool with `memory=shm` cannot be had, for instance for want of
+    space; the text says why. Nothing was changed. Metadata: `pool`.
+    """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 30
     """UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
     or none that it knows. Metadata: `problem`.
@@ -189,6 +193,10 @@ ERROR_REASON_POOL_HELD: ErrorReason.ValueType  # 21
 """
 ERROR_REASON_ENGINE_NOT_FOUND: ErrorReason.ValueType  # 22
 """NOT_FOUND: the engine has neither a block nor a lease in the pool. Metadata: `pool`, `engine`."""
+ERROR_REASON_MEMORY_UNUSABLE: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the memory of a pool with `memory=shm` cannot be had, for instance for want of
+space; the text says why. Nothing was changed. Metadata: `pool`.
+"""
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 30
 """UNAUTHENTICATED: the server asks its callers who they are, and this one showed no credentials,
 or none that it knows. Metadata: `problem`.

@@ -1088,6 +1088,7 @@ class SessionAttached(_message.Message):
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
+    MEMORY_URI_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -1116,6 +1117,10 @@ class SessionAttached(_message.Message):
     """How the bytes of a block are arranged, in the words of its engines."""
     acquired_blocks: _builtins.int
     """Acquired blocks among those that the engine holds already."""
+    memory_uri: _builtins.str
+    """Where the pool's memory is: `shm://` and the percent-encoded path of a file that engines map, or
+    the URI that the pool was made with; empty: nowhere that the server knows of.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1138,10 +1143,11 @@ class SessionAttached(_message.Message):
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
         acquired_blocks: _builtins.int = ...,
+        memory_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "engine", b"engine", "held_blocks", b"held_blocks", "last_step_id", b"last_step_id", "layout", b"layout", "lease", b"lease", "memory_uri", b"memory_uri", "pool", b"pool", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1450,6 +1456,7 @@ class AttachEngineResponse(_message.Message):
     REGIONS_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
+    MEMORY_URI_FIELD_NUMBER: _builtins.int
     held_blocks: _builtins.int
     """Blocks that the engine holds already."""
     sequences: _builtins.int
@@ -1472,6 +1479,10 @@ class AttachEngineResponse(_message.Message):
     """How the bytes of a block are arranged, in the words of its engines."""
     acquired_blocks: _builtins.int
     """Acquired blocks among those that the engine holds already."""
+    memory_uri: _builtins.str
+    """Where the pool's memory is: `shm://` and the percent-encoded path of a file that engines map, or
+    the URI that the pool was made with; empty: nowhere that the server knows of.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -1491,10 +1502,11 @@ class AttachEngineResponse(_message.Message):
         regions: _builtins.int = ...,
         layout: _builtins.str = ...,
         acquired_blocks: _builtins.int = ...,
+        memory_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "block_bytes", b"block_bytes", "block_size", b"block_size", "device_id", b"device_id", "held_blocks", b"held_blocks", "layout", b"layout", "lease", b"lease", "memory_uri", b"memory_uri", "regions", b"regions", "reserved_blocks", b"reserved_blocks", "sequences", b"sequences", "server_epoch", b"server_epoch", "total_blocks", b"total_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

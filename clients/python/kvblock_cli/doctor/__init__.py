@@ -5,6 +5,7 @@
     socket      whether somebody listens, and which process
     server      what the server answers: health, version, a lease, engines, pools, times
     process     what limits the server's process, where it runs on this machine
+    memory      the memory of the pools, and where it is made
     state_dir   the disk and the journal of a server on this machine
 
 A check is a short function that gives findings. It changes nothing, but for a lease under a name

@@ -83,7 +83,7 @@ class _UnreachableError(Exception):
 
 
 def _examine(server: Server, state_dir: Path | None, pool: str) -> Iterator[Finding]:
-    from kvblock_cli.doctor import process, socket
+    from kvblock_cli.doctor import memory, process, socket
     from kvblock_cli.doctor import state_dir as states
 
     with server.connect() as kv:  # Arguments that can never be right fail first.
@@ -100,12 +100,14 @@ def _examine(server: Server, state_dir: Path | None, pool: str) -> Iterator[Find
     yield from process.synchronised()
     yield from states.look(state_dir, pid)
     if pid is not None:
+        yield from memory.directory()
+    if pid is not None:
         yield from process.limits(pid)
 
 
 def _ask(kv: Client, pool: str) -> Iterator[Finding]:
     from kvblock import KVBlockError, NotFoundError
-    from kvblock_cli.doctor import server
+    from kvblock_cli.doctor import memory, server
 
     yield from _answered("health", server.health(kv))
     try:
@@ -119,6 +121,7 @@ def _ask(kv: Client, pool: str) -> Iterator[Finding]:
     yield from _answered("lease", server.lease(kv, stats, pool))
     yield from _answered("engines", server.engines(kv))
     yield from server.pools(stats)
+    yield from _answered("memory", memory.pools(kv))
     yield from _answered("clock", server.clock(kv, stats))
 
 

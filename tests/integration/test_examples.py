@@ -1,0 +1,18 @@
+"""The programs in `examples` do what their pages say."""
+
+import re
+import sys
+
+from tests.integration.processes import ROOT, run
+
+
+def test_two_processes() -> None:
+    done = run(sys.executable, ROOT / "examples/two_processes.py", "--steps", "200")
+    shown = (ROOT / "docs/examples.md").read_text()
+    for line in done.stdout.splitlines():
+        assert re.sub(r"\d+(\.\d)?", "N", line) in re.sub(r"\d+(\.\d)?", "N", shown)
+    found = re.findall(
+        r"(\d+) blocks written, (\d+) verified, .* (\d+) were the other's", done.stdout
+    )
+    assert len(found) == 2
+    assert all(int(count) > 0 for row in found for count in row)
