@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock_service.core.recall import Hints
 from kvblock_service.rpc import step_wire
 
 words = st.integers(0, 2**32 - 1)
@@ -15,6 +16,9 @@ counts = st.lists(words, max_size=20)
 # Every step_id may come over the wire; those of ten bytes are protobuf's to read.
 step_ids = st.integers(0, 300) | st.integers(0, 2**64 - 1)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+hints = st.none() | st.builds(
+    pb.EngineHints, want_blocks=words | st.just(0), idle_blocks=words | st.just(0)
+)
 traceparents = st.sampled_from(["", TRACEPARENT, "00", "x" * 200]) | st.text(max_size=8)
 
 
@@ -26,7 +30,9 @@ def requests() -> st.SearchStrategy[pb.SessionRequest]:
         allocate_num_blocks=counts,
         policy=st.integers(0, 3) | st.integers(-(2**31), 2**31 - 1),
     )
-    whole = st.builds(pb.SessionStep, step_id=step_ids, step=step, traceparent=traceparents)
+    whole = st.builds(
+        pb.SessionStep, step_id=step_ids, step=step, traceparent=traceparents, hints=hints
+    )
     return st.builds(pb.SessionRequest, step=whole)
 
 
@@ -46,6 +52,9 @@ def by_protobuf(data: bytes) -> step_wire.StepColumns | None:
         step.allocate_num_blocks[:],
         step.policy,
         request.step.traceparent,
+        Hints(request.step.hints.want_blocks, request.step.hints.idle_blocks)
+        if request.step.HasField("hints")
+        else None,
     )
 
 
@@ -66,6 +75,7 @@ def test_what_protobuf_writes_is_read_as_protobuf_reads_it(request: pb.SessionRe
     step_id=st.integers(1, 2**62),
     policy=st.integers(0, 2),
     traceparent=st.sampled_from(["", TRACEPARENT, TRACEPARENT.replace("00", "01", 1) + "-a"]),
+    hints=hints,
 )
 def test_what_a_client_writes_is_read_here(
     free: list[int],
@@ -74,6 +84,7 @@ def test_what_a_client_writes_is_read_here(
     step_id: int,
     policy: Any,
     traceparent: str,
+    hints: pb.EngineHints | None,
 ) -> None:
     """Otherwise the fast way would be right and never taken."""
     step = pb.EngineStep(
@@ -82,8 +93,9 @@ def test_what_a_client_writes_is_read_here(
         allocate_num_blocks=num_blocks,
         policy=policy,
     )
-    whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent)
-    expected = (step_id, free, allocate, num_blocks, policy, traceparent)
+    whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent, hints=hints)
+    given_hints = Hints(hints.want_blocks, hints.idle_blocks) if hints else None
+    expected = (step_id, free, allocate, num_blocks, policy, traceparent, given_hints)
     assert step_wire.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
 
 
@@ -134,6 +146,7 @@ def test_message_in_two_parts_is_not_mistaken(
     ),
     freed=counts,
     free_blocks=words,
+    owed=words | st.just(0),
 )
 def test_answer_is_written_as_protobuf_writes_it(
     step_id: int,
@@ -142,6 +155,7 @@ def test_answer_is_written_as_protobuf_writes_it(
     refusal: pb.Refusal | None,
     freed: list[int],
     free_blocks: int,
+    owed: int,
 ) -> None:
     result = pb.StepResult(
         block_numbers=blocks,
@@ -153,6 +167,7 @@ def test_answer_is_written_as_protobuf_writes_it(
     if refusal is not None and refusal.ByteSize():
         result.refusal.CopyFrom(refusal)
         why = refusal.SerializeToString()
-    answer = pb.SessionResponse(stepped=pb.SessionStepped(step_id=step_id, result=result))
-    written = step_wire.write_stepped(step_id, blocks, granted, why, freed, free_blocks)
+    stepped = pb.SessionStepped(step_id=step_id, result=result, owed_blocks=owed)
+    answer = pb.SessionResponse(stepped=stepped)
+    written = step_wire.write_stepped(step_id, blocks, granted, why, freed, free_blocks, owed)
     assert written == answer.SerializeToString()

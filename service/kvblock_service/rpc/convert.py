@@ -19,6 +19,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.listing import EngineState
 from kvblock_service.core.pool import Geometry
+from kvblock_service.core.recall import Hints
 from kvblock_service.errors import InvalidField
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import validate
@@ -31,6 +32,7 @@ _POLICIES: dict[int, StepPolicy] = {
     pb.STEP_POLICY_IN_ORDER_UNTIL_REFUSED: StepPolicy.IN_ORDER_UNTIL_REFUSED,
 }
 
+_Hinting: TypeAlias = pb.SessionStep | pb.SessionRenew | pb.StepRequest | pb.RenewLeaseRequest
 CommandKey: TypeAlias = tuple[str, int, str]
 """Whose a command is, and what makes it safe to repeat: its engine, epoch and request_id."""
 
@@ -49,6 +51,19 @@ def command_key(request: _Keyed) -> CommandKey:
     return engine, request.epoch, validate.request_id(request.request_id)
 
 
+def hints(request: _Hinting) -> Hints | None:
+    """The hints beside a step or a renewal; None where there are none."""
+    if not request.HasField("hints"):
+        return None
+    return Hints(request.hints.want_blocks, request.hints.idle_blocks)
+
+
+def session_step(request: pb.SessionStep) -> StepColumns:
+    """The columns of a session's step, and what stands beside its work."""
+    columns = step_columns(request.step, request.step_id, request.traceparent)
+    return columns._replace(hints=hints(request))
+
+
 def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -> StepColumns:
     """The columns of a step; it has a step_id and a traceparent in a session only."""
     return StepColumns(
@@ -63,7 +78,7 @@ def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -
 
 def step_command(key: CommandKey, step: StepColumns, limits: validate.RequestLimits) -> Step:
     """The command of a step (step_id 0 outside a session); raises InvalidField, RequestLimit."""
-    step_id, free_ids, allocate_ids, counts, policy_number, _ = step
+    step_id, free_ids, allocate_ids, counts, policy_number = step[:5]
     validate.step_columns(free_ids, allocate_ids, counts, limits)
     policy = _POLICIES.get(policy_number)
     if policy is None:
@@ -71,11 +86,11 @@ def step_command(key: CommandKey, step: StepColumns, limits: validate.RequestLim
     return Step(*key, step_id, free_ids, allocate_ids, counts, policy)
 
 
-def stepped(step_id: int, outcome: Stepped, retry_after: float) -> bytes:
+def stepped(step_id: int, outcome: Stepped, retry_after: float, owed_blocks: int = 0) -> bytes:
     """The written SessionResponse of a step."""
     blocks, granted, refused, freed_counts, free_blocks = outcome
     why = b"" if refused is None else refusal(refused, retry_after).SerializeToString()
-    return write_stepped(step_id, blocks, granted, why, freed_counts, free_blocks)
+    return write_stepped(step_id, blocks, granted, why, freed_counts, free_blocks, owed_blocks)
 
 
 def step_result(outcome: Stepped, retry_after: float) -> pb.StepResult:
@@ -140,6 +155,9 @@ def pool_stats(pool: PoolHost, only_engine: str) -> pb.PoolStats:
         quarantined_blocks=state.quarantined_blocks,
         reclaimed_blocks_total=state.reclaimed_total,
         expired_leases_total=state.expired_total,
+        want_blocks=state.want_blocks,
+        idle_blocks=state.idle_blocks,
+        owed_blocks=state.owed_blocks,
     )
 
 
@@ -151,6 +169,9 @@ def _engine_stats(engine: EngineState) -> pb.EngineStats:
         attached=bool(engine.epoch),
         epoch=engine.epoch,
         lease_expires_in=duration_of(engine.expires_in_ms / 1000) if engine.epoch else None,
+        want_blocks=engine.want_blocks,
+        idle_blocks=engine.idle_blocks,
+        owed_blocks=engine.owed_blocks,
     )
 
 

@@ -331,6 +331,9 @@ class EngineInfo(_message.Message):
     SEQUENCES_FIELD_NUMBER: _builtins.int
     HAS_STREAM_FIELD_NUMBER: _builtins.int
     SINCE_HEARTBEAT_FIELD_NUMBER: _builtins.int
+    WANT_BLOCKS_FIELD_NUMBER: _builtins.int
+    IDLE_BLOCKS_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -343,6 +346,12 @@ class EngineInfo(_message.Message):
     """Its sequences."""
     has_stream: _builtins.bool
     """Whether a Session stream is open under its lease."""
+    want_blocks: _builtins.int
+    """Blocks that it lacks: wanted by its hints, refused or waited for, whichever are most."""
+    idle_blocks: _builtins.int
+    """Its idle blocks by its last hints, at most those it holds."""
+    owed_blocks: _builtins.int
+    """How many of them it owes to other engines."""
     @_builtins.property
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
@@ -362,10 +371,13 @@ class EngineInfo(_message.Message):
         sequences: _builtins.int = ...,
         has_stream: _builtins.bool = ...,
         since_heartbeat: _duration_pb2.Duration | None = ...,
+        want_blocks: _builtins.int = ...,
+        idle_blocks: _builtins.int = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "idle_blocks", b"idle_blocks", "lease_expires_in", b"lease_expires_in", "owed_blocks", b"owed_blocks", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat", "want_blocks", b"want_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
