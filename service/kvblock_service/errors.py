@@ -1,51 +1,15 @@
 """What can go wrong with a call: one declaration for each ErrorReason of the proto.
 
 Rules:
-- A class declares its reason, its gRPC code (both by their names, without the proto's prefixes) and
-  its text, and nothing else declares them. Its fields are the facts of the text: they go into the
-  answer's ErrorInfo, but for those that are `aside`. A field `field` also names the field of a
-  BadRequest, and `retry_after` (seconds) goes into a RetryInfo.
-- A text says what the caller can do.
-- `of_state`: the error follows from what the server holds, so it is sent when that is in the
-  journal.
-- Whoever raises one has changed nothing.
+- What a class declares is said in `call_error`.
+- The classes stand in the order of the reasons' numbers.
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
 
-_ErrorT = TypeVar("_ErrorT", bound="CallError")
-
-
-def aside(default: object = MISSING) -> Any:
-    """A field that is for the text alone."""
-    return field(default=default, metadata={"aside": True})
-
-
-@dataclass(eq=False)
-class CallError(Exception):
-    """A call that cannot be carried out."""
-
-    reason: ClassVar[str]
-    code: ClassVar[str]
-    text: ClassVar[str]
-    of_state = False
-
-    def __post_init__(self) -> None:
-        super().__init__(self.text.format(**vars(self)))
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The facts."""
-        named = [one.name for one in fields(self) if "aside" not in one.metadata]
-        facts = {name: getattr(self, name) for name in named}
-        return {name: str(fact) for name, fact in facts.items() if fact is not None}
-
-    def of_journal(self: _ErrorT) -> _ErrorT:
-        """The same error, where all that it follows from is in the journal already."""
-        self.of_state = False
-        return self
+from kvblock_service.call_error import CallError as CallError
+from kvblock_service.call_error import aside, shown
 
 
 @dataclass(eq=False)
@@ -59,8 +23,7 @@ class InvalidField(CallError):
     problem: str = aside()
 
     def __post_init__(self) -> None:
-        shown = repr(self.value) if isinstance(self.value, str) else str(self.value)
-        self.value = f"{shown[:77]}..." if len(shown) > 80 else shown
+        self.value = shown(self.value)
         super().__post_init__()
 
 

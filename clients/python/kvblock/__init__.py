@@ -42,21 +42,23 @@ if TYPE_CHECKING:
         UnavailableError,
         UsageError,
     )
-    from kvblock.results import (
+    from kvblock.operator_results import (
         AuditReport,
         BlockInfo,
         BlockState,
+        EngineInfo,
+        EngineTables,
+        PoolInfo,
+        SequenceInfo,
+    )
+    from kvblock.results import (
         BlockTable,
         Capacity,
-        EngineInfo,
         EngineStats,
-        EngineTables,
         Granted,
-        PoolInfo,
         PoolStats,
         RefusalReason,
         Refused,
-        SequenceInfo,
         ServerStats,
         StepPolicy,
         StepResult,
@@ -64,7 +66,15 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-_MODULES = ("errors", "results", "credentials", "_sync.client", "_async.client", "embedded")
+_MODULES = (
+    "errors",
+    "results",
+    "operator_results",
+    "credentials",
+    "_sync.client",
+    "_async.client",
+    "embedded",
+)
 """Those that define or import what `__all__` names, the lightest first."""
 _ALIASES = {"connect": "Client", "connect_async": "AsyncClient"}
 

@@ -20,18 +20,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from kvblock import wire
 from kvblock.errors import KVBlockError
+from kvblock.operator_results import BlockInfo, BlockState, EngineInfo, SequenceInfo
 from kvblock.results import (
     Attachment,
-    BlockInfo,
-    BlockState,
-    EngineInfo,
     EngineStats,
     Granted,
     LeaseGranted,
     PoolStats,
     RefusalReason,
     Refused,
-    SequenceInfo,
     ServerStats,
     StepResult,
 )

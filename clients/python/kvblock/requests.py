@@ -18,7 +18,8 @@ from google.protobuf.message import Message
 from kvblock import arguments
 from kvblock.fencing import identify
 from kvblock.lease import AttachOptions
-from kvblock.results import BlockState, StepPolicy
+from kvblock.operator_results import BlockState
+from kvblock.results import StepPolicy
 from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 import kvblock
-from kvblock import answers, results
+from kvblock import answers, operator_results, results
 from kvblock.v1 import admin_pb2, errors_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -43,11 +43,11 @@ def test_enums(ours: type[Enum], theirs: EnumTypeWrapper, prefix: str) -> None:
         (results.ServerStats, pb.StatsResponse),
         (results.Attachment, pb.SessionAttached),
         (results.LeaseGranted, pb.Lease),
-        (results.PoolInfo, admin_pb2.Pool),
-        (results.SequenceInfo, admin_pb2.SequenceInfo),
-        (results.EngineInfo, admin_pb2.EngineInfo),
-        (results.BlockInfo, admin_pb2.BlockInfo),
-        (results.AuditReport, admin_pb2.AuditReport),
+        (operator_results.PoolInfo, admin_pb2.Pool),
+        (operator_results.SequenceInfo, admin_pb2.SequenceInfo),
+        (operator_results.EngineInfo, admin_pb2.EngineInfo),
+        (operator_results.BlockInfo, admin_pb2.BlockInfo),
+        (operator_results.AuditReport, admin_pb2.AuditReport),
     ],
 )
 def test_fields(ours: Any, theirs: Any) -> None:

@@ -15,8 +15,7 @@ from grpc import aio
 
 from kvblock import answers, requests
 from kvblock._async.transport import Transport
-from kvblock.requests import PageRequestT, PageT
-from kvblock.results import (
+from kvblock.operator_results import (
     AuditReport,
     BlockInfo,
     BlockState,
@@ -25,6 +24,7 @@ from kvblock.results import (
     PoolInfo,
     SequenceInfo,
 )
+from kvblock.requests import PageRequestT, PageT
 from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2, admin_pb2_grpc
 
