@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         PoolInfo,
         SequenceInfo,
     )
+    from kvblock.recall import EngineHints
     from kvblock.results import (
         BlockTable,
         Capacity,
@@ -70,6 +71,7 @@ _MODULES = (
     "errors",
     "results",
     "operator_results",
+    "recall",
     "credentials",
     "_sync.client",
     "_async.client",
@@ -108,6 +110,7 @@ __all__ = [
     "ClosedError",
     "DeadlineExceededError",
     "EmbeddedServer",
+    "EngineHints",
     "EngineInfo",
     "EngineLease",
     "EngineStats",

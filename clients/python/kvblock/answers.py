@@ -67,7 +67,7 @@ def seconds(time: Duration | Timestamp) -> float:
     return time.seconds + time.nanos / 1e9
 
 
-def step_result(message: pb.StepResult) -> StepResult:
+def step_result(message: pb.StepResult, owed_blocks: int) -> StepResult:
     """What came of a step."""
     return StepResult(
         message.block_numbers[:],
@@ -75,6 +75,7 @@ def step_result(message: pb.StepResult) -> StepResult:
         refused(message.refusal) if message.HasField("refusal") else None,
         message.freed_counts[:],
         message.free_blocks,
+        owed_blocks,
     )
 
 

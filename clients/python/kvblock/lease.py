@@ -19,6 +19,7 @@ from typing import NamedTuple, SupportsIndex, TypeAlias
 
 from kvblock import arguments
 from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
+from kvblock.recall import OnRecall, Recall
 
 DEFAULT_ENGINE = "default"
 
@@ -32,10 +33,18 @@ class AttachOptions(NamedTuple):
     ttl: float | None
     takeover: bool
     on_lost: OnLeaseLost | None
+    on_recall: OnRecall | None = None
+    recall: bool = False
 
     @classmethod
     def of(
-        cls, epoch: SupportsIndex, ttl: float | None, takeover: bool, on_lost: OnLeaseLost | None
+        cls,
+        epoch: SupportsIndex,
+        ttl: float | None,
+        takeover: bool,
+        on_lost: OnLeaseLost | None,
+        on_recall: OnRecall | None = None,
+        recall: bool = False,
     ) -> AttachOptions:
         """Check the arguments of an attach.
 
@@ -48,13 +57,18 @@ class AttachOptions(NamedTuple):
             None if ttl is None else arguments.seconds("ttl", ttl),
             bool(takeover),
             arguments.callback("on_lease_lost", on_lost),
+            arguments.callback("on_recall", on_recall),
+            bool(recall),
         )
 
 
 class Lease:
     """One lease; `changed` guards and announces its end, `names` is kept by `Leases`."""
 
-    def __init__(self, engine: str, epoch: int, ttl: float, sent: float) -> None:
+    def __init__(
+        self, engine: str, epoch: int, ttl: float, sent: float, recall: Recall | None = None
+    ) -> None:
+        self.recall = recall or Recall()
         self.engine = engine
         self.epoch = epoch
         self.ttl = ttl

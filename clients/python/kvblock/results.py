@@ -109,6 +109,8 @@ class StepResult:
     """Blocks that each freed sequence gave back."""
     free_blocks: int
     """Free blocks of the pool after the step."""
+    owed_blocks: int = 0
+    """How many of the engine's idle blocks others lack now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,12 @@ class EngineStats:
     """The epoch of its lease; 0 without one."""
     lease_expires_in: float | None = None
     """Seconds until its lease runs out unless it is renewed; None without a lease."""
+    want_blocks: int = 0
+    """Blocks that it lacks: wanted by its hints, refused or waited for, whichever are most."""
+    idle_blocks: int = 0
+    """Its idle blocks by its last hints, at most those it holds."""
+    owed_blocks: int = 0
+    """How many of them it owes to other engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +170,12 @@ class PoolStats:
     """Blocks that were taken from engines that vanished, since the server epoch began."""
     expired_leases_total: int = 0
     """Leases that ran out, since the server epoch began."""
+    want_blocks: int = 0
+    """Blocks that engines lack."""
+    idle_blocks: int = 0
+    """Idle blocks of engines."""
+    owed_blocks: int = 0
+    """Idle blocks that engines owe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from kvblock_cli.output import (
     seconds_left,
     share,
     table_of,
+    with_recall,
 )
 
 if TYPE_CHECKING:
@@ -118,11 +119,13 @@ def document(answer: ServerStats) -> dict[str, Any]:
 
 def overview(answer: ServerStats) -> RenderableType:
     """The answer for people: pools, their counters, and the engines where there are any."""
-    parts: list[RenderableType] = [table_of(answer.pools, _STATE), ""]
+    state = with_recall(_STATE, answer.pools)
+    parts: list[RenderableType] = [table_of(answer.pools, state), ""]
     parts.append(table_of(answer.pools, _COUNTERS))
     engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
     if engines:
-        parts += ["", table_of(engines, _ENGINES, left=2)]
+        columns = with_recall(_ENGINES, engines, lambda row: row[1])
+        parts += ["", table_of(engines, columns, left=2)]
     return Group(*parts)
 
 

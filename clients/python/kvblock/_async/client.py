@@ -20,6 +20,7 @@ from kvblock.credentials import Tls
 from kvblock.errors import ClosedError
 from kvblock.lease import AttachOptions, OnLeaseLost
 from kvblock.lease_user import LeaseUsers
+from kvblock.recall import EngineHints, OnRecall
 from kvblock.results import (
     BlockTable,
     Capacity,
@@ -184,6 +185,7 @@ class AsyncClient(OperatorCalls, Configured):
         allocate: Iterable[SupportsIndex] = (),
         num_blocks: Iterable[SupportsIndex] = (),
         policy: StepPolicy = StepPolicy.ALL_OR_NOTHING,
+        hints: EngineHints | None = None,
         pool: str | None = None,
         engine: str | None = None,
         request_id: str | None = None,
@@ -193,13 +195,16 @@ class AsyncClient(OperatorCalls, Configured):
 
         `free` and `allocate` are sequence ids, each at most once; `num_blocks` has as many numbers
         as `allocate`, or none: one block each. Any iterable of whole numbers will do, arrays too.
-        A loop of steps is faster in a session.
+        `hints`: what the engine lacks and could give back; None: as it said last. A loop of steps
+        is faster in a session.
         """
-        request = requests.step(self._settings, pool, engine, free, allocate, num_blocks, policy)
+        request = requests.step(
+            self._settings, pool, engine, free, allocate, num_blocks, policy, hints
+        )
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
         answer = await self._change(self._stubs.service.Step, request, deadline, request_id, size)
-        return answers.step_result(answer.result)
+        return answers.step_result(answer.result, answer.owed_blocks)
 
     def session(
         self,
@@ -210,6 +215,8 @@ class AsyncClient(OperatorCalls, Configured):
         takeover: bool = False,
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
+        recall: bool = False,
+        on_recall: OnRecall | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
         """A session for an engine's loop; entering it attaches, leaving it detaches.
@@ -220,9 +227,13 @@ class AsyncClient(OperatorCalls, Configured):
         `on_lease_lost` is called once with a LeaseLostError when the lease is lost. `timeout`
         (seconds) holds for each of its messages that has none of its own. Unary calls of this
         client for the same pool and engine are made under the lease, too.
+
+        `recall` has the server say on the stream at once when `owed_blocks` of the session changes;
+        else it changes with answers and with renewals in the background. `on_recall` is called with
+        it when it has changed and no call of the session has answered it.
         """
         self._settings.owner.check()
-        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, on_recall, recall)
         session = AsyncSession(self._connection, options, pool, engine, timeout)
         self._users.add(session)
         return session
@@ -236,6 +247,7 @@ class AsyncClient(OperatorCalls, Configured):
         takeover: bool = False,
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
+        on_recall: OnRecall | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AsyncEngineLease:
@@ -250,7 +262,7 @@ class AsyncClient(OperatorCalls, Configured):
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, on_recall)
         kind, request_id = pb.AttachEngineRequest, fencing.identify(request_id)
         request = requests.attach(kind, self._settings, pool, engine, options, request_id)
         deadline = self._settings.deadline(timeout)

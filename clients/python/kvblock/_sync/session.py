@@ -37,6 +37,7 @@ from kvblock._sync.transport import StreamEnded, Transport
 from kvblock.errors import KVBlockError, UnavailableError, UsageError
 from kvblock.lease import AttachOptions
 from kvblock.lifecycle import ATTACHED, Event, State
+from kvblock.recall import EngineHints
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Retries
 from kvblock.session_state import LEFT, RENEW, SessionState
@@ -57,7 +58,7 @@ class Session(Detachable, SessionState):
     ) -> None:
         settings, traceparent = connection.settings, connection.traceparent
         SessionState.__init__(self, settings, options, pool, engine, timeout, traceparent)
-        Detachable.__init__(self, connection, options.on_lost)
+        Detachable.__init__(self, connection, options)
 
     def __enter__(self) -> Session:
         self.attach()
@@ -80,6 +81,7 @@ class Session(Detachable, SessionState):
         self._check_call()
         with self._busy:
             self._check_attachable()
+            self._listen()
             retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
             while True:
                 repeated = self._state is State.ATTACHING
@@ -99,13 +101,15 @@ class Session(Detachable, SessionState):
         allocate: Iterable[SupportsIndex] = (),
         num_blocks: Iterable[SupportsIndex] = (),
         policy: StepPolicy = StepPolicy.ALL_OR_NOTHING,
+        hints: EngineHints | None = None,
         timeout: float | None = None,
     ) -> StepResult:
         """One engine iteration: free sequences, then let others' tables grow.
 
         `free` and `allocate` are sequence ids, each at most once; `num_blocks` has as many numbers
         as `allocate`, or none: one block each. Any iterable of whole numbers will do, arrays too.
-        A stream that breaks and a server that restarts only make it slower.
+        A stream that breaks and a server that restarts only make it slower. `hints`: what the
+        engine lacks and could give back; None: as it said last.
 
         Raises:
             InvalidArgumentError: found here, nothing was sent and the session goes on.
@@ -124,7 +128,7 @@ class Session(Detachable, SessionState):
             sent, lease = monotonic(), self._lease
             if self._state is not ATTACHED or sent - lease.confirmed_at >= lease.ttl:
                 raise self._unusable()
-            request = self._make_step(free, allocate, num_blocks, policy)
+            request = self._make_step(free, allocate, num_blocks, policy, hints)
             try:
                 answer = self._exchange(request, deadline)
             except UnavailableError as failure:
@@ -203,7 +207,8 @@ class Session(Detachable, SessionState):
         An attach that was sent before may have been carried out then, and its repetition renews
         nothing: `confirm` renews.
         """
-        self._link.replace(self._connection.open_stream())
+        recall = self._recall if attach.attach.recall else None
+        self._link.replace(self._connection.open_stream(recall))
         sent = monotonic()
         with self._attach_under_way():
             answer = self._exchange(attach, retries.remaining())
