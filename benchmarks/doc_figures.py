@@ -29,6 +29,7 @@ PAGES = {
     "run": "README.md",
     "line": "README.md",
     "replay": "docs/replay.md",
+    "hoarding": "docs/replay.md",
     "bench": "docs/benchmarks.md",
 }
 """The page that has the marks of each part."""
@@ -59,6 +60,14 @@ def main() -> None:
     parser.add_argument(
         "--replay", type=Path, nargs="+", default=[], metavar="FILE", help="from replay --output"
     )
+    parser.add_argument(
+        "--hoarding",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="from replay --mode hoarding --output",
+    )
     parser.add_argument("--bench", type=Path, metavar="FILE", help="what `make bench` wrote")
     given = parser.parse_args()
     parts: dict[str, str] = {}
@@ -67,6 +76,9 @@ def main() -> None:
     if given.replay:
         documents = [json.loads(path.read_text()) for path in given.replay]
         parts["replay"] = "\n\n".join(map(replay_part, documents))
+    if given.hoarding:
+        documents = [json.loads(path.read_text()) for path in given.hoarding]
+        parts["hoarding"] = "\n\n".join(map(hoarding_part, documents))
     if given.bench:
         measured = json.loads(given.bench.read_text())
         parts |= {"bench": bench_part(measured), "line": bench_line(measured)}
@@ -96,7 +108,30 @@ def run_part(printed: str) -> str:
 
 def replay_part(document: dict[str, Any]) -> str:
     """A replay's command and its virtual figures, shared beside split."""
-    parameters = document["parameters"]
+    lines = [f"`{replay_command(document['parameters'])}`:", ""]
+    lines += ["| | shared | split | difference |", "|---|---:|---:|---:|"]
+    shared, split = document["virtual"]["shared"], document["virtual"]["split"]
+    lines += [
+        replay_row(label, shown, shared[figure], split[figure])
+        for label, figure, shown in REPLAY_ROWS
+    ]
+    return "\n".join(lines)
+
+
+def hoarding_part(document: dict[str, Any]) -> str:
+    """The same of engines with caches: with recall, without, and on fixed shares."""
+    command = replay_command(document["parameters"])
+    lines = [f"`{command} --mode hoarding`:", ""]
+    lines += ["| | recall | hoard | split |", "|---|---:|---:|---:|"]
+    modes = [document["virtual"][mode] for mode in ("recall", "hoard", "split")]
+    for label, figure, shown in REPLAY_ROWS:
+        cells = " | ".join(shown.format(mode[figure]) for mode in modes)
+        lines.append(f"| {label} | {cells} |")
+    return "\n".join(lines)
+
+
+def replay_command(parameters: dict[str, Any]) -> str:
+    """The command of a replay, without its mode."""
     command = [
         "kvblock replay",
         parameters["trace"],
@@ -106,14 +141,7 @@ def replay_part(document: dict[str, Any]) -> str:
     ]
     if parameters["limit"] is not None:
         command.append(f"--limit {parameters['limit']}")
-    lines = [f"`{' '.join(command)}`:", ""]
-    lines += ["| | shared | split | difference |", "|---|---:|---:|---:|"]
-    shared, split = document["virtual"]["shared"], document["virtual"]["split"]
-    lines += [
-        replay_row(label, shown, shared[figure], split[figure])
-        for label, figure, shown in REPLAY_ROWS
-    ]
-    return "\n".join(lines)
+    return " ".join(command)
 
 
 def replay_row(label: str, shown: str, shared: float, split: float) -> str:

@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HAND_WRITTEN = {"__init__", "cancelling", "connection", "event", "stream"}
+HAND_WRITTEN = {"__init__", "cancelling", "connection", "event", "stream", "worker"}
 HEADER = "# Generated from kvblock/_async/{name} by scripts/gen_sync.py: change that one.\n"
 SUBSTITUTIONS = [
     (re.compile(pattern), replacement)

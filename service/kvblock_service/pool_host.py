@@ -36,14 +36,18 @@ from kvblock_service.core.commands import (
     IdReused,
     LimitReached,
     Reclaim,
+    Refused,
     Rejection,
     Renew,
     Stamp,
     StepOutOfOrder,
+    Stepped,
 )
+from kvblock_service.core.demand import Demands
 from kvblock_service.core.pool import Pool
 from kvblock_service.journal.codec import encode_command
 from kvblock_service.journal.records import is_persisted
+from kvblock_service.recalls import Recalls
 from kvblock_service.wait_queue import WaitQueue
 
 _LEASE_CHANGES = (Attach, Detach, Expire, Reclaim)
@@ -61,7 +65,8 @@ class PoolHost:
 
     `quarantine_ms`: how long the blocks of a vanished engine wait; None: for its TTL.
     `now_ms`: the clock that leases go by. `encode` makes a record of a pool's name, a stamp and a
-    command. `lock_wait_ns` tells how long the last `apply` waited for the lock.
+    command. `lock_wait_ns` tells how long the last `apply` waited for the lock. `recall` says what
+    engines owe.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class PoolHost:
         self._queue = WaitQueue(
             pool.geometry.name, wait_queue_max, self.available, self._is_answered
         )
+        self.recall = Recalls(Demands(pool), self._queue.waiters, now_ms)
         # Whose records may not be in the journal yet, by the records' numbers.
         self._unwritten: deque[tuple[int, str]] = deque()
 
@@ -115,6 +121,11 @@ class PoolHost:
             self._write(stamp, command)
         if self._queue.waiters and pool.revision != before:
             self._queue.wake(command.engine if isinstance(command, _LEASE_CHANGES) else "")
+        recall = self.recall
+        refused = outcome.refused if type(outcome) is Stepped else type(outcome) is Refused
+        if refused or recall.demands.engines or self._queue.waiters:
+            recall.demands.applied(command, outcome, stamp.now_ms, replayed=replayed)
+            recall.changed()
         return outcome, replayed
 
     async def allocate(
@@ -142,7 +153,12 @@ class PoolHost:
             permit()
             return self.apply(command, trace_id)[0]
 
-        return await self._queue.wait(command, max_wait, apply, waited)
+        # Looked at in the next turn of the loop: it is in the queue by then.
+        self.recall.changed()
+        try:
+            return await self._queue.wait(command, max_wait, apply, waited)
+        finally:
+            self.recall.changed()
 
     def stop_waiting(self) -> None:
         """Answer waiting allocations, now and from now on, by what is free at this moment."""
@@ -247,7 +263,9 @@ class PoolHost:
     def state(self) -> listing.PoolState:
         """The pool at this moment, with the engines that have blocks or a lease, by name."""
         with self._lock:
-            state = listing.state(self._pool, len(self._queue.waiters), self.now_ms())
+            levels = self.recall.levels()
+            recall = listing.Recall(levels, self.recall.owed_by(levels))
+            state = listing.state(self._pool, len(self._queue.waiters), self.now_ms(), recall)
         # Many names take a while, for which nobody has to wait.
         state.engines.sort()
         return state

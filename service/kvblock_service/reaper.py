@@ -56,6 +56,8 @@ class Reaper:
                 pool.locked(leases.begin_anew, now_ms)
             return
         for pool in pools:
+            # What comes out of quarantine soon, and what engines said long ago.
+            pool.recall.changed()
             if not pool.writable:
                 # Nobody could renew by a step: their time does not count.
                 pool.locked(leases.full_ttl, now_ms)

@@ -1,6 +1,7 @@
 """The server that vectors run against, and the runner's own hands on it."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -63,6 +64,7 @@ class Bench:
         self._client = kvblock.connect(server.address)
         self._pools: dict[str, Json] = {}
         self._epochs: dict[str, int] = {}
+        self._named = {"default"}
 
     def do(self, calls: list[Json]) -> None:
         """Carry out what is written in a vector as `before`."""
@@ -77,6 +79,8 @@ class Bench:
 
     def filled(self, value: Json) -> Json:
         """A message of a vector, or facts of its error, with epochs in place of `$engine`."""
+        if isinstance(name := value.get("engine"), str) and re.fullmatch("[a-z]+", name):
+            self._named.add(name)
         return {key: self._filled(one) for key, one in value.items()}
 
     def call(self, method: str, request: Json) -> Message:
@@ -174,6 +178,10 @@ class Bench:
                     self.call("ReclaimEngine", {"pool": pool.pool, "engine": engine.engine})
         self._restore_pools()
         for pool in self.stats().pools:
+            if pool.want_blocks or pool.idle_blocks:
+                # What engines without a lease lack, who need hold nothing to be in want.
+                for name in self._named:
+                    self.call("Step", {"pool": pool.pool, "engine": name, "hints": {}})
             self._sort(pool.pool, pool.total_blocks)
 
     def _filled(self, value: object) -> object:

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock_service.core.recall import Hints
 from kvblock_service.rpc import step_wire
 
 words = st.integers(0, 2**32 - 1)
@@ -15,6 +16,9 @@ counts = st.lists(words, max_size=20)
 # Every step_id may come over the wire; those of ten bytes are protobuf's to read.
 step_ids = st.integers(0, 300) | st.integers(0, 2**64 - 1)
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+hints = st.none() | st.builds(
+    pb.EngineHints, want_blocks=words | st.just(0), idle_blocks=words | st.just(0)
+)
 traceparents = st.sampled_from(["", TRACEPARENT, "00", "x" * 200]) | st.text(max_size=8)
 
 
@@ -31,7 +35,9 @@ def requests() -> st.SearchStrategy[pb.SessionRequest]:
         trim_head_blocks=counts,
         trim_tail_blocks=counts,
     )
-    whole = st.builds(pb.SessionStep, step_id=step_ids, step=step, traceparent=traceparents)
+    whole = st.builds(
+        pb.SessionStep, step_id=step_ids, step=step, traceparent=traceparents, hints=hints
+    )
     return st.builds(pb.SessionRequest, step=whole)
 
 
@@ -56,6 +62,9 @@ def by_protobuf(data: bytes) -> step_wire.StepColumns | None:
         step.trim_sequence_ids[:],
         step.trim_head_blocks[:],
         step.trim_tail_blocks[:],
+        Hints(request.step.hints.want_blocks, request.step.hints.idle_blocks)
+        if request.step.HasField("hints")
+        else None,
     )
 
 
@@ -78,6 +87,7 @@ def test_what_protobuf_writes_is_read_as_protobuf_reads_it(request: pb.SessionRe
     traceparent=st.sampled_from(["", TRACEPARENT, TRACEPARENT.replace("00", "01", 1) + "-a"]),
     by_number=st.just(([], 0, [], [], []))
     | st.tuples(counts, st.integers(0, 2**31 - 1), ids, counts, counts),
+    hints=hints,
 )
 def test_what_a_client_writes_is_read_here(
     free: list[int],
@@ -87,6 +97,7 @@ def test_what_a_client_writes_is_read_here(
     policy: Any,
     traceparent: str,
     by_number: tuple[list[int], int, list[int], list[int], list[int]],
+    hints: pb.EngineHints | None,
 ) -> None:
     """Otherwise the fast way would be right and never taken."""
     step = pb.EngineStep(
@@ -100,9 +111,10 @@ def test_what_a_client_writes_is_read_here(
         trim_head_blocks=by_number[3],
         trim_tail_blocks=by_number[4],
     )
-    whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent)
+    whole = pb.SessionStep(step_id=step_id, step=step, traceparent=traceparent, hints=hints)
+    given_hints = Hints(hints.want_blocks, hints.idle_blocks) if hints else None
     columns = (step_id, free, allocate, num_blocks, policy, traceparent)
-    expected = step_wire.StepColumns(*columns, *by_number)
+    expected = step_wire.StepColumns(*columns, *by_number, given_hints)
     assert step_wire.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
 
 
@@ -155,6 +167,7 @@ def test_message_in_two_parts_is_not_mistaken(
     free_blocks=words,
     acquired=st.just([]) | counts,
     trimmed=st.just([]) | counts,
+    owed=words | st.just(0),
 )
 def test_answer_is_written_as_protobuf_writes_it(
     step_id: int,
@@ -165,6 +178,7 @@ def test_answer_is_written_as_protobuf_writes_it(
     free_blocks: int,
     acquired: list[int],
     trimmed: list[int],
+    owed: int,
 ) -> None:
     result = pb.StepResult(
         block_numbers=blocks,
@@ -178,8 +192,9 @@ def test_answer_is_written_as_protobuf_writes_it(
     if refusal is not None and refusal.ByteSize():
         result.refusal.CopyFrom(refusal)
         why = refusal.SerializeToString()
-    answer = pb.SessionResponse(stepped=pb.SessionStepped(step_id=step_id, result=result))
+    stepped = pb.SessionStepped(step_id=step_id, result=result, owed_blocks=owed)
+    answer = pb.SessionResponse(stepped=stepped)
     written = step_wire.write_stepped(
-        step_id, blocks, granted, why, freed, free_blocks, acquired, trimmed
+        step_id, blocks, granted, why, freed, free_blocks, acquired, trimmed, owed
     )
     assert written == answer.SerializeToString()

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from kvblock.version import VERSION
 
 if TYPE_CHECKING:
+    from kvblock._async.block_pool import AsyncBlockPool
     from kvblock._async.client import AsyncClient
     from kvblock._async.client import AsyncClient as connect_async
     from kvblock._async.engine_lease import AsyncEngineLease
     from kvblock._async.session import AsyncSession
+    from kvblock._sync.block_pool import BlockPool
     from kvblock._sync.client import Client
     from kvblock._sync.client import Client as connect
     from kvblock._sync.engine_lease import EngineLease
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         PoolInfo,
         SequenceInfo,
     )
+    from kvblock.recall import EngineHints
     from kvblock.results import (
         BlockTable,
         Capacity,
@@ -75,9 +78,12 @@ _MODULES = (
     "operator_results",
     "arena",
     "expect",
+    "recall",
     "credentials",
     "_sync.client",
     "_async.client",
+    "_sync.block_pool",
+    "_async.block_pool",
     "embedded",
 )
 """Those that define or import what `__all__` names, the lightest first."""
@@ -102,11 +108,13 @@ def __dir__() -> list[str]:
 __all__ = [
     "AlreadyExistsError",
     "Arena",
+    "AsyncBlockPool",
     "AsyncClient",
     "AsyncEngineLease",
     "AsyncSession",
     "AuditReport",
     "BlockInfo",
+    "BlockPool",
     "BlockState",
     "BlockTable",
     "Capacity",
@@ -114,6 +122,7 @@ __all__ = [
     "ClosedError",
     "DeadlineExceededError",
     "EmbeddedServer",
+    "EngineHints",
     "EngineInfo",
     "EngineLease",
     "EngineStats",

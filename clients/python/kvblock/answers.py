@@ -67,7 +67,7 @@ def seconds(time: Duration | Timestamp) -> float:
     return time.seconds + time.nanos / 1e9
 
 
-def step_result(message: pb.StepResult) -> StepResult:
+def step_result(message: pb.StepResult, owed_blocks: int) -> StepResult:
     """What came of a step."""
     return StepResult(
         message.block_numbers[:],
@@ -77,6 +77,7 @@ def step_result(message: pb.StepResult) -> StepResult:
         message.free_blocks,
         message.acquired_block_numbers[:],
         message.trimmed_counts[:],
+        owed_blocks,
     )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, SupportsIndex, TypeAlias
 
 from kvblock import arguments
 from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
+from kvblock.recall import OnRecall, Recall
 
 if TYPE_CHECKING:
     from kvblock.expect import Expect
@@ -36,6 +37,8 @@ class AttachOptions(NamedTuple):
     takeover: bool
     on_lost: OnLeaseLost | None
     expect: Expect | None = None
+    on_recall: OnRecall | None = None
+    recall: bool = False
 
     @classmethod
     def of(
@@ -45,6 +48,8 @@ class AttachOptions(NamedTuple):
         takeover: bool,
         on_lost: OnLeaseLost | None,
         expect: Expect | None = None,
+        on_recall: OnRecall | None = None,
+        recall: bool = False,
     ) -> AttachOptions:
         """Check the arguments of an attach.
 
@@ -58,13 +63,18 @@ class AttachOptions(NamedTuple):
             bool(takeover),
             arguments.callback("on_lease_lost", on_lost),
             expect,
+            arguments.callback("on_recall", on_recall),
+            bool(recall),
         )
 
 
 class Lease:
     """One lease; `changed` guards and announces its end, `names` is kept by `Leases`."""
 
-    def __init__(self, engine: str, epoch: int, ttl: float, sent: float) -> None:
+    def __init__(
+        self, engine: str, epoch: int, ttl: float, sent: float, recall: Recall | None = None
+    ) -> None:
+        self.recall = recall or Recall()
         self.engine = engine
         self.epoch = epoch
         self.ttl = ttl

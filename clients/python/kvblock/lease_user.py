@@ -17,8 +17,9 @@ from kvblock.arena import Arena
 from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
 from kvblock.fencing import new_request_id
 from kvblock.lease import Lease
-from kvblock.lifecycle import OVER, UNATTACHED, Event, Lifecycle, State
+from kvblock.lifecycle import OPEN, OVER, UNATTACHED, Event, Lifecycle, State
 from kvblock.owner import NotCopied
+from kvblock.recall import EngineHints, Recall, fill_hints
 from kvblock.results import Attachment
 from kvblock.settings import ClientSettings
 from kvblock.v1 import kvblock_pb2 as pb
@@ -38,6 +39,7 @@ class LeaseUser(Lifecycle, NotCopied):
     _settings: ClientSettings
     _attachment: Attachment | None = None
     _lease: Lease = NO_LEASE
+    _recall: Recall
     _detach: pb.DetachEngineRequest | None = None
     _busy: AbstractContextManager[object] = nullcontext()
     """Held by a call that must be the only one."""
@@ -66,6 +68,20 @@ class LeaseUser(Lifecycle, NotCopied):
         """Seconds for which the lease is valid unless it is renewed; 0 when it has ended."""
         self._settings.owner.check()
         return self._lease.remaining
+
+    def check_lease(self) -> None:
+        """Raises LeaseLostError or ClosedError unless the engine's blocks are its own now."""
+        if not self.lease_valid:
+            raise self._unusable()
+
+    @property
+    def owed_blocks(self) -> int:
+        """How many of the engine's idle blocks others lack, as the server said last.
+
+        With each answer, with each renewal in the background, and where `recall` asked for it as
+        soon as it changes.
+        """
+        return self._recall.owed_blocks
 
     @property
     def pool(self) -> str:
@@ -156,10 +172,20 @@ class LeaseUser(Lifecycle, NotCopied):
 
     def _take_attachment(self, learned: Attachment, sent: float, *pools: str) -> Lease:
         """Use the lease of an attach that was sent at that moment, in calls to these pools too."""
-        lease = Lease(learned.engine, learned.lease.epoch, learned.lease.ttl, sent)
+        granted = learned.lease
+        lease = Lease(learned.engine, granted.epoch, granted.ttl, sent, self._recall)
         self._settings.leases.add(lease, learned.engine, *pools)
         self._attachment, self._lease = learned, lease
         return lease
+
+    def _make_renewal(self, hints: EngineHints | None) -> pb.RenewLeaseRequest:
+        """A renewal of the lease, with what the engine says of itself."""
+        if self._state not in OPEN or not self.lease_valid:
+            raise self._unusable()
+        request = pb.RenewLeaseRequest(pool=self.pool, engine=self.engine, epoch=self.epoch)
+        if hints is not None:
+            fill_hints(request.hints, hints)
+        return request
 
     def _make_detach(self, timeout: float | None) -> tuple[pb.DetachEngineRequest, float | None]:
         """The detach, the same one each time, and how long to try; nothing is renewed from now."""

@@ -77,6 +77,12 @@ class EngineInfo:
     """Seconds since the last heartbeat under its lease; None without a lease."""
     acquired_blocks: int = 0
     """Blocks that it holds outside any table; `held_blocks` counts them, too."""
+    want_blocks: int = 0
+    """Blocks that it lacks: wanted by its hints, refused or waited for, whichever are most."""
+    idle_blocks: int = 0
+    """Its idle blocks by its last hints, at most those it holds."""
+    owed_blocks: int = 0
+    """How many of them it owes to other engines."""
 
 
 @dataclass(frozen=True, slots=True)

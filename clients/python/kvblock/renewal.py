@@ -30,6 +30,7 @@ from kvblock.answers import seconds
 from kvblock.errors import DeadlineExceededError, LeaseLostError
 from kvblock.failures import error_of
 from kvblock.lease import Lease, OnLeaseLost
+from kvblock.recall import fill_hints
 from kvblock.retry import backoff
 from kvblock.settings import ClientSettings, open_channel
 from kvblock.stalled import close_in_time
@@ -102,6 +103,8 @@ class Renewal:
         timeout = max(lease.remaining / 2, CALL_SECONDS_MIN)
         if self._channel is None:
             self._channel = open_channel(self._settings, grpc.insecure_channel, grpc.secure_channel)
+        if (hints := lease.recall.hints) is not None:
+            fill_hints(self._request.hints, hints)
         stub = kvblock_pb2_grpc.KVBlockServiceStub(self._channel)
         try:
             # Not `future`, which starts a thread per call. When that fails gRPC waits for ever: for
@@ -115,6 +118,7 @@ class Renewal:
             self._failures = 0
             self._logged = False
             lease.confirm(sent, seconds(answer.ttl))
+            lease.recall.renewed_in_background(answer.owed_blocks)
 
     def _failed(self, failed: grpc.RpcError) -> None:
         error = error_of(failed, self._settings.address)

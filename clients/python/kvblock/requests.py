@@ -19,6 +19,7 @@ from kvblock import arguments, expect
 from kvblock.fencing import identify
 from kvblock.lease import AttachOptions
 from kvblock.operator_results import BlockState
+from kvblock.recall import EngineHints, fill_hints
 from kvblock.results import StepPolicy
 from kvblock.settings import ClientSettings
 from kvblock.v1 import admin_pb2
@@ -225,10 +226,13 @@ def step(
     num_blocks: Iterable[SupportsIndex],
     policy: StepPolicy,
     by_number: ByNumber = NOTHING_BY_NUMBER,
+    hints: EngineHints | None = None,
 ) -> pb.StepRequest:
     """The request of a Step."""
     request = pb.StepRequest(pool=settings.pool_of(pool), engine=settings.engine_of(engine))
     fill_step(request.step, free, allocate, num_blocks, policy, by_number)
+    if hints is not None:
+        fill_hints(request.hints, hints)
     return request
 
 

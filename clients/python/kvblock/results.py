@@ -117,6 +117,8 @@ class StepResult:
     """The blocks that were acquired, in the order in which the pool handed them out."""
     trimmed_counts: list[int] = field(default_factory=list)
     """Blocks that each trimmed sequence gave back."""
+    owed_blocks: int = 0
+    """How many of the engine's idle blocks others lack now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,12 @@ class EngineStats:
     """Seconds until its lease runs out unless it is renewed; None without a lease."""
     acquired_blocks: int = 0
     """Blocks that it holds outside any table; `held_blocks` counts them, too."""
+    want_blocks: int = 0
+    """Blocks that it lacks: wanted by its hints, refused or waited for, whichever are most."""
+    idle_blocks: int = 0
+    """Its idle blocks by its last hints, at most those it holds."""
+    owed_blocks: int = 0
+    """How many of them it owes to other engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,12 @@ class PoolStats:
     """Blocks 0 to reserved_blocks - 1 are never issued."""
     acquired_blocks: int = 0
     """Blocks that engines hold outside any table; `held_blocks` counts them, too."""
+    want_blocks: int = 0
+    """Blocks that engines lack."""
+    idle_blocks: int = 0
+    """Idle blocks of engines."""
+    owed_blocks: int = 0
+    """Idle blocks that engines owe."""
 
     @property
     def issuable_blocks(self) -> int:

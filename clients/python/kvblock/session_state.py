@@ -37,6 +37,7 @@ from kvblock.fencing import new_request_id
 from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import LeaseUser
 from kvblock.lifecycle import OPEN, OVER, STEP_ANSWERED, STEP_SENT, UNATTACHED, Event, State
+from kvblock.recall import EngineHints, Recall, fill_hints
 from kvblock.results import StepPolicy, StepResult
 from kvblock.settings import ClientSettings
 from kvblock.step_context import Traceparent
@@ -52,6 +53,8 @@ class SessionState(LeaseUser):
     """The state of one session, and what it learned when it attached."""
 
     _kind = "session"
+    _hints: EngineHints | None
+    """Those beside the step in flight."""
 
     def __init__(
         self,
@@ -73,17 +76,25 @@ class SessionState(LeaseUser):
                 pb.SessionAttach, self._settings, None, None, options, new_request_id()
             )
         )
+        self._attach.attach.recall = options.recall
         # Attaches whose answer did not come: one that is late may yet end the stream after it.
         self._stray_attaches = 0
         self._busy: threading.Lock = threading.Lock()
         self._last_step_id = 0
         self._step, self._step_id = pb.SessionRequest(), 0
+        self._last_result: StepResult | None = None
+        self._recall, self._hints = Recall(), None
 
     @property
     def attached(self) -> bool:
         """Whether the session is open: attached, neither left nor failed, its lease not lost."""
         self._settings.owner.check()
         return self._state in OPEN and not self._lease.ended
+
+    @property
+    def last_result(self) -> StepResult | None:
+        """What the last step came to that was answered, also when a signal cut its call off."""
+        return self._last_result
 
     @property
     def unanswered(self) -> bool:
@@ -116,7 +127,12 @@ class SessionState(LeaseUser):
     def _make_resume(self) -> pb.SessionRequest:
         """An attach that goes on with the lease; it needs no id, since it may come twice."""
         request = pb.SessionRequest(
-            attach=pb.SessionAttach(pool=self.pool, engine=self.engine, epoch=self._lease.epoch)
+            attach=pb.SessionAttach(
+                pool=self.pool,
+                engine=self.engine,
+                epoch=self._lease.epoch,
+                recall=self._attach.attach.recall,
+            )
         )
         requests.fill_duration(request.attach.ttl, self._lease.ttl or self.ttl)
         if self._attach.attach.HasField("expect"):
@@ -136,6 +152,7 @@ class SessionState(LeaseUser):
         num_blocks: Iterable[SupportsIndex],
         policy: StepPolicy,
         by_number: requests.ByNumber,
+        hints: EngineHints | None = None,
     ) -> pb.SessionRequest:
         request = pb.SessionRequest()
         step = request.step
@@ -143,6 +160,9 @@ class SessionState(LeaseUser):
         step.step_id = step_id = self._last_step_id + 1
         if self._traceparent is not None:
             step.traceparent = self._traceparent()
+        if hints is not None:
+            fill_hints(step.hints, hints)
+        self._hints = hints
         self._step, self._step_id = request, step_id
         self._move(STEP_SENT)
         return request
@@ -152,8 +172,9 @@ class SessionState(LeaseUser):
         step_id = stepped.step_id
         if step_id != self._step_id:
             raise self._unexpected_answer()
-        result = answers.step_result(stepped.result)
-        self._last_step_id = step_id
+        result = answers.step_result(stepped.result, stepped.owed_blocks)
+        self._recall.stepped(self._hints, result)
+        self._last_result, self._last_step_id = result, step_id
         self._move(STEP_ANSWERED)
         return result
 

@@ -28,11 +28,11 @@ FADE = 16
 
 
 class NotHandedOut(ValueError):
-    """A block was released that the scheduler has not; `block` is its number."""
+    """The scheduler has not what it releases: `block`, in that row, is what `problem` says."""
 
-    def __init__(self, block: int, problem: str) -> None:
-        super().__init__(problem)
-        self.block = block
+    def __init__(self, row: int, block: int, problem: str) -> None:
+        super().__init__(f"blocks[{row}]: {block} {problem}")
+        self.row, self.block, self.problem = row, block, problem
 
 
 class Exchange(NamedTuple):
@@ -48,12 +48,14 @@ class Exchange(NamedTuple):
 class Stash:
     """Ready blocks, and the numbers by which they become more or fewer.
 
-    `ready_max` bounds how many are fetched ahead. `lacked` is how many blocks more a request would
-    have needed that could not be served, until one is served, or an iteration ends without any.
+    `ready_max` bounds how many are fetched ahead, and `total` is how many the engine can have in all.
+    `lacked` is how many blocks more a request would have needed that could not be served, until one
+    is served, or an iteration ends without any.
     """
 
-    def __init__(self, ready_max: int) -> None:
+    def __init__(self, ready_max: int, total: int) -> None:
         self.lacked = 0
+        self._total = total
         self._ready_max = ready_max
         self._ready: list[int] = []
         self._handed_out: set[int] = set()
@@ -152,7 +154,9 @@ class Stash:
         if need > len(ready):
             demand = max(self._demand, self._first - len(ready) + need)
             ahead = 0 if owed or self.lacked else self._ahead(demand)
-            exchange = Exchange(need - len(ready) + ahead, [])
+            missing = need - len(ready)
+            room = self._total - len(ready) - len(self._handed_out)
+            exchange = Exchange(missing + max(0, min(ahead, room - missing)), [])
             self._fetched = True
         else:
             back = len(ready) if self._refused else min(owed, len(ready))
@@ -201,7 +205,8 @@ class Stash:
             return self._ahead(demand) - ready
         if owed or self.lacked or ready >= min(demand, self._ready_max):
             return 0
-        return self._ahead(demand) - ready
+        room = self._total - ready - len(self._handed_out)
+        return max(0, min(self._ahead(demand) - ready, room))
 
     def _oldest(self, count: int) -> list[int]:
         blocks = self._ready[:count]
@@ -217,10 +222,8 @@ class Stash:
         seen: dict[int, int] = {}
         for row, block in enumerate(blocks):
             if block in seen:
-                return NotHandedOut(
-                    block, f"blocks[{row}]: {block} is a duplicate of entry {seen[block]}"
-                )
+                return NotHandedOut(row, block, f"is a duplicate of entry {seen[block]}")
             if block not in self._handed_out:
-                return NotHandedOut(block, f"blocks[{row}]: {block} is not handed out")
+                return NotHandedOut(row, block, "is not handed out")
             seen[block] = row
         raise AssertionError("every block was handed out, each once")

@@ -33,6 +33,7 @@ from kvblock_cli.output import (
     seconds_left,
     table_of,
     terminal_width,
+    with_recall,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
             print_json_rows("engines", rows)
             return
         found = list(rows)
-    console().print(table_of(found, _ENGINES, left=2) if found else "no engines")
+    columns = with_recall(_ENGINES, found)
+    console().print(table_of(found, columns, left=2) if found else "no engines")
 
 
 def reclaim(

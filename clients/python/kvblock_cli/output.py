@@ -233,6 +233,25 @@ def table_of(rows: Iterable[Any], columns: Mapping[str, Column], *, left: int = 
     return made
 
 
+def with_recall(
+    columns: Mapping[str, Column], rows: Sequence[Any], of: Callable[[Any], Any] | None = None
+) -> Mapping[str, Column]:
+    """Columns, and what is lacked, idle and owed where in `of` a row there is any of it."""
+    of = of or _itself
+    if not any(row.want_blocks or row.idle_blocks for row in map(of, rows)):
+        return columns
+    return {
+        **columns,
+        "WANT": lambda row: number(of(row).want_blocks),
+        "IDLE": lambda row: number(of(row).idle_blocks),
+        "OWED": lambda row: number(of(row).owed_blocks),
+    }
+
+
+def _itself(row: Any) -> Any:
+    return row
+
+
 def _cell(row: Any, column: Column) -> RenderableType:
     if callable(column):
         return column(row)

@@ -30,6 +30,7 @@ from kvblock_cli.output import (
     share,
     table_of,
     unusual,
+    with_recall,
 )
 
 if TYPE_CHECKING:
@@ -119,11 +120,13 @@ def document(answer: ServerStats) -> dict[str, Any]:
 
 def overview(answer: ServerStats) -> RenderableType:
     """The answer for people: pools, their counters, and the engines where there are any."""
-    parts: list[RenderableType] = [table_of(answer.pools, unusual(_STATE, answer.pools)), ""]
+    state = with_recall(unusual(_STATE, answer.pools), answer.pools)
+    parts: list[RenderableType] = [table_of(answer.pools, state), ""]
     parts.append(table_of(answer.pools, _COUNTERS))
     engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
     if engines:
-        parts += ["", table_of(engines, _ENGINES, left=2)]
+        columns = with_recall(_ENGINES, engines, lambda row: row[1])
+        parts += ["", table_of(engines, columns, left=2)]
     return Group(*parts)
 
 

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from kvblock_replay.trace import Trace
 
 _BLOCKS_MAX = 2**31 - 1
+_MODES = {
+    "both": [Mode.SHARED, Mode.SPLIT],
+    "hoarding": [Mode.RECALL, Mode.HOARD, Mode.SPLIT],
+}
 _STDOUT = Path("-")
 _DEFAULTS = Synthetic()
 
@@ -57,8 +61,11 @@ Engines = Annotated[int, _number("N", "Engines. Request i goes to engine i mod N
 Blocks = Annotated[int, _number("M", "Blocks, over all pools of a mode.", 1, _BLOCKS_MAX)]
 BlockSize = Annotated[int, _number("TOKENS", "Token slots per block.", 1, 2**32 - 1)]
 ModeOption = Annotated[
-    Literal["shared", "split", "both"],
-    typer.Option(help="One pool for all, an even share for each engine, or one after the other."),
+    Literal["shared", "split", "both", "hoarding"],
+    typer.Option(
+        help="One pool for all, an even share for each engine, or one after the other; hoarding:"
+        " engines with caches on one pool, with recall and without, and on even shares."
+    ),
 ]
 Limit = Annotated[int | None, option("N", "Only the first N requests of the file.", min=1)]
 UnitOption = Annotated[
@@ -128,7 +135,7 @@ def replay(
     _check_files(json_file, plot_file)
     if pool is not None and address is None:
         raise typer.BadParameter("--pool goes with --address")
-    modes = list(Mode) if mode == "both" else [Mode(mode)]
+    modes = _MODES.get(mode) or [Mode(mode)]
     if Mode.SPLIT in modes and blocks < engines:
         raise typer.BadParameter(f"--blocks {blocks} is no block for each of {engines} engines")
     name, found = _read(trace, limit, time_unit)

@@ -26,7 +26,7 @@ from kvblock.errors import KVBlockError
 from kvblock.results import StepPolicy
 from kvblock_replay.checks import HeldBlocks, check_audit, check_nothing_held, check_pools
 from kvblock_replay.modes import Mode, Setup
-from kvblock_replay.simulation import Outcome, simulate
+from kvblock_replay.simulation import Outcome, OwedCall, simulate
 from kvblock_replay.trace import Request
 
 ENGINE_NAME = "replay-{}"
@@ -141,12 +141,16 @@ def _run(
     try:
         call = next(simulation)
         while True:
+            if isinstance(call, OwedCall):
+                call = simulation.send(sessions[call.engine].renew(hints=call.hints))
+                continue
             sent = clock()
             result = steps[call.engine](
                 free=call.free,
                 allocate=call.allocate,
                 num_blocks=call.num_blocks,
                 policy=StepPolicy.IN_ORDER_UNTIL_REFUSED,
+                hints=call.hints,
             )
             measured.latencies_ns.append(clock() - sent)
             held.apply(call, result)

@@ -19,6 +19,10 @@ Rules:
     answered. The first sequence of a batch is exempt. Without such a rule whoever frees blocks
     takes them again in the same Step, so that one engine ends up with nearly all of them and the
     others starve.
+  - An engine that caches keeps the blocks of ended sequences until it needs them itself, or owes
+    them. It gives up whole sequences, the oldest first, and before it preempts anything. To its
+    rule for admission they are free. What a cache is good for is not simulated: no prompt finds its
+    prefix there. So what is compared is what caches cost others.
   - The only running sequence of an engine cannot help itself: it waits for other engines to free
     blocks, and is preempted after PATIENCE refusals in a row.
 
@@ -70,6 +74,8 @@ class Plan:
     admitting: list[Sequence]
     num_blocks: list[int]
     """Blocks for each of `growing`, then for each of `admitting`."""
+    want: int = 0
+    """Blocks that have to be free for these, and for the next one of the queue."""
 
     @property
     def allocate(self) -> list[int]:
@@ -98,11 +104,20 @@ class Counts:
 class Engine:
     """The state of one engine between two iterations."""
 
-    def __init__(self, block_size: int, pool_blocks: int, *, shares_pool: bool) -> None:
+    def __init__(
+        self, block_size: int, pool_blocks: int, *, shares_pool: bool, caches: bool = False
+    ) -> None:
         self.counts = Counts()
         self.last_finish_ns = 0
         self.waits_ns: list[int] = []
         """From arrival to first admission, of every request that was admitted."""
+        self.cached_blocks = 0
+        """Blocks of ended sequences that it keeps."""
+        self.owed_blocks = 0
+        """How many of them it gives back with its next Step."""
+        self._caches = caches
+        self._cache: deque[tuple[int, int]] = deque()
+        self._lacks = 0
         self._block_size = block_size
         self._shares_pool = shares_pool
         self._known_free = pool_blocks
@@ -121,7 +136,7 @@ class Engine:
 
         The frees are handed over with it: each Plan has to be carried out and passed to `apply`.
         """
-        if not (self._running or self._queue or self._ended or self._preempted):
+        if not (self.has_work or self.owed_blocks):
             return None
         growing = [
             sequence
@@ -133,7 +148,26 @@ class Engine:
         num_blocks += [self._blocks_to_admit(sequence) for sequence in admitting]
         free = self._ended + self._preempted
         self._ended, self._preempted = [], []
-        return Plan(free, growing, admitting, num_blocks)
+        asked = sum(num_blocks)
+        free += self._evict(max(self.owed_blocks, asked - self._known_free))
+        want = max(asked, asked + self._lacks - self.cached_blocks)
+        return Plan(free, growing, admitting, num_blocks, want)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it has anything to do but to give back what it owes."""
+        return bool(self._running or self._queue or self._ended or self._preempted)
+
+    def _evict(self, blocks: int) -> list[int]:
+        """Give up so many blocks of the cache, whole sequences, the oldest first."""
+        self.owed_blocks = 0
+        evicted = []
+        while blocks > 0 and self._cache:
+            sequence_id, size = self._cache.popleft()
+            evicted.append(sequence_id)
+            blocks -= size
+            self.cached_blocks -= size
+        return evicted
 
     def apply(self, plan: Plan, granted: int, free_blocks: int, now_ns: int) -> int:
         """Run the iteration that began at `now_ns` with what its Step was answered.
@@ -161,8 +195,8 @@ class Engine:
         """Choose whom to try to admit, beside `growing` blocks for the running ones."""
         room = RUNNING_MAX - len(self._running)
         held = growing + sum(sequence.blocks for sequence in self._running)
-        free = self._known_free - growing
-        tokens = 0
+        free = self._known_free + self.cached_blocks - growing
+        self._lacks = tokens = 0
         chosen: list[Sequence] = []
         for sequence in self._queue:
             tokens += sequence.prompt + sequence.generated
@@ -172,6 +206,7 @@ class Engine:
             if len(chosen) == room or (chosen and tokens > PREFILL_TOKENS_MAX):
                 break
             if self._shares_pool and held > blocks and held > BORROWING * free:
+                self._lacks = blocks - (-held // BORROWING)
                 break
             chosen.append(sequence)
         return chosen
@@ -200,6 +235,10 @@ class Engine:
 
     def _preempt(self, still: list[Sequence]) -> None:
         """Give up the newest sequences until those that stand still can grow."""
+        if self._cache:
+            # Others have taken what was free: its own cache goes before its own sequences.
+            self.owed_blocks = max(self.owed_blocks, len(still))
+            return
         if len(self._running) == 1:
             self._refusals_in_a_row += 1
             if self._refusals_in_a_row >= PATIENCE:
@@ -227,7 +266,7 @@ class Engine:
                 sequence.generated += 1
             if sequence.generated == sequence.goal:
                 ended += 1
-                self._ended.append(sequence.sequence_id)
+                self._end(sequence)
                 self.counts.prompt_tokens += sequence.prompt
                 self.counts.generated_tokens += sequence.generated
                 sequence.blocks = 0
@@ -235,3 +274,11 @@ class Engine:
             self._running = [s for s in self._running if s.blocks]
             self.counts.finished += ended
             self.last_finish_ns = end_ns
+
+    def _end(self, sequence: Sequence) -> None:
+        """Free the blocks of a sequence with the next Step, or keep them in the cache."""
+        if self._caches:
+            self._cache.append((sequence.sequence_id, sequence.blocks))
+            self.cached_blocks += sequence.blocks
+        else:
+            self._ended.append(sequence.sequence_id)

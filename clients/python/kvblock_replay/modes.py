@@ -1,10 +1,14 @@
-"""The two ways to give engines their blocks, and the pools that each of them needs.
+"""The ways to give engines their blocks, and the pools that each of them needs.
 
 Rules:
   - `shared`: all engines take from one pool of all blocks.
   - `split`: engine i has the pool `split-i` to itself. The blocks are divided evenly; what is left
     over goes to the first pools, one block each.
-  - Both are run by the same engines, with the same blocks in total.
+  - `hoard`: one pool, `hoard`, and engines that keep the blocks of ended sequences as a cache until
+    they need them themselves. `recall`: the same in the pool `recall`, and they give back what they
+    owe. In a pool of its own an engine's cache stands in nobody's way, so `split` needs no other
+    form.
+  - All are run by the same engines, with the same blocks in total.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ class Mode(Enum):
 
     SHARED = "shared"
     SPLIT = "split"
+    HOARD = "hoard"
+    RECALL = "recall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,11 @@ def make_setup(
     mode: Mode, engines: int, blocks: int, block_size: int, shared_pool: str = SHARED_POOL
 ) -> Setup:
     """Lay out a mode. Split needs at least as many blocks as engines."""
-    if mode is Mode.SHARED:
-        return Setup(mode, (shared_pool,), Layout((blocks,), (0,) * engines, block_size))
+    if mode is not Mode.SPLIT:
+        name = shared_pool if mode is Mode.SHARED else mode.value
+        caches = mode is not Mode.SHARED
+        layout = Layout((blocks,), (0,) * engines, block_size, caches, mode is Mode.RECALL)
+        return Setup(mode, (name,), layout)
     each, left_over = divmod(blocks, engines)
     shares = tuple(each + (index < left_over) for index in range(engines))
     names = tuple(f"split-{index}" for index in range(engines))

@@ -1,4 +1,4 @@
-"""Pool use over virtual time as a PNG, both modes in one picture.
+"""Pool use over virtual time as a PNG, all modes in one picture.
 
 matplotlib is imported when a picture is wanted, and needs no display. Each mode is drawn as the
 mean over `_COLUMNS` equal spans of time, so that a long replay stays readable.
@@ -14,7 +14,12 @@ from kvblock_replay.figures import Parameters
 from kvblock_replay.modes import Mode
 
 _COLUMNS = 600
-_COLOURS = {Mode.SHARED: "#0072b2", Mode.SPLIT: "#d55e00"}
+_COLOURS = {
+    Mode.SHARED: "#0072b2",
+    Mode.SPLIT: "#d55e00",
+    Mode.HOARD: "#cc79a7",
+    Mode.RECALL: "#009e73",
+}
 
 
 def draw(path: Path, parameters: Parameters, runs: Sequence[Run]) -> None:

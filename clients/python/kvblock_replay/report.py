@@ -1,4 +1,4 @@
-"""The table of a replay: shared beside split, and the difference between them.
+"""The table of a replay: its modes side by side, and how shared differs from split.
 
 Rules:
   - 80 columns are enough. Colours appear on a terminal only, and never alone: a difference also has
@@ -71,12 +71,12 @@ def show(console: Console, parameters: Parameters, runs: Sequence[Run]) -> None:
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """Make the table of one or two modes."""
+    """Make the table of some modes; shared and split, and no others, are compared."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("", no_wrap=True)
     for run in runs:
         made.add_column(run.mode.value, justify="right", no_wrap=True)
-    if len(runs) > 1:
+    if {run.mode for run in runs} == {Mode.SHARED, Mode.SPLIT}:
         made.add_column("difference", justify="right", no_wrap=True)
         made.add_column("in %", justify="right", no_wrap=True)
     figures = {run.mode: virtual(run.outcome) | clocked(run.measured) for run in runs}
@@ -92,7 +92,7 @@ def _cells(row: _Row, figures: dict[Mode, Figures]) -> list[str | Text]:
     cells: list[str | Text] = [
         "-" if value is None else row.show(value) for value in values.values()
     ]
-    if len(values) > 1:
+    if values.keys() == {Mode.SHARED, Mode.SPLIT}:
         cells += _difference(row, values[Mode.SHARED], values[Mode.SPLIT])
     return cells
 

@@ -10,7 +10,8 @@ Rules:
   - Request i goes to engine i mod engines. A request that needs more blocks than its pool has is
     counted as skipped and never queued; the others keep their engine.
   - Pool use is what the Steps answered: it holds from one Step to the next of any engine. Over
-    several pools it is their sum.
+    several pools it is their sum. Blocks of caches are not in use.
+  - An engine that owes and has nothing to do is woken at once, as by a push.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
+from kvblock.recall import EngineHints
 from kvblock.results import StepResult
 from kvblock_replay.cost import blocks_needed
 from kvblock_replay.engine import Counts, Engine, Sequence
@@ -37,6 +39,10 @@ class Layout:
     """For each engine the index of its pool."""
     block_size: int
     """Token slots per block, in every pool."""
+    caches: bool = False
+    """Whether engines keep the blocks of ended sequences."""
+    recall: bool = False
+    """Whether they say so, and give back what they owe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,17 @@ class StepCall:
     num_blocks: list[int]
     done: int
     """Requests that are finished or skipped up to now."""
+    hints: EngineHints | None = None
+    """What the engine says of itself beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwedCall:
+    """An engine that makes no Step asks what it owes, by a renewal: the push that it would get."""
+
+    engine: int
+    hints: EngineHints
+    """What it says of itself beside it."""
 
 
 @dataclass(slots=True)
@@ -111,7 +128,8 @@ class Outcome:
     """Blocks of all pools together."""
 
 
-Simulation = Generator[StepCall, StepResult, Outcome]
+Asking = Generator[OwedCall, StepResult | int, None]
+Simulation = Generator[StepCall | OwedCall, StepResult | int, Outcome]
 
 
 def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
@@ -121,6 +139,7 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
             layout.block_size,
             layout.pool_blocks[pool],
             shares_pool=layout.pool_of_engine.count(pool) > 1,
+            caches=layout.caches,
         )
         for pool in layout.pool_of_engine
     ]
@@ -129,29 +148,39 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
     use = PoolUse()
     steps = peak = 0
     done = skipped
-    agenda = [(queue[0].arrival_ns, index) for index, queue in enumerate(arrivals) if queue]
-    heapq.heapify(agenda)
-    while agenda:
-        now, index = heapq.heappop(agenda)
+    agenda = _Agenda({index: queue[0].arrival_ns for index, queue in enumerate(arrivals) if queue})
+    while (turn := agenda.next()) is not None:
+        now, index = turn
         engine, coming = engines[index], arrivals[index]
         while coming and coming[0].arrival_ns <= now:
             engine.arrive(coming.popleft())
+        if not coming and not engine.has_work:
+            # It has seen its last request: nobody keeps a cache for nothing.
+            engine.owed_blocks = engine.cached_blocks
         plan = engine.plan()
         if plan is None:
             if coming:
-                heapq.heappush(agenda, (coming[0].arrival_ns, index))
+                agenda.sleep(index, coming[0].arrival_ns)
             continue
-        result = yield StepCall(index, plan.free, plan.allocate, plan.num_blocks, done)
+        hints = EngineHints(plan.want, engine.cached_blocks) if layout.recall else None
+        work = (plan.free, plan.allocate, plan.num_blocks)
+        result = yield StepCall(index, *work, done, hints)
+        assert isinstance(result, StepResult)
         steps += 1
+        if layout.recall:
+            engine.owed_blocks = result.owed_blocks
+            if plan.want > len(result.block_numbers):
+                yield from _ask_sleepers(engines, agenda, now)
+        cached = sum(one.cached_blocks for one in engines)
         done -= engine.counts.finished
         duration = engine.apply(plan, result.granted, result.free_blocks, now)
         done += engine.counts.finished
         pool = layout.pool_of_engine[index]
         held[pool] = layout.pool_blocks[pool] - result.free_blocks
-        in_use = sum(held)
+        in_use = sum(held) - cached
         peak = max(peak, in_use)
         use.note(now, in_use)
-        heapq.heappush(agenda, (now + duration, index))
+        agenda.add(index, now + duration)
     return Outcome(
         requests=len(requests),
         skipped=skipped,
@@ -163,6 +192,51 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
         peak_blocks=peak,
         total_blocks=sum(layout.pool_blocks),
     )
+
+
+class _Agenda:
+    """Whose turn is when; who is asleep until its next request."""
+
+    def __init__(self, begin: dict[int, int]) -> None:
+        self.asleep: dict[int, int] = {}
+        self._turns = [(at, index) for index, at in begin.items()]
+        heapq.heapify(self._turns)
+        self._at = dict(begin)
+
+    def add(self, index: int, at: int) -> None:
+        """An engine's next iteration begins at that moment."""
+        self._at[index] = at
+        heapq.heappush(self._turns, (at, index))
+
+    def sleep(self, index: int, until: int) -> None:
+        """An engine has nothing to do before that moment."""
+        self.asleep[index] = until
+        self.add(index, until)
+
+    def wake(self, index: int, now: int) -> None:
+        """An engine that is asleep has something to do now."""
+        self.add(index, now)
+
+    def next(self) -> tuple[int, int] | None:
+        """The moment of the next iteration, and the engine."""
+        while self._turns:
+            at, index = heapq.heappop(self._turns)
+            # An engine that was woken has left its former turn behind.
+            if self._at.get(index) == at:
+                del self._at[index]
+                self.asleep.pop(index, None)
+                return at, index
+        return None
+
+
+def _ask_sleepers(engines: list[Engine], agenda: _Agenda, now: int) -> Asking:
+    """Ask what those owe that are asleep on their caches, and wake who owes anything."""
+    for index in [one for one in agenda.asleep if engines[one].cached_blocks]:
+        owed = yield OwedCall(index, EngineHints(0, engines[index].cached_blocks))
+        assert isinstance(owed, int)
+        engines[index].owed_blocks = owed
+        if owed:
+            agenda.wake(index, now)
 
 
 def _deal(requests: tuple[Request, ...], layout: Layout) -> tuple[list[deque[Sequence]], int]:

@@ -8,7 +8,7 @@ Rules:
   engines on it once: commands wait meanwhile.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -17,13 +17,15 @@ from kvblock_service.core.commands import RefusalReason
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.leases import since_heartbeat_ms
 from kvblock_service.core.pool_data import PoolData
+from kvblock_service.core.recall import EngineLevel
 
 
 class EngineState(NamedTuple):
     """What one engine has in a pool.
 
     `held_blocks` counts its acquired blocks, too. `expires_in_ms` and `since_heartbeat_ms` are of
-    its lease: 0 without one. `refusals` are its refused allocations.
+    its lease: 0 without one. `refusals` are its refused allocations. It lacks `want_blocks`, and
+    owes `owed_blocks` of its `idle_blocks`.
     """
 
     name: str
@@ -34,10 +36,26 @@ class EngineState(NamedTuple):
     since_heartbeat_ms: int = 0
     refusals: int = 0
     acquired_blocks: int = 0
+    want_blocks: int = 0
+    idle_blocks: int = 0
+    owed_blocks: int = 0
+
+
+class Recall(NamedTuple):
+    """What engines lack and could give back, and what those of them owe that owe something."""
+
+    levels: Sequence[EngineLevel] = ()
+    owed: Mapping[str, int] = {}
+
+
+NO_RECALL = Recall()
 
 
 class PoolState(NamedTuple):
-    """A pool at one moment; `waiting` allocations wait for blocks of it."""
+    """A pool at one moment; `waiting` allocations wait for blocks of it.
+
+    `want_blocks`, `idle_blocks` and `owed_blocks` are those of all engines.
+    """
 
     free_blocks: int
     held_blocks: int
@@ -53,6 +71,9 @@ class PoolState(NamedTuple):
     engines: list[EngineState]
     reserved_blocks: int
     acquired_blocks: int = 0
+    want_blocks: int = 0
+    idle_blocks: int = 0
+    owed_blocks: int = 0
 
 
 class SequenceRow(NamedTuple):
@@ -133,9 +154,11 @@ _Place: TypeAlias = int | Batch | _Acquired | None
 """A sequence id, a batch in quarantine, outside any table, or none of these: the block is free."""
 
 
-def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
+def state(pool: PoolData, waiting: int, now_ms: int, recall: Recall = NO_RECALL) -> PoolState:
     """The counts of a pool, and its engines in no order."""
     blocks = pool.blocks
+    levels = {level.name: level for level in recall.levels}
+    none = EngineLevel("", 0, 0, 0)
     engines = [
         EngineState(
             name,
@@ -146,6 +169,9 @@ def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
             since_heartbeat_ms(engine, now_ms) if engine.epoch else 0,
             engine.refusals,
             len(engine.acquired),
+            levels.get(name, none).demand,
+            levels.get(name, none).idle,
+            recall.owed.get(name, 0),
         )
         for name, engine in pool.engines.items()
     ]
@@ -164,6 +190,9 @@ def state(pool: PoolData, waiting: int, now_ms: int) -> PoolState:
         engines=engines,
         reserved_blocks=pool.geometry.reserved_blocks,
         acquired_blocks=sum(engine.acquired_blocks for engine in engines),
+        want_blocks=sum(level.demand for level in recall.levels),
+        idle_blocks=sum(level.idle for level in recall.levels),
+        owed_blocks=sum(recall.owed.values()),
     )
 
 

@@ -19,6 +19,7 @@ from kvblock_service.core.commands import (
 )
 from kvblock_service.core.listing import EngineState
 from kvblock_service.core.pool import Geometry
+from kvblock_service.core.recall import Hints
 from kvblock_service.errors import InvalidField
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import validate
@@ -31,6 +32,7 @@ _POLICIES: dict[int, StepPolicy] = {
     pb.STEP_POLICY_IN_ORDER_UNTIL_REFUSED: StepPolicy.IN_ORDER_UNTIL_REFUSED,
 }
 
+_Hinting: TypeAlias = pb.SessionStep | pb.SessionRenew | pb.StepRequest | pb.RenewLeaseRequest
 CommandKey: TypeAlias = tuple[str, int, str]
 """Whose a command is, and what makes it safe to repeat: its engine, epoch and request_id."""
 
@@ -47,6 +49,19 @@ def command_key(request: _Keyed) -> CommandKey:
     """The key of a request; raises InvalidField where it is none."""
     engine = validate.engine_name(request.engine)
     return engine, request.epoch, validate.request_id(request.request_id)
+
+
+def hints(request: _Hinting) -> Hints | None:
+    """The hints beside a step or a renewal; None where there are none."""
+    if not request.HasField("hints"):
+        return None
+    return Hints(request.hints.want_blocks, request.hints.idle_blocks)
+
+
+def session_step(request: pb.SessionStep) -> StepColumns:
+    """The columns of a session's step, and what stands beside its work."""
+    columns = step_columns(request.step, request.step_id, request.traceparent)
+    return columns._replace(hints=hints(request))
 
 
 def step_columns(step: pb.EngineStep, step_id: int = 0, traceparent: str = "") -> StepColumns:
@@ -70,8 +85,8 @@ def step_command(
     key: CommandKey, step: StepColumns, geometry: Geometry, limits: validate.RequestLimits
 ) -> Step:
     """The command of a step (step_id 0 outside a session); raises InvalidField, RequestLimit."""
-    step_id, free_ids, allocate_ids, counts, policy_number, _ = step[:6]
-    release, acquire, trim_ids, trim_heads, trim_tails = step[6:]
+    step_id, free_ids, allocate_ids, counts, policy_number = step[:5]
+    release, acquire, trim_ids, trim_heads, trim_tails = step[6:11]
     validate.step_columns(free_ids, allocate_ids, counts, limits, acquire)
     if release:
         validate.released_blocks(release, geometry.total_blocks, limits)
@@ -95,13 +110,12 @@ def step_command(
     )
 
 
-def stepped(step_id: int, outcome: Stepped, retry_after: float) -> bytes:
+def stepped(step_id: int, outcome: Stepped, retry_after: float, owed_blocks: int = 0) -> bytes:
     """The written SessionResponse of a step."""
     blocks, granted, refused, freed_counts, free_blocks, acquired, trimmed_counts = outcome
     why = b"" if refused is None else refusal(refused, retry_after).SerializeToString()
-    return write_stepped(
-        step_id, blocks, granted, why, freed_counts, free_blocks, acquired, trimmed_counts
-    )
+    answer = (blocks, granted, why, freed_counts, free_blocks, acquired, trimmed_counts)
+    return write_stepped(step_id, *answer, owed_blocks)
 
 
 def step_result(outcome: Stepped, retry_after: float) -> pb.StepResult:
@@ -168,6 +182,9 @@ def pool_stats(pool: PoolHost, only_engine: str) -> pb.PoolStats:
         expired_leases_total=state.expired_total,
         reserved_blocks=state.reserved_blocks,
         acquired_blocks=state.acquired_blocks,
+        want_blocks=state.want_blocks,
+        idle_blocks=state.idle_blocks,
+        owed_blocks=state.owed_blocks,
     )
 
 
@@ -180,6 +197,9 @@ def _engine_stats(engine: EngineState) -> pb.EngineStats:
         epoch=engine.epoch,
         lease_expires_in=duration_of(engine.expires_in_ms / 1000) if engine.epoch else None,
         acquired_blocks=engine.acquired_blocks,
+        want_blocks=engine.want_blocks,
+        idle_blocks=engine.idle_blocks,
+        owed_blocks=engine.owed_blocks,
     )
 
 

@@ -47,6 +47,9 @@ def engine(pool_name: str, state: EngineState, has_stream: bool) -> pb.EngineInf
         sequences=state.sequences,
         has_stream=has_stream,
         acquired_blocks=state.acquired_blocks,
+        want_blocks=state.want_blocks,
+        idle_blocks=state.idle_blocks,
+        owed_blocks=state.owed_blocks,
     )
     if state.epoch:
         message.lease_expires_in.FromMilliseconds(state.expires_in_ms)

@@ -19,6 +19,7 @@ from kvblock_service.core.commands import (
     Freed,
     Renew,
     Renewed,
+    Stepped,
 )
 from kvblock_service.core.pool import Pool
 from kvblock_service.errors import SequenceNotFound, StaleEpoch
@@ -109,8 +110,11 @@ class KVBlockService(PoolMethods):
         pool = self.pool(request.pool)
         key, columns = convert.command_key(request), convert.step_columns(request.step)
         command = convert.step_command(key, columns, pool.geometry, self.limits)
-        outcome = self.apply(pool, command)
-        return pb.StepResponse(result=convert.step_result(outcome, self.retry_after))
+        outcome: Stepped = self.apply(pool, command)
+        taken = len(outcome.blocks) + len(outcome.acquired)
+        owed = pool.recall.answer(key[0], convert.hints(request), taken)
+        result = convert.step_result(outcome, self.retry_after)
+        return pb.StepResponse(result=result, owed_blocks=owed)
 
     @persisted
     async def attach_engine(self, request: pb.AttachEngineRequest) -> pb.AttachEngineResponse:
@@ -127,9 +131,11 @@ class KVBlockService(PoolMethods):
     async def renew_lease(self, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         """Let a lease last longer."""
         pool = self.pool(request.pool)
-        renewed, _ = pool.apply(Renew(validate.engine_name(request.engine), request.epoch))
+        engine = validate.engine_name(request.engine)
+        renewed, _ = pool.apply(Renew(engine, request.epoch))
         assert isinstance(renewed, Renewed)
-        return pb.RenewLeaseResponse(ttl=duration_of(renewed.ttl_ms / 1000))
+        owed = pool.recall.answer(engine, convert.hints(request), None)
+        return pb.RenewLeaseResponse(ttl=duration_of(renewed.ttl_ms / 1000), owed_blocks=owed)
 
     @persisted
     async def detach_engine(self, request: pb.DetachEngineRequest) -> pb.DetachEngineResponse:

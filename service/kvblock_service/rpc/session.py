@@ -2,9 +2,10 @@
 
 Rules:
 - Each message is answered by one message, in order, when what it changed is in the journal; an
-  error ends the stream with its status.
+  error ends the stream with its status. How many blocks the engine owes comes unasked, in
+  between, where the attach asked for it.
 - The core remembers the last step of a lease: sent again, here or on another stream, it is answered
-  by the same bytes and changes nothing.
+  by the same result and changes nothing.
 - A detach frees the engine's blocks; a stream that ends in any other way leaves the lease as it is.
 - A stream ends when its lease does, and when the lease goes on in another stream: once what ended
   it is in the journal.
@@ -29,6 +30,7 @@ from kvblock_service.rpc import calls, convert, step_wire, validate
 from kvblock_service.rpc.call_slots import first_message_arrived
 from kvblock_service.rpc.calls import Context
 from kvblock_service.rpc.gate import Gate, SessionPass
+from kvblock_service.rpc.recall_push import RecallPush
 from kvblock_service.rpc.service import KVBlockService
 from kvblock_service.rpc.slow_readers import SlowReaders, Writes
 from kvblock_service.rpc.traceparent import parent_of
@@ -56,6 +58,7 @@ class _Session:
         # The core remembers the last step. The one before it goes when its successor is answered:
         # to free lists of thousands is work, too, which no engine has to wait for.
         self._last_step: Step | None = None
+        self._push: RecallPush | None = None
         self.key = ("", "")
         self.epoch = 0
 
@@ -79,32 +82,40 @@ class _Session:
                 request = self._parse(data)
                 kind = _kind(request)
                 if kind != "step":
-                    if await self._renew_or_detach(pool, key, kind):
+                    if await self._renew_or_detach(pool, key, request):
                         return
                     continue
                 sent = request.step
-                columns = convert.step_columns(sent.step, sent.step_id, sent.traceparent)
+                columns = convert.session_step(sent)
             before = self._last_step
-            await self._answer(self._step(pool, key, columns), pool)
+            await self._answer(*self._step(pool, key, columns), pool)
             del before
 
-    async def _renew_or_detach(self, pool: PoolHost, key: convert.CommandKey, kind: str) -> bool:
+    async def _renew_or_detach(
+        self, pool: PoolHost, key: convert.CommandKey, request: pb.SessionRequest
+    ) -> bool:
         """Answer what is not a step; whether it ends the session."""
+        kind = _kind(request)
         if kind == "renew":
             # It is not journaled, so there is nothing to wait for.
             pool.apply(Renew(*key[:2]))
-            renewed = pb.SessionResponse(renewed=pb.SessionRenewed())
-            await self._answer(renewed.SerializeToString())
+            owed = pool.recall.answer(key[0], convert.hints(request.renew), None)
+            renewed = pb.SessionResponse(renewed=pb.SessionRenewed(owed_blocks=owed))
+            await self._answer(renewed.SerializeToString(), owed)
             return False
         if kind != "detach":
             raise SessionState(kind, "this session is attached already")
         freed = self._service.detach(pool, Detach(*key), self._trace_id)
         detached = pb.SessionResponse(detached=pb.SessionDetached(freed_blocks=freed.num_blocks))
-        await self._answer(detached.SerializeToString(), pool)
+        if self._push is not None:
+            self._push.is_over = True
+        await self._answer(detached.SerializeToString(), 0, pool)
         return True
 
     def end(self) -> None:
         """The stream has ended."""
+        if self._push is not None:
+            self._push.end()
         self._host.streams.pop(self, None)
         self._host.leave(self)
 
@@ -145,13 +156,19 @@ class _Session:
         if self._reading and self._task is not None:
             self._task.cancel()
 
-    async def _answer(self, answer: bytes, pool: PoolHost | None = None) -> None:
-        """Send an answer, when what it follows from is in the journal of `pool`.
+    async def _answer(self, answer: bytes, owed: int, pool: PoolHost | None = None) -> None:
+        """Send an answer that tells what is owed, when what it follows from is in the journal.
 
-        Whoever does not read the answers before it holds this up.
+        That is the journal of `pool`. Whoever does not read the answers before it holds this up.
         """
         if pool is not None and not pool.is_settled:
             await pool.settled()
+        if self._push is None:
+            await self._write(answer)
+        else:
+            await self._push.answer(answer, owed)
+
+    async def _write(self, answer: bytes) -> None:
         self.writes.begun += 1
         await self._context.write(answer)
         self.writes.ended += 1
@@ -186,10 +203,16 @@ class _Session:
             last_step_id=attached.last_step_id,
             **convert.attached(attached, geometry, self._host.server_epoch, uri),
         )
-        await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), pool)
+        await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), 0, pool)
+        if request.attach.recall:
+            self._push = RecallPush(pool.recall, self.key[1], self._write)
+            await self._push.push()
         return pool
 
-    def _step(self, pool: PoolHost, key: convert.CommandKey, step: step_wire.StepColumns) -> bytes:
+    def _step(
+        self, pool: PoolHost, key: convert.CommandKey, step: step_wire.StepColumns
+    ) -> tuple[bytes, int]:
+        """Carry out a step; gives its answer and what that says is owed."""
         service = self._service
         started = time.time_ns() if service.observer else 0
         if not step.step_id:
@@ -201,7 +224,9 @@ class _Session:
         assert isinstance(outcome, Stepped)
         if service.observer:
             service.observe(pool, command, outcome, started, parent)
-        return convert.stepped(step.step_id, outcome, service.retry_after)
+        taken = len(outcome.blocks) + len(outcome.acquired)
+        owed = pool.recall.answer(key[0], step.hints, taken)
+        return convert.stepped(step.step_id, outcome, service.retry_after, owed), owed
 
 
 def _kind(request: pb.SessionRequest) -> str:

@@ -14,20 +14,23 @@ import sys
 from array import array
 from typing import NamedTuple
 
+from kvblock_service.core.recall import Hints
+
 _NATIVE = sys.byteorder == "little"
 # Keys: field number times 8 plus the wire type (0: varint, 2: length-delimited).
-_ONE_VARINT, _TWO_VARINT, _FOUR_VARINT, _FIVE_VARINT = 0x08, 0x10, 0x20, 0x28
+_ONE_VARINT, _TWO_VARINT, _THREE_VARINT, _FOUR_VARINT, _FIVE_VARINT = 0x08, 0x10, 0x18, 0x20, 0x28
 _ONE_BYTES, _TWO_BYTES, _THREE_BYTES, _FOUR_BYTES = 0x0A, 0x12, 0x1A, 0x22
 _FIVE_BYTES, _SIX_BYTES, _SEVEN_BYTES, _EIGHT_BYTES, _NINE_BYTES = 0x2A, 0x32, 0x3A, 0x42, 0x4A
 _SIX_VARINT = 0x30
 _EMPTY: list[int] = []
-_INT32_LIMIT = 1 << 31
+_NOTHING = (_EMPTY, 0, _EMPTY, _EMPTY, _EMPTY)
+_INT32_LIMIT, _UINT32_LIMIT = 1 << 31, 1 << 32
 _ONE_WORD = b"\x01\x00\x00\x00"
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
 class StepColumns(NamedTuple):
-    """A SessionStep; `policy` is the StepPolicy's number.
+    """A SessionStep; `policy` is the StepPolicy's number, `hints` None where it has none.
 
     `release` are block numbers, `acquire` is how many blocks; `trim_heads` and `trim_tails` run
     parallel to `trim`.
@@ -44,6 +47,7 @@ class StepColumns(NamedTuple):
     trim: list[int] = _EMPTY
     trim_heads: list[int] = _EMPTY
     trim_tails: list[int] = _EMPTY
+    hints: Hints | None = None
 
 
 def write_stepped(
@@ -55,6 +59,7 @@ def write_stepped(
     free_blocks: int,
     acquired: list[int] = _EMPTY,
     trimmed_counts: list[int] = _EMPTY,
+    owed_blocks: int = 0,
 ) -> bytes:
     """A SessionResponse with what came of a step; no `refusal`: empty."""
     result = _column(_ONE_BYTES, "I", block_numbers) + _number(_TWO_VARINT, granted)
@@ -63,7 +68,10 @@ def write_stepped(
     result += _counts(freed_counts) + _number(_FIVE_VARINT, free_blocks)
     if acquired or trimmed_counts:
         result += _column(_SIX_BYTES, "I", acquired) + _column(_SEVEN_BYTES, "I", trimmed_counts)
-    return _in_second(_number(_ONE_VARINT, step_id) + _in_second(result))
+    stepped = _number(_ONE_VARINT, step_id) + _in_second(result)
+    if owed_blocks:
+        stepped += _number(_THREE_VARINT, owed_blocks)
+    return _in_second(stepped)
 
 
 def read_step(data: bytes) -> StepColumns | None:
@@ -76,11 +84,14 @@ def read_step(data: bytes) -> StepColumns | None:
         allocate, at = _read_column(data, at, end, _TWO_BYTES, "Q")
         num_blocks, at = _read_column(data, at, end, _THREE_BYTES, "I")
         policy, at = _read_number(data, at, end, _FOUR_VARINT)
-        more = () if at == end else _read_by_number(data, at, end)
-        traceparent = "" if end == len(data) else _read_last_text(data, end, _THREE_BYTES)
+        more = _NOTHING if at == end else _read_by_number(data, at, end)
+        if end == len(data):
+            return StepColumns(step_id, free, allocate, num_blocks, policy, "", *more)
+        traceparent, at = _read_text(data, end, _THREE_BYTES)
+        hints = None if at == len(data) else _read_last_hints(data, at, _FOUR_BYTES)
     except (_NotPlain, IndexError, ValueError):
         return None
-    return StepColumns(step_id, free, allocate, num_blocks, policy, traceparent, *more)
+    return StepColumns(step_id, free, allocate, num_blocks, policy, traceparent, *more, hints)
 
 
 class _NotPlain(Exception):
@@ -136,24 +147,42 @@ def _read_column(data: bytes, at: int, end: int, key: int, width: str) -> tuple[
     return words.tolist(), after
 
 
-def _read_number(data: bytes, at: int, end: int, key: int) -> tuple[int, int]:
-    """A small number; zero is not written, and a negative or a larger one not read."""
+def _read_number(
+    data: bytes, at: int, end: int, key: int, limit: int = _INT32_LIMIT
+) -> tuple[int, int]:
+    """A number below a limit, an enum's as a rule: a negative one is not read, zero not written."""
     if at >= end or data[at] != key:
         return 0, at
     value, at = _read_varint(data, at + 1)
-    if not 0 < value < _INT32_LIMIT:
+    if not 0 < value < limit:
         raise _NotPlain
     return value, at
 
 
-def _read_last_text(data: bytes, at: int, key: int) -> str:
-    """A text that reaches to the end; an empty one is not written, and only ASCII is read."""
+def _read_text(data: bytes, at: int, key: int) -> tuple[str, int]:
+    """A text; an empty one is not written, and only ASCII is read."""
+    if data[at] != key:
+        return "", at
+    size, at = _read_varint(data, at + 1)
+    end = at + size
+    if not size or end > len(data):
+        raise _NotPlain
+    return data[at:end].decode("ascii"), end
+
+
+def _read_last_hints(data: bytes, at: int, key: int) -> Hints:
+    """A message of hints that reaches to the end."""
     if data[at] != key:
         raise _NotPlain
     size, at = _read_varint(data, at + 1)
-    if not size or at + size != len(data):
+    end = at + size
+    if end != len(data):
         raise _NotPlain
-    return data[at:].decode("ascii")
+    want, at = _read_number(data, at, end, _ONE_VARINT, _UINT32_LIMIT)
+    idle, at = _read_number(data, at, end, _TWO_VARINT, _UINT32_LIMIT)
+    if at != end:
+        raise _NotPlain
+    return Hints(want, idle)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:

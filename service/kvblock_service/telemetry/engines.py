@@ -44,6 +44,24 @@ _SERIES: tuple[tuple[str, str, str, _Value], ...] = (
         lambda engine: engine.sequences,
     ),
     (
+        "kvblock.engine.want.blocks",
+        "{block}",
+        "Blocks that an engine lacks: wanted by its hints, refused or waited for.",
+        lambda engine: engine.want_blocks,
+    ),
+    (
+        "kvblock.engine.idle.blocks",
+        "{block}",
+        "Blocks that an engine could give back, by its last hints.",
+        lambda engine: engine.idle_blocks,
+    ),
+    (
+        "kvblock.engine.owed.blocks",
+        "{block}",
+        "Idle blocks of an engine that other engines lack.",
+        lambda engine: engine.owed_blocks,
+    ),
+    (
         "kvblock.engine.heartbeat.age",
         "s",
         "Time since the last heartbeat of an engine that has a lease.",

@@ -145,6 +145,24 @@ _POOL_GAUGES: tuple[_Shown, ...] = (
         _figure("sequences"),
     ),
     ("kvblock.pool.waiting", "{call}", "Allocate calls that wait for blocks.", _figure("waiting")),
+    (
+        "kvblock.pool.want.blocks",
+        "{block}",
+        "Blocks that engines lack: wanted by hints, refused or waited for.",
+        _figure("want_blocks"),
+    ),
+    (
+        "kvblock.pool.idle.blocks",
+        "{block}",
+        "Blocks that engines could give back, by their last hints.",
+        _figure("idle_blocks"),
+    ),
+    (
+        "kvblock.pool.owed.blocks",
+        "{block}",
+        "Idle blocks of engines that others lack.",
+        _figure("owed_blocks"),
+    ),
     ("kvblock.leases", "{lease}", "Engines that have a lease.", _leases),
 )
 _POOL_COUNTERS: tuple[_Shown, ...] = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+import kvblock
 from kvblock.v1 import admin_pb2, kvblock_pb2
 from tests.integration.cli.console import KVBLOCK, Console
 
@@ -50,6 +51,22 @@ def test_stats(console: Console) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_recall_is_shown_where_there_is_any(console: Console) -> None:
+    with kvblock.connect(console.address) as kv:
+        kv.step(engine="a", allocate=[1], num_blocks=[64], hints=kvblock.EngineHints(idle_blocks=9))
+        with kv.session(engine="b") as session:
+            session.renew(hints=kvblock.EngineHints(want_blocks=5))
+            stats, engines = rows(console.out("stats")), rows(console.out("engines"))
+            top = rows(console.out("top"))
+    assert stats[0][-3:] == ["WANT", "IDLE", "OWED"]
+    assert stats[1][-3:] == ["5", "9", "5"]
+    assert stats[2][-3:] == ["0", "0", "0"]
+    for found in (stats, engines, top):
+        (a,) = (row for row in found if row[:2] == ["main", "a"])
+        (b,) = (row for row in found if row[:2] == ["main", "b"])
+        assert (a[-3:], b[-3:]) == (["0", "9", "5"], ["5", "0", "0"])
+
+
 def test_stats_in_json_is_the_response(console: Console) -> None:
     console.out("allocate", 10, 2, "--engine", "a")
     console.out("allocate", 11, 65, expect=1)
@@ -68,6 +85,9 @@ def test_stats_in_json_is_the_response(console: Console) -> None:
         "attached": False,
         "epoch": "0",
         "lease_expires_in": None,
+        "want_blocks": "0",
+        "idle_blocks": 0,
+        "owed_blocks": 0,
     }
     assert wide["total_blocks"] == 2**31 - 1
     console.out("allocate", 10, "--pool", "small", "--engine", "z")

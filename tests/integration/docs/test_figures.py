@@ -60,6 +60,22 @@ def test_each_part_takes_new_figures_and_keeps_the_others(copy: Path, tmp_path: 
     }
 
 
+def test_engines_with_caches_have_a_part_of_their_own(copy: Path, tmp_path: Path) -> None:
+    document = replayed("some.csv", preemptions=7)
+    (virtual,) = {id(one): one for one in document["virtual"].values()}.values()
+    document["virtual"] = {
+        "recall": virtual | {"preemptions": 1_234},
+        "hoard": virtual | {"preemptions": 55_555},
+        "split": virtual,
+    }
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps(document))
+    write_figures(copy, "--hoarding", replay)
+    page = texts(copy)["docs/replay.md"]
+    assert "--engines 3 --blocks 64 --block-size 16 --mode hoarding`" in page
+    assert "| Preemptions | 1,234 | 55,555 | 7 |" in page
+
+
 def test_the_line_has_redis_where_it_was_measured(copy: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench.json"
     with_redis = {"redis_over_stream_step": dict.fromkeys(("1", "32", "256", "2048"), 8.5)}

@@ -86,6 +86,18 @@ def test_sharing_beats_splitting_on_the_bundled_trace(tmp_path: Path) -> None:
     assert virtual["shared"]["requests_finished"] == virtual["split"]["requests_finished"] == 360
 
 
+def test_recall_beats_hoarding_and_splitting_on_the_bundled_trace(tmp_path: Path) -> None:
+    figures, picture = tmp_path / "figures.json", tmp_path / "use.png"
+    kvblock_command("replay", "--mode", "hoarding", "--output", figures, "--plot", picture)
+    virtual = json.loads(figures.read_text())["virtual"]
+    recall, hoard, split = (virtual[mode] for mode in ("recall", "hoard", "split"))
+    assert recall["queue_wait_p95_s"] < hoard["queue_wait_p95_s"]
+    assert recall["queue_wait_p95_s"] < split["queue_wait_p95_s"]
+    assert recall["makespan_s"] < min(hoard["makespan_s"], split["makespan_s"])
+    assert recall["requests_finished"] == hoard["requests_finished"] == 360
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_output_is_a_plain_table_without_a_terminal() -> None:
     done = kvblock_command(*BUNDLED, "--mode", "shared")
     assert done.stderr == ""

@@ -80,6 +80,16 @@ def test_engines_have_series_for_as_long_as_they_are_there() -> None:
             assert samples["kvblock_engine_held_blocks"] == {loose: 3, leased: 5}
             assert samples["kvblock_engine_sequences"] == {loose: 1, leased: 5}
             assert samples["kvblock_engine_refusals_total"] == {loose: 1, leased: 2}
+            # Each lacks what it was refused last, and so does one that has no series.
+            assert samples["kvblock_engine_want_blocks"] == {loose: 5, leased: 1}
+            assert samples["kvblock_engine_idle_blocks"] == {loose: 0, leased: 0}
+            assert samples["kvblock_pool_want_blocks"] == {key(pool="kv"): 14}
+            session.step(hints=kvblock.EngineHints(idle_blocks=3))
+            samples = scraped(server)
+            assert samples["kvblock_engine_want_blocks"][leased] == 0
+            assert samples["kvblock_engine_idle_blocks"] == {loose: 0, leased: 3}
+            assert samples["kvblock_engine_owed_blocks"] == {loose: 0, leased: 3}
+            assert samples["kvblock_pool_owed_blocks"] == {key(pool="kv"): 3}
             # It goes on with each renewal, so only that it is there is certain.
             ages = samples["kvblock_engine_heartbeat_age_seconds"]
             assert ages.keys() == {leased}

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from kvblock_service.core.commands import Stamp
+from kvblock_service.core.demand import Demands
 from kvblock_service.core.engine import Engine
 from kvblock_service.core.free_list import FreeList
 from kvblock_service.core.pool_data import PoolData
@@ -26,7 +27,8 @@ class Plant(NamedTuple):
     of engines that vanished are free at once. `forgetful_snapshot`: a snapshot keeps no results of
     requests. `no_epoch_check`: calls of any epoch are carried out. `stale_free_list`: blocks come
     back from quarantine behind the back of the free list. `issued_reserved`: the first blocks are
-    handed out, reserved or not.
+    handed out, reserved or not. `endless_recall`: what an engine lacks counts on when its lease has
+    ended.
     """
 
     early_answer: bool = False
@@ -35,6 +37,7 @@ class Plant(NamedTuple):
     no_epoch_check: bool = False
     stale_free_list: bool = False
     issued_reserved: bool = False
+    endless_recall: bool = False
 
 
 NONE = Plant()
@@ -45,22 +48,26 @@ PLANTS = {
     "no-epoch-check": Plant(no_epoch_check=True),
     "stale-free-list": Plant(stale_free_list=True),
     "issued-reserved": Plant(issued_reserved=True),
+    "endless-recall": Plant(endless_recall=True),
 }
 
 
 @contextmanager
 def planted(plant: Plant) -> Iterator[None]:
     """Put into the core for the block what the plant says is wrong with it."""
-    admit, give_blocks = PoolData.admit, FreeList.give_blocks
+    admit, give_blocks, end = PoolData.admit, FreeList.give_blocks, Demands.end
     if plant.no_epoch_check:
         PoolData.admit = admit_anybody  # type: ignore[method-assign,assignment]
     if plant.stale_free_list:
         FreeList.give_blocks = give_blocks_behind  # type: ignore[method-assign,assignment]
     if plant.issued_reserved:
         FreeList.take = take_from_block_0  # type: ignore[method-assign,assignment]
+    if plant.endless_recall:
+        Demands.end = end_nothing  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
+        Demands.end = end  # type: ignore[method-assign]
         PoolData.admit = admit  # type: ignore[method-assign]
         FreeList.give_blocks = give_blocks  # type: ignore[method-assign]
         FreeList.take = TAKE  # type: ignore[method-assign]
@@ -70,6 +77,10 @@ def admit_anybody(_: PoolData, engine: Engine | None, __: int, stamp: Stamp) -> 
     """Instead of `PoolData.admit`: whoever calls is let in."""
     if engine is not None:
         engine.deadline_ms = stamp.now_ms + engine.ttl_ms
+
+
+def end_nothing(_: Demands, __: str) -> None:
+    """Instead of `Demands.end`: an engine that is gone is not forgotten."""
 
 
 def give_blocks_behind(free_list: FreeList, blocks: "array[int]") -> None:

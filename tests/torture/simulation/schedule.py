@@ -6,6 +6,7 @@ Rules of the oracle:
   nothing else but what its call on the way may have brought about.
 - A lease does not run out while its engine takes it for valid.
 - An engine finds in its blocks what it wrote.
+- What engines owe is as `recalls` says.
 - At the end, when all engines are gone, every block is free again and the audit is clean.
 """
 
@@ -60,7 +61,7 @@ class Schedule:
     def __init__(self, seed: str, plant: Plant = NONE, *, traced: bool = False) -> None:
         self.random = Random(seed)
         self.now_ms = 1_000_000
-        self.server = Server(plant)
+        self.server = Server(plant, Random(f"{seed} hints"))
         self.server.start(self.now_ms)
         count = self.random.choice(ENGINES)
         self.engines = [Engine(i, self.random, self.server.quarantine_ms) for i in range(count)]
@@ -301,6 +302,7 @@ class Schedule:
                     raise Violation(f"the lease of {engine.name} runs out while it is valid")
             outcome = self.server.carry_out(command, self.now_ms, None)
             self._note("due", command, outcome)
+        self.server.check_recall(self.now_ms)
 
     def _finish(self) -> None:
         if self.server.running is None:

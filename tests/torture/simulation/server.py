@@ -25,6 +25,7 @@ from tests.memory_journal import Crash, MemoryJournal
 from tests.torture.setting import RESERVED_BLOCKS
 from tests.torture.simulation.model import EXPIRED_MS, QUARANTINE_MS, Answer, Message, Violation
 from tests.torture.simulation.plants import Plant
+from tests.torture.simulation.recalls import Recalls
 from tests.unit.journal.kept import state_of, write
 
 GEOMETRY = Geometry("p", 13, 16, 0, RESERVED_BLOCKS)
@@ -49,13 +50,15 @@ class Running(NamedTuple):
     pool: Pool
     pending: list[bytes]
     waiting: list[Answer]
+    recalls: Recalls
 
 
 class Server:
     """A journal, and the process over it while there is one."""
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, plant: Plant, hints: Random) -> None:
         self.plant = plant
+        self._hints = hints
         self.quarantine_ms = 0 if plant.no_quarantine else QUARANTINE_MS
         self.expired_ms = 0 if plant.no_quarantine else EXPIRED_MS
         self.journal = MemoryJournal()
@@ -73,16 +76,17 @@ class Server:
         self.journal = self.journal.restarted()
         pool = self.recovered()
         leases.begin_anew(pool, now_ms)
-        self.running = Running(pool, [], [])
+        self.running = Running(pool, [], [], Recalls(pool, self._hints))
         wrong = audit(pool).violations
         if wrong:
             raise Violation(f"after a restart: {wrong[0]}")
 
     def carry_out(self, command: Command, now_ms: int, message: Message | None) -> Outcome:
         """Apply one command; its answer waits for `write`."""
-        pool, pending, waiting = self.running or self._not_running()
+        pool, pending, waiting, recalls = self.running or self._not_running()
         stamp = Stamp(now_ms, now_ms, "")
         outcome, replayed = pool.apply(command, stamp)
+        recalls.carried_out(command, outcome, now_ms, replayed=replayed)
         if is_persisted(command, outcome, replayed):
             pending.append(codec.encode(CommandRecord(GEOMETRY.name, stamp, command)))
         if message is not None:
@@ -91,7 +95,7 @@ class Server:
 
     def write(self) -> list[Answer]:
         """Write what is pending; the answers that may go out now."""
-        _, pending, _ = self.running or self._not_running()
+        pending = (self.running or self._not_running()).pending
         if pending:
             write(self.journal, pending)
             pending.clear()
@@ -99,14 +103,14 @@ class Server:
 
     def early_answers(self) -> list[Answer]:
         """The answers that wait, whether their records are written or not."""
-        _, _, waiting = self.running or self._not_running()
+        waiting = (self.running or self._not_running()).waiting
         answers = list(waiting)
         waiting.clear()
         return answers
 
     def crash(self, point: CrashPoint, random: Random) -> list[Answer]:
         """Die; the answers that went out before."""
-        _, pending, _ = self.running or self._not_running()
+        pending = (self.running or self._not_running()).pending
         answers: list[Answer] = []
         if point is CrashPoint.IN_WRITE and pending:
             count = random.randint(1, len(pending))
@@ -149,6 +153,10 @@ class Server:
     def due(self, now_ms: int) -> list[Command]:
         """What time has brought about."""
         return leases.due(self.pool, now_ms, self.expired_ms)
+
+    def check_recall(self, now_ms: int) -> None:
+        """Raises Violation when an engine owes what it does not; time has passed."""
+        (self.running or self._not_running()).recalls.check(now_ms)
 
     def recovered(self) -> Pool:
         """The pool that the journal gives."""

@@ -9,7 +9,7 @@ from kvblock.stash import Exchange, NotHandedOut, Stash
 
 def filled(blocks: list[int], ready_max: int = 8192) -> Stash:
     """A stash in which these were acquired by one request, and given back."""
-    stash = Stash(ready_max)
+    stash = Stash(ready_max, 10_000)
     stash.begin(0, len(blocks))
     stash.settle(blocks, len(blocks))
     assert stash.take(len(blocks)) == blocks
@@ -27,7 +27,7 @@ def test_the_most_recently_released_block_is_handed_out_first() -> None:
 
 
 def test_blocks_are_handed_out_in_the_order_in_which_they_were_granted() -> None:
-    stash = Stash(0)
+    stash = Stash(0, 1000)
     assert stash.begin(0, 3) == Exchange(3, [])
     stash.settle([7, 5, 6], 3)
     assert stash.take(3) == [7, 5, 6]
@@ -67,7 +67,7 @@ def test_a_steady_engine_exchanges_nothing() -> None:
 
 
 def test_a_refill_is_for_four_iterations_and_within_its_bound() -> None:
-    stash = Stash(100)
+    stash = Stash(100, 1000)
     assert stash.begin(0, 10) == Exchange(10 + 40, [])
     stash.settle(list(range(50)), 10)
     assert stash.take(10) == list(range(10))
@@ -82,8 +82,17 @@ def test_a_refill_is_for_four_iterations_and_within_its_bound() -> None:
     assert stash.begin(0, 60) == Exchange(20 + 100, [])
 
 
+def test_no_more_is_asked_for_than_an_engine_can_have() -> None:
+    stash = Stash(100, 40)
+    assert stash.begin(0, 20) == Exchange(40, [])
+    stash.settle(list(range(40)), 20)
+    assert stash.take(20) is not None
+    assert not stash.end_iteration(0)
+    assert stash.begin(0, 30) == Exchange(10, [])
+
+
 def test_nothing_is_fetched_ahead_when_others_lack_blocks() -> None:
-    stash = Stash(100)
+    stash = Stash(100, 1000)
     assert stash.begin(5, 10) == Exchange(10, [])
 
 
@@ -100,7 +109,7 @@ def test_what_is_owed_goes_back_at_once_and_the_longest_ready_first() -> None:
 
 
 def test_after_a_refusal_everything_goes_back() -> None:
-    stash = Stash(100)
+    stash = Stash(100, 1000)
     stash.begin(0, 10)
     stash.settle([0, 1, 2], 10)
     assert stash.take(10) is None
@@ -118,7 +127,7 @@ def test_after_a_refusal_everything_goes_back() -> None:
 
 
 def test_a_request_that_is_not_made_again_lacks_nothing_any_more() -> None:
-    stash = Stash(100)
+    stash = Stash(100, 1000)
     stash.begin(0, 10)
     stash.settle([], 10)
     assert not stash.end_iteration(0)
@@ -161,7 +170,7 @@ def test_no_block_is_lost_or_there_twice(seed: int) -> None:
     draw = random.Random(seed)
     free = list(range(500))
     held: set[int] = set()
-    stash = Stash(draw.choice([0, 10, 1000]))
+    stash = Stash(draw.choice([0, 10, 1000]), 500)
     mine: list[int] = []
 
     def exchange(need: int = 0) -> None:

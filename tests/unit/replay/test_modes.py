@@ -10,6 +10,14 @@ def test_shared_is_one_pool_for_all() -> None:
     assert make_setup(Mode.SHARED, 3, 100, 8, "mine").pools == ("mine",)
 
 
+def test_engines_with_caches_have_one_pool_too() -> None:
+    hoard, recall = (make_setup(mode, 3, 100, 8) for mode in (Mode.HOARD, Mode.RECALL))
+    assert hoard.definitions() == ("hoard:total=100,block_size=8,device=0",)
+    assert recall.definitions() == ("recall:total=100,block_size=8,device=0",)
+    assert (hoard.layout.caches, hoard.layout.recall) == (True, False)
+    assert (recall.layout.caches, recall.layout.recall) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("engines", "blocks", "shares"), [(3, 3, (1, 1, 1)), (3, 11, (4, 4, 3)), (1, 7, (7,))]
 )

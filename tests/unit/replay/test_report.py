@@ -107,6 +107,12 @@ def test_table_of_one_mode_has_no_difference(runs: list[Run]) -> None:
     assert "difference" not in text
 
 
+def test_table_of_three_modes_has_no_difference_and_fits() -> None:
+    lines = shown([made(mode) for mode in (Mode.RECALL, Mode.HOARD, Mode.SPLIT)]).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split() == ["recall", "hoard", "split"]
+
+
 def test_nothing_finished_shows_no_waits() -> None:
     run = made(Mode.SPLIT, [Request(0, 9999, 1)])
     assert virtual(run.outcome)["queue_wait_p50_s"] is None

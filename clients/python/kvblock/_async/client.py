@@ -21,6 +21,7 @@ from kvblock.errors import ClosedError
 from kvblock.expect import Expect
 from kvblock.lease import AttachOptions, OnLeaseLost
 from kvblock.lease_user import LeaseUsers
+from kvblock.recall import EngineHints, OnRecall
 from kvblock.results import (
     BlockTable,
     Capacity,
@@ -192,6 +193,7 @@ class AsyncClient(OperatorCalls, Configured):
         trim: Iterable[SupportsIndex] = (),
         trim_head: Iterable[SupportsIndex] = (),
         trim_tail: Iterable[SupportsIndex] = (),
+        hints: EngineHints | None = None,
         pool: str | None = None,
         engine: str | None = None,
         request_id: str | None = None,
@@ -208,15 +210,16 @@ class AsyncClient(OperatorCalls, Configured):
         table of which nothing is left ends its sequence. A step frees, releases, trims, allocates,
         and acquires, in this order.
 
-        A loop of steps is faster in a session.
+        `hints`: what the engine lacks and could give back; None: as it said last. A loop of steps
+        is faster in a session.
         """
         by_number = (release, acquire, trim, trim_head, trim_tail)
         columns = (free, allocate, num_blocks)
-        request = requests.step(self._settings, pool, engine, *columns, policy, by_number)
+        request = requests.step(self._settings, pool, engine, *columns, policy, by_number, hints)
         deadline = self._settings.deadline(timeout)
         size = request.ByteSize()
         answer = await self._change(self._stubs.service.Step, request, deadline, request_id, size)
-        return answers.step_result(answer.result)
+        return answers.step_result(answer.result, answer.owed_blocks)
 
     def session(
         self,
@@ -228,6 +231,8 @@ class AsyncClient(OperatorCalls, Configured):
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
         expect: Expect | None = None,
+        recall: bool = False,
+        on_recall: OnRecall | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
         """A session for an engine's loop; entering it attaches, leaving it detaches.
@@ -239,9 +244,13 @@ class AsyncClient(OperatorCalls, Configured):
         what the engine was built for: with a pool that differs the attach fails with
         GEOMETRY_MISMATCH. `timeout` (seconds) holds for each of its messages that has none of its
         own. Unary calls of this client for the same pool and engine are made under the lease, too.
+
+        `recall` has the server say on the stream at once when `owed_blocks` of the session changes;
+        else it changes with answers and with renewals in the background. `on_recall` is called with
+        it when it has changed and no call of the session has answered it.
         """
         self._settings.owner.check()
-        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, expect)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, expect, on_recall, recall)
         session = AsyncSession(self._connection, options, pool, engine, timeout)
         self._users.add(session)
         return session
@@ -256,6 +265,7 @@ class AsyncClient(OperatorCalls, Configured):
         epoch: SupportsIndex = 0,
         on_lease_lost: OnLeaseLost | None = None,
         expect: Expect | None = None,
+        on_recall: OnRecall | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> AsyncEngineLease:
@@ -271,7 +281,7 @@ class AsyncClient(OperatorCalls, Configured):
             LeaseLostError: the lease that was to be resumed has ended.
 
         """
-        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, expect)
+        options = AttachOptions.of(epoch, ttl, takeover, on_lease_lost, expect, on_recall)
         kind, request_id = pb.AttachEngineRequest, fencing.identify(request_id)
         request = requests.attach(kind, self._settings, pool, engine, options, request_id)
         deadline = self._settings.deadline(timeout)

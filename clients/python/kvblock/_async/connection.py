@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import grpc
@@ -21,10 +21,10 @@ from kvblock import retained
 from kvblock._async.cancelling import cancellations, task_is_cancelled, within
 from kvblock._async.event import StopEvent
 from kvblock._async.stream import SessionStream
-from kvblock._async.transport import RequestT, ResponseT, Stubs, Transport
-from kvblock.errors import ClosedError, KVBlockError, LeaseLostError, UsageError
+from kvblock._async.transport import RequestT, ResponseT, Stubs, ToldT, Transport
+from kvblock.errors import ClosedError, KVBlockError, UsageError
 from kvblock.failures import error_of, too_late
-from kvblock.lease import OnLeaseLost
+from kvblock.recall import Recall
 from kvblock.runtime_checks import check_loop, running_loop
 from kvblock.settings import CLOSED, ClientSettings, open_channel
 from kvblock.stalled import GRACE_SECONDS, SendMonitor, timed_out
@@ -77,16 +77,16 @@ class Connection(Transport):
                 "this client and its sessions belong to another event loop; make a client in each"
             )
 
-    def callback(self, on_lost: OnLeaseLost) -> OnLeaseLost:
-        """What any thread may call to have `on_lost` called in the running loop."""
+    def callback(self, call: Callable[[ToldT], None]) -> Callable[[ToldT], None]:
+        """What any thread may call to have `call` called in the running loop."""
         loop = asyncio.get_running_loop()
 
-        def call(error: LeaseLostError) -> None:
+        def call_in_loop(told: ToldT) -> None:
             # When the loop is closed there is nothing left to report to.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(on_lost, error)
+                loop.call_soon_threadsafe(call, told)
 
-        return call
+        return call_in_loop
 
     async def once(
         self,
@@ -129,10 +129,10 @@ class Connection(Transport):
         with contextlib.suppress(asyncio.TimeoutError):
             await within(seconds, stop.wait())
 
-    def open_stream(self) -> SessionStream:
-        """Start a Session call."""
+    def open_stream(self, recall: Recall | None) -> SessionStream:
+        """Start a Session call; `recall` gets what comes unasked, None: nothing does."""
         call = self.stubs.service.Session(metadata=self.settings.credentials.metadata)
-        return SessionStream(call, self._sends)
+        return SessionStream(call, self._sends, recall)
 
     async def close(self) -> None:
         """End what is running and close the channel."""

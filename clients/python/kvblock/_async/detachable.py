@@ -8,10 +8,11 @@ from time import monotonic
 from kvblock._async.event import StopEvent
 from kvblock._async.transport import Stream, Transport
 from kvblock.errors import KVBlockError, LeaseLostError
-from kvblock.lease import Lease, OnLeaseLost
+from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import CLOSED, DETACHED, LeaseUser
 from kvblock.lifecycle import Event
 from kvblock.link import Link
+from kvblock.recall import EngineHints, OnRecall, Recall
 from kvblock.renewal import Renewal
 from kvblock.retry import Retries
 
@@ -21,9 +22,10 @@ _log = logging.getLogger(__name__)
 class Detachable(LeaseUser):
     """What holds a lease; its settings are there before it is made."""
 
-    def __init__(self, connection: Transport, on_lost: OnLeaseLost | None) -> None:
+    def __init__(self, connection: Transport, options: AttachOptions) -> None:
         self._connection = connection
-        self._link: Link[Stream, StopEvent] = Link(StopEvent(), on_lost)
+        self._on_recall = options.on_recall
+        self._link: Link[Stream, StopEvent] = Link(StopEvent(), options.on_lost)
         self._settings.owner.finalize(self, self._link.close)
 
     async def __aexit__(self, *_: object) -> None:
@@ -37,6 +39,34 @@ class Detachable(LeaseUser):
             _log.warning("engine %r could not detach: %s", self.engine, failure)
         finally:
             await self.close()
+
+    async def renew(self, *, hints: EngineHints | None = None, timeout: float | None = None) -> int:
+        """Renew the lease now; answers how many of the engine's idle blocks others lack.
+
+        `hints`: what the engine lacks and could give back; None: as it said last. Nobody has to
+        call this to keep the lease: that is done in the background.
+
+        Raises:
+            DeadlineExceededError, UnavailableError: no answer until the timeout.
+            LeaseLostError: the lease is lost, and with it all blocks of the engine.
+            ClosedError: it is not attached, or was detached or closed.
+
+        """
+        deadline = self._settings.deadline(timeout)
+        self._check_call()
+        with self._busy:
+            request, lease = self._make_renewal(hints), self._lease
+            method = self._connection.stubs.service.RenewLease
+            sent = monotonic()
+            try:
+                answer = await self._connection.call(method, request, deadline, 0, lease)
+            except LeaseLostError as failure:
+                lease.lose(failure)
+                raise
+            if not lease.answered(sent):
+                raise self._unusable()
+            self._recall.renewed(hints, answer.owed_blocks)
+            return answer.owed_blocks
 
     async def detach(self, *, timeout: float | None = None) -> int:
         """End the lease and free all of the engine's blocks; answers how many these were.
@@ -76,6 +106,15 @@ class Detachable(LeaseUser):
         """Renew the lease in the background from now on."""
         on_lost = self._connection.callback(self._link.lost)
         self._link.renew_by(Renewal(lease, self._settings, self.pool, on_lost))
+
+    def hear_recall(self, call: OnRecall) -> None:
+        """Have this called, too, as `on_recall` is; it keeps alive what it refers to."""
+        self._recall.listeners.append(self._connection.callback(call))
+
+    def _listen(self) -> None:
+        """Have `on_recall` called from now on where the user expects it."""
+        if self._on_recall is not None:
+            self.hear_recall(self._on_recall)
 
     def _check_call(self) -> None:
         """See whether a call can be made here and now.

@@ -37,6 +37,7 @@ from kvblock._async.transport import StreamEnded, Transport
 from kvblock.errors import KVBlockError, UnavailableError, UsageError
 from kvblock.lease import AttachOptions
 from kvblock.lifecycle import ATTACHED, Event, State
+from kvblock.recall import EngineHints
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Retries
 from kvblock.session_state import LEFT, RENEW, SessionState
@@ -57,7 +58,7 @@ class AsyncSession(Detachable, SessionState):
     ) -> None:
         settings, traceparent = connection.settings, connection.traceparent
         SessionState.__init__(self, settings, options, pool, engine, timeout, traceparent)
-        Detachable.__init__(self, connection, options.on_lost)
+        Detachable.__init__(self, connection, options)
 
     async def __aenter__(self) -> AsyncSession:
         await self.attach()
@@ -81,6 +82,7 @@ class AsyncSession(Detachable, SessionState):
         self._check_call()
         with self._busy:
             self._check_attachable()
+            self._listen()
             retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
             while True:
                 repeated = self._state is State.ATTACHING
@@ -105,6 +107,7 @@ class AsyncSession(Detachable, SessionState):
         trim: Iterable[SupportsIndex] = (),
         trim_head: Iterable[SupportsIndex] = (),
         trim_tail: Iterable[SupportsIndex] = (),
+        hints: EngineHints | None = None,
         timeout: float | None = None,
     ) -> StepResult:
         """One engine iteration: what it gives back, then what it takes.
@@ -118,7 +121,8 @@ class AsyncSession(Detachable, SessionState):
         table of which nothing is left ends its sequence. A step frees, releases, trims, allocates,
         and acquires, in this order.
 
-        A stream that breaks and a server that restarts only make it slower.
+        `hints`: what the engine lacks and could give back; None: as it said last. A stream that
+        breaks and a server that restarts only make it slower.
 
         Raises:
             InvalidArgumentError: found here, nothing was sent and the session goes on.
@@ -138,7 +142,7 @@ class AsyncSession(Detachable, SessionState):
             if self._state is not ATTACHED or sent - lease.confirmed_at >= lease.ttl:
                 raise self._unusable()
             by_number = (release, acquire, trim, trim_head, trim_tail)
-            request = self._make_step(free, allocate, num_blocks, policy, by_number)
+            request = self._make_step(free, allocate, num_blocks, policy, by_number, hints)
             try:
                 answer = await self._exchange(request, deadline)
             except UnavailableError as failure:
@@ -217,7 +221,8 @@ class AsyncSession(Detachable, SessionState):
         An attach that was sent before may have been carried out then, and its repetition renews
         nothing: `confirm` renews.
         """
-        self._link.replace(self._connection.open_stream())
+        recall = self._recall if attach.attach.recall else None
+        self._link.replace(self._connection.open_stream(recall))
         sent = monotonic()
         with self._attach_under_way():
             answer = await self._exchange(attach, retries.remaining())

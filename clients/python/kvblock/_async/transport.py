@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -18,7 +19,8 @@ from kvblock import fencing
 from kvblock._async.event import StopEvent
 from kvblock.errors import ClosedError, KVBlockError, UnavailableError
 from kvblock.fencing import Change
-from kvblock.lease import Lease, OnLeaseLost
+from kvblock.lease import Lease
+from kvblock.recall import Recall
 from kvblock.retry import Retries
 from kvblock.settings import CLOSED, ClientSettings
 from kvblock.step_context import Traceparent
@@ -27,6 +29,7 @@ from kvblock.v1 import kvblock_pb2 as pb
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
+ToldT = TypeVar("ToldT")
 ChangeT = TypeVar("ChangeT", bound=Change)
 
 
@@ -97,8 +100,8 @@ class Transport(Protocol):
     def check_caller(self) -> None:
         """Raises UsageError unless the connection can be used by whoever runs here."""
 
-    def callback(self, on_lost: OnLeaseLost) -> OnLeaseLost:
-        """What any thread may call to have `on_lost` called where the client's user expects it."""
+    def callback(self, call: Callable[[ToldT], None]) -> Callable[[ToldT], None]:
+        """What any thread may call to have `call` called where the client's user expects it."""
 
     async def once(
         self,
@@ -112,8 +115,8 @@ class Transport(Protocol):
     async def pause(self, stop: StopEvent, seconds: float) -> None:
         """Wait before the next try, until `stop` is set at the latest."""
 
-    def open_stream(self) -> Stream:
-        """Start a Session call."""
+    def open_stream(self, recall: Recall | None) -> Stream:
+        """Start a Session call; `recall` gets what comes unasked, None: nothing does."""
 
     async def close(self) -> None:
         """End what is running and close the channel."""

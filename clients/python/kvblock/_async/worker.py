@@ -27,8 +27,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._stopped = False
-        task = _run(weakref.WeakMethod(work), self)  # type: ignore[type-var]
-        self._task = self._loop.create_task(task, name=name)
+        method: weakref.WeakMethod[Work] = weakref.WeakMethod(work)
+        self._task = self._loop.create_task(_run(method, self), name=name)
 
     def wake(self) -> None:
         """Have it work soon."""
@@ -41,25 +41,24 @@ class Worker:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._woken.set)
 
-    async def _rest(self, seconds: float | None) -> bool:
-        """Wait to be woken; answers whether it was."""
+    async def next(self, seconds: float | None) -> bool | None:
+        """Rest for so long, or until it is woken: whether it was; None: it is to end."""
         try:
             if seconds is None:
                 await self._woken.wait()
             else:
                 await within(seconds, self._woken.wait())
         except asyncio.TimeoutError:
-            return False
+            return None if self._stopped else False
         self._woken.clear()
-        return True
+        return None if self._stopped else True
 
 
 async def _run(method: weakref.WeakMethod[Work], worker: Worker) -> None:
     seconds: float | None = None
-    while True:
-        woken = await worker._rest(seconds)
+    while (woken := await worker.next(seconds)) is not None:
         work = method()
-        if work is None or worker._stopped:
+        if work is None:
             return
         seconds = await work(woken)
         del work

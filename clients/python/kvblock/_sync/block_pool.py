@@ -21,26 +21,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from os import getpid
+from time import monotonic
 from typing import SupportsIndex
 
 from kvblock import arguments
 from kvblock._sync.session import Session
 from kvblock._sync.worker import Lock, Worker
-from kvblock.errors import (
-    DeadlineExceededError,
-    InvalidArgumentError,
-    KVBlockError,
-    UnavailableError,
-)
+from kvblock.errors import DeadlineExceededError, KVBlockError, UnavailableError
 from kvblock.owner import NotCopied
-from kvblock.results import EngineHints, Refused, StepPolicy, StepResult
+from kvblock.recall import EngineHints
+from kvblock.results import Refused, StepPolicy, StepResult
 from kvblock.retry import backoff
 from kvblock.stash import Exchange, NotHandedOut, Stash
 
 REST_SECONDS = 1.0
 """While no iteration comes, half of the stash goes back each time that so many have passed."""
 READY_MAX = 8192
-"""Blocks that are fetched ahead at most, unless it is told otherwise."""
+"""Blocks that are fetched ahead at most, or an eighth of the pool where that is less."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +47,12 @@ _log = logging.getLogger(__name__)
 class BlockPool(NotCopied):
     """Hands out the blocks of one session, from a stash."""
 
-    def __init__(self, session: Session, *, ready_max: SupportsIndex = READY_MAX) -> None:
+    def __init__(self, session: Session, *, ready_max: SupportsIndex | None = None) -> None:
         """Begin with an empty stash; the session is attached.
 
-        `ready_max`: how many blocks are fetched ahead at most; 0: none are, and each acquire that
-        the engine's own releases do not cover is a call.
+        `ready_max`: how many blocks are fetched ahead at most; None: READY_MAX or an eighth of the
+        pool, whichever is less. 0: none are, and each acquire that the engine's own releases do not
+        cover is a call. A session that was made with `recall` learns at once what others lack.
 
         Raises:
             InvalidArgumentError: `ready_max` is no whole number of 32 bits.
@@ -61,7 +61,12 @@ class BlockPool(NotCopied):
         """
         session.check_lease()
         self._session = session
-        self._stash = Stash(arguments.whole_number("ready_max", ready_max, arguments.UINT32_MAX))
+        self._lease, self._process = session._lease, getpid()
+        self._issuable = session.total_blocks - session.reserved_blocks
+        if ready_max is None:
+            ready_max = min(READY_MAX, self._issuable // 8)
+        ahead_max = arguments.whole_number("ready_max", ready_max, arguments.UINT32_MAX)
+        self._stash = Stash(ahead_max, self._issuable)
         self._guard = threading.Lock()
         self._calls = Lock()
         self._cached = 0
@@ -69,15 +74,17 @@ class BlockPool(NotCopied):
         self._failures = 0
         self._last_result: StepResult | None = session.last_result
         self._closed = False
-        self._worker = Worker(self._work, "kvblock-block-pool")
-        session.owner.finalize(self, self._worker.stop)
+        self._told, self._sent_want = EngineHints(), 0
+        self._worker = worker = Worker(self._work, "kvblock-block-pool")
+        session.hear_recall(lambda _: worker.wake())
+        session._settings.owner.finalize(self, worker.stop)
 
     def __enter__(self) -> BlockPool:
         self._session.check_lease()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._session.owner.is_here:
+        if getpid() != self._process:
             return
         try:
             self.close()
@@ -97,8 +104,7 @@ class BlockPool(NotCopied):
     @property
     def usage(self) -> float:
         """The part of the pool that is not free, from 0 to 1; by whomever it is used."""
-        issued = self._session.total_blocks - self._session.reserved_blocks
-        return 1 - self.free_blocks / issued
+        return 1 - self.free_blocks / self._issuable
 
     @property
     def owed_blocks(self) -> int:
@@ -109,7 +115,7 @@ class BlockPool(NotCopied):
         return max(0, self._session.owed_blocks - self._stash.ready)
 
     def acquire(self, count: SupportsIndex = 1) -> list[int] | Refused:
-        """Take so many blocks, all or none; a refusal is a value, which is false in a condition.
+        """Take so many blocks, all or none; a refusal is a value, too.
 
         Raises:
             InvalidArgumentError: `count` is not at least 1.
@@ -119,9 +125,13 @@ class BlockPool(NotCopied):
                 server did not answer; nothing was taken.
 
         """
-        if type(count) is not int or count < 1:
-            count = arguments.whole_number("count", count, arguments.UINT32_MAX, minimum=1)
-        self._session.check_lease()
+        if count.__class__ is not int or count < 1:
+            count = arguments.whole_number("count", count, arguments.UINT32_MAX)
+            if not count:
+                raise arguments.invalid("count", count, "must be at least 1")
+        lease = self._lease
+        if monotonic() - lease.confirmed_at >= lease.ttl or getpid() != self._process:
+            self._session.check_lease()
         with self._guard:
             blocks = self._stash.take(count)
         return self._fetch(count) if blocks is None else blocks
@@ -134,12 +144,16 @@ class BlockPool(NotCopied):
             LeaseLostError, ClosedError: as `acquire`.
 
         """
-        self._session.check_lease()
+        lease = self._lease
+        if monotonic() - lease.confirmed_at >= lease.ttl or getpid() != self._process:
+            self._session.check_lease()
+        if blocks.__class__ is not list:
+            blocks = list(blocks)
         try:
             with self._guard:
                 self._stash.give(blocks)
         except NotHandedOut as wrong:
-            raise InvalidArgumentError(str(wrong)) from None
+            raise arguments.invalid(f"blocks[{wrong.row}]", wrong.block, wrong.problem) from None
 
     def flush(self, *, cached_blocks: int = 0, wait: bool = False) -> None:
         """End an iteration: what the stash needs, or does not need, is settled meanwhile.
@@ -156,6 +170,12 @@ class BlockPool(NotCopied):
         self._cached = cached_blocks
         with self._guard:
             due = self._stash.end_iteration(self._session.owed_blocks)
+            hints = self._hints()
+        if hints != self._told:
+            self._session._recall.say(hints)
+            # Whoever lacks nothing any more says so at once, so that nobody gives for it.
+            due = due or self._told.want_blocks > hints.want_blocks
+            self._told = hints
         if wait:
             with self._calls:
                 self._settle()
@@ -195,7 +215,7 @@ class BlockPool(NotCopied):
         if blocks is not None:
             return blocks
         assert refused is not None, "nothing was refused, and blocks are missing"
-        return refused
+        return replace(refused, needed=count)
 
     def _work(self, woken: bool) -> float | None:
         """Settle what is due, or let the stash become smaller as no iteration comes."""
@@ -217,33 +237,46 @@ class BlockPool(NotCopied):
 
     def _settle(self) -> None:
         self._settle_open()
-        with self._guard:
-            exchange = self._stash.begin(self._session.owed_blocks)
-        if exchange:
-            self._exchange(exchange)
+        while True:
+            with self._guard:
+                exchange = self._stash.begin(self._session.owed_blocks)
+                withdrawn = self._sent_want > self._stash.lacked
+            if exchange or withdrawn:
+                self._exchange(exchange)
+            # The answer may say that others lack what was idle before, too.
+            if not exchange.release or not (self._session.owed_blocks and self._stash.ready):
+                return
 
     def _settle_open(self) -> None:
         """Settle an exchange that was not answered, or whose answer was cut off by a signal."""
         if not self._stash.is_open:
             return
-        session = self._session
+        session, last_result = self._session, self._session.last_result
         if session.unanswered:
             self._settled(session.recover(), 0)
-        elif session.last_result is not self._last_result:
-            self._settled(session.last_result, 0)
+        elif last_result is not None and last_result is not self._last_result:
+            self._settled(last_result, 0)
         else:
             with self._guard:
                 self._stash.undo()
 
     def _exchange(self, exchange: Exchange, need: int = 0) -> Refused | None:
+        hints = self._hints(exchange.acquire, need)
         result = self._session.step(
             release=exchange.release,
             acquire=exchange.acquire,
             policy=StepPolicy.IN_ORDER_UNTIL_REFUSED,
-            hints=EngineHints(self._stash.lacked, self._stash.ready + self._cached),
+            hints=hints,
         )
         self._settled(result, need)
+        self._sent_want = self._stash.lacked
         return result.refusal
+
+    def _hints(self, acquire: int = 0, need: int = 0) -> EngineHints:
+        """What the engine lacks, and what is idle once so many were acquired and `need` taken."""
+        ready = self._stash.ready
+        want = max(0, need - ready) if need else self._stash.lacked
+        return EngineHints(want, max(0, ready + acquire - need) + self._cached)
 
     def _settled(self, result: StepResult, need: int) -> None:
         self._last_result = result

@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -18,10 +18,10 @@ import grpc
 from kvblock import retained
 from kvblock._sync.event import StopEvent
 from kvblock._sync.stream import SessionStream
-from kvblock._sync.transport import RequestT, ResponseT, Stubs, Transport
+from kvblock._sync.transport import RequestT, ResponseT, Stubs, ToldT, Transport
 from kvblock.errors import ClosedError, KVBlockError
 from kvblock.failures import error_of, too_late
-from kvblock.lease import OnLeaseLost
+from kvblock.recall import Recall
 from kvblock.runtime_checks import check_threads
 from kvblock.settings import CLOSED, ClientSettings, open_channel
 from kvblock.stalled import GRACE_SECONDS, SendMonitor, close_in_time, timed_out
@@ -58,9 +58,9 @@ class Connection(Transport):
         """Raises UsageError in another process than the client's."""
         self.settings.owner.check()
 
-    def callback(self, on_lost: OnLeaseLost) -> OnLeaseLost:
+    def callback(self, call: Callable[[ToldT], None]) -> Callable[[ToldT], None]:
         """The function itself: it is called in the thread that has something to tell."""
-        return on_lost
+        return call
 
     def once(
         self,
@@ -110,12 +110,12 @@ class Connection(Transport):
         finally:
             self._channel.unsubscribe(_ignore)
 
-    def open_stream(self) -> SessionStream:
-        """Start a Session call."""
+    def open_stream(self, recall: Recall | None) -> SessionStream:
+        """Start a Session call; `recall` gets what comes unasked, None: nothing does."""
         session = self._stubs.service.Session
         with self._while_open():
             return SessionStream(
-                lambda requests: session(requests, metadata=self._metadata), self._sends
+                lambda requests: session(requests, metadata=self._metadata), self._sends, recall
             )
 
     def close(self) -> None:

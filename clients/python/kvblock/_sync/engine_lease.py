@@ -19,6 +19,7 @@ from kvblock._sync.detachable import Detachable
 from kvblock._sync.transport import Transport
 from kvblock.lease import DEFAULT_ENGINE, AttachOptions
 from kvblock.lifecycle import State
+from kvblock.recall import Recall
 from kvblock.retry import Retries
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -37,7 +38,9 @@ class EngineLease(Detachable):
         options: AttachOptions,
     ) -> None:
         self._settings = connection.settings
-        super().__init__(connection, options.on_lost)
+        self._recall = Recall()
+        super().__init__(connection, options)
+        self._listen()
         engine = request.engine or DEFAULT_ENGINE
         learned = answers.attachment(answer, pool=request.pool, engine=engine, last_step_id=0)
         self._renew(self._take_attachment(learned, sent, request.pool))

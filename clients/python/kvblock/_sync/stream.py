@@ -23,6 +23,7 @@ from typing import Protocol, TypeAlias
 from kvblock import retained
 from kvblock._sync.transport import Stream, StreamEnded
 from kvblock.owner import OwnerProcess
+from kvblock.recall import Recall
 from kvblock.stalled import SendMonitor
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -41,10 +42,16 @@ _Answers: TypeAlias = "SimpleQueue[pb.SessionResponse | Exception]"
 
 
 class SessionStream(Stream):
-    """One running Session call; `sends` is that of its connection."""
+    """One running Session call; `sends` is that of its connection.
+
+    `recall` gets what comes unasked; None: nothing does.
+    """
 
     def __init__(
-        self, start: Callable[[Iterator[pb.SessionRequest]], Call], sends: SendMonitor
+        self,
+        start: Callable[[Iterator[pb.SessionRequest]], Call],
+        sends: SendMonitor,
+        recall: Recall | None,
     ) -> None:
         self.timed_out = False
         self._owner = OwnerProcess()
@@ -54,7 +61,10 @@ class SessionStream(Stream):
         self._call: Call | None = start(iter(self._requests.get, None))
         retained.register(self)
         threading.Thread(
-            target=_read, args=(self._call, self._answers), name="kvblock-answers", daemon=True
+            target=_read,
+            args=(self._call, self._answers, recall),
+            name="kvblock-answers",
+            daemon=True,
         ).start()
 
     def exchange(self, request: pb.SessionRequest, timeout: float | None) -> pb.SessionResponse:
@@ -94,10 +104,14 @@ class SessionStream(Stream):
         self._requests.put(None)
 
 
-def _read(call: Call, answers: _Answers) -> None:
+def _read(call: Call, answers: _Answers, recall: Recall | None) -> None:
     """Pass on what a call answers, and at last what it ends with."""
     try:
         while True:
-            answers.put(next(call))
+            answer = next(call)
+            if recall is None or not recall.arrived(answer):
+                answers.put(answer)
     except Exception as end:  # noqa: BLE001 - `exchange` raises it
+        if recall is not None:
+            recall.stream_ended()
         answers.put(end)

@@ -1,35 +1,31 @@
-# Generated from kvblock/_async/worker.py by scripts/gen_sync.py: change that one.
-"""A task that works beside the engine's: when it is woken, and when it has rested for a while.
+"""A thread that works beside the engine's: when it is woken, and when it has rested for a while.
 
 Rules:
-- It belongs to the running event loop, and refers to nothing that would keep what it works for from
-  being collected.
+- It is a daemon, and refers to nothing that would keep what it works for from being collected.
 - `work` says for how many seconds it may rest at most; None: until it is woken.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from threading import Lock
 from typing import TypeAlias
 
-from kvblock._sync.cancelling import within
+__all__ = ["Lock", "Worker"]
 
-Lock = asyncio.Lock
-Work: TypeAlias = "Callable[[bool], Awaitable[float | None]]"
+Work: TypeAlias = "Callable[[bool], float | None]"
 
 
 class Worker:
-    """The task; `work` is a method, and is told whether it was woken."""
+    """The thread; `work` is a method, and is told whether it was woken."""
 
     def __init__(self, work: Work, name: str) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._woken = asyncio.Event()
+        self._woken = threading.Event()
         self._stopped = False
-        task = _run(weakref.WeakMethod(work), self)  # type: ignore[type-var]
-        self._task = self._loop.create_task(task, name=name)
+        method: weakref.WeakMethod[Work] = weakref.WeakMethod(work)
+        threading.Thread(target=_run, args=(method, self), name=name, daemon=True).start()
 
     def wake(self) -> None:
         """Have it work soon."""
@@ -38,29 +34,20 @@ class Worker:
     def stop(self) -> None:
         """Let it end, once what it is in has ended."""
         self._stopped = True
-        # A loop that is closed runs nothing any more.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._woken.set)
+        self._woken.set()
 
-    def _rest(self, seconds: float | None) -> bool:
-        """Wait to be woken; answers whether it was."""
-        try:
-            if seconds is None:
-                self._woken.wait()
-            else:
-                within(seconds, self._woken.wait())
-        except asyncio.TimeoutError:
-            return False
+    def next(self, seconds: float | None) -> bool | None:
+        """Rest for so long, or until it is woken: whether it was; None: it is to end."""
+        woken = self._woken.wait(seconds)
         self._woken.clear()
-        return True
+        return None if self._stopped else woken
 
 
 def _run(method: weakref.WeakMethod[Work], worker: Worker) -> None:
     seconds: float | None = None
-    while True:
-        woken = worker._rest(seconds)
+    while (woken := worker.next(seconds)) is not None:
         work = method()
-        if work is None or worker._stopped:
+        if work is None:
             return
         seconds = work(woken)
         del work

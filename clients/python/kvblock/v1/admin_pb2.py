@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvblock/v1/admin.proto\x12\nkvblock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10ListPoolsRequest\"4\n\x11ListPoolsResponse\x12\x1f\n\x05pools\x18\x01 \x03(\x0b\x32\x10.kvblock.v1.Pool\"\x87\x02\n\x04Pool\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x14\n\x0ctotal_blocks\x18\x02 \x01(\r\x12\x12\n\nblock_size\x18\x03 \x01(\r\x12\x11\n\tdevice_id\x18\x04 \x01(\r\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12-\n\nquarantine\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0freserved_blocks\x18\x07 \x01(\r\x12\x13\n\x0b\x62lock_bytes\x18\x08 \x01(\x04\x12\x0f\n\x07regions\x18\t \x01(\r\x12\x0e\n\x06layout\x18\n \x01(\t\x12\x0e\n\x06memory\x18\x0b \x01(\t\x12\x12\n\nmemory_uri\x18\x0c \x01(\t\"\x80\x02\n\x11\x43reatePoolRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x14\n\x0ctotal_blocks\x18\x02 \x01(\r\x12\x12\n\nblock_size\x18\x03 \x01(\r\x12\x11\n\tdevice_id\x18\x04 \x01(\r\x12-\n\nquarantine\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x17\n\x0freserved_blocks\x18\x07 \x01(\r\x12\x13\n\x0b\x62lock_bytes\x18\x08 \x01(\x04\x12\x0f\n\x07regions\x18\t \x01(\r\x12\x0e\n\x06layout\x18\n \x01(\t\x12\x0e\n\x06memory\x18\x0b \x01(\t\"4\n\x12\x43reatePoolResponse\x12\x1e\n\x04pool\x18\x01 \x01(\x0b\x32\x10.kvblock.v1.Pool\"5\n\x11\x44\x65letePoolRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x14\n\x12\x44\x65letePoolResponse\"I\n\x12ListEnginesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x13ListEnginesResponse\x12\'\n\x07\x65ngines\x18\x01 \x03(\x0b\x32\x16.kvblock.v1.EngineInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf7\x01\n\nEngineInfo\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x33\n\x10lease_expires_in\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bheld_blocks\x18\x05 \x01(\r\x12\x11\n\tsequences\x18\x06 \x01(\x04\x12\x12\n\nhas_stream\x18\x07 \x01(\x08\x12\x32\n\x0fsince_heartbeat\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x61\x63quired_blocks\x18\t \x01(\r\"f\n\x14ReclaimEngineRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\"1\n\x15ReclaimEngineResponse\x12\x18\n\x10reclaimed_blocks\x18\x01 \x01(\r\"\x97\x01\n\x11ListBlocksRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x15\n\rblock_numbers\x18\x03 \x03(\x07\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12&\n\x06states\x18\x06 \x03(\x0e\x32\x16.kvblock.v1.BlockState\"f\n\x12ListBlocksResponse\x12%\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x15.kvblock.v1.BlockInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\xf6\x01\n\tBlockInfo\x12\x14\n\x0c\x62lock_number\x18\x01 \x01(\r\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.kvblock.v1.BlockState\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x18\n\x0bsequence_id\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x06 \x01(\t\x12\x35\n\x12quarantine_ends_in\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_sequence_id\"w\n\x14ListSequencesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x1a\n\x12with_block_numbers\x18\x05 \x01(\x08\"o\n\x15ListSequencesResponse\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.kvblock.v1.SequenceInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"s\n\x0cSequenceInfo\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x13\n\x0bsequence_id\x18\x02 \x01(\x04\x12\x12\n\nnum_blocks\x18\x03 \x01(\r\x12\x15\n\rblock_numbers\x18\x04 \x03(\x07\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\r\"\x1c\n\x0c\x41uditRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"9\n\rAuditResponse\x12(\n\x07reports\x18\x01 \x03(\x0b\x32\x17.kvblock.v1.AuditReport\"\xdf\x01\n\x0b\x41uditReport\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05\x63lean\x18\x02 \x01(\x08\x12\x14\n\x0ctotal_blocks\x18\x03 \x01(\r\x12\x13\n\x0b\x66ree_blocks\x18\x04 \x01(\r\x12\x13\n\x0bheld_blocks\x18\x05 \x01(\r\x12\x11\n\tsequences\x18\x06 \x01(\x04\x12\x12\n\nviolations\x18\x07 \x03(\t\x12\x1a\n\x12quarantined_blocks\x18\x08 \x01(\r\x12\x17\n\x0freserved_blocks\x18\t \x01(\r\x12\x17\n\x0f\x61\x63quired_blocks\x18\n \x01(\r\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse*\xa8\x01\n\nBlockState\x12\x1b\n\x17\x42LOCK_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42LOCK_STATE_FREE\x10\x01\x12\x14\n\x10\x42LOCK_STATE_HELD\x10\x02\x12\x1b\n\x17\x42LOCK_STATE_QUARANTINED\x10\x03\x12\x1a\n\x16\x42LOCK_STATE_NEVER_USED\x10\x04\x12\x18\n\x14\x42LOCK_STATE_RESERVED\x10\x05\x32\xb7\x05\n\x0cKVBlockAdmin\x12H\n\tListPools\x12\x1c.kvblock.v1.ListPoolsRequest\x1a\x1d.kvblock.v1.ListPoolsResponse\x12K\n\nCreatePool\x12\x1d.kvblock.v1.CreatePoolRequest\x1a\x1e.kvblock.v1.CreatePoolResponse\x12K\n\nDeletePool\x12\x1d.kvblock.v1.DeletePoolRequest\x1a\x1e.kvblock.v1.DeletePoolResponse\x12N\n\x0bListEngines\x12\x1e.kvblock.v1.ListEnginesRequest\x1a\x1f.kvblock.v1.ListEnginesResponse\x12T\n\rReclaimEngine\x12 .kvblock.v1.ReclaimEngineRequest\x1a!.kvblock.v1.ReclaimEngineResponse\x12K\n\nListBlocks\x12\x1d.kvblock.v1.ListBlocksRequest\x1a\x1e.kvblock.v1.ListBlocksResponse\x12T\n\rListSequences\x12 .kvblock.v1.ListSequencesRequest\x1a!.kvblock.v1.ListSequencesResponse\x12<\n\x05\x41udit\x12\x18.kvblock.v1.AuditRequest\x1a\x19.kvblock.v1.AuditResponse\x12<\n\x05\x44rain\x12\x18.kvblock.v1.DrainRequest\x1a\x19.kvblock.v1.DrainResponseB$\n\nkvblock.v1P\x01Z\x14kvblock/v1;kvblockv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16kvblock/v1/admin.proto\x12\nkvblock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10ListPoolsRequest\"4\n\x11ListPoolsResponse\x12\x1f\n\x05pools\x18\x01 \x03(\x0b\x32\x10.kvblock.v1.Pool\"\x87\x02\n\x04Pool\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x14\n\x0ctotal_blocks\x18\x02 \x01(\r\x12\x12\n\nblock_size\x18\x03 \x01(\r\x12\x11\n\tdevice_id\x18\x04 \x01(\r\x12\x12\n\nis_default\x18\x05 \x01(\x08\x12-\n\nquarantine\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0freserved_blocks\x18\x07 \x01(\r\x12\x13\n\x0b\x62lock_bytes\x18\x08 \x01(\x04\x12\x0f\n\x07regions\x18\t \x01(\r\x12\x0e\n\x06layout\x18\n \x01(\t\x12\x0e\n\x06memory\x18\x0b \x01(\t\x12\x12\n\nmemory_uri\x18\x0c \x01(\t\"\x80\x02\n\x11\x43reatePoolRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x14\n\x0ctotal_blocks\x18\x02 \x01(\r\x12\x12\n\nblock_size\x18\x03 \x01(\r\x12\x11\n\tdevice_id\x18\x04 \x01(\r\x12-\n\nquarantine\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x17\n\x0freserved_blocks\x18\x07 \x01(\r\x12\x13\n\x0b\x62lock_bytes\x18\x08 \x01(\x04\x12\x0f\n\x07regions\x18\t \x01(\r\x12\x0e\n\x06layout\x18\n \x01(\t\x12\x0e\n\x06memory\x18\x0b \x01(\t\"4\n\x12\x43reatePoolResponse\x12\x1e\n\x04pool\x18\x01 \x01(\x0b\x32\x10.kvblock.v1.Pool\"5\n\x11\x44\x65letePoolRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x14\n\x12\x44\x65letePoolResponse\"I\n\x12ListEnginesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x13ListEnginesResponse\x12\'\n\x07\x65ngines\x18\x01 \x03(\x0b\x32\x16.kvblock.v1.EngineInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb6\x02\n\nEngineInfo\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x33\n\x10lease_expires_in\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bheld_blocks\x18\x05 \x01(\r\x12\x11\n\tsequences\x18\x06 \x01(\x04\x12\x12\n\nhas_stream\x18\x07 \x01(\x08\x12\x32\n\x0fsince_heartbeat\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x61\x63quired_blocks\x18\t \x01(\r\x12\x13\n\x0bwant_blocks\x18\n \x01(\x04\x12\x13\n\x0bidle_blocks\x18\x0b \x01(\r\x12\x13\n\x0bowed_blocks\x18\x0c \x01(\r\"f\n\x14ReclaimEngineRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\"1\n\x15ReclaimEngineResponse\x12\x18\n\x10reclaimed_blocks\x18\x01 \x01(\r\"\x97\x01\n\x11ListBlocksRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x15\n\rblock_numbers\x18\x03 \x03(\x07\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12&\n\x06states\x18\x06 \x03(\x0e\x32\x16.kvblock.v1.BlockState\"f\n\x12ListBlocksResponse\x12%\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x15.kvblock.v1.BlockInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\xf6\x01\n\tBlockInfo\x12\x14\n\x0c\x62lock_number\x18\x01 \x01(\r\x12%\n\x05state\x18\x02 \x01(\x0e\x32\x16.kvblock.v1.BlockState\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x18\n\x0bsequence_id\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08trace_id\x18\x06 \x01(\t\x12\x35\n\x12quarantine_ends_in\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_sequence_id\"w\n\x14ListSequencesRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x1a\n\x12with_block_numbers\x18\x05 \x01(\x08\"o\n\x15ListSequencesResponse\x12+\n\tsequences\x18\x01 \x03(\x0b\x32\x18.kvblock.v1.SequenceInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"s\n\x0cSequenceInfo\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x13\n\x0bsequence_id\x18\x02 \x01(\x04\x12\x12\n\nnum_blocks\x18\x03 \x01(\r\x12\x15\n\rblock_numbers\x18\x04 \x03(\x07\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\r\"\x1c\n\x0c\x41uditRequest\x12\x0c\n\x04pool\x18\x01 \x01(\t\"9\n\rAuditResponse\x12(\n\x07reports\x18\x01 \x03(\x0b\x32\x17.kvblock.v1.AuditReport\"\xdf\x01\n\x0b\x41uditReport\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05\x63lean\x18\x02 \x01(\x08\x12\x14\n\x0ctotal_blocks\x18\x03 \x01(\r\x12\x13\n\x0b\x66ree_blocks\x18\x04 \x01(\r\x12\x13\n\x0bheld_blocks\x18\x05 \x01(\r\x12\x11\n\tsequences\x18\x06 \x01(\x04\x12\x12\n\nviolations\x18\x07 \x03(\t\x12\x1a\n\x12quarantined_blocks\x18\x08 \x01(\r\x12\x17\n\x0freserved_blocks\x18\t \x01(\r\x12\x17\n\x0f\x61\x63quired_blocks\x18\n \x01(\r\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse*\xa8\x01\n\nBlockState\x12\x1b\n\x17\x42LOCK_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42LOCK_STATE_FREE\x10\x01\x12\x14\n\x10\x42LOCK_STATE_HELD\x10\x02\x12\x1b\n\x17\x42LOCK_STATE_QUARANTINED\x10\x03\x12\x1a\n\x16\x42LOCK_STATE_NEVER_USED\x10\x04\x12\x18\n\x14\x42LOCK_STATE_RESERVED\x10\x05\x32\xb7\x05\n\x0cKVBlockAdmin\x12H\n\tListPools\x12\x1c.kvblock.v1.ListPoolsRequest\x1a\x1d.kvblock.v1.ListPoolsResponse\x12K\n\nCreatePool\x12\x1d.kvblock.v1.CreatePoolRequest\x1a\x1e.kvblock.v1.CreatePoolResponse\x12K\n\nDeletePool\x12\x1d.kvblock.v1.DeletePoolRequest\x1a\x1e.kvblock.v1.DeletePoolResponse\x12N\n\x0bListEngines\x12\x1e.kvblock.v1.ListEnginesRequest\x1a\x1f.kvblock.v1.ListEnginesResponse\x12T\n\rReclaimEngine\x12 .kvblock.v1.ReclaimEngineRequest\x1a!.kvblock.v1.ReclaimEngineResponse\x12K\n\nListBlocks\x12\x1d.kvblock.v1.ListBlocksRequest\x1a\x1e.kvblock.v1.ListBlocksResponse\x12T\n\rListSequences\x12 .kvblock.v1.ListSequencesRequest\x1a!.kvblock.v1.ListSequencesResponse\x12<\n\x05\x41udit\x12\x18.kvblock.v1.AuditRequest\x1a\x19.kvblock.v1.AuditResponse\x12<\n\x05\x44rain\x12\x18.kvblock.v1.DrainRequest\x1a\x19.kvblock.v1.DrainResponseB$\n\nkvblock.v1P\x01Z\x14kvblock/v1;kvblockv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kvblock.v1.admin_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\nkvblock.v1P\001Z\024kvblock/v1;kvblockv1'
-  _globals['_BLOCKSTATE']._serialized_start=2609
-  _globals['_BLOCKSTATE']._serialized_end=2777
+  _globals['_BLOCKSTATE']._serialized_start=2672
+  _globals['_BLOCKSTATE']._serialized_end=2840
   _globals['_LISTPOOLSREQUEST']._serialized_start=103
   _globals['_LISTPOOLSREQUEST']._serialized_end=121
   _globals['_LISTPOOLSRESPONSE']._serialized_start=123
@@ -55,33 +55,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTENGINESRESPONSE']._serialized_start=908
   _globals['_LISTENGINESRESPONSE']._serialized_end=995
   _globals['_ENGINEINFO']._serialized_start=998
-  _globals['_ENGINEINFO']._serialized_end=1245
-  _globals['_RECLAIMENGINEREQUEST']._serialized_start=1247
-  _globals['_RECLAIMENGINEREQUEST']._serialized_end=1349
-  _globals['_RECLAIMENGINERESPONSE']._serialized_start=1351
-  _globals['_RECLAIMENGINERESPONSE']._serialized_end=1400
-  _globals['_LISTBLOCKSREQUEST']._serialized_start=1403
-  _globals['_LISTBLOCKSREQUEST']._serialized_end=1554
-  _globals['_LISTBLOCKSRESPONSE']._serialized_start=1556
-  _globals['_LISTBLOCKSRESPONSE']._serialized_end=1658
-  _globals['_BLOCKINFO']._serialized_start=1661
-  _globals['_BLOCKINFO']._serialized_end=1907
-  _globals['_LISTSEQUENCESREQUEST']._serialized_start=1909
-  _globals['_LISTSEQUENCESREQUEST']._serialized_end=2028
-  _globals['_LISTSEQUENCESRESPONSE']._serialized_start=2030
-  _globals['_LISTSEQUENCESRESPONSE']._serialized_end=2141
-  _globals['_SEQUENCEINFO']._serialized_start=2143
-  _globals['_SEQUENCEINFO']._serialized_end=2258
-  _globals['_AUDITREQUEST']._serialized_start=2260
-  _globals['_AUDITREQUEST']._serialized_end=2288
-  _globals['_AUDITRESPONSE']._serialized_start=2290
-  _globals['_AUDITRESPONSE']._serialized_end=2347
-  _globals['_AUDITREPORT']._serialized_start=2350
-  _globals['_AUDITREPORT']._serialized_end=2573
-  _globals['_DRAINREQUEST']._serialized_start=2575
-  _globals['_DRAINREQUEST']._serialized_end=2589
-  _globals['_DRAINRESPONSE']._serialized_start=2591
-  _globals['_DRAINRESPONSE']._serialized_end=2606
-  _globals['_KVBLOCKADMIN']._serialized_start=2780
-  _globals['_KVBLOCKADMIN']._serialized_end=3475
+  _globals['_ENGINEINFO']._serialized_end=1308
+  _globals['_RECLAIMENGINEREQUEST']._serialized_start=1310
+  _globals['_RECLAIMENGINEREQUEST']._serialized_end=1412
+  _globals['_RECLAIMENGINERESPONSE']._serialized_start=1414
+  _globals['_RECLAIMENGINERESPONSE']._serialized_end=1463
+  _globals['_LISTBLOCKSREQUEST']._serialized_start=1466
+  _globals['_LISTBLOCKSREQUEST']._serialized_end=1617
+  _globals['_LISTBLOCKSRESPONSE']._serialized_start=1619
+  _globals['_LISTBLOCKSRESPONSE']._serialized_end=1721
+  _globals['_BLOCKINFO']._serialized_start=1724
+  _globals['_BLOCKINFO']._serialized_end=1970
+  _globals['_LISTSEQUENCESREQUEST']._serialized_start=1972
+  _globals['_LISTSEQUENCESREQUEST']._serialized_end=2091
+  _globals['_LISTSEQUENCESRESPONSE']._serialized_start=2093
+  _globals['_LISTSEQUENCESRESPONSE']._serialized_end=2204
+  _globals['_SEQUENCEINFO']._serialized_start=2206
+  _globals['_SEQUENCEINFO']._serialized_end=2321
+  _globals['_AUDITREQUEST']._serialized_start=2323
+  _globals['_AUDITREQUEST']._serialized_end=2351
+  _globals['_AUDITRESPONSE']._serialized_start=2353
+  _globals['_AUDITRESPONSE']._serialized_end=2410
+  _globals['_AUDITREPORT']._serialized_start=2413
+  _globals['_AUDITREPORT']._serialized_end=2636
+  _globals['_DRAINREQUEST']._serialized_start=2638
+  _globals['_DRAINREQUEST']._serialized_end=2652
+  _globals['_DRAINRESPONSE']._serialized_start=2654
+  _globals['_DRAINRESPONSE']._serialized_end=2669
+  _globals['_KVBLOCKADMIN']._serialized_start=2843
+  _globals['_KVBLOCKADMIN']._serialized_end=3538
 # @@protoc_insertion_point(module_scope)

@@ -388,6 +388,9 @@ class EngineInfo(_message.Message):
     HAS_STREAM_FIELD_NUMBER: _builtins.int
     SINCE_HEARTBEAT_FIELD_NUMBER: _builtins.int
     ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
+    WANT_BLOCKS_FIELD_NUMBER: _builtins.int
+    IDLE_BLOCKS_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     engine: _builtins.str
@@ -402,6 +405,12 @@ class EngineInfo(_message.Message):
     """Whether a Session stream is open under its lease."""
     acquired_blocks: _builtins.int
     """Blocks that it holds outside any block table; held_blocks counts them, too."""
+    want_blocks: _builtins.int
+    """Blocks that it lacks: wanted by its hints, refused or waited for, whichever are most."""
+    idle_blocks: _builtins.int
+    """Its idle blocks by its last hints, at most those it holds."""
+    owed_blocks: _builtins.int
+    """How many of them it owes to other engines."""
     @_builtins.property
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
@@ -422,10 +431,13 @@ class EngineInfo(_message.Message):
         has_stream: _builtins.bool = ...,
         since_heartbeat: _duration_pb2.Duration | None = ...,
         acquired_blocks: _builtins.int = ...,
+        want_blocks: _builtins.int = ...,
+        idle_blocks: _builtins.int = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "engine", b"engine", "epoch", b"epoch", "has_stream", b"has_stream", "held_blocks", b"held_blocks", "idle_blocks", b"idle_blocks", "lease_expires_in", b"lease_expires_in", "owed_blocks", b"owed_blocks", "pool", b"pool", "sequences", b"sequences", "since_heartbeat", b"since_heartbeat", "want_blocks", b"want_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -563,6 +563,9 @@ class PoolStats(_message.Message):
     EXPIRED_LEASES_TOTAL_FIELD_NUMBER: _builtins.int
     RESERVED_BLOCKS_FIELD_NUMBER: _builtins.int
     ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
+    WANT_BLOCKS_FIELD_NUMBER: _builtins.int
+    IDLE_BLOCKS_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool's name."""
     total_blocks: _builtins.int
@@ -595,6 +598,12 @@ class PoolStats(_message.Message):
     """Blocks 0 to reserved_blocks - 1 are never issued."""
     acquired_blocks: _builtins.int
     """Blocks that engines hold outside any block table; held_blocks counts them, too."""
+    want_blocks: _builtins.int
+    """Blocks that engines lack: the sum of their `want_blocks`."""
+    idle_blocks: _builtins.int
+    """Idle blocks of engines: the sum of their `idle_blocks`."""
+    owed_blocks: _builtins.int
+    """Idle blocks that engines owe: the sum of their `owed_blocks`."""
     @_builtins.property
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusalCount]:
         """Refusals since the server epoch began, in order of their reasons; a reason that never occurred
@@ -626,10 +635,13 @@ class PoolStats(_message.Message):
         expired_leases_total: _builtins.int = ...,
         reserved_blocks: _builtins.int = ...,
         acquired_blocks: _builtins.int = ...,
+        want_blocks: _builtins.int = ...,
+        idle_blocks: _builtins.int = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "reserved_blocks", b"reserved_blocks", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "allocated_blocks_total", b"allocated_blocks_total", "block_size", b"block_size", "device_id", b"device_id", "engines", b"engines", "expired_leases_total", b"expired_leases_total", "free_blocks", b"free_blocks", "freed_blocks_total", b"freed_blocks_total", "held_blocks", b"held_blocks", "idle_blocks", b"idle_blocks", "owed_blocks", b"owed_blocks", "pool", b"pool", "quarantined_blocks", b"quarantined_blocks", "reclaimed_blocks_total", b"reclaimed_blocks_total", "refusals", b"refusals", "reserved_blocks", b"reserved_blocks", "revision", b"revision", "sequences", b"sequences", "total_blocks", b"total_blocks", "waiting", b"waiting", "want_blocks", b"want_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,6 +686,9 @@ class EngineStats(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     LEASE_EXPIRES_IN_FIELD_NUMBER: _builtins.int
     ACQUIRED_BLOCKS_FIELD_NUMBER: _builtins.int
+    WANT_BLOCKS_FIELD_NUMBER: _builtins.int
+    IDLE_BLOCKS_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """The engine's name."""
     held_blocks: _builtins.int
@@ -686,6 +701,12 @@ class EngineStats(_message.Message):
     """The epoch of its lease; 0 without one."""
     acquired_blocks: _builtins.int
     """Blocks that it holds outside any block table; held_blocks counts them, too."""
+    want_blocks: _builtins.int
+    """Blocks that it lacks: wanted by its hints, refused or waited for, whichever are most."""
+    idle_blocks: _builtins.int
+    """Its idle blocks by its last hints, at most those it holds."""
+    owed_blocks: _builtins.int
+    """How many of them it owes to other engines."""
     @_builtins.property
     def lease_expires_in(self) -> _duration_pb2.Duration:
         """When its lease runs out unless it is renewed, as a time from now. Unset without a lease."""
@@ -700,10 +721,13 @@ class EngineStats(_message.Message):
         epoch: _builtins.int = ...,
         lease_expires_in: _duration_pb2.Duration | None = ...,
         acquired_blocks: _builtins.int = ...,
+        want_blocks: _builtins.int = ...,
+        idle_blocks: _builtins.int = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_expires_in", b"lease_expires_in"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "lease_expires_in", b"lease_expires_in", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired_blocks", b"acquired_blocks", "attached", b"attached", "engine", b"engine", "epoch", b"epoch", "held_blocks", b"held_blocks", "idle_blocks", b"idle_blocks", "lease_expires_in", b"lease_expires_in", "owed_blocks", b"owed_blocks", "sequences", b"sequences", "want_blocks", b"want_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,6 +892,7 @@ class StepRequest(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -880,6 +905,12 @@ class StepRequest(_message.Message):
     def step(self) -> Global___EngineStep:
         """The work."""
 
+    @_builtins.property
+    def hints(self) -> Global___EngineHints:
+        """What the engine lacks and could give back. Unset: as it said last. No part of the call's
+        content: a repeat may have others.
+        """
+
     def __init__(
         self,
         *,
@@ -888,14 +919,57 @@ class StepRequest(_message.Message):
         step: Global___EngineStep | None = ...,
         epoch: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        hints: Global___EngineHints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool", "request_id", b"request_id", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "hints", b"hints", "pool", b"pool", "request_id", b"request_id", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepRequest: _TypeAlias = StepRequest  # noqa: Y015
+
+@_typing.final
+class EngineHints(_message.Message):
+    """What an engine lacks and what it could give back, so that engines that hoard and engines that
+    starve meet. Each answer that tells `owed_blocks` tells how many of its idle blocks others lack
+    now: the unmet demand of all other engines (wanted, refused or waiting, minus what is free or
+    comes out of quarantine within a second), spread over the engines that have idle blocks, the
+    idlest first. It is a level, not an order: an engine that gives nothing back finds the same
+    number in its next answer, and what it gave back is not asked for again.
+
+    Hints hold until the engine's next ones and end with its lease; those of an engine without a lease
+    end when it says nothing for 10 seconds. A refusal counts as demand until the engine's next
+    allocation or step, or its hints beside a renewal, and for 10 seconds at most. Hints decide no
+    outcome and are not journaled: after a restart of the server they are given again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANT_BLOCKS_FIELD_NUMBER: _builtins.int
+    IDLE_BLOCKS_FIELD_NUMBER: _builtins.int
+    want_blocks: _builtins.int
+    """Blocks that the engine lacks, those included that the step beside it asks for. Grants lower it.
+    More than the pool could grant it counts as that much.
+    """
+    idle_blocks: _builtins.int
+    """Blocks that it holds and could give back without preempting a sequence or computing anything
+    again, after the step beside it. It is advice: more than the engine holds counts as all it holds.
+    Those that it wants itself are not asked for.
+    """
+    def __init__(
+        self,
+        *,
+        want_blocks: _builtins.int = ...,
+        idle_blocks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_blocks", b"idle_blocks", "want_blocks", b"want_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineHints: _TypeAlias = EngineHints  # noqa: Y015
 
 @_typing.final
 class StepResponse(_message.Message):
@@ -904,6 +978,9 @@ class StepResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULT_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
+    owed_blocks: _builtins.int
+    """How many of the engine's idle blocks others lack now."""
     @_builtins.property
     def result(self) -> Global___StepResult:
         """What came of it."""
@@ -912,10 +989,11 @@ class StepResponse(_message.Message):
         self,
         *,
         result: Global___StepResult | None = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -967,7 +1045,7 @@ Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
 
 @_typing.final
 class SessionResponse(_message.Message):
-    """The server's answer to one SessionRequest."""
+    """The server's answer to one SessionRequest, or a SessionRecall between two answers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -975,6 +1053,7 @@ class SessionResponse(_message.Message):
     STEPPED_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attached(self) -> Global___SessionAttached:
         """To an attach."""
@@ -991,6 +1070,10 @@ class SessionResponse(_message.Message):
     def renewed(self) -> Global___SessionRenewed:
         """To a renew."""
 
+    @_builtins.property
+    def recall(self) -> Global___SessionRecall:
+        """To nothing: sent only on a stream whose attach asked for it."""
+
     def __init__(
         self,
         *,
@@ -998,12 +1081,13 @@ class SessionResponse(_message.Message):
         stepped: Global___SessionStepped | None = ...,
         detached: Global___SessionDetached | None = ...,
         renewed: Global___SessionRenewed | None = ...,
+        recall: Global___SessionRecall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "renewed", b"renewed", "stepped", b"stepped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "recall", b"recall", "renewed", b"renewed", "stepped", b"stepped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "renewed", b"renewed", "stepped", b"stepped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "detached", b"detached", "message", b"message", "recall", b"recall", "renewed", b"renewed", "stepped", b"stepped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached", "stepped", "detached", "renewed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["attached", "stepped", "detached", "renewed", "recall"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -1022,6 +1106,7 @@ class SessionAttach(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXPECT_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
@@ -1036,6 +1121,10 @@ class SessionAttach(_message.Message):
     """
     request_id: _builtins.str
     """Makes the attach safe to repeat."""
+    recall: _builtins.bool
+    """Whether the server is to send a SessionRecall on this stream, unasked, whenever `owed_blocks`
+    differs from the last one that was sent on it. Before the first one that is 0.
+    """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease should last without renewal. Unset: the server's `lease_ttl`. The server
@@ -1058,10 +1147,11 @@ class SessionAttach(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
         expect: Global___ExpectedGeometry | None = ...,
+        recall: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expect", b"expect", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "expect", b"expect", "pool", b"pool", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "expect", b"expect", "pool", b"pool", "recall", b"recall", "request_id", b"request_id", "takeover", b"takeover", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1251,10 +1341,11 @@ class SessionStep(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     step_id: _builtins.int
     """1 for the first step of the lease, then one more each time, also across streams and restarts of
-    the server. The last step_id once more, with the same content, answers the same bytes again and
-    changes nothing.
+    the server. The last step_id once more, with the same content, answers the same result again
+    and changes nothing.
     """
     traceparent: _builtins.str
     """The trace context of the engine's iteration, as W3C's `traceparent` header has it. The step's
@@ -1266,16 +1357,23 @@ class SessionStep(_message.Message):
     def step(self) -> Global___EngineStep:
         """The work."""
 
+    @_builtins.property
+    def hints(self) -> Global___EngineHints:
+        """What the engine lacks and could give back. Unset: as it said last. No part of the step's
+        content: a step that is sent again may have others.
+        """
+
     def __init__(
         self,
         *,
         step_id: _builtins.int = ...,
         step: Global___EngineStep | None = ...,
         traceparent: _builtins.str = ...,
+        hints: Global___EngineHints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "step_id", b"step_id", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints", "step", b"step", "step_id", b"step_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1289,8 +1387,13 @@ class SessionStepped(_message.Message):
 
     STEP_ID_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     step_id: _builtins.int
     """The request's step_id."""
+    owed_blocks: _builtins.int
+    """How many of the engine's idle blocks others lack now. It is of the moment: a step that is sent
+    again may be answered another number.
+    """
     @_builtins.property
     def result(self) -> Global___StepResult:
         """What came of it."""
@@ -1300,10 +1403,11 @@ class SessionStepped(_message.Message):
         *,
         step_id: _builtins.int = ...,
         result: Global___StepResult | None = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks", "result", b"result", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1354,12 +1458,19 @@ class SessionRenew(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hints(self) -> Global___EngineHints:
+        """What the engine lacks and could give back. Unset: as it said last."""
+
     def __init__(
         self,
+        *,
+        hints: Global___EngineHints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1371,16 +1482,45 @@ class SessionRenewed(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
+    owed_blocks: _builtins.int
+    """How many of the engine's idle blocks others lack now."""
     def __init__(
         self,
+        *,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionRenewed: _TypeAlias = SessionRenewed  # noqa: Y015
+
+@_typing.final
+class SessionRecall(_message.Message):
+    """How many of the engine's idle blocks others lack has changed. Only the newest number is sent to
+    who reads slowly.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
+    owed_blocks: _builtins.int
+    """How many of the engine's idle blocks others lack now."""
+    def __init__(
+        self,
+        *,
+        owed_blocks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRecall: _TypeAlias = SessionRecall  # noqa: Y015
 
 @_typing.final
 class AttachEngineRequest(_message.Message):
@@ -1521,22 +1661,28 @@ class RenewLeaseRequest(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool; empty: the default pool."""
     engine: _builtins.str
     """The engine's name; empty: `default`."""
     epoch: _builtins.int
     """The epoch of the lease."""
+    @_builtins.property
+    def hints(self) -> Global___EngineHints:
+        """What the engine lacks and could give back. Unset: as it said last."""
+
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         engine: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        hints: Global___EngineHints | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hints", b"hints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "pool", b"pool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "epoch", b"epoch", "hints", b"hints", "pool", b"pool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1549,6 +1695,9 @@ class RenewLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TTL_FIELD_NUMBER: _builtins.int
+    OWED_BLOCKS_FIELD_NUMBER: _builtins.int
+    owed_blocks: _builtins.int
+    """How many of the engine's idle blocks others lack now."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease lasts from now without another renewal."""
@@ -1557,10 +1706,11 @@ class RenewLeaseResponse(_message.Message):
         self,
         *,
         ttl: _duration_pb2.Duration | None = ...,
+        owed_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

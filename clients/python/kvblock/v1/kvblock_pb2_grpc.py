@@ -207,7 +207,8 @@ class KVBlockServiceServicer(object):
 
     def Session(self, request_iterator, context):
         """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
-        message is answered by one message, in order, and renews the lease. A detach frees all of the
+        message is answered by one message, in order, and renews the lease. Only a SessionRecall, for
+        which the attach has to ask, comes unasked. A detach frees all of the
         engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
         the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
         So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.

@@ -85,7 +85,8 @@ class KVBlockServiceStub:
     """One engine iteration in one call: what it gives back, then what it takes."""
     Session: _grpc.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]
     """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
-    message is answered by one message, in order, and renews the lease. A detach frees all of the
+    message is answered by one message, in order, and renews the lease. Only a SessionRecall, for
+    which the attach has to ask, comes unasked. A detach frees all of the
     engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
     the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
     So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
@@ -156,7 +157,8 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     """One engine iteration in one call: what it gives back, then what it takes."""
     Session: _aio.StreamStreamMultiCallable[_kvblock_pb2.SessionRequest, _kvblock_pb2.SessionResponse]  # type: ignore[assignment]
     """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
-    message is answered by one message, in order, and renews the lease. A detach frees all of the
+    message is answered by one message, in order, and renews the lease. Only a SessionRecall, for
+    which the attach has to ask, comes unasked. A detach frees all of the
     engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
     the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
     So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.
@@ -272,7 +274,8 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_kvblock_pb2.SessionResponse], _abc.AsyncIterator[_kvblock_pb2.SessionResponse]]:
         """One stream for the life of an engine: an attach, then steps and renewals, then a detach. Each
-        message is answered by one message, in order, and renews the lease. A detach frees all of the
+        message is answered by one message, in order, and renews the lease. Only a SessionRecall, for
+        which the attach has to ask, comes unasked. A detach frees all of the
         engine's blocks. A stream that ends in any other way leaves the lease as it is: an attach with
         the same epoch, on a new stream, goes on where it was. An error ends the stream with its status.
         So does an attach that does not come within the server's `slow_reader_seconds`: SESSION_STATE.

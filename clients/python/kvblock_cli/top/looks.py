@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from kvblock import Client, EngineInfo, PoolStats, ServerStats
+    from kvblock import Client, EngineInfo, EngineStats, PoolStats, ServerStats
 
 SECONDS_KEPT = 60
 
@@ -38,6 +38,9 @@ class PoolRow:
     freed_per_second: float | None
     refused_per_second: float | None
     changes_per_second: float | None
+    want_blocks: int
+    idle_blocks: int
+    owed_blocks: int
 
     @property
     def issuable_blocks(self) -> int:
@@ -58,6 +61,9 @@ class EngineRow:
     lease_expires_in: float | None
     since_heartbeat: float | None
     held_change_per_second: float | None
+    want_blocks: int
+    idle_blocks: int
+    owed_blocks: int
 
 
 class Look(NamedTuple):
@@ -176,9 +182,9 @@ class Overview:
             del self._use[key]
 
     def _pool_row(self, now: PoolStats, before: PoolStats | None) -> PoolRow:
-        rates = [
+        allocated, freed, refused, changes = (
             None if before is None else self._rate(of(now) - of(before)) for of in _POOL_COUNTERS
-        ]
+        )
         return PoolRow(
             now.pool,
             now.total_blocks,
@@ -187,7 +193,11 @@ class Overview:
             now.held_blocks,
             now.quarantined_blocks,
             now.waiting,
-            *rates,
+            allocated,
+            freed,
+            refused,
+            changes,
+            *recall_of(now),
         )
 
     def _engine_row(self, now: EngineInfo, total: int, before: int | None) -> EngineRow:
@@ -201,6 +211,7 @@ class Overview:
             now.lease_expires_in,
             now.since_heartbeat,
             None if before is None else self._rate(now.held_blocks - before, falls=True),
+            *recall_of(now),
         )
 
     def _rate(self, growth: int, *, falls: bool = False) -> float | None:
@@ -215,6 +226,11 @@ class Overview:
             before = kept.pop()[1]
             use = before if use is None else max(use, before or 0.0)
         kept.append((second, use))
+
+
+def recall_of(row: PoolStats | EngineInfo | EngineStats) -> tuple[int, int, int]:
+    """What a pool or an engine lacks, could give back and owes."""
+    return row.want_blocks, row.idle_blocks, row.owed_blocks
 
 
 def _share(part: int, whole: int) -> float:
@@ -232,7 +248,9 @@ def _from_stats(stats: ServerStats) -> tuple[EngineInfo, ...]:
             engine.lease_expires_in,
             engine.held_blocks,
             engine.sequences,
-            has_stream=False,
+            False,
+            None,
+            *recall_of(engine),
         )
         for pool in stats.pools
         for engine in pool.engines

@@ -188,6 +188,7 @@ def _pool_columns(rows: list[PoolRow]) -> list[Column]:
         Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
         Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
         Column("WAITING", 2, [number(row.waiting) for row in rows]),
+        *_recall_columns(rows),
     ]
 
 
@@ -203,6 +204,18 @@ def _engine_columns(rows: list[EngineRow]) -> list[Column]:
         Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
         Column("LEASE", 7, [_lease(row) for row in rows]),
         Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
+        *_recall_columns(rows),
+    ]
+
+
+def _recall_columns(rows: Sequence[PoolRow | EngineRow]) -> list[Column]:
+    """What is lacked, idle and owed, where there is any of it."""
+    if not any(row.want_blocks or row.idle_blocks for row in rows):
+        return []
+    return [
+        Column("WANT", 5, [number(row.want_blocks) for row in rows]),
+        Column("IDLE", 4, [number(row.idle_blocks) for row in rows]),
+        Column("OWED", 5, [number(row.owed_blocks) for row in rows]),
     ]
 
 
