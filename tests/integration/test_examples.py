@@ -15,4 +15,6 @@ def test_two_processes() -> None:
         r"(\d+) blocks written, (\d+) verified, .* (\d+) were the other's", done.stdout
     )
     assert len(found) == 2
-    assert all(int(count) > 0 for row in found for count in row)
+    assert all(int(written) and int(verified) for written, verified, _ in found)
+    # The one that starts first may be alone for a while, and gets nothing of the other then.
+    assert any(int(inherited) for _, _, inherited in found)

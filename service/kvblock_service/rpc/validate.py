@@ -70,8 +70,9 @@ def pool_name(value: str) -> str:
 
 def new_geometry(asked: Geometry) -> Geometry:
     """What a new pool is to be; a block size or a number of regions of zero means the usual one."""
-    total_blocks, block_size, reserved_blocks = asked[1], asked.block_size, asked.reserved_blocks
-    block_bytes, regions = asked.block_bytes, asked.regions or 1
+    total_blocks, block_size = asked.total_blocks, asked.block_size
+    reserved_blocks, block_bytes = asked.reserved_blocks, asked.block_bytes
+    regions = asked.regions or 1
     if not 1 <= total_blocks <= BLOCKS_MAX:
         raise InvalidField("total_blocks", total_blocks, f"must be from 1 to {BLOCKS_MAX}")
     if block_size > BLOCK_SIZE_MAX:

@@ -31,7 +31,7 @@ class _RefusalReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refusal
     REFUSAL_REASON_POOL_EXHAUSTED: _RefusalReason.ValueType  # 1
     """Fewer blocks are free than needed. Freed blocks will help: try again later."""
     REFUSAL_REASON_EXCEEDS_POOL: _RefusalReason.ValueType  # 2
-    """More blocks are needed than the pool has in total. Trying again cannot help."""
+    """More blocks are needed than the pool can ever issue. Trying again cannot help."""
 
 class RefusalReason(_RefusalReason, metaclass=_RefusalReasonEnumTypeWrapper):
     """Why an allocation was refused."""
@@ -41,7 +41,7 @@ REFUSAL_REASON_UNSPECIFIED: RefusalReason.ValueType  # 0
 REFUSAL_REASON_POOL_EXHAUSTED: RefusalReason.ValueType  # 1
 """Fewer blocks are free than needed. Freed blocks will help: try again later."""
 REFUSAL_REASON_EXCEEDS_POOL: RefusalReason.ValueType  # 2
-"""More blocks are needed than the pool has in total. Trying again cannot help."""
+"""More blocks are needed than the pool can ever issue. Trying again cannot help."""
 Global___RefusalReason: _TypeAlias = RefusalReason  # noqa: Y015
 
 class _StepPolicy:
