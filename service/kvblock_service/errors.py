@@ -1,58 +1,22 @@
 """What can go wrong with a call: one declaration for each ErrorReason of the proto.
 
 Rules:
-- A class declares its reason, its gRPC code (both by their names, without the proto's prefixes) and
-  its text, and nothing else declares them. Its fields are the facts of the text: they go into the
-  answer's ErrorInfo, but for those that are `aside`. A field `field` also names the field of a
-  BadRequest, and `retry_after` (seconds) goes into a RetryInfo.
+- How one is declared is said in `call_error`; each says in `then` what its caller does next.
 - A text says what the caller can do.
-- `of_state`: the error follows from what the server holds, so it is sent when that is in the
-  journal.
 - Whoever raises one has changed nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass
 
-_ErrorT = TypeVar("_ErrorT", bound="CallError")
-
-
-def aside(default: object = MISSING) -> Any:
-    """A field that is for the text alone."""
-    return field(default=default, metadata={"aside": True})
-
-
-@dataclass(eq=False)
-class CallError(Exception):
-    """A call that cannot be carried out."""
-
-    reason: ClassVar[str]
-    code: ClassVar[str]
-    text: ClassVar[str]
-    of_state = False
-
-    def __post_init__(self) -> None:
-        super().__init__(self.text.format(**vars(self)))
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The facts."""
-        named = [one.name for one in fields(self) if "aside" not in one.metadata]
-        facts = {name: getattr(self, name) for name in named}
-        return {name: str(fact) for name, fact in facts.items() if fact is not None}
-
-    def of_journal(self: _ErrorT) -> _ErrorT:
-        """The same error, where all that it follows from is in the journal already."""
-        self.of_state = False
-        return self
+from kvblock_service.call_error import CallError, Then, aside
 
 
 @dataclass(eq=False)
 class InvalidField(CallError):
     """A field holds a value that is never legal; `problem` says what is."""
 
-    reason, code = "INVALID_FIELD", "INVALID_ARGUMENT"
+    reason, code, then = "INVALID_FIELD", "INVALID_ARGUMENT", Then.GIVE_UP
     text = "{field}: {value} {problem}"
     field: str
     value: object
@@ -68,7 +32,7 @@ class InvalidField(CallError):
 class RequestLimit(CallError):
     """A request asks for more than the configured limit of that name."""
 
-    reason, code = "REQUEST_LIMIT", "INVALID_ARGUMENT"
+    reason, code, then = "REQUEST_LIMIT", "INVALID_ARGUMENT", Then.GIVE_UP
     text = "{field}: {value} is more than {limit} = {max}"
     field: str
     value: float
@@ -80,7 +44,7 @@ class RequestLimit(CallError):
 class MalformedMessage(CallError):
     """The bytes are not a message of the method's request type."""
 
-    reason, code = "MALFORMED_MESSAGE", "INVALID_ARGUMENT"
+    reason, code, then = "MALFORMED_MESSAGE", "INVALID_ARGUMENT", Then.GIVE_UP
     text = "the request's bytes are not a valid {message_type}"
     message_type: str
 
@@ -89,7 +53,7 @@ class MalformedMessage(CallError):
 class PoolNotFound(CallError):
     """The server hosts no pool of that name; `known` are the names of those it has."""
 
-    reason, code, of_state = "POOL_NOT_FOUND", "NOT_FOUND", True
+    reason, code, then, of_state = "POOL_NOT_FOUND", "NOT_FOUND", Then.GIVE_UP, True
     text = "there is no pool {pool!r}; this server's pools: {known}"
     pool: str
     known: Sequence[str] = aside()
@@ -103,7 +67,7 @@ class PoolNotFound(CallError):
 class SequenceNotFound(CallError):
     """The engine holds no sequence of that id."""
 
-    reason, code = "SEQUENCE_NOT_FOUND", "NOT_FOUND"
+    reason, code, then = "SEQUENCE_NOT_FOUND", "NOT_FOUND", Then.GIVE_UP
     text = "engine {engine!r} has no sequence {sequence_id} in pool {pool!r}"
     pool: str
     engine: str
@@ -114,7 +78,7 @@ class SequenceNotFound(CallError):
 class StateLimit(CallError):
     """The server holds as many things of a kind as the limit of that name permits."""
 
-    reason, code, of_state = "STATE_LIMIT", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "STATE_LIMIT", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "{limit} = {max} is reached; free something, or raise it in the server's configuration"
     limit: str
     max: int
@@ -126,7 +90,7 @@ class StateLimit(CallError):
 class EngineAttached(CallError):
     """A lease is in the way: another client's, or the engine's own; `expires_in` is in seconds."""
 
-    reason, code, of_state = "ENGINE_ATTACHED", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "ENGINE_ATTACHED", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "engine {engine!r} in pool {pool!r} {problem}"
     pool: str
     engine: str
@@ -140,11 +104,6 @@ class EngineAttached(CallError):
     def retry_after(self) -> float | None:
         """When to try again: when the lease has expired, unless it is renewed."""
         return self.expires_in
-
-    @classmethod
-    def elsewhere(cls, pool: str, engine: str) -> "EngineAttached":
-        """The lease of a session was resumed on another stream, and is that one's now."""
-        return cls(pool, engine, None, "has resumed its lease on another stream")
 
     @classmethod
     def alive(
@@ -162,19 +121,26 @@ class EngineAttached(CallError):
 
 @dataclass(eq=False)
 class SessionState(CallError):
-    """A session message, of the kind `message`, at the wrong time, or not in time."""
+    """A session message, of the kind `message`, at the wrong time, or not in time (`late`)."""
 
-    reason, code = "SESSION_STATE", "FAILED_PRECONDITION"
+    reason, code, then = "SESSION_STATE", "FAILED_PRECONDITION", Then.GIVE_UP
     text = "{message}: {problem}"
     message: str
     problem: str = aside()
+
+    @classmethod
+    def late(cls, message: str, problem: str) -> "SessionState":
+        """The message did not come in time: nothing was carried out, and another stream may try."""
+        error = cls(message, problem)
+        error.then = Then.REPEAT
+        return error
 
 
 @dataclass(eq=False)
 class StepId(CallError):
     """A step_id that is neither the next one nor a re-sent last one."""
 
-    reason, code, of_state = "STEP_ID", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "STEP_ID", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "step_id: {step_id} is out of order; the next one is {expected}"
     step_id: int
     expected: int
@@ -185,7 +151,7 @@ class StepId(CallError):
 class Draining(CallError):
     """The server is shutting down and takes no new work."""
 
-    reason, code = "DRAINING", "UNAVAILABLE"
+    reason, code, then = "DRAINING", "UNAVAILABLE", Then.REPEAT
     text = "the server is shutting down; try again when it is back"
     retry_after: float = aside()
 
@@ -194,7 +160,7 @@ class Draining(CallError):
 class StaleEpoch(CallError):
     """The call's epoch is not that of the engine's lease; `current` is, 0 without a lease."""
 
-    reason, code, of_state = "STALE_EPOCH", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "STALE_EPOCH", "FAILED_PRECONDITION", Then.LEASE_LOST, True
     text = "engine {engine!r} in pool {pool!r} {problem}"
     pool: str
     engine: str
@@ -203,6 +169,9 @@ class StaleEpoch(CallError):
     problem: str = aside("")
 
     def __post_init__(self) -> None:
+        if not self.epoch:
+            # Who named no epoch had no lease to lose.
+            self.then = Then.GIVE_UP
         if self.epoch:
             now = "has another lease now" if self.current else "has no lease"
             self.problem = f"{now}; epoch {self.epoch} is stale, attach again"
@@ -217,7 +186,7 @@ class StaleEpoch(CallError):
 class IdentityReused(CallError):
     """A request_id or step_id came before with other content."""
 
-    reason, code, of_state = "ID_REUSED", "INVALID_ARGUMENT", True
+    reason, code, then, of_state = "ID_REUSED", "INVALID_ARGUMENT", Then.GIVE_UP, True
     text = "{field} was used before with other content; choose a new one for each request"
     field: str
     pool: str
@@ -228,7 +197,7 @@ class IdentityReused(CallError):
 class JournalUnwritable(CallError):
     """The journal cannot be written, so nothing can be carried out that has to be persisted."""
 
-    reason, code = "JOURNAL_UNWRITABLE", "UNAVAILABLE"
+    reason, code, then = "JOURNAL_UNWRITABLE", "UNAVAILABLE", Then.REPEAT
     text = (
         "the server cannot write its journal ({problem}); send the call again with the same"
         " request_id or step_id"
@@ -241,7 +210,7 @@ class JournalUnwritable(CallError):
 class PoolExists(CallError):
     """The server hosts a pool of that name."""
 
-    reason, code, of_state = "POOL_EXISTS", "ALREADY_EXISTS", True
+    reason, code, then, of_state = "POOL_EXISTS", "ALREADY_EXISTS", Then.GIVE_UP, True
     text = "pool {pool!r} exists already; choose another name, or delete that pool first"
     pool: str
 
@@ -250,7 +219,7 @@ class PoolExists(CallError):
 class PoolHeld(CallError):
     """A pool that is in use cannot be deleted."""
 
-    reason, code, of_state = "POOL_HELD", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "POOL_HELD", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = (
         "pool {pool!r} is in use: {held_blocks} blocks held, {quarantined_blocks} in quarantine,"
         " {leases} engines with a lease, {waiting} waiting calls; detach or reclaim its engines and"
@@ -267,7 +236,7 @@ class PoolHeld(CallError):
 class EngineNotFound(CallError):
     """The engine has neither a sequence nor a lease in the pool."""
 
-    reason, code, of_state = "ENGINE_NOT_FOUND", "NOT_FOUND", True
+    reason, code, then, of_state = "ENGINE_NOT_FOUND", "NOT_FOUND", Then.GIVE_UP, True
     text = "engine {engine!r} has neither a sequence nor a lease in pool {pool!r}"
     pool: str
     engine: str
@@ -277,7 +246,7 @@ class EngineNotFound(CallError):
 class Unauthenticated(CallError):
     """The caller showed no credentials, or unknown ones; `problem` never holds them."""
 
-    reason, code = "UNAUTHENTICATED", "UNAUTHENTICATED"
+    reason, code, then = "UNAUTHENTICATED", "UNAUTHENTICATED", Then.GIVE_UP
     text = (
         "{problem}; show a token (metadata `authorization: Bearer TOKEN`) or a client certificate"
         " that is in the server's access file"
@@ -289,7 +258,7 @@ class Unauthenticated(CallError):
 class PermissionDenied(CallError):
     """The caller is known, and may not do what it asks for."""
 
-    reason, code = "PERMISSION_DENIED", "PERMISSION_DENIED"
+    reason, code, then = "PERMISSION_DENIED", "PERMISSION_DENIED", Then.GIVE_UP
     text = "identity {identity!r} may not {what}; the server's access file says what it may do"
     identity: str
     what: str
@@ -299,7 +268,7 @@ class PermissionDenied(CallError):
 class RateLimited(CallError):
     """The caller's identity has used up its calls: `max` a second."""
 
-    reason, code = "RATE_LIMITED", "RESOURCE_EXHAUSTED"
+    reason, code, then = "RATE_LIMITED", "RESOURCE_EXHAUSTED", Then.REPEAT
     text = "identity {identity!r} makes more calls than calls_per_second = {max}"
     identity: str
     max: str
@@ -311,7 +280,23 @@ class RateLimited(CallError):
 class SlowReader(CallError):
     """A session's client has left answers unread for longer than `max` seconds."""
 
-    reason, code = "SLOW_READER", "ABORTED"
+    reason, code, then = "SLOW_READER", "ABORTED", Then.RESUME
     text = "the session's answers were not read for slow_reader_seconds = {max}"
     max: str
     limit: str = "slow_reader_seconds"
+
+
+@dataclass(eq=False)
+class SessionReplaced(CallError):
+    """A session's lease was resumed on another stream, and is that one's now."""
+
+    reason, code, then, of_state = "SESSION_REPLACED", "ABORTED", Then.GIVE_UP, True
+    text = (
+        "the lease of engine {engine!r} in pool {pool!r} goes on in another stream; leave it to it"
+    )
+    pool: str
+    engine: str
+
+
+ERRORS = tuple(CallError.__subclasses__())
+"""Every class above, in the order of the numbers."""

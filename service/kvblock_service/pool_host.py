@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from kvblock_service import errors
+from kvblock_service.call_error import CallError
 from kvblock_service.committer import Committer, NullCommitter
 from kvblock_service.core import leases, listing
 from kvblock_service.core.commands import (
@@ -280,7 +281,7 @@ class PoolHost:
         while self._unwritten and self._unwritten[0][0] <= self._committer.written:
             self._unwritten.popleft()
 
-    def _error(self, command: Command, rejection: Rejection) -> errors.CallError:
+    def _error(self, command: Command, rejection: Rejection) -> CallError:
         where = {"pool": self.geometry.name, "engine": command.engine}
         if isinstance(rejection, LimitReached):
             return errors.StateLimit(rejection.limit, rejection.maximum, **where)

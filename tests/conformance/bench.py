@@ -148,6 +148,16 @@ class Bench:
             yield
 
     @contextmanager
+    def resumed(self, engine: str) -> Iterator[None]:
+        """A stream that resumes the lease which an engine has now."""
+        (main,) = (pool for pool in self.stats().pools if pool.pool == "main")
+        (epoch,) = (one.epoch for one in main.engines if one.engine == engine)
+        session = self._client.session(engine=engine, epoch=epoch)
+        session.attach()
+        yield
+        session.close()
+
+    @contextmanager
     def _waiting(self, request: Json) -> Iterator[None]:
         message = json_format.ParseDict(request, kvblock_pb2.AllocateRequest())
         message.max_wait.seconds = LIMITS["max-wait-max"]

@@ -27,8 +27,10 @@ VOLATILE = {
 }
 
 ends = [case for case in CASES if case.signal]
+replaced = [case for case in CASES if case.replaced]
 guarded = [case for case in CASES if case.access]
-calls = [case for case in CASES if case not in (*ends, *guarded) and case.method != ENDS_SERVER]
+apart = (*ends, *replaced, *guarded)
+calls = [case for case in CASES if case not in apart and case.method != ENDS_SERVER]
 WITH_STUBS = [name for name in DRIVERS if name != "reflection"]
 """Drivers for servers with an access file: reflection takes an admin there."""
 
@@ -77,6 +79,20 @@ def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDr
             pass
         desk.signal(case.signal)
         check(case, driver, desk)
+
+
+@every_driver
+@pytest.mark.parametrize("case", replaced, ids=lambda case: case.name)
+def test_vector_of_a_stream_that_is_replaced(
+    name: str, case: Case, desk: Bench, driver_named: GetDriver
+) -> None:
+    driver = driver_named(name)
+    assert case.replaced is not None
+    with desk.scene(case):
+        driver.send(desk.address, path_of(case.method), case.sent(), linger=True)
+        happens(lambda: desk.streaming() == [case.replaced])
+        with desk.resumed(case.replaced):
+            check(case, driver, desk)
 
 
 @every_driver

@@ -142,7 +142,8 @@ class ModelPool:
             lease.ttl, lease.ends = command.ttl_ms, self.now + command.ttl_ms
         else:
             if lease is not None and not command.takeover:
-                return EngineHeld(max(0, lease.ends - self.now))
+                left = max(0, lease.ends - self.now)
+                return Fenced(lease.epoch) if command.epoch else EngineHeld(left)
             if lease is None and command.epoch and not command.takeover:
                 return Fenced(0)
             if lease is not None:

@@ -100,6 +100,14 @@ class LeaseLostError(FailedPreconditionError):
     """
 
 
+class SessionReplacedError(LeaseLostError):
+    """Another stream has resumed the session's lease (reason SESSION_REPLACED).
+
+    The lease goes on, and its blocks are those of whoever has that stream: this session has no
+    part in them any more. Who attaches anew, as after a lost lease, finds the name taken.
+    """
+
+
 class UnavailableError(KVBlockError):
     """Until the timeout no server answered: none was there, or it dropped calls, or shut down."""
 
@@ -206,3 +214,5 @@ class ErrorReason(Enum):
     """The caller has made as many calls as its identity may make for now."""
     SLOW_READER = 33, StatusCode.ABORTED, KVBlockError
     """The session's answers were not read, and the server has cut it off."""
+    SESSION_REPLACED = 34, StatusCode.ABORTED, SessionReplacedError
+    """The session's lease goes on in another stream."""

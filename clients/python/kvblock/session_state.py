@@ -29,6 +29,7 @@ from kvblock.errors import (
     FailedPreconditionError,
     KVBlockError,
     LeaseLostError,
+    SessionReplacedError,
     UnansweredError,
     UnavailableError,
 )
@@ -202,23 +203,15 @@ class SessionState(LeaseUser):
         failure = error_of(error, self._settings.address)
         if self._state in UNATTACHED:
             return failure
-        if failure.reason is ErrorReason.ENGINE_ATTACHED:
-            return self._displaced(failure)
+        if isinstance(failure, SessionReplacedError) and self._stray_attaches:
+            # The lease goes on in another stream, of an attach of our own that was late.
+            self._stray_attaches -= 1
+            return UnavailableError(str(failure), code=failure.code)
         if failure.reason in _PASSING:
             passing = UnavailableError(str(failure), reason=failure.reason, code=failure.code)
             passing.retry_after = failure.retry_after
             return passing
         return failure
-
-    def _displaced(self, failure: KVBlockError) -> KVBlockError:
-        """What it means that somebody else is attached under our name."""
-        if failure.retry_after is None and self._stray_attaches:
-            # The lease goes on in another stream, of an attach of our own that was late.
-            self._stray_attaches -= 1
-            return UnavailableError(str(failure), code=failure.code)
-        return LeaseLostError(
-            str(failure), reason=failure.reason, code=failure.code, metadata=failure.metadata
-        )
 
     def _unexpected_answer(self) -> KVBlockError:
         return KVBlockError(f"{self._settings.address} answered something else than was asked")

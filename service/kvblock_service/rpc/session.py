@@ -22,8 +22,9 @@ import grpc
 from opentelemetry.trace import format_trace_id
 
 from kvblock.v1 import kvblock_pb2 as pb
+from kvblock_service.call_error import CallError
 from kvblock_service.core.commands import Detach, Renew, Step, Stepped
-from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
+from kvblock_service.errors import InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, step_wire, validate
 from kvblock_service.rpc.call_slots import first_message_arrived
@@ -116,7 +117,7 @@ class _Session:
     async def _first(self) -> bytes | None:
         """The first message, which has to come in time."""
         problem = f"it did not come within slow_reader_seconds = {self._slow.seconds:g}"
-        late = SessionState("attach", problem)
+        late = SessionState.late("attach", problem)
         alarm = asyncio.get_running_loop().call_later(self._slow.seconds, self.end_with, late)
         try:
             return await self._read()

@@ -22,6 +22,7 @@ from kvblock.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
+    SessionReplacedError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -141,6 +142,7 @@ def test_a_reason_says_that_nothing_was_changed(reason: ErrorReason) -> None:
 OWN_CLASSES = {
     ErrorReason.STALE_EPOCH: LeaseLostError,
     ErrorReason.RATE_LIMITED: RateLimitedError,
+    ErrorReason.SESSION_REPLACED: SessionReplacedError,
 }
 """Those that callers handle apart from others of their code."""
 

@@ -945,7 +945,8 @@ class SessionAttach(_message.Message):
     """The engine's name; empty: `default`."""
     epoch: _builtins.int
     """The epoch of the lease to resume; 0: a new lease. A resumed session takes the place of the
-    stream that the lease had before.
+    stream that the lease had before, which ends with SESSION_REPLACED. If the lease has ended, this
+    is STALE_EPOCH, whoever has the name now; with `takeover` a new lease.
     """
     takeover: _builtins.bool
     """End the lease that another client has under this name, if there is one: its blocks go into
@@ -1232,7 +1233,9 @@ class AttachEngineRequest(_message.Message):
     engine: _builtins.str
     """The engine's name; empty: `default`."""
     epoch: _builtins.int
-    """The epoch of the lease to resume; 0: a new lease."""
+    """The epoch of the lease to resume; 0: a new lease. If the lease has ended, this is STALE_EPOCH,
+    whoever has the name now; with `takeover` a new lease.
+    """
     takeover: _builtins.bool
     """End the lease that another client has under this name, if there is one: its blocks go into
     quarantine.
