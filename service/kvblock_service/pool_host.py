@@ -245,6 +245,14 @@ class PoolHost:
             found = self._pool.engines.get(engine)
             return found.epoch if found else 0
 
+    def expires_in_ms(self, engine: str, epoch: int) -> int:
+        """How long a lease still lasts unless it is renewed, in milliseconds; 0: it has ended."""
+        with self._lock:
+            found = self._pool.engines.get(engine)
+            if found is None or found.epoch != epoch:
+                return 0
+            return max(0, found.deadline_ms - self.now_ms())
+
     def state(self) -> listing.PoolState:
         """The pool at this moment, with the engines that have sequences or a lease, by name."""
         with self._lock:

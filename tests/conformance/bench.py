@@ -36,6 +36,7 @@ ARGUMENTS = [
     # No lease ends by itself while vectors run, also one that asked for a short time.
     "--lease-ttl-min=3600",
     "--lease-ttl=3600",
+    "--lease-ttl-max=7200",
     *(f"--{name}={value}" for name, value in LIMITS.items()),
 ]
 SERVICES = [

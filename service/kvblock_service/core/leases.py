@@ -37,6 +37,8 @@ def attach(pool: PoolData, command: Attach, stamp: Stamp) -> Outcome:
     engine = pool.engines.get(command.engine)
     current = engine.epoch if engine else 0
     resumed = bool(current) and command.epoch == current
+    if not (resumed or command.ttl_ms):
+        return Fenced(current)
     if engine is not None and current and not resumed:
         if not command.takeover:
             if command.epoch:
@@ -54,8 +56,8 @@ def attach(pool: PoolData, command: Attach, stamp: Stamp) -> Outcome:
         pool.last_epoch += 1
         engine.epoch = pool.last_epoch
         pool.revision += 1
-    engine.ttl_ms = command.ttl_ms
-    engine.deadline_ms = stamp.now_ms + command.ttl_ms
+    engine.ttl_ms = command.ttl_ms or engine.ttl_ms
+    engine.deadline_ms = stamp.now_ms + engine.ttl_ms
     held, sequences = engine.held, len(engine.tables)
     return Attached(engine.epoch, engine.ttl_ms, held, sequences, engine.last_step_id, resumed)
 

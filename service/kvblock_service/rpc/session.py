@@ -23,7 +23,7 @@ from opentelemetry.trace import format_trace_id
 
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.call_error import CallError
-from kvblock_service.core.commands import Detach, Renew, Step, Stepped
+from kvblock_service.core.commands import Detach, Step, Stepped
 from kvblock_service.errors import InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, step_wire, validate
@@ -93,8 +93,8 @@ class _Session:
         """Answer what is not a step; whether it ends the session."""
         if kind == "renew":
             # It is not journaled, so there is nothing to wait for.
-            pool.apply(Renew(*key[:2]))
-            renewed = pb.SessionResponse(renewed=pb.SessionRenewed())
+            lease = self._service.renew(pool, *key[:2])
+            renewed = pb.SessionResponse(renewed=pb.SessionRenewed(lease=lease))
             await self._answer(renewed.SerializeToString())
             return False
         if kind != "detach":
@@ -180,13 +180,15 @@ class _Session:
         attached = self._service.attach(pool, self.key[1], request.attach)
         self.epoch = attached.epoch
         self._host.enter(self)
+        # The answer says how long the lease still lasts.
+        await pool.settled()
         answer = pb.SessionAttached(
             pool=geometry.name,
             engine=self.key[1],
             last_step_id=attached.last_step_id,
-            **convert.attached(attached, geometry, self._host.server_epoch),
+            **convert.attached(attached, pool, self.key[1], self._host.server_epoch),
         )
-        await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), pool)
+        await self._answer(pb.SessionResponse(attached=answer).SerializeToString())
         return pool
 
     def _step(self, pool: PoolHost, key: convert.CommandKey, step: step_wire.StepColumns) -> bytes:

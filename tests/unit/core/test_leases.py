@@ -106,6 +106,26 @@ def test_attach_with_a_past_epoch_is_fenced() -> None:
     assert desk.apply(Attach("a", lease.epoch, "", False, 1000, 0)) == Fenced(0)
 
 
+def test_attach_without_a_ttl_resumes_with_that_of_the_lease() -> None:
+    desk = Desk(4)
+    lease = desk.attach("a", ttl_ms=1500)
+    desk.now_ms = 700
+    assert desk.attach("a", epoch=lease.epoch, ttl_ms=0) == (lease.epoch, 1500, 0, 0, 0, True)
+    assert desk.pool.engines["a"].deadline_ms == 2200
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+@pytest.mark.parametrize("epoch_off", [None, 1])
+def test_attach_without_a_ttl_begins_no_lease(takeover: bool, epoch_off: int | None) -> None:
+    desk = Desk(4)
+    lease = desk.attach("a")
+    epoch = 0 if epoch_off is None else lease.epoch + epoch_off
+    before = state(desk)
+    assert desk.apply(Attach("a", epoch, "", takeover, 0, 0)) == Fenced(lease.epoch)
+    assert desk.apply(Attach("b", epoch, "", takeover, 0, 0)) == Fenced(0)
+    assert state(desk) == before
+
+
 def test_takeover_with_a_past_epoch_begins_a_lease() -> None:
     desk = Desk(4)
     first = desk.attach("a")
