@@ -96,6 +96,7 @@ class Lease:
             reason=self.lost.reason,
             code=self.lost.code,
             metadata=self.lost.metadata,
+            then=self.lost.then,
         )
         error.__cause__ = self.lost.__cause__
         return error

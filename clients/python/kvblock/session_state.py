@@ -25,11 +25,11 @@ from kvblock import answers, requests
 from kvblock.errors import (
     ClosedError,
     DeadlineExceededError,
-    ErrorReason,
     FailedPreconditionError,
     KVBlockError,
     LeaseLostError,
     SessionReplacedError,
+    Then,
     UnansweredError,
     UnavailableError,
 )
@@ -39,14 +39,12 @@ from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import LeaseUser
 from kvblock.lifecycle import OPEN, OVER, STEP_ANSWERED, STEP_SENT, UNATTACHED, Event, State
 from kvblock.results import StepPolicy, StepResult
+from kvblock.retry import may_repeat
 from kvblock.settings import ClientSettings
 from kvblock.step_context import Traceparent
 from kvblock.v1 import kvblock_pb2 as pb
 
 LEFT = "it was left"
-_PASSING = (ErrorReason.RATE_LIMITED, ErrorReason.SLOW_READER)
-"""Why a stream may end that another one can go on for, as after UNAVAILABLE."""
-RENEW = pb.SessionRequest(renew=pb.SessionRenew())
 
 
 class SessionState(LeaseUser):
@@ -116,11 +114,9 @@ class SessionState(LeaseUser):
 
     def _make_resume(self) -> pb.SessionRequest:
         """An attach that goes on with the lease; it needs no id, since it may come twice."""
-        request = pb.SessionRequest(
+        return pb.SessionRequest(
             attach=pb.SessionAttach(pool=self.pool, engine=self.engine, epoch=self._lease.epoch)
         )
-        requests.fill_duration(request.attach.ttl, self._lease.ttl or self.ttl)
-        return request
 
     def _take_resumed(self, answer: pb.SessionResponse, sent: float) -> None:
         learned = answers.attachment(answer.attached).lease
@@ -178,7 +174,8 @@ class SessionState(LeaseUser):
         elif (
             of_step
             and not failure.fate_unknown
-            and not isinstance(failure, (DeadlineExceededError, UnavailableError))
+            and not isinstance(failure, DeadlineExceededError)
+            and not may_repeat(failure)
         ):
             self._end(Event.STEP_FAILED, str(failure))
 
@@ -190,7 +187,7 @@ class SessionState(LeaseUser):
         )
 
     def _failure(self, error: grpc.RpcError | None) -> KVBlockError:
-        """What a stream that has ended means: UnavailableError where another one can go on."""
+        """What a stream that has ended means; its `then` says whether another one can go on."""
         if self._state in OVER:
             return ClosedError(f"this session has ended: {self._ended_by}")
         if self._lease.lost is not None:
@@ -206,11 +203,7 @@ class SessionState(LeaseUser):
         if isinstance(failure, SessionReplacedError) and self._stray_attaches:
             # The lease goes on in another stream, of an attach of our own that was late.
             self._stray_attaches -= 1
-            return UnavailableError(str(failure), code=failure.code)
-        if failure.reason in _PASSING:
-            passing = UnavailableError(str(failure), reason=failure.reason, code=failure.code)
-            passing.retry_after = failure.retry_after
-            return passing
+            return UnavailableError(str(failure), code=failure.code, then=Then.RESUME)
         return failure
 
     def _unexpected_answer(self) -> KVBlockError:
