@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SECTIONS = (
     "stream",
     "unary",
+    "loop",
     "redis",
     "leases",
     "durability",

@@ -60,6 +60,7 @@ GOALS = (
     *_by_size("stream_step_over_tuned_echo", "step in a session / tuned echo"),
     *_by_size("unary_step_over_echo", "unary step / echo"),
     *_by_size("unary_step_over_tuned_echo", "unary step / tuned echo"),
+    *_by_size("unary_step_over_stream_step", "unary step / step in a session"),
     Goal("unary_allocate_over_echo", "", "Allocate + Free / two echoes", None, 1.25),
     *_by_size("redis_over_stream_step", "Redis script / step", _REDIS_BOUNDS, True),
     *_by_size("tuned_redis_over_stream_step", "tuned Redis / step", more_is_better=True),

@@ -29,6 +29,7 @@ from benchmarks.leases import leases
 from benchmarks.own_server import POOL, own_server
 from benchmarks.pools import large_pool
 from benchmarks.tracing import tracing
+from benchmarks.unary_loop import unary_loop
 from benchmarks.workload import BenchError
 from kvblock.extras import install_hint
 
@@ -78,6 +79,7 @@ _TRACING = ("tracing_1pct_over_off", "tracing_all_over_off")
 SECTIONS = {
     "stream": Section("session / echo", _STREAM, 44, stream),
     "unary": Section("unary / echo", _UNARY, 44, unary),
+    "loop": Section("unary / session", ("unary_step_over_stream_step",), 36, unary_loop),
     "redis": Section("Redis", _REDIS, 52, _redis, lacking=_lacking_redis),
     "leases": Section("leases", ("leases_over_none",), 10, leases),
     "durability": Section("journal", _JOURNAL, 40, durability, any_server=False),

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
@@ -48,11 +49,17 @@ class Steps:
 
 
 class StepBytes:
-    """The same steps, written: as SessionSteps of one session, or as unary requests."""
+    """The same steps, written: as SessionSteps of one session, or as unary requests.
 
-    def __init__(self, size: int, pool: str, engine: str, epoch: int = 0) -> None:
+    `with_ids`: each unary request has a request_id of its own.
+    """
+
+    def __init__(
+        self, size: int, pool: str, engine: str, epoch: int = 0, *, with_ids: bool = False
+    ) -> None:
         self._steps = Steps(size)
         self._step_id = 0
+        self._with_ids = with_ids
         self._epoch = epoch
         self._pool = pool
         self._engine = engine
@@ -77,7 +84,14 @@ class StepBytes:
         return self._unary(pb.EngineStep(free_sequence_ids=self._steps.held)).SerializeToString()
 
     def _unary(self, step: pb.EngineStep) -> pb.StepRequest:
-        return pb.StepRequest(pool=self._pool, engine=self._engine, epoch=self._epoch, step=step)
+        request_id = os.urandom(16).hex() if self._with_ids else ""
+        return pb.StepRequest(
+            pool=self._pool,
+            engine=self._engine,
+            epoch=self._epoch,
+            request_id=request_id,
+            step=step,
+        )
 
 
 class Pairs:

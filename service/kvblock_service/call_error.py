@@ -1,22 +1,35 @@
-"""What every error of a call has in common.
+"""What an error of a call has: its declaration, its facts, and what its caller does next.
 
 Rules:
-- A class declares its reason, its gRPC code (both by their names, without the proto's prefixes) and
-  its text, and nothing else declares them. Its fields are the facts of the text: they go into the
-  answer's ErrorInfo, but for those that are `aside`. A field `field` also names the field of a
-  BadRequest, and `retry_after` (seconds) goes into a RetryInfo.
-- A text says what the caller can do.
+- A class of `errors` declares its reason, its gRPC code (both by their names, without the proto's
+  prefixes), its text and `then`, and nothing else declares them. Its fields are the facts of the
+  text: they go into the answer's ErrorInfo, but for those that are `aside`. A field `field` also
+  names the field of a BadRequest, and `retry_after` (seconds) goes into a RetryInfo.
+- `then` follows from what the error means for the caller, never from its code.
 - `of_state`: the error follows from what the server holds, so it is sent when that is in the
   journal.
-- Whoever raises one has changed nothing.
 """
 
 from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
 SHOWN_MAX = 80
 """Characters of a value that a text has."""
 _ErrorT = TypeVar("_ErrorT", bound="CallError")
+
+
+class Then(Enum):
+    """What a caller does after an error; the values are those of the wire."""
+
+    REPEAT = "repeat"
+    """Make the same call again, with the same request_id or step_id; not before the retry time."""
+    RESUME = "resume"
+    """Attach again with the lease's epoch, on a new stream if it was one: the lease goes on."""
+    LEASE_LOST = "lease_lost"
+    """Use nothing that the engine held; attach anew, without an epoch."""
+    GIVE_UP = "give_up"
+    """The request or its caller is wrong, or somebody has to decide: a repeat cannot help."""
 
 
 def aside(default: object = MISSING) -> Any:
@@ -31,6 +44,7 @@ class CallError(Exception):
     reason: ClassVar[str]
     code: ClassVar[str]
     text: ClassVar[str]
+    then = Then.GIVE_UP
     of_state = False
 
     def __post_init__(self) -> None:

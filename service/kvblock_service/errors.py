@@ -1,22 +1,23 @@
 """What can go wrong with a call: one declaration for each ErrorReason of the proto.
 
 Rules:
-- What a class declares is said in `call_error`.
+- How one is declared is said in `call_error`; each says in `then` what its caller does next.
 - The classes stand in the order of the reasons' numbers.
+- A text says what the caller can do.
+- Whoever raises one has changed nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvblock_service.call_error import CallError as CallError
-from kvblock_service.call_error import aside, shown
+from kvblock_service.call_error import CallError, Then, aside, shown
 
 
 @dataclass(eq=False)
 class InvalidField(CallError):
     """A field holds a value that is never legal; `problem` says what is."""
 
-    reason, code = "INVALID_FIELD", "INVALID_ARGUMENT"
+    reason, code, then = "INVALID_FIELD", "INVALID_ARGUMENT", Then.GIVE_UP
     text = "{field}: {value} {problem}"
     field: str
     value: object
@@ -31,7 +32,7 @@ class InvalidField(CallError):
 class RequestLimit(CallError):
     """A request asks for more than the configured limit of that name."""
 
-    reason, code = "REQUEST_LIMIT", "INVALID_ARGUMENT"
+    reason, code, then = "REQUEST_LIMIT", "INVALID_ARGUMENT", Then.GIVE_UP
     text = "{field}: {value} is more than {limit} = {max}"
     field: str
     value: float
@@ -43,7 +44,7 @@ class RequestLimit(CallError):
 class MalformedMessage(CallError):
     """The bytes are not a message of the method's request type."""
 
-    reason, code = "MALFORMED_MESSAGE", "INVALID_ARGUMENT"
+    reason, code, then = "MALFORMED_MESSAGE", "INVALID_ARGUMENT", Then.GIVE_UP
     text = "the request's bytes are not a valid {message_type}"
     message_type: str
 
@@ -52,7 +53,7 @@ class MalformedMessage(CallError):
 class PoolNotFound(CallError):
     """The server hosts no pool of that name; `known` are the names of those it has."""
 
-    reason, code, of_state = "POOL_NOT_FOUND", "NOT_FOUND", True
+    reason, code, then, of_state = "POOL_NOT_FOUND", "NOT_FOUND", Then.GIVE_UP, True
     text = "there is no pool {pool!r}; this server's pools: {known}"
     pool: str
     known: Sequence[str] = aside()
@@ -66,7 +67,7 @@ class PoolNotFound(CallError):
 class SequenceNotFound(CallError):
     """The engine holds no sequence of that id."""
 
-    reason, code = "SEQUENCE_NOT_FOUND", "NOT_FOUND"
+    reason, code, then = "SEQUENCE_NOT_FOUND", "NOT_FOUND", Then.GIVE_UP
     text = "engine {engine!r} has no sequence {sequence_id} in pool {pool!r}"
     pool: str
     engine: str
@@ -77,7 +78,7 @@ class SequenceNotFound(CallError):
 class StateLimit(CallError):
     """The server holds as many things of a kind as the limit of that name permits."""
 
-    reason, code, of_state = "STATE_LIMIT", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "STATE_LIMIT", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "{limit} = {max} is reached; free something, or raise it in the server's configuration"
     limit: str
     max: int
@@ -89,7 +90,7 @@ class StateLimit(CallError):
 class EngineAttached(CallError):
     """A lease is in the way: another client's, or the engine's own; `expires_in` is in seconds."""
 
-    reason, code, of_state = "ENGINE_ATTACHED", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "ENGINE_ATTACHED", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "engine {engine!r} in pool {pool!r} {problem}"
     pool: str
     engine: str
@@ -103,11 +104,6 @@ class EngineAttached(CallError):
     def retry_after(self) -> float | None:
         """When to try again: when the lease has expired, unless it is renewed."""
         return self.expires_in
-
-    @classmethod
-    def elsewhere(cls, pool: str, engine: str) -> "EngineAttached":
-        """The lease of a session was resumed on another stream, and is that one's now."""
-        return cls(pool, engine, None, "has resumed its lease on another stream")
 
     @classmethod
     def alive(
@@ -125,19 +121,26 @@ class EngineAttached(CallError):
 
 @dataclass(eq=False)
 class SessionState(CallError):
-    """A session message, of the kind `message`, at the wrong time, or not in time."""
+    """A session message, of the kind `message`, at the wrong time, or not in time (`late`)."""
 
-    reason, code = "SESSION_STATE", "FAILED_PRECONDITION"
+    reason, code, then = "SESSION_STATE", "FAILED_PRECONDITION", Then.GIVE_UP
     text = "{message}: {problem}"
     message: str
     problem: str = aside()
+
+    @classmethod
+    def late(cls, message: str, problem: str) -> "SessionState":
+        """The message did not come in time: nothing was carried out, and another stream may try."""
+        error = cls(message, problem)
+        error.then = Then.REPEAT
+        return error
 
 
 @dataclass(eq=False)
 class StepId(CallError):
     """A step_id that is neither the next one nor a re-sent last one."""
 
-    reason, code, of_state = "STEP_ID", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "STEP_ID", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "step_id: {step_id} is out of order; the next one is {expected}"
     step_id: int
     expected: int
@@ -148,7 +151,7 @@ class StepId(CallError):
 class Draining(CallError):
     """The server is shutting down and takes no new work."""
 
-    reason, code = "DRAINING", "UNAVAILABLE"
+    reason, code, then = "DRAINING", "UNAVAILABLE", Then.REPEAT
     text = "the server is shutting down; try again when it is back"
     retry_after: float = aside()
 
@@ -157,7 +160,7 @@ class Draining(CallError):
 class StaleEpoch(CallError):
     """The call's epoch is not that of the engine's lease; `current` is, 0 without a lease."""
 
-    reason, code, of_state = "STALE_EPOCH", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "STALE_EPOCH", "FAILED_PRECONDITION", Then.LEASE_LOST, True
     text = "engine {engine!r} in pool {pool!r} {problem}"
     pool: str
     engine: str
@@ -166,6 +169,9 @@ class StaleEpoch(CallError):
     problem: str = aside("")
 
     def __post_init__(self) -> None:
+        if not self.epoch:
+            # Who named no epoch had no lease to lose.
+            self.then = Then.GIVE_UP
         if self.epoch:
             now = "has another lease now" if self.current else "has no lease"
             self.problem = f"{now}; epoch {self.epoch} is stale, attach again"
@@ -180,7 +186,7 @@ class StaleEpoch(CallError):
 class IdentityReused(CallError):
     """A request_id or step_id came before with other content."""
 
-    reason, code, of_state = "ID_REUSED", "INVALID_ARGUMENT", True
+    reason, code, then, of_state = "ID_REUSED", "INVALID_ARGUMENT", Then.GIVE_UP, True
     text = "{field} was used before with other content; choose a new one for each request"
     field: str
     pool: str
@@ -191,7 +197,7 @@ class IdentityReused(CallError):
 class JournalUnwritable(CallError):
     """The journal cannot be written, so nothing can be carried out that has to be persisted."""
 
-    reason, code = "JOURNAL_UNWRITABLE", "UNAVAILABLE"
+    reason, code, then = "JOURNAL_UNWRITABLE", "UNAVAILABLE", Then.REPEAT
     text = (
         "the server cannot write its journal ({problem}); send the call again with the same"
         " request_id or step_id"
@@ -204,7 +210,7 @@ class JournalUnwritable(CallError):
 class BlockNotHeld(CallError):
     """A block to release is not an acquired block of the engine; `place` says where it is."""
 
-    reason, code, of_state = "BLOCK_NOT_HELD", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "BLOCK_NOT_HELD", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = (
         "engine {engine!r} cannot release block {block_number} of pool {pool!r}: the block {place}"
     )
@@ -219,7 +225,7 @@ class BlockNotHeld(CallError):
 class GeometryMismatch(CallError):
     """A pool is not what an engine was built for; a field that does not differ is None."""
 
-    reason, code, of_state = "GEOMETRY_MISMATCH", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "GEOMETRY_MISMATCH", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = (
         "pool {pool!r} is not what the engine was built for: {problem}; attach to a pool that is,"
         " or make this one anew"
@@ -249,7 +255,7 @@ class GeometryMismatch(CallError):
 class PoolExists(CallError):
     """The server hosts a pool of that name."""
 
-    reason, code, of_state = "POOL_EXISTS", "ALREADY_EXISTS", True
+    reason, code, then, of_state = "POOL_EXISTS", "ALREADY_EXISTS", Then.GIVE_UP, True
     text = "pool {pool!r} exists already; choose another name, or delete that pool first"
     pool: str
 
@@ -258,7 +264,7 @@ class PoolExists(CallError):
 class PoolHeld(CallError):
     """A pool that is in use cannot be deleted."""
 
-    reason, code, of_state = "POOL_HELD", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "POOL_HELD", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = (
         "pool {pool!r} is in use: {held_blocks} blocks held, {quarantined_blocks} in quarantine,"
         " {leases} engines with a lease, {waiting} waiting calls; detach or reclaim its engines and"
@@ -275,7 +281,7 @@ class PoolHeld(CallError):
 class EngineNotFound(CallError):
     """The engine has neither a block nor a lease in the pool."""
 
-    reason, code, of_state = "ENGINE_NOT_FOUND", "NOT_FOUND", True
+    reason, code, then, of_state = "ENGINE_NOT_FOUND", "NOT_FOUND", Then.GIVE_UP, True
     text = "engine {engine!r} has neither a block nor a lease in pool {pool!r}"
     pool: str
     engine: str
@@ -285,7 +291,7 @@ class EngineNotFound(CallError):
 class MemoryUnusable(CallError):
     """The memory of a new pool cannot be had; `problem` says why, and what to do."""
 
-    reason, code, of_state = "MEMORY_UNUSABLE", "FAILED_PRECONDITION", True
+    reason, code, then, of_state = "MEMORY_UNUSABLE", "FAILED_PRECONDITION", Then.GIVE_UP, True
     text = "the memory of pool {pool!r} cannot be had: {problem}"
     pool: str
     problem: str = aside()
@@ -295,7 +301,7 @@ class MemoryUnusable(CallError):
 class Unauthenticated(CallError):
     """The caller showed no credentials, or unknown ones; `problem` never holds them."""
 
-    reason, code = "UNAUTHENTICATED", "UNAUTHENTICATED"
+    reason, code, then = "UNAUTHENTICATED", "UNAUTHENTICATED", Then.GIVE_UP
     text = (
         "{problem}; show a token (metadata `authorization: Bearer TOKEN`) or a client certificate"
         " that is in the server's access file"
@@ -307,7 +313,7 @@ class Unauthenticated(CallError):
 class PermissionDenied(CallError):
     """The caller is known, and may not do what it asks for."""
 
-    reason, code = "PERMISSION_DENIED", "PERMISSION_DENIED"
+    reason, code, then = "PERMISSION_DENIED", "PERMISSION_DENIED", Then.GIVE_UP
     text = "identity {identity!r} may not {what}; the server's access file says what it may do"
     identity: str
     what: str
@@ -317,7 +323,7 @@ class PermissionDenied(CallError):
 class RateLimited(CallError):
     """The caller's identity has used up its calls: `max` a second."""
 
-    reason, code = "RATE_LIMITED", "RESOURCE_EXHAUSTED"
+    reason, code, then = "RATE_LIMITED", "RESOURCE_EXHAUSTED", Then.REPEAT
     text = "identity {identity!r} makes more calls than calls_per_second = {max}"
     identity: str
     max: str
@@ -329,7 +335,23 @@ class RateLimited(CallError):
 class SlowReader(CallError):
     """A session's client has left answers unread for longer than `max` seconds."""
 
-    reason, code = "SLOW_READER", "ABORTED"
+    reason, code, then = "SLOW_READER", "ABORTED", Then.RESUME
     text = "the session's answers were not read for slow_reader_seconds = {max}"
     max: str
     limit: str = "slow_reader_seconds"
+
+
+@dataclass(eq=False)
+class SessionReplaced(CallError):
+    """A session's lease was resumed on another stream, and is that one's now."""
+
+    reason, code, then, of_state = "SESSION_REPLACED", "ABORTED", Then.GIVE_UP, True
+    text = (
+        "the lease of engine {engine!r} in pool {pool!r} goes on in another stream; leave it to it"
+    )
+    pool: str
+    engine: str
+
+
+ERRORS = tuple(CallError.__subclasses__())
+"""Every class above, in the order of the numbers."""

@@ -22,6 +22,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from kvblock_service import errors
+from kvblock_service.call_error import CallError
 from kvblock_service.committer import Committer, NullCommitter
 from kvblock_service.core import commands
 from kvblock_service.core.registry import PoolEntry, Registry
@@ -48,7 +49,7 @@ class LiveSession(Protocol):
     key: tuple[str, str]
     epoch: int
 
-    def end_with(self, error: errors.CallError) -> None:
+    def end_with(self, error: CallError) -> None:
         """End the stream with an error, once the message that is being served is answered."""
 
 
@@ -202,7 +203,7 @@ class Host:
         self.sessions[session.key] = session
         if before is not None:
             error = (
-                errors.EngineAttached.elsewhere(*session.key)
+                errors.SessionReplaced(*session.key)
                 if before.epoch == session.epoch
                 else errors.StaleEpoch(*session.key, before.epoch, session.epoch)
             )
@@ -278,7 +279,7 @@ class Host:
             self._committer.add(encode(change))
         return not replayed
 
-    def _error(self, rejection: commands.PoolRejection, name: str) -> errors.CallError:
+    def _error(self, rejection: commands.PoolRejection, name: str) -> CallError:
         if isinstance(rejection, commands.PoolPresent):
             return errors.PoolExists(name)
         if isinstance(rejection, commands.PoolAbsent):

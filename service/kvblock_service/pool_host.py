@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from kvblock_service import errors
+from kvblock_service.call_error import CallError
 from kvblock_service.committer import Committer, NullCommitter
 from kvblock_service.core import leases, listing
 from kvblock_service.core.commands import (
@@ -260,6 +261,14 @@ class PoolHost:
             found = self._pool.engines.get(engine)
             return found.epoch if found else 0
 
+    def expires_in_ms(self, engine: str, epoch: int) -> int:
+        """How long a lease still lasts unless it is renewed, in milliseconds; 0: it has ended."""
+        with self._lock:
+            found = self._pool.engines.get(engine)
+            if found is None or found.epoch != epoch:
+                return 0
+            return max(0, found.deadline_ms - self.now_ms())
+
     def state(self) -> listing.PoolState:
         """The pool at this moment, with the engines that have blocks or a lease, by name."""
         with self._lock:
@@ -298,7 +307,7 @@ class PoolHost:
         while self._unwritten and self._unwritten[0][0] <= self._committer.written:
             self._unwritten.popleft()
 
-    def _error(self, command: Command, rejection: Rejection) -> errors.CallError:
+    def _error(self, command: Command, rejection: Rejection) -> CallError:
         where = {"pool": self.geometry.name, "engine": command.engine}
         if isinstance(rejection, LimitReached):
             return errors.StateLimit(rejection.limit, rejection.maximum, **where)

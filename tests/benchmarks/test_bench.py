@@ -25,7 +25,7 @@ from tests.conftest import ServerFactory
 
 TINY = Effort("tiny", 0, 1, 0, large_pool=1 << 15, memory=20_000)
 
-BY_SIZE = ("stream_step_over_echo", "unary_step_over_echo")
+BY_SIZE = ("stream_step_over_echo", "unary_step_over_echo", "unary_step_over_stream_step")
 FIGURES = (
     "unary_allocate_over_echo",
     "large_pool_over_small",

@@ -37,6 +37,7 @@ ARGUMENTS = [
     # No lease ends by itself while vectors run, also one that asked for a short time.
     "--lease-ttl-min=3600",
     "--lease-ttl=3600",
+    "--lease-ttl-max=7200",
     *(f"--{name}={value}" for name, value in LIMITS.items()),
 ]
 SERVICES = [
@@ -150,6 +151,16 @@ class Bench:
             if case.waiting is not None:
                 stack.enter_context(self._waiting(case.waiting))
             yield
+
+    @contextmanager
+    def resumed(self, engine: str) -> Iterator[None]:
+        """A stream that resumes the lease which an engine has now."""
+        (main,) = (pool for pool in self.stats().pools if pool.pool == "main")
+        (epoch,) = (one.epoch for one in main.engines if one.engine == engine)
+        session = self._client.session(engine=engine, epoch=epoch)
+        session.attach()
+        yield
+        session.close()
 
     @contextmanager
     def _waiting(self, request: Json) -> Iterator[None]:

@@ -5,6 +5,7 @@
     attached         engines that have a live session meanwhile
     waiting          the request of an Allocate that waits for blocks meanwhile
     signal           sent to the server when the messages are answered; it has its own server then
+    replaced         an engine whose lease another stream resumes when the messages are answered
     access           an access file; the vector has a server of its own then, with no scene but
                      `before`
     request          the request of a unary method, in protobuf's JSON form
@@ -12,7 +13,8 @@
     answer, answers  what has to be answered; what changes from run to run is left out
     changes          by how much a Session lets the revision of `main` grow
     error            code, reason, metadata, violations (the fields), retry (seconds; with `access`
-                     or `attached`: at most)
+                     or `attached`: at most), then (what `kvblock-then` says, if it is not what
+                     then.yaml has for the reason)
 
 `$e` stands for the epoch that the last attach of engine `e`, in `before` or `attached`, was given.
 A call with an error has to leave the server's state as it was.
@@ -27,6 +29,11 @@ import yaml
 
 Json: TypeAlias = dict[str, Any]
 
+THEN: dict[str | None, str] = yaml.safe_load(
+    Path(__file__).with_name("then.yaml").read_text(encoding="utf-8")
+)
+"""What a caller does next, by the reason of its error."""
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -37,6 +44,11 @@ class Expected:
     metadata: dict[str, str] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     retry: float | None = None
+    then: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.then is None:
+            object.__setattr__(self, "then", THEN.get(self.reason))
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class Case:
     attached: list[str] = field(default_factory=list)
     waiting: Json | None = None
     signal: str | None = None
+    replaced: str | None = None
     access: str | None = None
     request: Json | None = None
     messages: list[Json] | None = None

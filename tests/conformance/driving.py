@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -62,14 +62,20 @@ class Driver:
         assert line, f"the driver {self._process.args!r} has ended"
         outcome = json.loads(line)
         return Outcome(
-            outcome["answers"], read_status(outcome["code"], b64decode(outcome["details"]))
+            outcome["answers"],
+            read_status(outcome["code"], b64decode(outcome["details"]), outcome["trailers"]),
         )
 
 
-def read_status(code: str, details: bytes) -> Expected:
-    """A status with its details, which have to be those that the contract names."""
+def read_status(code: str, details: bytes, trailers: Mapping[str, str]) -> Expected:
+    """A status with its details, which have to be those that the contract names.
+
+    Its plain trailers have to say the same as the details.
+    """
+    then = trailers.get("kvblock-then")
     if not details:
-        return Expected(code)
+        assert "kvblock-reason" not in trailers
+        return Expected(code, then=then)
     status = Status.FromString(details)
     info, bad, retry = ErrorInfo(), BadRequest(), RetryInfo()
     kinds: list[tuple[ErrorInfo | BadRequest | RetryInfo, str]] = [
@@ -86,12 +92,21 @@ def read_status(code: str, details: bytes) -> Expected:
     assert info.domain == DOMAIN
     assert status.message, "an error says what to do"
     delay = retry.retry_delay
+    milliseconds = None
+    if retry.HasField("retry_delay"):
+        milliseconds = str(-(-delay.ToNanoseconds() // 1_000_000))
+    assert trailers.get("kvblock-reason") == info.reason
+    assert trailers.get("kvblock-retry-after-ms") == milliseconds
+    pushback = milliseconds if then == "repeat" else "-1"
+    assert trailers.get("grpc-retry-pushback-ms") == pushback
+    assert then is not None, "every error says what to do"
     return Expected(
         code,
         reason=info.reason,
         metadata=dict(info.metadata),
         violations=[one.field for one in bad.field_violations],
         retry=delay.ToMilliseconds() / 1000 if retry.HasField("retry_delay") else None,
+        then=then,
     )
 
 

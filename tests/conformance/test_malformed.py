@@ -37,8 +37,9 @@ def send(desk: Bench, method: str, messages: tuple[bytes, ...]) -> tuple[list[by
     # The call itself tells its status.
     with suppress(grpc.RpcError):
         answers += call if streaming else [call.result()]
-    details = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
-    return answers, read_status(call.code().name, details)
+    trailers = dict(call.trailing_metadata() or ())
+    details = trailers.get("grpc-status-details-bin", b"")
+    return answers, read_status(call.code().name, details, trailers)
 
 
 class State(NamedTuple):

@@ -7,8 +7,9 @@ import pytest
 
 import kvblock
 from kvblock.v1 import errors_pb2
-from kvblock_service.errors import CallError
-from tests.conformance.cases import CASES
+from kvblock_service.call_error import CallError
+from kvblock_service.errors import ERRORS
+from tests.conformance.cases import CASES, THEN
 from tests.conformance.driving import PROTOS
 from tests.conformance.malformed import BYTES
 
@@ -36,13 +37,19 @@ every_reason = pytest.mark.parametrize("reason", NUMBERS)
 
 
 def test_service_declares_each_reason_once_with_the_code_that_the_proto_documents() -> None:
-    declared = CallError.__subclasses__()
-    assert [(one.reason, one.code) for one in declared] == list(DOCUMENTED.items())
-    assert not [deeper for one in declared for deeper in one.__subclasses__()]
+    assert tuple(CallError.__subclasses__()) == ERRORS
+    assert [(one.reason, one.code) for one in ERRORS] == list(DOCUMENTED.items())
+    assert not [deeper for one in ERRORS for deeper in one.__subclasses__()]
+
+
+@every_reason
+def test_service_declares_what_to_do_after_each_reason(reason: str) -> None:
+    (declared,) = (one for one in ERRORS if one.reason == reason)
+    assert vars(declared)["then"].value == THEN[reason]
 
 
 def test_service_sends_the_metadata_that_the_proto_documents() -> None:
-    for one in CallError.__subclasses__():
+    for one in ERRORS:
         described = COMMENTS[one.reason].partition("Metadata:")[2]
         # What is in parentheses are values.
         documented = set(re.findall(r"(?<!\()`([a-z_]+)`", described))

@@ -22,13 +22,16 @@ VOLATILE = {
     "revision",
     "since",
     "epoch",
+    "expires_in",
     "lease_expires_in",
     "since_heartbeat",
 }
 
 ends = [case for case in CASES if case.signal]
+replaced = [case for case in CASES if case.replaced]
 guarded = [case for case in CASES if case.access]
-calls = [case for case in CASES if case not in (*ends, *guarded) and case.method != ENDS_SERVER]
+apart = (*ends, *replaced, *guarded)
+calls = [case for case in CASES if case not in apart and case.method != ENDS_SERVER]
 WITH_STUBS = [name for name in DRIVERS if name != "reflection"]
 """Drivers for servers with an access file: reflection takes an admin there."""
 
@@ -36,7 +39,13 @@ every_driver = pytest.mark.parametrize("name", DRIVERS)
 
 
 def steady(answer: Json) -> Json:
-    """An answer without what differs from run to run."""
+    """An answer without what differs from run to run.
+
+    A lease has just been renewed, whoever answers with it.
+    """
+    if "renew_after" in answer:
+        left, ttl = (float(answer[key].rstrip("s")) for key in ("expires_in", "ttl"))
+        assert ttl - 60 < left <= ttl
     return {
         key: [steady(one) if isinstance(one, dict) else one for one in value]
         if isinstance(value, list)
@@ -77,6 +86,20 @@ def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDr
             pass
         desk.signal(case.signal)
         check(case, driver, desk)
+
+
+@every_driver
+@pytest.mark.parametrize("case", replaced, ids=lambda case: case.name)
+def test_vector_of_a_stream_that_is_replaced(
+    name: str, case: Case, desk: Bench, driver_named: GetDriver
+) -> None:
+    driver = driver_named(name)
+    assert case.replaced is not None
+    with desk.scene(case):
+        driver.send(desk.address, path_of(case.method), case.sent(), linger=True)
+        happens(lambda: desk.streaming() == [case.replaced])
+        with desk.resumed(case.replaced):
+            check(case, driver, desk)
 
 
 @every_driver

@@ -145,10 +145,14 @@ class ModelPool:
         lease = self.leases.get(command.engine)
         resumed = lease is not None and lease.epoch == command.epoch
         if lease is not None and resumed:
-            lease.ttl, lease.ends = command.ttl_ms, self.now + command.ttl_ms
+            lease.ttl = command.ttl_ms or lease.ttl
+            lease.ends = self.now + lease.ttl
+        elif not command.ttl_ms:
+            return Fenced(lease.epoch if lease else 0)
         else:
             if lease is not None and not command.takeover:
-                return EngineHeld(max(0, lease.ends - self.now))
+                left = max(0, lease.ends - self.now)
+                return Fenced(lease.epoch) if command.epoch else EngineHeld(left)
             if lease is None and command.epoch and not command.takeover:
                 return Fenced(0)
             if lease is not None:

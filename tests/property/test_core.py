@@ -129,7 +129,7 @@ class PoolMachine(RuleBasedStateMachine):
         slip=slips,
         request_id=request_ids,
         takeover=st.booleans(),
-        ttl=st.sampled_from([5, 20]),
+        ttl=st.sampled_from([0, 5, 20]),
         wait=waits,
         resume=st.booleans(),
     )

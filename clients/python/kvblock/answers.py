@@ -87,7 +87,11 @@ def attachment(
     """What an attach answered; a unary one leaves out what `asked` gives."""
     lease = message.lease
     granted = LeaseGranted(
-        lease.epoch, seconds(lease.ttl), seconds(lease.renew_after), lease.resumed
+        lease.epoch,
+        seconds(lease.ttl),
+        seconds(lease.renew_after),
+        lease.resumed,
+        seconds(lease.expires_in),
     )
     return mirror(Attachment, message, lease=granted, **asked)
 

@@ -31,6 +31,19 @@ _SAID_AT_ANY_POINT = frozenset(
 carried out or after it: RESOURCE_EXHAUSTED is also what becomes of an answer that is too long."""
 
 
+class Then(Enum):
+    """What to do after an error: the server says it with each of its own."""
+
+    REPEAT = "repeat"
+    """Make the same call again, with the same request_id; not before `retry_after`."""
+    RESUME = "resume"
+    """Attach again with the lease's epoch: the lease goes on."""
+    LEASE_LOST = "lease_lost"
+    """Use nothing that the engine held, and attach anew."""
+    GIVE_UP = "give_up"
+    """A repeat cannot help: the request or its caller is wrong, or somebody has to decide."""
+
+
 class FieldViolation(NamedTuple):
     """One field of a request that cannot be."""
 
@@ -46,8 +59,11 @@ class KVBlockError(Exception):
     `reason` is None when the error does not come from a kvblock server, and `code` is None when no
     gRPC status was involved. `metadata` holds the facts (field, value, limit, pool, ...) that
     belong to the reason; `violations` name the fields that are wrong. `retry_after` is the number
-    of seconds after which the server wants to be tried again, None when it did not say.
+    of seconds after which the server wants to be tried again, None when it did not say. `then` is
+    what to do next, as the server said; where it said nothing, what the class stands for.
     """
+
+    _then = Then.GIVE_UP
 
     def __init__(
         self,
@@ -58,6 +74,7 @@ class KVBlockError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: tuple[FieldViolation, ...] = (),
         retry_after: float | None = None,
+        then: Then | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -65,6 +82,7 @@ class KVBlockError(Exception):
         self.metadata = dict(metadata or {})
         self.violations = violations
         self.retry_after = retry_after
+        self.then = self._then if then is None else then
 
     @property
     def message(self) -> str:
@@ -103,9 +121,23 @@ class LeaseLostError(FailedPreconditionError):
     It ran out, another client took it over, an operator ended it, or the server has lost its state.
     """
 
+    _then = Then.LEASE_LOST
+
+
+class SessionReplacedError(LeaseLostError):
+    """Another stream has resumed the session's lease (reason SESSION_REPLACED).
+
+    The lease goes on, and its blocks are those of whoever has that stream: this session has no
+    part in them any more. Who attaches anew, as after a lost lease, finds the name taken.
+    """
+
+    _then = Then.GIVE_UP
+
 
 class UnavailableError(KVBlockError):
     """Until the timeout no server answered: none was there, or it dropped calls, or shut down."""
+
+    _then = Then.REPEAT
 
     @property
     def fate_unknown(self) -> bool:
@@ -216,3 +248,5 @@ class ErrorReason(Enum):
     """The caller has made as many calls as its identity may make for now."""
     SLOW_READER = 33, StatusCode.ABORTED, KVBlockError
     """The session's answers were not read, and the server has cut it off."""
+    SESSION_REPLACED = 34, StatusCode.ABORTED, SessionReplacedError
+    """The session's lease goes on in another stream."""

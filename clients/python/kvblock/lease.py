@@ -111,11 +111,12 @@ class Lease:
         if self.lost is None:
             return ClosedError(f"the lease of engine {self.engine!r} was released")
         # A new one each time: an exception that is raised again collects tracebacks.
-        error = LeaseLostError(
+        error = type(self.lost)(
             str(self.lost),
             reason=self.lost.reason,
             code=self.lost.code,
             metadata=self.lost.metadata,
+            then=self.lost.then,
         )
         error.__cause__ = self.lost.__cause__
         return error

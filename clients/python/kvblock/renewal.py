@@ -127,7 +127,7 @@ class Renewal:
             return
         if not self._lease.ended and not self._failures:
             _log.warning("the lease of %r cannot be renewed now: %s", self._lease.engine, error)
-        self._try_later()
+        self._try_later(error.retry_after)
         if isinstance(error, DeadlineExceededError) or error.reason is None:
             # No thread waits in gRPC during the delay, so nothing would come of a connection that
             # is being made: see `kvblock._sync.connection`.
@@ -141,9 +141,10 @@ class Renewal:
         self._logged = True
         self._try_later()
 
-    def _try_later(self) -> None:
+    def _try_later(self, retry_after: float | None = None) -> None:
         self._failures += 1
-        pause = min(backoff(self._failures), self._lease.remaining / 4)
+        pause = (retry_after or 0.0) + backoff(self._failures)
+        pause = min(pause, self._lease.remaining / 4)
         self._not_before = monotonic() + pause
 
     def _close_channel(self) -> None:

@@ -224,6 +224,8 @@ class LeaseGranted:
     """Seconds after the last renewal at which to renew it at the latest."""
     resumed: bool
     """Whether the lease had begun before this attach."""
+    expires_in: float
+    """Seconds that it still lasted without another renewal when this was answered."""
 
 
 @dataclass(frozen=True, slots=True)

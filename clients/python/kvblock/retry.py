@@ -1,9 +1,8 @@
 """How often and when a call that found the server unavailable is made again.
 
 Rules:
-- Only UNAVAILABLE is tried again, with CANCELLED, which is what a server says that drops a call
-  unread, and only what is safe to repeat: a call that changes something has a request_id or a
-  step_id, and keeps it through all tries.
+- What is tried again is what the error's `then` says: REPEAT, or RESUME in a session. That is safe:
+  a call that changes something has a request_id or a step_id, and keeps it through all tries.
 - The delays grow from try to try up to a limit, and each is a random part of that (full jitter), so
   that clients which lost their server together do not come back together. A server that says when
   it wants to be tried again is not tried sooner.
@@ -16,7 +15,7 @@ from __future__ import annotations
 import random
 from time import monotonic
 
-from kvblock.errors import UnavailableError
+from kvblock.errors import KVBlockError, Then
 
 FIRST_DELAY_MAX = 0.02
 """Seconds; the limit doubles with each try."""
@@ -35,6 +34,11 @@ def backoff(tries: int) -> float:
     return _random.uniform(0.0, limit)
 
 
+def may_repeat(failure: KVBlockError) -> bool:
+    """Whether another try can help."""
+    return failure.then is Then.REPEAT or failure.then is Then.RESUME
+
+
 class Retries:
     """Those of one call that began at `started` (monotonic) and may take `timeout` seconds."""
 
@@ -42,19 +46,21 @@ class Retries:
         self._ends = None if timeout is None else started + timeout
         self._enabled = enabled
         self._count = 0
-        self._failure: UnavailableError | None = None
+        self._failure: KVBlockError | None = None
 
     def remaining(self) -> float | None:
         """Seconds that are left for the next try, None without a limit."""
         return None if self._ends is None else max(0.001, self._ends - monotonic())
 
-    def delay(self, failure: UnavailableError) -> float:
+    def delay(self, failure: KVBlockError) -> float:
         """Seconds to wait before the next try, after one that failed.
 
         Raises:
-            UnavailableError: there is no time left for another one.
+            KVBlockError: that of a try, if another one cannot help, or has no time left.
 
         """
+        if not may_repeat(failure):
+            raise failure
         self._count += 1
         # A failure that leaves open whether the call was carried out is the one to tell of.
         if self._failure is None or not self._failure.fate_unknown:

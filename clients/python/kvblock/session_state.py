@@ -25,10 +25,11 @@ from kvblock import answers, requests
 from kvblock.errors import (
     ClosedError,
     DeadlineExceededError,
-    ErrorReason,
     FailedPreconditionError,
     KVBlockError,
     LeaseLostError,
+    SessionReplacedError,
+    Then,
     UnansweredError,
     UnavailableError,
 )
@@ -39,14 +40,12 @@ from kvblock.lease_user import LeaseUser
 from kvblock.lifecycle import OPEN, OVER, STEP_ANSWERED, STEP_SENT, UNATTACHED, Event, State
 from kvblock.recall import EngineHints, Recall, fill_hints
 from kvblock.results import StepPolicy, StepResult
+from kvblock.retry import may_repeat
 from kvblock.settings import ClientSettings
 from kvblock.step_context import Traceparent
 from kvblock.v1 import kvblock_pb2 as pb
 
 LEFT = "it was left"
-_PASSING = (ErrorReason.RATE_LIMITED, ErrorReason.SLOW_READER)
-"""Why a stream may end that another one can go on for, as after UNAVAILABLE."""
-RENEW = pb.SessionRequest(renew=pb.SessionRenew())
 
 
 class SessionState(LeaseUser):
@@ -134,7 +133,6 @@ class SessionState(LeaseUser):
                 recall=self._attach.attach.recall,
             )
         )
-        requests.fill_duration(request.attach.ttl, self._lease.ttl or self.ttl)
         if self._attach.attach.HasField("expect"):
             request.attach.expect.CopyFrom(self._attach.attach.expect)
         return request
@@ -201,7 +199,8 @@ class SessionState(LeaseUser):
         elif (
             of_step
             and not failure.fate_unknown
-            and not isinstance(failure, (DeadlineExceededError, UnavailableError))
+            and not isinstance(failure, DeadlineExceededError)
+            and not may_repeat(failure)
         ):
             self._end(Event.STEP_FAILED, str(failure))
 
@@ -213,7 +212,7 @@ class SessionState(LeaseUser):
         )
 
     def _failure(self, error: grpc.RpcError | None) -> KVBlockError:
-        """What a stream that has ended means: UnavailableError where another one can go on."""
+        """What a stream that has ended means; its `then` says whether another one can go on."""
         if self._state in OVER:
             return ClosedError(f"this session has ended: {self._ended_by}")
         if self._lease.lost is not None:
@@ -226,23 +225,11 @@ class SessionState(LeaseUser):
         failure = error_of(error, self._settings.address)
         if self._state in UNATTACHED:
             return failure
-        if failure.reason is ErrorReason.ENGINE_ATTACHED:
-            return self._displaced(failure)
-        if failure.reason in _PASSING:
-            passing = UnavailableError(str(failure), reason=failure.reason, code=failure.code)
-            passing.retry_after = failure.retry_after
-            return passing
-        return failure
-
-    def _displaced(self, failure: KVBlockError) -> KVBlockError:
-        """What it means that somebody else is attached under our name."""
-        if failure.retry_after is None and self._stray_attaches:
+        if isinstance(failure, SessionReplacedError) and self._stray_attaches:
             # The lease goes on in another stream, of an attach of our own that was late.
             self._stray_attaches -= 1
-            return UnavailableError(str(failure), code=failure.code)
-        return LeaseLostError(
-            str(failure), reason=failure.reason, code=failure.code, metadata=failure.metadata
-        )
+            return UnavailableError(str(failure), code=failure.code, then=Then.RESUME)
+        return failure
 
     def _unexpected_answer(self) -> KVBlockError:
         return KVBlockError(f"{self._settings.address} answered something else than was asked")

@@ -48,7 +48,7 @@ class Exchange(NamedTuple):
 class Stash:
     """Ready blocks, and the numbers by which they become more or fewer.
 
-    `ready_max` bounds how many are fetched ahead, and `total` is how many the engine can have in all.
+    `ready_max` bounds how many are fetched ahead, `total` is how many the engine can have in all.
     `lacked` is how many blocks more a request would have needed that could not be served, until one
     is served, or an iteration ends without any.
     """

@@ -19,7 +19,6 @@ _PACKAGE = "kvblock.wire"
 _STRING = _Field.TYPE_STRING
 _BYTES = _Field.TYPE_BYTES
 _INT32 = _Field.TYPE_INT32
-_INT64 = _Field.TYPE_INT64
 
 _file = descriptor_pb2.FileDescriptorProto(
     name="kvblock/wire.proto", package=_PACKAGE, syntax="proto3"
@@ -39,9 +38,8 @@ def _message(name: str, *fields: tuple[int, str, _Field.Type.ValueType | str, bo
             field.type = kind
 
 
-# google.protobuf.Any and google.protobuf.Duration
+# google.protobuf.Any
 _message("Any", (1, "type_url", _STRING, False), (2, "value", _BYTES, False))
-_message("Duration", (1, "seconds", _INT64, False), (2, "nanos", _INT32, False))
 # google.rpc.Status
 _message("Status", (2, "message", _STRING, False), (3, "details", "Any", True))
 # google.rpc.ErrorInfo: a map on the wire is a repeated message of key and value
@@ -52,8 +50,6 @@ _message(
     (2, "domain", _STRING, False),
     (3, "metadata", "Entry", True),
 )
-# google.rpc.RetryInfo
-_message("RetryInfo", (1, "retry_delay", "Duration", False))
 # google.rpc.BadRequest and google.rpc.BadRequest.FieldViolation
 _message("FieldViolation", (1, "field", _STRING, False), (2, "description", _STRING, False))
 _message("BadRequest", (1, "field_violations", "FieldViolation", True))
@@ -70,6 +66,5 @@ def _class(name: str) -> Any:
 
 Status = _class("Status")
 ErrorInfo = _class("ErrorInfo")
-RetryInfo = _class("RetryInfo")
 BadRequest = _class("BadRequest")
 HealthCheckResponse = _class("HealthCheckResponse")

@@ -120,6 +120,7 @@ class Step(NamedTuple):
 class Attach(NamedTuple):
     """Begin a lease of `ttl_ms`, or go on with the one whose epoch is named.
 
+    A `ttl_ms` of 0 leaves the lease the TTL that it has, and begins none.
     `takeover` ends a lease of the same name that another client has; its blocks wait for
     `quarantine_ms` then.
     """

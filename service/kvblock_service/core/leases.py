@@ -2,7 +2,8 @@
 
 Rules:
 - A lease begins with an epoch that grows with every attach that does not resume. A command with
-  another epoch than the engine's changes nothing.
+  another epoch than the engine's changes nothing, an attach that comes too late to resume among
+  them. An attach with `takeover` wants the name in any case: it begins a lease then.
 - A lease ends by a detach, which frees the engine's blocks at once, or by an expiry, a takeover or
   a reclaim, which put them into quarantine: the engine's last writes may still be on their way.
 - How long blocks wait is part of the command, so that a change of the configuration does not change
@@ -36,8 +37,12 @@ def attach(pool: PoolData, command: Attach, stamp: Stamp) -> Outcome:
     engine = pool.engines.get(command.engine)
     current = engine.epoch if engine else 0
     resumed = bool(current) and command.epoch == current
+    if not (resumed or command.ttl_ms):
+        return Fenced(current)
     if engine is not None and current and not resumed:
         if not command.takeover:
+            if command.epoch:
+                return Fenced(current)
             return EngineHeld(max(0, engine.deadline_ms - stamp.now_ms))
         _vacate(pool, engine, command.quarantine_ms, stamp)
         engine = pool.enter(command.engine)
@@ -51,8 +56,8 @@ def attach(pool: PoolData, command: Attach, stamp: Stamp) -> Outcome:
         pool.last_epoch += 1
         engine.epoch = pool.last_epoch
         pool.revision += 1
-    engine.ttl_ms = command.ttl_ms
-    engine.deadline_ms = stamp.now_ms + command.ttl_ms
+    engine.ttl_ms = command.ttl_ms or engine.ttl_ms
+    engine.deadline_ms = stamp.now_ms + engine.ttl_ms
     return Attached(
         engine.epoch,
         engine.ttl_ms,

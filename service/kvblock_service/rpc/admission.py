@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import grpc
 
 from kvblock_service.access.rejected_calls import Limit
-from kvblock_service.errors import CallError
+from kvblock_service.call_error import CallError, Then
 from kvblock_service.event_counter import EventCounter
 from kvblock_service.rpc import calls
 from kvblock_service.rpc.call_slots import (
@@ -40,7 +40,8 @@ HEALTH = "/grpc.health.v1.Health/"
 KEEP_ALIVE = frozenset({"/kvblock.v1.KVBlockService/RenewLease", f"{HEALTH}Check"})
 """Short calls that engines, and those who watch the server, cannot do without."""
 
-_NO_REQUEST = grpc.StatusCode.UNIMPLEMENTED
+_UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
+_NO_REQUEST = "the call ended without a request"
 
 
 class Admission:
@@ -101,7 +102,7 @@ class Admission:
                 request: Any = await context.read()
                 arriving.pop(task, None)
                 if request is grpc.aio.EOF:
-                    await context.abort(_NO_REQUEST, "the call ended without a request")
+                    await calls.end(context, _UNIMPLEMENTED, _NO_REQUEST, Then.GIVE_UP)
                 return await serve(request, context)
             except asyncio.CancelledError:
                 why = evicted.get(task)
@@ -118,7 +119,8 @@ class Admission:
 
     async def _refuse_over_limit(self, context: Context, limit: CallLimitReached) -> NoReturn:
         self._rejected.add(limit.limit, peer=context.peer())
-        await context.abort(limit.code, limit.text)
+        # Nothing of it was carried out, and a slot may be there soon.
+        await calls.end(context, limit.code, limit.text, Then.REPEAT)
 
 
 async def _noted(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

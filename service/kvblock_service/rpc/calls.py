@@ -19,11 +19,11 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_status import rpc_status
 
-from kvblock_service.errors import CallError, MalformedMessage, RequestLimit
+from kvblock_service.call_error import CallError, Then
+from kvblock_service.errors import MalformedMessage, RequestLimit
 from kvblock_service.host import Host
-from kvblock_service.rpc.errors import status_of
+from kvblock_service.rpc.errors import then_trailers, trailers_of
 
 RequestT = TypeVar("RequestT", bound=Message)
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -128,10 +128,16 @@ def unary(
 
 async def refuse(context: Context, error: CallError) -> NoReturn:
     """End a call with the status of an error."""
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    await context.abort(grpc.StatusCode[error.code], str(error), trailers_of(error))
+
+
+async def end(context: Context, code: grpc.StatusCode, text: str, then: Then) -> NoReturn:
+    """End a call with a status that has no reason."""
+    await context.abort(code, text, then_trailers(then))
 
 
 async def break_off(context: Context, call: str) -> NoReturn:
     """End a call that ran into a bug; to be called while the exception is being handled."""
     _log.exception("a call failed on a bug of the server", extra={"call": call})
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log says more")
+    text = "internal error; the server's log says more"
+    await end(context, grpc.StatusCode.INTERNAL, text, Then.GIVE_UP)

@@ -203,19 +203,26 @@ def _engine_stats(engine: EngineState) -> pb.EngineStats:
     )
 
 
-def attached(
-    outcome: Attached, geometry: Geometry, server_epoch: int, memory_uri: str
-) -> dict[str, Any]:
-    """What the answers to an attach have in common; a lease is renewed three times in its TTL."""
-    ttl = outcome.ttl_ms / 1000
-    lease = pb.Lease(
-        epoch=outcome.epoch,
+def lease(pool: PoolHost, engine: str, epoch: int, ttl_ms: int, *, resumed: bool) -> pb.Lease:
+    """A lease at this moment; it is to be renewed three times in its TTL."""
+    ttl = ttl_ms / 1000
+    return pb.Lease(
+        epoch=epoch,
         ttl=duration_of(ttl),
         renew_after=duration_of(ttl / 3),
-        resumed=outcome.resumed,
+        resumed=resumed,
+        expires_in=duration_of(pool.expires_in_ms(engine, epoch) / 1000),
     )
+
+
+def attached(
+    outcome: Attached, pool: PoolHost, engine: str, server_epoch: int, memory_uri: str
+) -> dict[str, Any]:
+    """What the answers to an attach have in common."""
+    geometry = pool.geometry
+    given = (pool, engine, outcome.epoch, outcome.ttl_ms)
     return {
-        "lease": lease,
+        "lease": lease(*given, resumed=outcome.resumed),
         "held_blocks": outcome.held_blocks,
         "acquired_blocks": outcome.acquired_blocks,
         "sequences": outcome.sequences,

@@ -11,13 +11,16 @@ Rules:
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthServicer
 
-Context: TypeAlias = "grpc.aio.ServicerContext[HealthCheckRequest, HealthCheckResponse]"
+from kvblock_service.call_error import Then
+from kvblock_service.rpc import calls
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Health(HealthServicer):
@@ -39,7 +42,7 @@ class Health(HealthServicer):
         """The health now."""
         if request.service not in self._services:
             problem = f"no service {request.service!r} is watched here"
-            await context.abort(grpc.StatusCode.NOT_FOUND, problem)
+            await calls.end(context, grpc.StatusCode.NOT_FOUND, problem, Then.GIVE_UP)
         return self._answer(request)
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
@@ -47,14 +50,15 @@ class Health(HealthServicer):
         if self._watches >= self._watches_max:
             problem = f"health_watches_max = {self._watches_max} is reached"
             text = f"{problem}; Check has no such limit"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            await calls.end(context, code, text, Then.REPEAT)
         self._watches += 1
         try:
             if not self._down.is_set():
                 await context.write(self._answer(request))
                 await self._down.wait()
             await context.write(self._answer(request))
-            await context.abort(grpc.StatusCode.UNAVAILABLE, self._why)
+            await calls.end(context, grpc.StatusCode.UNAVAILABLE, self._why, Then.REPEAT)
         finally:
             self._watches -= 1
 

@@ -26,7 +26,6 @@ from kvblock_service.errors import SequenceNotFound, StaleEpoch
 from kvblock_service.lease_log import LeaseEvent
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, expectation, validate
-from kvblock_service.rpc.errors import duration_of
 from kvblock_service.rpc.methods import PoolMethods, persisted
 
 
@@ -123,19 +122,20 @@ class KVBlockService(PoolMethods):
         engine = validate.engine_name(request.engine)
         attached = self.attach(pool, engine, request)
         self.host.end_sessions_before(pool.geometry.name, engine, attached.epoch)
+        # The answer says how long the lease still lasts.
+        await pool.settled()
         uri = self.host.memory_uri(pool.geometry)
         return pb.AttachEngineResponse(
-            **convert.attached(attached, pool.geometry, self.host.server_epoch, uri)
+            **convert.attached(attached, pool, engine, self.host.server_epoch, uri)
         )
 
     async def renew_lease(self, request: pb.RenewLeaseRequest) -> pb.RenewLeaseResponse:
         """Let a lease last longer."""
         pool = self.pool(request.pool)
         engine = validate.engine_name(request.engine)
-        renewed, _ = pool.apply(Renew(engine, request.epoch))
-        assert isinstance(renewed, Renewed)
+        lease = self.renew(pool, engine, request.epoch)
         owed = pool.recall.answer(engine, convert.hints(request), None)
-        return pb.RenewLeaseResponse(ttl=duration_of(renewed.ttl_ms / 1000), owed_blocks=owed)
+        return pb.RenewLeaseResponse(ttl=lease.ttl, lease=lease, owed_blocks=owed)
 
     @persisted
     async def detach_engine(self, request: pb.DetachEngineRequest) -> pb.DetachEngineResponse:
@@ -148,11 +148,16 @@ class KVBlockService(PoolMethods):
         self, pool: PoolHost, engine: str, request: pb.AttachEngineRequest | pb.SessionAttach
     ) -> Attached:
         """Begin or resume the lease that a request asks for."""
-        ttl_ms = validate.ttl_ms(request.ttl if request.HasField("ttl") else None, self.leases)
+        before = pool.epoch(engine)
+        if request.HasField("ttl"):
+            ttl_ms = validate.ttl_ms(request.ttl, self.leases)
+        elif request.epoch and request.epoch == before:
+            ttl_ms = 0
+        else:
+            ttl_ms = validate.ttl_ms(None, self.leases)
         request_id = validate.request_id(request.request_id)
         expectation.check(request, pool.geometry)
         quarantine_ms = pool.quarantine_of(engine, ttl_ms)
-        before = pool.epoch(engine)
         key = (engine, request.epoch, request_id)
         command = Attach(*key, request.takeover, ttl_ms, quarantine_ms)
         attached, replayed = pool.apply(command, self.trace_id())
@@ -167,6 +172,12 @@ class KVBlockService(PoolMethods):
             name, epoch = pool.geometry.name, attached.epoch
             self.host.leases.tell(event, name, engine, epoch, blocks=blocks, **told)
         return attached
+
+    def renew(self, pool: PoolHost, engine: str, epoch: int) -> pb.Lease:
+        """Let a lease last for a full TTL from now; the lease then."""
+        renewed, _ = pool.apply(Renew(engine, epoch))
+        assert isinstance(renewed, Renewed)
+        return convert.lease(pool, engine, epoch, renewed.ttl_ms, resumed=True)
 
     def detach(self, pool: PoolHost, command: Detach, trace_id: str) -> Freed:
         """End a lease in order, and its stream."""

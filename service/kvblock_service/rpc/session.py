@@ -23,8 +23,9 @@ import grpc
 from opentelemetry.trace import format_trace_id
 
 from kvblock.v1 import kvblock_pb2 as pb
-from kvblock_service.core.commands import Detach, Renew, Step, Stepped
-from kvblock_service.errors import CallError, InvalidField, SessionState, SlowReader
+from kvblock_service.call_error import CallError
+from kvblock_service.core.commands import Detach, Step, Stepped
+from kvblock_service.errors import InvalidField, SessionState, SlowReader
 from kvblock_service.pool_host import PoolHost
 from kvblock_service.rpc import calls, convert, step_wire, validate
 from kvblock_service.rpc.call_slots import first_message_arrived
@@ -98,9 +99,10 @@ class _Session:
         kind = _kind(request)
         if kind == "renew":
             # It is not journaled, so there is nothing to wait for.
-            pool.apply(Renew(*key[:2]))
+            lease = self._service.renew(pool, *key[:2])
             owed = pool.recall.answer(key[0], convert.hints(request.renew), None)
-            renewed = pb.SessionResponse(renewed=pb.SessionRenewed(owed_blocks=owed))
+            answer = pb.SessionRenewed(lease=lease, owed_blocks=owed)
+            renewed = pb.SessionResponse(renewed=answer)
             await self._answer(renewed.SerializeToString(), owed)
             return False
         if kind != "detach":
@@ -127,7 +129,7 @@ class _Session:
     async def _first(self) -> bytes | None:
         """The first message, which has to come in time."""
         problem = f"it did not come within slow_reader_seconds = {self._slow.seconds:g}"
-        late = SessionState("attach", problem)
+        late = SessionState.late("attach", problem)
         alarm = asyncio.get_running_loop().call_later(self._slow.seconds, self.end_with, late)
         try:
             return await self._read()
@@ -197,13 +199,15 @@ class _Session:
         self.epoch = attached.epoch
         self._host.enter(self)
         uri = self._host.memory_uri(geometry)
+        # The answer says how long the lease still lasts.
+        await pool.settled()
         answer = pb.SessionAttached(
             pool=geometry.name,
             engine=self.key[1],
             last_step_id=attached.last_step_id,
-            **convert.attached(attached, geometry, self._host.server_epoch, uri),
+            **convert.attached(attached, pool, self.key[1], self._host.server_epoch, uri),
         )
-        await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), 0, pool)
+        await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), 0)
         if request.attach.recall:
             self._push = RecallPush(pool.recall, self.key[1], self._write)
             await self._push.push()

@@ -4,11 +4,12 @@ A driver reads one JSON object a line from stdin and answers each with one on st
 
     {"address": "unix:/run/x.sock", "method": "kvblock.v1.KVBlockService/Free",
      "messages": [{"sequence_id": "1"}], "linger": false}
-    {"answers": [{}], "code": "OK", "details": ""}
+    {"answers": [{}], "code": "OK", "details": "", "trailers": {}}
 
 Messages are in protobuf's JSON form with the field names of the proto. `details` is the trailer
-`grpc-status-details-bin` in base64. A stream sends a message, waits for its answer, sends the next;
-then it closes its side, or with `linger` waits for the server to end the stream.
+`grpc-status-details-bin` in base64, `trailers` are the plain ones. A stream sends a message, waits
+for its answer, sends the next; then it closes its side, or with `linger` waits for the server to
+end the stream.
 """
 
 import base64
@@ -83,6 +84,7 @@ def converse(method: Method, requests: list[Message], linger: bool) -> dict[str,
 
 def outcome(answers: list[Message], call: Any) -> dict[str, Any]:
     trailers = dict(call.trailing_metadata() or ())
+    plain = {name: text for name, text in trailers.items() if isinstance(text, str)}
     return {
         "answers": [
             json_format.MessageToDict(answer, preserving_proto_field_name=True)
@@ -90,4 +92,5 @@ def outcome(answers: list[Message], call: Any) -> dict[str, Any]:
         ],
         "code": call.code().name,
         "details": base64.b64encode(trailers.get("grpc-status-details-bin", b"")).decode(),
+        "trailers": plain,
     }

@@ -198,6 +198,8 @@ def test_renewals_and_health_have_room_of_their_own(server_factory: ServerFactor
             stub.Stats(pb.StatsRequest(), timeout=PATIENCE)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert caught.value.details() == "concurrent_calls_max = 3 is reached"
+        trailers: Any = caught.value.trailing_metadata()
+        assert dict(trailers)["kvblock-then"] == "repeat"
         renewal = pb.RenewLeaseRequest(engine="unary", epoch=lease.epoch)
         assert stub.RenewLease(renewal, timeout=PATIENCE).ttl.seconds == 10
         assert kv.health()

@@ -15,7 +15,7 @@ import typer
 from kvblock_cli import failures
 from kvblock_cli.app import make_app
 from kvblock_service.config import ServerSettings
-from kvblock_service.errors import CallError
+from kvblock_service.errors import ERRORS
 from tests.integration.docs.markdown import (
     DOCUMENTS,
     ROOT,
@@ -104,8 +104,10 @@ def test_every_reason_is_in_the_table_as_in_the_proto() -> None:
     proto = (ROOT / "protos/kvblock/v1/errors.proto").read_text()
     comments = re.findall(r"((?:  // .*\n)+)  ERROR_REASON_([A-Z_]+) = [1-9]", proto)
     assert rows == [(name, text.split("// ")[1].partition(":")[0]) for text, name in comments]
-    assert rows == [(one.reason, one.code) for one in CallError.__subclasses__()]
-    assert all(len(row) == 4 and all(row) for row in table.rows[1:])
+    assert rows == [(one.reason, one.code) for one in ERRORS]
+    named = [re.findall(r"`([a-z_]+)`", row[2])[0] for row in table.rows[1:]]
+    assert named == [one.then.value for one in ERRORS]
+    assert all(len(row) == 5 and all(row) for row in table.rows[1:])
 
 
 def test_every_exit_code_is_in_the_table() -> None:

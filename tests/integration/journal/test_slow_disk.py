@@ -94,7 +94,7 @@ def test_a_resumed_lease_ends_its_old_stream_when_that_is_written(disk: SlowDisk
         disk.answers()
         assert not idle.call.done()
         disk.let_go()
-        assert idle.end().reason == "ENGINE_ATTACHED"
+        assert idle.end().reason == "SESSION_REPLACED"
         answer = pb.SessionResponse.FromString(next(resumed.call))
         assert answer.attached.lease.resumed
         assert resumed.step(1, 7)

@@ -47,7 +47,7 @@ def test_session_resumes_on_a_new_stream(wire: Wire) -> None:
         assert resumed.lease.epoch == attached.lease.epoch
         assert (resumed.last_step_id, resumed.held_blocks, resumed.sequences) == (2, 3, 3)
         ended = first.end()
-        assert (ended.code, ended.reason) == ("FAILED_PRECONDITION", "ENGINE_ATTACHED")
+        assert (ended.code, ended.reason) == ("ABORTED", "SESSION_REPLACED")
         assert second.step(2, 8, 9) == answer
         assert wire.state() == before
         third = pb.SessionResponse.FromString(second.step(3, 7)).stepped
@@ -168,7 +168,7 @@ def test_stale_epoch_changes_nothing(wire: Wire, method: str, kind: str) -> None
         old, current = current, 0
     epoch = 0 if kind == "none" else old
     if method == "AttachEngine":
-        if kind != "ended":
+        if kind == "none":
             assert problem_of(lambda: wire.attach("e", epoch)).reason == "ENGINE_ATTACHED"
             return
         request: Message = pb.AttachEngineRequest(engine="e", epoch=epoch)
@@ -250,3 +250,23 @@ def test_renewal_that_came_while_the_server_stood_still_for_a_moment_counts(
             server.process.send_signal(signal.SIGCONT)
         assert renewal.result().ttl.ToMilliseconds() == 500
     assert wire.pool().expired_leases_total == 0
+
+
+def test_a_lease_keeps_its_ttl_and_tells_what_is_left(wire: Wire) -> None:
+    first = wire.attach("e", ttl_ms=20_000).lease
+    with stream(wire) as session:
+        resumed = session.attach("e", epoch=first.epoch).lease
+        renewal = pb.SessionResponse.FromString(session.say(renew=pb.SessionRenew())).renewed
+    again = wire.attach("e", first.epoch).lease
+    unary = wire.kv.RenewLease(pb.RenewLeaseRequest(engine="e", epoch=first.epoch))
+    assert unary.ttl == unary.lease.ttl
+    for lease in (first, resumed, renewal.lease, again, unary.lease):
+        assert (lease.epoch, lease.ttl.seconds) == (first.epoch, 20)
+        assert lease.renew_after.ToMilliseconds() == 6666
+        assert 0 < lease.expires_in.ToMilliseconds() <= 20_000
+        assert lease.resumed == (lease is not first)
+    assert wire.attach("e", first.epoch, ttl_ms=15_000).lease.ttl.seconds == 15
+    assert wire.attach("e", first.epoch).lease.ttl.seconds == 15
+    assert wire.attach("e", first.epoch, takeover=True).lease.ttl.seconds == 15
+    # A new lease has the server's.
+    assert wire.attach("e", takeover=True).lease.ttl.seconds == 60

@@ -124,7 +124,7 @@ class Engine:
         self.calling = None
         command = answer_to.command
         granted: list[int] = []
-        if isinstance(command, Attach):
+        if isinstance(command, Attach) and not command.epoch:
             self._attached(outcome)
         elif isinstance(outcome, Fenced):
             if not self.is_ousted:
@@ -139,6 +139,8 @@ class Engine:
         elif isinstance(command, Detach):
             self._freed([b for blocks in self.tables.values() for b in blocks], outcome)
             self.forget()
+        elif isinstance(outcome, Attached):
+            self._resumed(command, outcome)
         elif not isinstance(outcome, Renewed):
             raise self._unfit(command, outcome)
         if self.epoch:
@@ -151,8 +153,11 @@ class Engine:
 
     def _work(self, now_ms: int) -> Command | None:
         roll = self.random.random()
-        if roll < 0.08:
+        if roll < 0.06:
             return Renew(self.name, self.epoch)
+        if roll < 0.08:
+            # Without a TTL: that of the lease, also when a journal is replayed.
+            return Attach(self.name, self.epoch, "", False, 0, self.quarantine_ms)
         if roll < 0.2:
             return None if self.landing else Detach(self.name, self.epoch, self._id())
         if self.in_session or self.random.random() < self.steps:
@@ -213,6 +218,12 @@ class Engine:
             raise Violation(f"{self.name} attaches and is answered {outcome}")
         self.forget()
         self.epoch = outcome.epoch
+
+    def _resumed(self, command: Command, outcome: Attached) -> None:
+        held = sum(map(len, self.tables.values()))
+        found = (outcome.epoch, outcome.ttl_ms, outcome.held_blocks, outcome.resumed)
+        if found != (self.epoch, TTL_MS, held, True):
+            raise self._unfit(command, outcome)
 
     def _granted(self, command: Allocate, outcome: Outcome) -> list[int]:
         if isinstance(outcome, Refused):

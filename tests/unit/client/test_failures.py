@@ -6,9 +6,8 @@ import sys
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, DebugInfo, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, DebugInfo, ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from kvblock.errors import (
@@ -23,6 +22,8 @@ from kvblock.errors import (
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
+    SessionReplacedError,
+    Then,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -93,12 +94,43 @@ def test_fields_that_are_wrong() -> None:
 
 
 def test_when_to_come_back() -> None:
-    retry = RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
-    details = trailers(info("DRAINING"), retry)
+    plain = (("kvblock-then", "repeat"), ("kvblock-retry-after-ms", "2500"))
+    details = (*trailers(info("DRAINING")), *plain)
     error = error_of_status(grpc.StatusCode.UNAVAILABLE, "text", details, "host:1")
     assert isinstance(error, UnavailableError)
     assert error.retry_after == 2.5
     assert error.reason is ErrorReason.DRAINING
+
+
+@pytest.mark.parametrize("then", Then)
+def test_what_to_do_is_what_the_server_says(then: Then) -> None:
+    for reason in ("STATE_LIMIT", "OF_A_NEWER_SERVER"):
+        details = (*trailers(info(reason)), ("kvblock-then", then.value))
+        code = grpc.StatusCode.FAILED_PRECONDITION
+        assert error_of_status(code, "text", details, "host:1").then is then
+    lost = error_of_status(grpc.StatusCode.ABORTED, "text", details, "host:1")
+    assert isinstance(lost, LeaseLostError) == (then is Then.LEASE_LOST)
+
+
+@pytest.mark.parametrize("code", [one for one in grpc.StatusCode if one.value[0]])
+def test_what_to_do_follows_the_code_where_nobody_says_it(code: grpc.StatusCode) -> None:
+    told = error_of_status(code, "text", (("kvblock-then", "fly"),), "host:1")
+    repeats = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert told.then is (Then.REPEAT if code in repeats else Then.GIVE_UP)
+    assert error_of_status(code, "text", (), "host:1").then is told.then
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1.5", "\u0661", b"5"])
+def test_a_retry_time_that_is_none(text: str | bytes) -> None:
+    trailer = (("kvblock-retry-after-ms", text),)
+    error = error_of_status(grpc.StatusCode.UNAVAILABLE, "text", trailer, "host:1")
+    assert error.retry_after is None
+
+
+def test_a_stale_epoch_of_a_server_that_does_not_say_what_to_do_is_a_lost_lease() -> None:
+    stale = trailers(info("STALE_EPOCH", epoch="3"))
+    error = error_of_status(grpc.StatusCode.FAILED_PRECONDITION, "text", stale, "host:1")
+    assert (type(error), error.then) == (LeaseLostError, Then.LEASE_LOST)
 
 
 def test_a_call_that_was_dropped() -> None:
@@ -143,6 +175,7 @@ OWN_CLASSES = {
     ErrorReason.MEMORY_UNUSABLE: MemoryUnusableError,
     ErrorReason.STALE_EPOCH: LeaseLostError,
     ErrorReason.RATE_LIMITED: RateLimitedError,
+    ErrorReason.SESSION_REPLACED: SessionReplacedError,
 }
 """Those that callers handle apart from others of their code."""
 
@@ -158,7 +191,8 @@ def test_class_follows_the_reason(reason: ErrorReason) -> None:
 
 
 def test_a_call_without_an_epoch_has_no_lease_to_lose() -> None:
-    details = trailers(info("STALE_EPOCH", epoch="0", current="7"))
+    stale = trailers(info("STALE_EPOCH", epoch="0", current="7"))
+    details = (*stale, ("kvblock-then", "give_up"))
     error = error_of_status(grpc.StatusCode.FAILED_PRECONDITION, "text", details, "host:1")
     assert type(error) is FailedPreconditionError
 
@@ -210,8 +244,9 @@ def test_standard_messages_may_be_imported_too(imports: str) -> None:
 
 def test_a_rate_limit_is_told_by_its_reason() -> None:
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
-    details = trailers(info("RATE_LIMITED"), RetryInfo(retry_delay=Duration(nanos=250_000_000)))
+    plain = (("kvblock-then", "repeat"), ("kvblock-retry-after-ms", "250"))
+    details = (*trailers(info("RATE_LIMITED")), *plain)
     error = error_of_status(code, "text", details, "host:1")
     assert isinstance(error, RateLimitedError)
-    assert error.retry_after == 0.25
+    assert (error.then, error.retry_after) == (Then.REPEAT, 0.25)
     assert type(error_of_status(code, "text", trailers(info("OTHER")), "host:1")) is KVBlockError

@@ -4,7 +4,14 @@ from time import monotonic
 
 import pytest
 
-from kvblock.errors import ErrorReason, UnavailableError
+from kvblock.errors import (
+    ErrorReason,
+    FailedPreconditionError,
+    KVBlockError,
+    RateLimitedError,
+    Then,
+    UnavailableError,
+)
 from kvblock.retry import DELAY_MAX, FIRST_DELAY_MAX, Retries, backoff
 
 
@@ -29,6 +36,19 @@ def test_the_server_is_not_tried_sooner_than_it_wants() -> None:
     retries = Retries(monotonic(), 60.0)
     for _ in range(20):
         assert retries.delay(unavailable(retry_after=1.5)) >= 1.5
+
+
+@pytest.mark.parametrize("then", Then)
+def test_what_the_server_says_decides_whether_there_is_another_try(then: Then) -> None:
+    for kind in (KVBlockError, RateLimitedError, UnavailableError, FailedPreconditionError):
+        failure = kind("no", then=then)
+        retries = Retries(monotonic(), 60.0)
+        if then in (Then.REPEAT, Then.RESUME):
+            assert retries.delay(failure) <= FIRST_DELAY_MAX
+            continue
+        with pytest.raises(kind) as caught:
+            retries.delay(failure)
+        assert caught.value is failure
 
 
 def test_no_try_begins_after_the_timeout() -> None:

@@ -85,15 +85,17 @@ def test_attach_with_the_epoch_resumes() -> None:
     assert due(desk) == [Expire("a", lease.epoch, 2000)]
 
 
-@pytest.mark.parametrize("epoch_off", [None, 1, -1])
+@pytest.mark.parametrize("epoch_off", [None, 1, 2])
 def test_attach_is_refused_while_the_lease_lives(epoch_off: int | None) -> None:
     desk = Desk(4)
     lease = desk.attach("a")
     desk.allocate(1)
     desk.now_ms = 300
     before = state(desk)
+    # An epoch is that of a lease which has ended: the lease of this name is another client's.
     epoch = 0 if epoch_off is None else lease.epoch + epoch_off
-    assert desk.apply(Attach("a", epoch, "", False, 1000, 0)) == EngineHeld(700)
+    refused = EngineHeld(700) if epoch_off is None else Fenced(lease.epoch)
+    assert desk.apply(Attach("a", epoch, "", False, 1000, 0)) == refused
     assert state(desk) == before
 
 
@@ -102,6 +104,36 @@ def test_attach_with_a_past_epoch_is_fenced() -> None:
     lease = desk.attach("a")
     desk.detach("a")
     assert desk.apply(Attach("a", lease.epoch, "", False, 1000, 0)) == Fenced(0)
+
+
+def test_attach_without_a_ttl_resumes_with_that_of_the_lease() -> None:
+    desk = Desk(4)
+    lease = desk.attach("a", ttl_ms=1500)
+    desk.now_ms = 700
+    assert desk.attach("a", epoch=lease.epoch, ttl_ms=0) == (lease.epoch, 1500, 0, 0, 0, True)
+    assert desk.pool.engines["a"].deadline_ms == 2200
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+@pytest.mark.parametrize("epoch_off", [None, 1])
+def test_attach_without_a_ttl_begins_no_lease(takeover: bool, epoch_off: int | None) -> None:
+    desk = Desk(4)
+    lease = desk.attach("a")
+    epoch = 0 if epoch_off is None else lease.epoch + epoch_off
+    before = state(desk)
+    assert desk.apply(Attach("a", epoch, "", takeover, 0, 0)) == Fenced(lease.epoch)
+    assert desk.apply(Attach("b", epoch, "", takeover, 0, 0)) == Fenced(0)
+    assert state(desk) == before
+
+
+def test_takeover_with_a_past_epoch_begins_a_lease() -> None:
+    desk = Desk(4)
+    first = desk.attach("a")
+    desk.detach("a")
+    second = desk.attach("a", epoch=first.epoch, takeover=True)
+    third = desk.attach("a", epoch=first.epoch, takeover=True)
+    assert first.epoch < second.epoch < third.epoch
+    assert not third.resumed
 
 
 def test_takeover_puts_the_old_blocks_into_quarantine_in_table_order() -> None:

@@ -65,6 +65,20 @@ def test_attach_and_detach_that_are_sent_again() -> None:
     assert twice(desk, Detach("a", epoch, "r2")) == Freed(3)
 
 
+def test_an_attach_that_is_sent_again_renews_the_lease() -> None:
+    desk = Desk(8)
+    first = Attach("a", 0, "r1", False, 1000, 0)
+    lease = desk.apply(first)
+    desk.now_ms = 700
+    assert desk.apply(first) == lease
+    assert desk.pool.engines["a"].deadline_ms == 1700
+    resume = Attach("a", desk.pool.engines["a"].epoch, "r2", False, 0, 0)
+    desk.apply(resume)
+    desk.now_ms = 900
+    desk.apply(resume)
+    assert (desk.replayed, desk.pool.engines["a"].deadline_ms) == (True, 1900)
+
+
 def test_commands_of_two_kinds_under_one_id_are_two_commands() -> None:
     """Also where their fields are equal one by one."""
     desk = Desk(8)

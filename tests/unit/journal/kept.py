@@ -69,7 +69,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     steps(),
     st.builds(Allocate, engines, epochs, request_ids, sequences, amounts),
     st.builds(Free, engines, epochs, request_ids, sequences),
-    st.builds(Attach, engines, epochs, request_ids, st.booleans(), st.integers(1, 99), periods),
+    st.builds(Attach, engines, epochs, request_ids, st.booleans(), st.integers(0, 99), periods),
     st.builds(Renew, engines, epochs),
     st.builds(Detach, engines, epochs, request_ids),
     st.builds(Expire, engines, epochs, periods, request_ids),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -32,7 +32,8 @@ class Context:
     async def read(self) -> str:
         return await self._request
 
-    async def abort(self, _: object, text: str) -> None:
+    async def abort(self, _: object, text: str, trailers: object) -> None:
+        assert ("kvblock-then", "repeat") in cast("Any", trailers)
         raise Aborted(text)
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
+from kvblock_service.call_error import CallError
 from kvblock_service.committer import Committer
 from kvblock_service.core.commands import CreatePool, Refused
 from kvblock_service.core.pool import Bounds, Geometry
 from kvblock_service.core.registry import PoolEntry, Registry
 from kvblock_service.errors import (
-    CallError,
     Draining,
-    EngineAttached,
     InvalidField,
     PoolNotFound,
+    SessionReplaced,
     StaleEpoch,
     StateLimit,
 )
@@ -88,7 +88,7 @@ def test_resumed_lease_ends_the_stream_that_it_had_before() -> None:
     first, second = Stream(), Stream()
     host.enter(first)
     host.enter(second)
-    assert isinstance(first.ended, EngineAttached)
+    assert isinstance(first.ended, SessionReplaced)
     assert second.ended is None
     assert host.sessions == {("main", "a"): second}
 
@@ -168,7 +168,7 @@ def test_streams_end_when_what_ended_their_lease_is_written() -> None:
         committer.when_written(written.set)
         shelf.problem = ""
         await written.wait()
-        assert isinstance(displaced.ended, EngineAttached)
+        assert isinstance(displaced.ended, SessionReplaced)
         assert isinstance(live.ended, StaleEpoch)
         assert live.ended.metadata["current"] == "2"
         assert newer.ended is None

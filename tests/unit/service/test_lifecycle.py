@@ -46,6 +46,21 @@ def attach(pool: PoolHost, engine: str = "a") -> int:
     return attached.epoch
 
 
+def test_a_lease_tells_what_is_left_of_it() -> None:
+    pool = host_of("main").pools["main"]
+    now_ms = 5_000
+    pool.now_ms = lambda: now_ms
+    epoch = attach(pool)
+    assert pool.expires_in_ms("a", epoch) == 1000
+    now_ms = 5_700
+    assert pool.expires_in_ms("a", epoch) == 300
+    # Nothing has ended it yet, but it may end at any moment.
+    now_ms = 6_100
+    assert pool.expires_in_ms("a", epoch) == 0
+    assert pool.expires_in_ms("a", epoch + 1) == 0
+    assert pool.expires_in_ms("b", epoch) == 0
+
+
 def test_a_created_pool_is_there_in_order_and_is_not_the_default() -> None:
     host = host_of("main")
     before = host.pools

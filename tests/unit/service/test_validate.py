@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from kvblock_service.errors import CallError, InvalidField, RequestLimit
+from kvblock_service.call_error import CallError
+from kvblock_service.errors import InvalidField, RequestLimit
 from kvblock_service.rpc import validate
 from kvblock_service.rpc.validate import LeaseTerms, RequestLimits
 

@@ -12,7 +12,7 @@ from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import CLOSED, DETACHED, LeaseUser
 from kvblock.lifecycle import Event
 from kvblock.link import Link
-from kvblock.recall import EngineHints, OnRecall, Recall
+from kvblock.recall import EngineHints, OnRecall
 from kvblock.renewal import Renewal
 from kvblock.retry import Retries
 

@@ -16,10 +16,12 @@ from time import monotonic
 from kvblock import answers
 from kvblock._async.detachable import Detachable
 from kvblock._async.transport import Transport
+from kvblock.errors import ClosedError, KVBlockError
 from kvblock.lease import DEFAULT_ENGINE, AttachOptions
 from kvblock.lifecycle import State
 from kvblock.recall import Recall
 from kvblock.retry import Retries
+from kvblock.settings import CLOSED
 from kvblock.v1 import kvblock_pb2 as pb
 
 
@@ -55,16 +57,16 @@ async def attach_engine(
     timeout: float | None,
     options: AttachOptions,
 ) -> AsyncEngineLease:
-    """Attach an engine."""
-    retries = Retries(monotonic(), timeout)
-    sent = monotonic()
-    answer = await connection.call(connection.stubs.service.AttachEngine, request, timeout)
-    if monotonic() - sent >= answers.seconds(answer.lease.renew_after):
-        # It took so long that the lease may be old already: the first try of several may have been
-        # carried out.
-        renewal = pb.RenewLeaseRequest(
-            pool=request.pool, engine=request.engine, epoch=answer.lease.epoch
-        )
+    """Attach an engine. A try after one that may have been carried out renews the lease."""
+    retries = Retries(monotonic(), timeout, enabled=connection.settings.retries)
+    while True:
         sent = monotonic()
-        await connection.call(connection.stubs.service.RenewLease, renewal, retries.remaining())
-    return AsyncEngineLease(connection, request, answer, sent, options)
+        try:
+            method = connection.stubs.service.AttachEngine
+            answer = await connection.once(method, request, retries.remaining())
+            return AsyncEngineLease(connection, request, answer, sent, options)
+        except KVBlockError as failure:
+            delay = retries.delay(failure)
+        await connection.pause(connection.closed, delay)
+        if connection.closed.is_set():
+            raise ClosedError(CLOSED)

@@ -34,13 +34,13 @@ import grpc
 
 from kvblock._async.detachable import Detachable
 from kvblock._async.transport import StreamEnded, Transport
-from kvblock.errors import KVBlockError, UnavailableError, UsageError
+from kvblock.errors import KVBlockError, UsageError
 from kvblock.lease import AttachOptions
-from kvblock.lifecycle import ATTACHED, Event, State
+from kvblock.lifecycle import ATTACHED, Event
 from kvblock.recall import EngineHints
 from kvblock.results import StepPolicy, StepResult
-from kvblock.retry import Retries
-from kvblock.session_state import LEFT, RENEW, SessionState
+from kvblock.retry import Retries, may_repeat
+from kvblock.session_state import LEFT, SessionState
 from kvblock.stalled import CLOSE_SECONDS
 from kvblock.v1 import kvblock_pb2 as pb
 
@@ -85,12 +85,11 @@ class AsyncSession(Detachable, SessionState):
             self._listen()
             retries = Retries(monotonic(), deadline, enabled=self._settings.retries)
             while True:
-                repeated = self._state is State.ATTACHING
                 self._move(Event.ATTACH_SENT)
                 try:
-                    answer, sent = await self._open(self._attach, retries, confirm=repeated)
+                    answer, sent = await self._open(self._attach, retries)
                     break
-                except UnavailableError as failure:
+                except KVBlockError as failure:
                     delay = retries.delay(failure)
                 await self._connection.pause(self._link.stopped, delay)
             self._renew(self._take_attached(answer, sent))
@@ -145,12 +144,12 @@ class AsyncSession(Detachable, SessionState):
             request = self._make_step(free, allocate, num_blocks, policy, by_number, hints)
             try:
                 answer = await self._exchange(request, deadline)
-            except UnavailableError as failure:
+            except KVBlockError as failure:
+                if not may_repeat(failure):
+                    self._on_failure(failure)
+                    raise
                 retries = Retries(sent, deadline, enabled=self._settings.retries)
                 return await self._resend(request, retries, failure)
-            except KVBlockError as failure:
-                self._on_failure(failure)
-                raise
             if not lease.answered(sent):
                 raise self._unusable()
             return self._take_stepped(answer)
@@ -187,7 +186,7 @@ class AsyncSession(Detachable, SessionState):
                 self._busy.release()
 
     async def _resend(
-        self, request: pb.SessionRequest, retries: Retries, failure: UnavailableError | None
+        self, request: pb.SessionRequest, retries: Retries, failure: KVBlockError | None
     ) -> StepResult:
         """Send a step on new streams until it is answered."""
         resumed = False
@@ -207,19 +206,20 @@ class AsyncSession(Detachable, SessionState):
                     if not self._lease.answered(sent):
                         raise self._unusable()
                     return self._take_stepped(answer)
-                except UnavailableError as error:
+                except KVBlockError as error:
+                    if not may_repeat(error):
+                        raise
                     failure = error
         except KVBlockError as error:
             self._on_failure(error, of_step=resumed)
             raise
 
     async def _open(
-        self, attach: pb.SessionRequest, retries: Retries, *, confirm: bool = False
+        self, attach: pb.SessionRequest, retries: Retries
     ) -> tuple[pb.SessionResponse, float]:
         """Attach on a new stream; answers also from when on the lease is sure to last.
 
-        An attach that was sent before may have been carried out then, and its repetition renews
-        nothing: `confirm` renews.
+        An attach that was sent before may have been carried out then: its repeat renews the lease.
         """
         recall = self._recall if attach.attach.recall else None
         self._link.replace(self._connection.open_stream(recall))
@@ -228,9 +228,6 @@ class AsyncSession(Detachable, SessionState):
             answer = await self._exchange(attach, retries.remaining())
         if not answer.HasField("attached"):
             raise self._unexpected_answer()
-        if confirm:
-            sent = monotonic()
-            await self._exchange(RENEW, retries.remaining())
         return answer, sent
 
     async def _exchange(

@@ -17,11 +17,11 @@ from grpc import aio
 
 from kvblock import fencing
 from kvblock._async.event import StopEvent
-from kvblock.errors import ClosedError, KVBlockError, UnavailableError
+from kvblock.errors import ClosedError, KVBlockError
 from kvblock.fencing import Change
 from kvblock.lease import Lease
 from kvblock.recall import Recall
-from kvblock.retry import Retries
+from kvblock.retry import Retries, may_repeat
 from kvblock.settings import CLOSED, ClientSettings
 from kvblock.step_context import Traceparent
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
@@ -157,7 +157,9 @@ class Transport(Protocol):
         started = monotonic()
         try:
             return await self.once(method, request, timeout, size)
-        except UnavailableError as error:
+        except KVBlockError as error:
+            if not may_repeat(error):
+                raise
             failure = error
         retries = Retries(started, timeout, enabled=self.settings.retries)
         while True:
@@ -168,5 +170,5 @@ class Transport(Protocol):
                 lease.check()
             try:
                 return await self.once(method, request, retries.remaining(), size)
-            except UnavailableError as error:
+            except KVBlockError as error:
                 failure = error

@@ -18,11 +18,11 @@ import grpc
 
 from kvblock import fencing
 from kvblock._sync.event import StopEvent
-from kvblock.errors import ClosedError, KVBlockError, UnavailableError
+from kvblock.errors import ClosedError, KVBlockError
 from kvblock.fencing import Change
 from kvblock.lease import Lease
 from kvblock.recall import Recall
-from kvblock.retry import Retries
+from kvblock.retry import Retries, may_repeat
 from kvblock.settings import CLOSED, ClientSettings
 from kvblock.step_context import Traceparent
 from kvblock.v1 import admin_pb2_grpc, kvblock_pb2_grpc
@@ -156,7 +156,9 @@ class Transport(Protocol):
         started = monotonic()
         try:
             return self.once(method, request, timeout, size)
-        except UnavailableError as error:
+        except KVBlockError as error:
+            if not may_repeat(error):
+                raise
             failure = error
         retries = Retries(started, timeout, enabled=self.settings.retries)
         while True:
@@ -167,5 +169,5 @@ class Transport(Protocol):
                 lease.check()
             try:
                 return self.once(method, request, retries.remaining(), size)
-            except UnavailableError as error:
+            except KVBlockError as error:
                 failure = error

@@ -113,12 +113,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: a session's client did not read its answers, and was cut off. Every message that was
     answered has been carried out. Metadata: `limit` (`slow_reader_seconds`), `max`.
     """
+    ERROR_REASON_SESSION_REPLACED: _ErrorReason.ValueType  # 34
+    """ABORTED: the lease of a session goes on in another stream, which attached with its epoch; it is
+    not lost, and this stream has no more part in it. Metadata: `pool`, `engine`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error answer carries a google.rpc.ErrorInfo with domain `kvblock.v1`
     whose `reason` is the name of one of these values without its `ERROR_REASON_` prefix, and whose
     `metadata` holds the facts (field, value, limit, pool, ...). A refused allocation is no error:
     see Refusal.
+
+    Every error of this server also carries plain trailers, for clients that do not unpack details:
+      - `kvblock-reason`: the name, as in the ErrorInfo. An error without an ErrorInfo has none.
+      - `kvblock-then`: what to do. `repeat`: make the same call again, with the same request_id or
+        step_id. `resume`: attach again with the lease's epoch, on a new stream if it was one.
+        `lease_lost`: use nothing of what the engine held, and attach anew. `give_up`: a repeat cannot
+        help; the request or its caller is wrong, or somebody has to decide.
+      - `kvblock-retry-after-ms`: milliseconds, where there is a RetryInfo, which says the same.
+      - `grpc-retry-pushback-ms`: gRPC's own, for clients whose service config lets gRPC repeat calls:
+        the same milliseconds with `repeat`, and -1 (do not) with everything else.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -211,5 +225,9 @@ google.rpc.RetryInfo says when to try again. Metadata: `identity`, `limit`
 ERROR_REASON_SLOW_READER: ErrorReason.ValueType  # 33
 """ABORTED: a session's client did not read its answers, and was cut off. Every message that was
 answered has been carried out. Metadata: `limit` (`slow_reader_seconds`), `max`.
+"""
+ERROR_REASON_SESSION_REPLACED: ErrorReason.ValueType  # 34
+"""ABORTED: the lease of a session goes on in another stream, which attached with its epoch; it is
+not lost, and this stream has no more part in it. Metadata: `pool`, `engine`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1113,7 +1113,8 @@ class SessionAttach(_message.Message):
     """The engine's name; empty: `default`."""
     epoch: _builtins.int
     """The epoch of the lease to resume; 0: a new lease. A resumed session takes the place of the
-    stream that the lease had before.
+    stream that the lease had before, which ends with SESSION_REPLACED. If the lease has ended, this
+    is STALE_EPOCH, whoever has the name now; with `takeover` a new lease.
     """
     takeover: _builtins.bool
     """End the lease that another client has under this name, if there is one: its blocks go into
@@ -1127,8 +1128,9 @@ class SessionAttach(_message.Message):
     """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the lease should last without renewal. Unset: the server's `lease_ttl`. The server
-        keeps it between its `lease_ttl_min` and `lease_ttl_max`.
+        """How long the lease should last without renewal. Unset: the server's `lease_ttl`, and of a lease
+        that is resumed the TTL that it has. The server keeps it between its `lease_ttl_min` and
+        `lease_ttl_max`.
         """
 
     @_builtins.property
@@ -1304,10 +1306,11 @@ class Lease(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     RENEW_AFTER_FIELD_NUMBER: _builtins.int
     RESUMED_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Fences every later call: name it in each one."""
     resumed: _builtins.bool
-    """Whether the lease had begun before this attach."""
+    """Whether the lease had begun before this attach; always so in the answer to a renewal."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease lasts without renewal."""
@@ -1316,6 +1319,13 @@ class Lease(_message.Message):
     def renew_after(self) -> _duration_pb2.Duration:
         """When to renew it at the latest, as a time after the last renewal: a third of the TTL."""
 
+    @_builtins.property
+    def expires_in(self) -> _duration_pb2.Duration:
+        """How long it still lasts without another renewal, as a time from this answer: the TTL, less the
+        time that the answer waited for the journal. 0: it has ended meanwhile. A client that counts the
+        TTL from before it sent the call never takes a lease for longer than it is.
+        """
+
     def __init__(
         self,
         *,
@@ -1323,10 +1333,11 @@ class Lease(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         renew_after: _duration_pb2.Duration | None = ...,
         resumed: _builtins.bool = ...,
+        expires_in: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["renew_after", b"renew_after", "ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_in", b"expires_in", "renew_after", b"renew_after", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "renew_after", b"renew_after", "resumed", b"resumed", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "expires_in", b"expires_in", "renew_after", b"renew_after", "resumed", b"resumed", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1482,17 +1493,23 @@ class SessionRenewed(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    LEASE_FIELD_NUMBER: _builtins.int
     OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     owed_blocks: _builtins.int
     """How many of the engine's idle blocks others lack now."""
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """The lease."""
+
     def __init__(
         self,
         *,
+        lease: Global___Lease | None = ...,
         owed_blocks: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "owed_blocks", b"owed_blocks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1540,7 +1557,9 @@ class AttachEngineRequest(_message.Message):
     engine: _builtins.str
     """The engine's name; empty: `default`."""
     epoch: _builtins.int
-    """The epoch of the lease to resume; 0: a new lease."""
+    """The epoch of the lease to resume; 0: a new lease. If the lease has ended, this is STALE_EPOCH,
+    whoever has the name now; with `takeover` a new lease.
+    """
     takeover: _builtins.bool
     """End the lease that another client has under this name, if there is one: its blocks go into
     quarantine.
@@ -1549,8 +1568,9 @@ class AttachEngineRequest(_message.Message):
     """Makes the call safe to repeat."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the lease should last without renewal. Unset: the server's `lease_ttl`. The server
-        keeps it between its `lease_ttl_min` and `lease_ttl_max`.
+        """How long the lease should last without renewal. Unset: the server's `lease_ttl`, and of a lease
+        that is resumed the TTL that it has. The server keeps it between its `lease_ttl_min` and
+        `lease_ttl_max`.
         """
 
     @_builtins.property
@@ -1695,6 +1715,7 @@ class RenewLeaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TTL_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     OWED_BLOCKS_FIELD_NUMBER: _builtins.int
     owed_blocks: _builtins.int
     """How many of the engine's idle blocks others lack now."""
@@ -1702,15 +1723,20 @@ class RenewLeaseResponse(_message.Message):
     def ttl(self) -> _duration_pb2.Duration:
         """How long the lease lasts from now without another renewal."""
 
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """The lease; its `ttl` says the same."""
+
     def __init__(
         self,
         *,
         ttl: _duration_pb2.Duration | None = ...,
+        lease: Global___Lease | None = ...,
         owed_blocks: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["owed_blocks", b"owed_blocks", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "owed_blocks", b"owed_blocks", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

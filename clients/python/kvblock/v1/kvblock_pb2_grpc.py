@@ -219,7 +219,8 @@ class KVBlockServiceServicer(object):
 
     def AttachEngine(self, request, context):
         """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
-        another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+        another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set. Sent again,
+        with the same request_id or with the epoch that was answered, it renews the lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -93,7 +93,8 @@ class KVBlockServiceStub:
     """
     AttachEngine: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]
     """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
-    another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+    another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set. Sent again,
+    with the same request_id or with the epoch that was answered, it renews the lease.
     """
     RenewLease: _grpc.UnaryUnaryMultiCallable[_kvblock_pb2.RenewLeaseRequest, _kvblock_pb2.RenewLeaseResponse]
     """Lets a lease last for a full TTL from now."""
@@ -165,7 +166,8 @@ class KVBlockServiceAsyncStub(KVBlockServiceStub):
     """
     AttachEngine: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.AttachEngineRequest, _kvblock_pb2.AttachEngineResponse]  # type: ignore[assignment]
     """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
-    another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+    another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set. Sent again,
+    with the same request_id or with the epoch that was answered, it renews the lease.
     """
     RenewLease: _aio.UnaryUnaryMultiCallable[_kvblock_pb2.RenewLeaseRequest, _kvblock_pb2.RenewLeaseResponse]  # type: ignore[assignment]
     """Lets a lease last for a full TTL from now."""
@@ -288,7 +290,8 @@ class KVBlockServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_kvblock_pb2.AttachEngineResponse, _abc.Awaitable[_kvblock_pb2.AttachEngineResponse]]:
         """Gives an engine a lease, or resumes the one it has, for clients that use no Session. While
-        another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set.
+        another client has a lease under the name, ENGINE_ATTACHED, unless `takeover` is set. Sent again,
+        with the same request_id or with the epoch that was answered, it renews the lease.
         """
 
     @_abc_1.abstractmethod

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	kvblockv1 "kvblock/v1"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -37,13 +39,14 @@ type call struct {
 }
 
 type outcome struct {
-	Answers []json.RawMessage `json:"answers"`
-	Code    string            `json:"code"`
-	Details string            `json:"details"`
+	Answers  []json.RawMessage `json:"answers"`
+	Code     string            `json:"code"`
+	Details  string            `json:"details"`
+	Trailers map[string]string `json:"trailers"`
 }
 
 // unary sends one request, given in JSON.
-type unary func(context.Context, grpc.ClientConnInterface, json.RawMessage) (proto.Message, error)
+type unary func(context.Context, grpc.ClientConnInterface, json.RawMessage, ...grpc.CallOption) (proto.Message, error)
 
 // of makes a unary from a method of a generated client.
 func of[Client, Request any, Answer proto.Message, Pointer interface {
@@ -53,10 +56,10 @@ func of[Client, Request any, Answer proto.Message, Pointer interface {
 	connect func(grpc.ClientConnInterface) Client,
 	method func(Client, context.Context, Pointer, ...grpc.CallOption) (Answer, error),
 ) unary {
-	return func(ctx context.Context, conn grpc.ClientConnInterface, text json.RawMessage) (proto.Message, error) {
+	return func(ctx context.Context, conn grpc.ClientConnInterface, text json.RawMessage, options ...grpc.CallOption) (proto.Message, error) {
 		request := Pointer(new(Request))
 		must(protojson.Unmarshal(text, request))
-		return method(connect(conn), ctx, request)
+		return method(connect(conn), ctx, request, options...)
 	}
 }
 
@@ -112,21 +115,22 @@ func carryOut(known map[string]unary, conn *grpc.ClientConn, asked call) outcome
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if asked.Method == session {
-		answers, err := converse(ctx, kvblockv1.NewKVBlockServiceClient(conn), asked)
-		return report(answers, err)
+		answers, trailers, err := converse(ctx, kvblockv1.NewKVBlockServiceClient(conn), asked)
+		return report(answers, trailers, err)
 	}
-	answer, err := known[asked.Method](ctx, conn, asked.Messages[0])
+	var trailers metadata.MD
+	answer, err := known[asked.Method](ctx, conn, asked.Messages[0], grpc.Trailer(&trailers))
 	if err != nil {
-		return report(nil, err)
+		return report(nil, trailers, err)
 	}
-	return report([]proto.Message{answer}, nil)
+	return report([]proto.Message{answer}, trailers, nil)
 }
 
 // converse sends each message when the one before it was answered.
-func converse(ctx context.Context, client kvblockv1.KVBlockServiceClient, asked call) (answers []proto.Message, err error) {
+func converse(ctx context.Context, client kvblockv1.KVBlockServiceClient, asked call) (answers []proto.Message, trailers metadata.MD, err error) {
 	stream, err := client.Session(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for next := 0; ; next++ {
 		if next < len(asked.Messages) {
@@ -134,25 +138,30 @@ func converse(ctx context.Context, client kvblockv1.KVBlockServiceClient, asked 
 			must(protojson.Unmarshal(asked.Messages[next], request))
 			// Where the stream is over, receiving tells why.
 			if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
-				return answers, err
+				return answers, stream.Trailer(), err
 			}
 		} else if !asked.Linger {
 			must(stream.CloseSend())
 		}
 		answer, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return answers, nil
+			return answers, stream.Trailer(), nil
 		}
 		if err != nil {
-			return answers, err
+			return answers, stream.Trailer(), err
 		}
 		answers = append(answers, answer)
 	}
 }
 
-func report(answers []proto.Message, err error) outcome {
+func report(answers []proto.Message, trailers metadata.MD, err error) outcome {
 	found := status.Convert(err)
-	result := outcome{Answers: []json.RawMessage{}, Code: code.Code(found.Code()).String()}
+	result := outcome{Answers: []json.RawMessage{}, Code: code.Code(found.Code()).String(), Trailers: map[string]string{}}
+	for name, texts := range trailers {
+		if !strings.HasSuffix(name, "-bin") {
+			result.Trailers[name] = texts[0]
+		}
+	}
 	for _, answer := range answers {
 		text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(answer)
 		must(err)
