@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 POOL = "main"
+BATCHES = (1000, 1001)
+"""Under what ids an engine's acquired blocks are among its tables: they have no sequence."""
 
 
 class Setting(NamedTuple):
