@@ -133,6 +133,12 @@ _Shown: TypeAlias = tuple[str, str, str, Callable[[PoolState], Iterable[_Row]]]
 _POOL_GAUGES: tuple[_Shown, ...] = (
     ("kvblock.pool.blocks", "{block}", "Blocks by state: free, held or quarantined.", _blocks),
     (
+        "kvblock.pool.acquired.blocks",
+        "{block}",
+        "Held blocks that are in no block table.",
+        _figure("acquired_blocks"),
+    ),
+    (
         "kvblock.pool.sequences",
         "{sequence}",
         "Sequences that have a block table.",
