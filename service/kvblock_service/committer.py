@@ -93,6 +93,7 @@ class Committer:
 
     def __init__(self, journal: Journal, now_ns: Callable[[], int] = perf_counter_ns) -> None:
         self.journal = journal
+        self._synced = journal.synced
         self._append: Callable[[int, list[bytes]], int] = journal.append
         # Where the journal ends, as far as is known: an append follows it.
         self._position = self._first = journal.position
@@ -139,10 +140,14 @@ class Committer:
         self._pending.append(record)
         if self._round is not None or self._writing is not None:
             return
-        if self.journal.synced or self._now_ns() < self._busy_until:
+        if self._synced:
+            self._begin_round()
+            return
+        now = self._now_ns()
+        if now < self._busy_until:
             self._begin_round()
         else:
-            self._write_round()
+            self._write_round(now)
 
     def when_written(self, follow: Callable[[], None]) -> None:
         """Call `follow` once all that was added so far is in the journal: now, if it is.
@@ -187,16 +192,17 @@ class Committer:
         if self._writing is None:
             asyncio.get_running_loop().call_soon(self._write_round)
 
-    def _write_round(self) -> None:
+    def _write_round(self, began: int = 0) -> None:
+        """Write what is pending; `began`: the time now, where the caller has just read it."""
         if self._bug is not None:
             return
         taken, waiters = self._pending, self._round or []
         self._pending, self._round = [], None
-        if self.journal.synced:
+        if self._synced:
             writing = self._write_aside(taken, waiters)
             self._writing = asyncio.get_running_loop().create_task(writing)
             return
-        began = self._now_ns()
+        began = began or self._now_ns()
         try:
             self._position = self._append(self._position, taken)
         except Exception as error:  # noqa: BLE001 - `watch` raises what is a bug
@@ -233,15 +239,16 @@ class Committer:
             self._succeeded(waiters)
 
     def _succeeded(self, waiters: _Waiters) -> None:
-        self.written = self._position - self._first
+        self.written = written = self._position - self._first
         if self.failure is not None and self._bug is None:
             self.failure = None
             _log.info("the journal can be written again")
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        while self._followers and self._followers[0][0] <= self.written:
-            self._followers.popleft()[1]()
+        followers = self._followers
+        while followers and followers[0][0] <= written:
+            followers.popleft()[1]()
 
     def _append_or_find(self, after: int, records: list[bytes]) -> int:
         """Append after an append whose outcome is unknown: records that it has made are taken out.

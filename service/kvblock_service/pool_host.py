@@ -97,8 +97,7 @@ class PoolHost:
 
         """
         committer = self._committer
-        journaled = committer.journaled
-        if journaled and type(command) is not Renew:
+        if committer.failure is not None and type(command) is not Renew:
             committer.refuse_when_failing()
         pool = self._pool
         self._acquire()
@@ -112,7 +111,7 @@ class PoolHost:
             # It may follow from something that is not in the journal yet, and may never be.
             committer.refuse_when_failing()
             raise self._error(command, outcome)
-        if journaled and is_persisted(command, outcome, replayed):
+        if committer.journaled and is_persisted(command, outcome, replayed):
             self._write(stamp, command)
         if self._queue.waiters and pool.revision != before:
             self._queue.wake(command.engine if isinstance(command, _LEASE_CHANGES) else "")
@@ -175,9 +174,9 @@ class PoolHost:
             await self._committer.settled()
 
     @property
-    def journaled(self) -> bool:
-        """Whether there is a journal to wait for."""
-        return self._committer.journaled
+    def is_settled(self) -> bool:
+        """Whether everything that was carried out so far is in the journal, if there is one."""
+        return self._committer.is_settled
 
     @property
     def writable(self) -> bool:

@@ -11,10 +11,12 @@ Rules:
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from struct import Struct
 from zlib import crc32
 
 CHAIN_BYTES = 4
 DIGEST_BYTES = 8
+_NUMBER = Struct("<I")
 _LAST_BYTES = {1: 8, 2: 4}
 """How much of a record is in the checksum, by the version of its segment."""
 
@@ -26,11 +28,11 @@ def beginning(server_epoch: int) -> bytes:
 
 def followed(chain: bytes, records: Iterable[bytes], version: int = 2) -> bytes:
     """The checksum after these records of a segment, where `chain` is the one before them."""
-    number = int.from_bytes(chain, "little")
-    size = _LAST_BYTES[version]
+    (number,) = _NUMBER.unpack(chain)
+    start = -_LAST_BYTES[version]
     for record in records:
-        number = crc32(record[-size:], number)
-    return number.to_bytes(CHAIN_BYTES, "little")
+        number = crc32(record[start:], number)
+    return _NUMBER.pack(number)
 
 
 def digest(data: bytes) -> bytes:

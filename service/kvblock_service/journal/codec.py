@@ -33,6 +33,7 @@ from kvblock_service.journal.records import CommandRecord, Record
 
 _CRC = struct.Struct("<I")
 _RECORD_MIN = 8
+_TOO_LARGE = (struct.error, OverflowError, UnicodeEncodeError)
 _NAMES = {
     one.__name__: one
     for one in (
@@ -113,18 +114,18 @@ def encode(record: Record) -> bytes:
     """A record as bytes; raises CodecError if a number or text is too large for the format."""
     if type(record) is CommandRecord:
         return encode_command(*record)
-    return _encoded(type(record), record)
+    try:
+        body: bytes = _WRITERS[type(record)](record)
+    except _TOO_LARGE as error:
+        raise CodecError(f"does not fit into a record: {error}") from error
+    return body + _CRC.pack(crc32(body))
 
 
 def encode_command(pool: str, stamp: commands.Stamp, command: commands.Command) -> bytes:
     """`encode(CommandRecord(pool, stamp, command))`, without one."""
-    return _encoded(type(command), pool, stamp, command)
-
-
-def _encoded(kind: type, *parts: object) -> bytes:
     try:
-        body = _WRITERS[kind](*parts)
-    except (struct.error, OverflowError, UnicodeEncodeError) as error:
+        body: bytes = _WRITERS[type(command)](pool, stamp, command)
+    except _TOO_LARGE as error:
         raise CodecError(f"does not fit into a record: {error}") from error
     return body + _CRC.pack(crc32(body))
 

@@ -27,7 +27,7 @@ SLOT_BYTES = 512
 _READS = 3
 _MAGIC = b"KVBE"
 _SLOT = struct.Struct("<4sBQQ4s")
-_CRC_BYTES = 4
+_CRC = struct.Struct("<I")
 _VERSION = 1
 
 
@@ -46,7 +46,8 @@ class EndFile:
         self.path = directory / NAME
         self._epoch = server_epoch
         self._offset = 0
-        content = self._slot(*end).ljust(SLOT_BYTES, b"\0") * 2
+        body = _SLOT.pack(_MAGIC, _VERSION, server_epoch, *end)
+        content = (body + _CRC.pack(crc32(body))).ljust(SLOT_BYTES, b"\0") * 2
         with failing("written", self.path):
             files.write_whole(self.path, content, synced=synced)
             self._file = open_regular(self.path, os.O_WRONLY)
@@ -54,8 +55,9 @@ class EndFile:
     def move(self, position: int, chain: bytes) -> None:
         """Say that everything up to a position is in the log; if that fails it is as before."""
         offset = self._offset
+        body = _SLOT.pack(_MAGIC, _VERSION, self._epoch, position, chain)
         try:
-            os.pwrite(self._file, self._slot(position, chain), offset)
+            os.pwrite(self._file, body + _CRC.pack(crc32(body)), offset)
         except OSError as error:
             raise JournalError(f"{self.path} cannot be written: {error.strerror}") from error
         self._offset = SLOT_BYTES - offset
@@ -66,10 +68,6 @@ class EndFile:
             os.close(self._file)
         # Another file may get that number.
         self._file = -1
-
-    def _slot(self, position: int, chain: bytes) -> bytes:
-        body = _SLOT.pack(_MAGIC, _VERSION, self._epoch, position, chain)
-        return body + crc32(body).to_bytes(_CRC_BYTES, "little")
 
 
 def read_end(directory: Path, server_epoch: int) -> End | None:
@@ -108,10 +106,10 @@ def is_moved(directory: Path) -> bool:
 
 def _read(data: bytes) -> tuple[int, int, bytes] | None:
     """Epoch, position and chain of a sound slot."""
-    if len(data) < _SLOT.size + _CRC_BYTES:
+    if len(data) < _SLOT.size + _CRC.size:
         return None
     magic, version, epoch, position, chain = _SLOT.unpack_from(data)
-    checksum = int.from_bytes(data[_SLOT.size : _SLOT.size + _CRC_BYTES], "little")
+    (checksum,) = _CRC.unpack_from(data, _SLOT.size)
     if (magic, version) != (_MAGIC, _VERSION) or crc32(data[: _SLOT.size]) != checksum:
         return None
     return epoch, position, chain

@@ -156,7 +156,8 @@ class FileJournal:
                 self._maintenance.seal(segment)
                 raise
             self._position, self._chain = segment.last, reached
-            self.bytes_written += sum(map(len, records))
+            for record in records:
+                self.bytes_written += len(record)
             asked = self._asked
             if asked is not None and asked.at is None:
                 self._rotate_as_asked(asked)

@@ -140,7 +140,8 @@ class Layout:
         numbers += [_each("n_{0}", texts)[:-1], *(f"len({name})" for name in columns)]
         head = f"pack_{version}({', '.join(numbers)})"
         if columns:
-            lines += [f"columns = array('Q', {' + '.join(columns)})"]
+            lines += ["columns = array('Q')"]
+            lines += [f"if {name}: columns.fromlist({name})" for name in columns]
             lines += ["columns.byteswap()"] * _BIG_ENDIAN
             lines += [f'return b"".join(({head}, encoded, columns))']
         else:

@@ -108,7 +108,9 @@ class Segment:
             number = segment_number(self.path)
             data = _file_head(Head(self._server_epoch, number, first, self.chain)) + data
         try:
-            _write_whole(self._file, data)
+            written = os.write(self._file, data)
+            if written != len(data):
+                _write_rest(self._file, data[written:])
             if self._synced:
                 os.fdatasync(self._file)
         except OSError as error:
@@ -160,12 +162,10 @@ def cut(path: Path, torn: int) -> None:
         os.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size - torn)
 
 
-def _write_whole(file: int, data: bytes) -> None:
-    written = os.write(file, data)
-    if written != len(data):
-        # What is short of a full disk or a limit; the next call would say which, and write nothing.
-        os.write(file, data[written:])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _write_rest(file: int, data: bytes) -> None:
+    """Fail as what is short of a full disk or a limit: a second call says which."""
+    os.write(file, data)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class _Frame(NamedTuple):
@@ -196,7 +196,11 @@ def _read_file_head(path: Path, data: bytes) -> Head | None:
 
 
 def _frame(first: int, records: Sequence[bytes]) -> bytes:
-    body = b"".join([part for record in records for part in (_WORD.pack(len(record)), record)])
+    if len(records) == 1:
+        # Most come alone.
+        body = _WORD.pack(len(records[0])) + records[0]
+    else:
+        body = b"".join([part for record in records for part in (_WORD.pack(len(record)), record)])
     head = _HEAD.pack(_MARK, first, len(records), len(body))
     return b"".join((head, _WORD.pack(crc32(body, crc32(head))), body))
 

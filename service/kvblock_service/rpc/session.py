@@ -150,7 +150,7 @@ class _Session:
 
         Whoever does not read the answers before it holds this up.
         """
-        if pool is not None and pool.journaled:
+        if pool is not None and not pool.is_settled:
             await pool.settled()
         self.writes.begun += 1
         await self._context.write(answer)
