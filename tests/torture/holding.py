@@ -1,8 +1,9 @@
 """What an engine does under one lease: calls, stamps, and checks of both.
 
 Rules:
-- `tables` is what was answered, and nothing else. A call without an answer is made again, with the
-  id that it had, until it is answered or the lease is lost.
+- `tables` is what was answered, and nothing else; acquired blocks are there under BATCHES. A call
+  without an answer is made again, with the id that it had, until it is answered or the lease is
+  lost.
 - Every answer is held against the tables: a count, a length or a block that does not fit is a
   violation, which is written into the history.
 """
@@ -18,7 +19,7 @@ import kvblock
 from kvblock.errors import DeadlineExceededError, LeaseLostError, NotFoundError, UnavailableError
 from tests.torture.arena import Stamp, Stamps
 from tests.torture.device import Ask
-from tests.torture.setting import RESERVED_BLOCKS, now_ns
+from tests.torture.setting import BATCHES, RESERVED_BLOCKS, now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,15 +117,33 @@ class Holding(ABC):
         allocate = self.random.sample(ids, self.random.choice(GROWS) if held < HELD_MAX else 0)
         counts = [self.random.randint(1, 4) for _ in allocate]
         policy = self.random.choice(list(kvblock.StepPolicy))
-        freed = self._let_go(free, "step", allocate)
         work = {"free": free, "allocate": allocate, "num_blocks": counts, "policy": policy}
+        batch = self.random.choice(BATCHES)
+        released, acquire = self._by_number(batch, held)
+        if released:
+            work["release"] = self.random.sample(self.tables[batch], len(self.tables[batch]))
+        work["acquire"] = acquire
+        leaving = [*free, batch] if released else free
+        growing = [*allocate, batch] if acquire else allocate
+        freed = self._let_go(leaving, "step", growing)[: len(free)]
         result = self.step(self.calls, work)
         if result.freed_counts != freed:
             self._violation("a step freed other counts", freed=result.freed_counts, had=freed)
         blocks, granted = iter(result.block_numbers), {}
         for sequence_id, count in list(zip(allocate, counts, strict=True))[: result.granted]:
             granted[sequence_id] = [next(blocks) for _ in range(count)]
+        if len(result.acquired_block_numbers) > acquire:
+            self._violation("more acquired than asked for", acquired=result.acquired_block_numbers)
+        if result.acquired_block_numbers:
+            granted[batch] = result.acquired_block_numbers
         self._granted(granted)
+
+    def _by_number(self, batch: int, held: int) -> tuple[bool, int]:
+        """Whether to release a batch of acquired blocks, and how many to acquire into it."""
+        has = batch in self.tables
+        release = has and self.random.random() < 0.3
+        acquire = (release or not has) and held < HELD_MAX and self.random.random() < 0.3
+        return release, self.random.randint(1, 6) if acquire else 0
 
     def _unary(self) -> None:
         sequence_id = self.random.randrange(self.SEQUENCES)
@@ -236,6 +255,8 @@ class Holding(ABC):
     def _look(self) -> None:
         """Hold the server's tables against the answered ones."""
         for sequence_id, blocks in self.tables.items():
+            if sequence_id in BATCHES:
+                continue
             try:
                 table = self.again(partial(self.kv.get_block_table, sequence_id))
             except NotFoundError:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tests.torture.history import Entry, read
 from tests.torture.late import CARRIED_OUT, REFUSED, UNANSWERED
-from tests.torture.setting import RESERVED_BLOCKS, Setting
+from tests.torture.setting import BATCHES, RESERVED_BLOCKS, Setting
 
 COUNTED = {
     "attached": "leases begun",
@@ -234,13 +234,21 @@ def _compare(lease: Lease, entry: Entry, counts: "Counter[str]") -> Iterator[str
     begun, asked = entry["begun"], entry["t"]
     if lease.entries[-1]["t"] < asked or not lease.answered_after(asked):
         return
-    has = entry["engines"].get(lease.engine, {"epoch": 0, "tables": {}})
+    has = entry["engines"].get(lease.engine, {"epoch": 0, "tables": {}, "acquired": []})
     where = f"after the start at {asked / SECOND:.3f}: {lease.engine}, life {lease.life}"
     if has["epoch"] != lease.epoch:
         yield f"{where}: its lease of epoch {lease.epoch} is lost"
         return
     tables, touched = lease.tables(begun, asked)
-    for sequence in (tables.keys() | has["tables"].keys()) - touched:
+    batches = {str(one) for one in BATCHES}
+    if not batches & touched:
+        acquired = sorted(block for one in batches for block in tables.get(one, ()))
+        if acquired != sorted(has["acquired"]):
+            yield (
+                f"{where}, epoch {lease.epoch}: acquired {acquired}, the server has"
+                f" {has['acquired']}"
+            )
+    for sequence in (tables.keys() | has["tables"].keys()) - touched - batches:
         counts["grants compared after a start"] += 1
         told, kept = tables.get(sequence, []), has["tables"].get(sequence, [])
         if told != kept:

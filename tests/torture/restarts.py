@@ -22,13 +22,22 @@ def dump(setting: Setting, history: History, begun_ns: int) -> None:
             tables: dict[str, dict[int, list[int]]] = {name: {} for name in before}
             for row in kv.list_sequences(pool=POOL, with_block_numbers=True, page_size=PAGE):
                 tables.setdefault(row.engine, {})[row.sequence_id] = row.block_numbers
+            acquired: dict[str, list[int]] = {name: [] for name in before}
+            held = [kvblock.BlockState.HELD]
+            for block in kv.list_blocks(pool=POOL, states=held, page_size=PAGE):
+                if block.sequence_id is None:
+                    acquired.setdefault(block.engine, []).append(block.block_number)
             after = {row.engine: row.epoch for row in kv.list_engines(pool=POOL)}
             reports = kv.audit()
     except KVBlockError as error:
         history.add("not asked", text=str(error))
         return
     engines = {
-        name: {"epoch": epoch, "tables": tables.get(name, {})}
+        name: {
+            "epoch": epoch,
+            "tables": tables.get(name, {}),
+            "acquired": acquired.get(name, []),
+        }
         for name, epoch in before.items()
         if after.get(name) == epoch
     }

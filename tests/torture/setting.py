@@ -14,6 +14,8 @@ from typing import NamedTuple
 POOL = "main"
 RESERVED_BLOCKS = 1
 """Of the pool's blocks, which no engine may be granted."""
+BATCHES = (1000, 1001)
+"""Under what ids an engine's acquired blocks are among its tables: they have no sequence."""
 
 
 class Setting(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 from tests.torture.__main__ import setting_of
 from tests.torture.history import History
 from tests.torture.oracle import Verdict, judge
-from tests.torture.setting import Setting
+from tests.torture.setting import BATCHES, Setting
 
 SECOND = 10**9
 
@@ -127,7 +127,7 @@ def test_a_grant_that_a_server_did_not_have_after_its_start(told: Told) -> None:
     told.attached(1, life=1, epoch=10)
     told.granted(2, 1, 1, {3: [7]})
     told.granted(6, 1, 2, {4: [9]})
-    engines = {"a": {"epoch": 10, "tables": {"3": [8]}}}
+    engines = {"a": {"epoch": 10, "tables": {"3": [8]}, "acquired": []}}
     told.nemesis.add(
         "server has", 4 * SECOND, begun=3 * SECOND, engines=engines, changed=[], audit=[]
     )
@@ -142,3 +142,15 @@ def test_a_reserved_block_is_nobody_s(told: Told) -> None:
     told.granted(3, 1, 2, {8: [0]})
     (found,) = told.verdict().violations
     assert found.startswith("block 0 is reserved, and was granted: a, life 1, epoch 10")
+
+
+def test_an_acquired_block_that_a_server_did_not_have_after_its_start(told: Told) -> None:
+    told.attached(1, life=1, epoch=10)
+    told.granted(2, 1, 1, {BATCHES[0]: [7, 9]})
+    told.granted(6, 1, 2, {4: [3]})
+    engines = {"a": {"epoch": 10, "tables": {}, "acquired": [9]}}
+    told.nemesis.add(
+        "server has", 4 * SECOND, begun=3 * SECOND, engines=engines, changed=[], audit=[]
+    )
+    (violation,) = told.verdict().violations
+    assert "acquired [7, 9], the server has [9]" in violation

@@ -54,7 +54,7 @@ class Places:
             return None
 
     def remove(self, engine: Engine, found: list[int]) -> None:
-        """Take the blocks that stand at these places from an engine, each place once."""
+        """Take the blocks of these places from an engine, each place once."""
         acquired, places = engine.acquired, self._places
         left = len(acquired) - len(found)
         holes = [place for place in found if place < left]

@@ -34,8 +34,14 @@ _SERIES: tuple[tuple[str, str, str, _Value], ...] = (
     (
         "kvblock.engine.held.blocks",
         "{block}",
-        "Blocks in the tables of an engine.",
+        "Blocks that an engine holds, in tables and acquired.",
         lambda engine: engine.held_blocks,
+    ),
+    (
+        "kvblock.engine.acquired.blocks",
+        "{block}",
+        "Blocks that an engine holds outside any block table.",
+        lambda engine: engine.acquired_blocks,
     ),
     (
         "kvblock.engine.sequences",

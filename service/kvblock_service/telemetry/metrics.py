@@ -139,6 +139,12 @@ _POOL_GAUGES: tuple[_Shown, ...] = (
         _blocks,
     ),
     (
+        "kvblock.pool.acquired.blocks",
+        "{block}",
+        "Held blocks that are in no block table.",
+        _figure("acquired_blocks"),
+    ),
+    (
         "kvblock.pool.sequences",
         "{sequence}",
         "Sequences that have a block table.",

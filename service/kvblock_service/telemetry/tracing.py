@@ -239,8 +239,9 @@ def _attributes(applied: AppliedCommand) -> dict[str, str | int]:
     freed: int | None = None
     refused: Refused | None = None
     if isinstance(command, Step) and isinstance(outcome, Stepped):
-        asked = sum(command.num_blocks) or len(command.allocate_ids)
-        granted, freed = len(outcome.blocks), sum(outcome.freed_counts)
+        asked = (sum(command.num_blocks) or len(command.allocate_ids)) + command.acquire
+        granted = len(outcome.blocks) + len(outcome.acquired)
+        freed = sum(outcome.freed_counts) + len(command.release) + sum(outcome.trimmed_counts)
         refused = outcome.refused
     elif isinstance(command, Allocate):
         asked = command.num_blocks

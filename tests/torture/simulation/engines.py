@@ -6,6 +6,7 @@ Rules:
   at which the last answered call was first sent.
 - Before it frees a sequence its writes have landed, and it looks at each stamp.
 - What it was answered has to fit to what it was answered before.
+- Acquired blocks come and go in batches, which are in `tables` under the ids of BATCHES.
 """
 
 from random import Random
@@ -32,6 +33,7 @@ from kvblock_service.core.commands import (
 from tests.torture.simulation.model import LATE_MS, TTL_MS, Mark, Message, Violation, Write
 
 SEQUENCES = 4
+BATCHES = (SEQUENCES, SEQUENCES + 1)
 POLICIES = tuple(StepPolicy)
 
 
@@ -70,6 +72,7 @@ class Engine:
         self.confirmed_ms = 0
         self.step_id = 0
         self.tables: dict[int, list[int]] = {}
+        self.acquiring = BATCHES[0]
         self.written: dict[int, Mark] = {}
         self.landing: dict[int, int] = {}
 
@@ -166,8 +169,8 @@ class Engine:
         if roll < 0.65:
             count = self.random.randint(1, self.most)
             return Allocate(self.name, self.epoch, self._id(), sequence_id, count)
-        if self.tables:
-            sequence_id = self.random.choice(list(self.tables))
+        if there := [one for one in self.tables if one not in BATCHES]:
+            sequence_id = self.random.choice(there)
         if self._still_landing(sequence_id):
             return None
         return Free(self.name, self.epoch, self._id(), sequence_id)
@@ -181,10 +184,28 @@ class Engine:
         runs = allocate if self.random.random() < 0.5 else []
         counts = [self.random.randint(1, self.most) for _ in runs]
         policy = POLICIES[self.random.random() < 0.5]
-        if self.in_session:
-            step_id = self.step_id + 1
-            return Step(self.name, self.epoch, "", step_id, free, allocate, counts, policy)
-        return Step(self.name, self.epoch, self._id(), 0, free, allocate, counts, policy)
+        request_id, step_id = ("", self.step_id + 1) if self.in_session else (self._id(), 0)
+        key = (self.name, self.epoch, request_id, step_id)
+        step = Step(*key, free, allocate, counts, policy)
+        return self._with_numbers(step) if self.random.random() < 0.5 else step
+
+    def _with_numbers(self, step: Step) -> Step:
+        """A step that also acquires, releases and trims."""
+        random = self.random
+        trim = [one for one in random.sample(range(SEQUENCES), 1) if not self._still_landing(one)]
+        heads = [random.randint(0, 2) for _ in trim]
+        tails = [random.randint(0, 2) for _ in trim]
+        release: list[int] = []
+        acquire = 0
+        self.acquiring = random.choice(BATCHES)
+        batch = self.tables.get(self.acquiring, [])
+        if batch and not self._still_landing(self.acquiring):
+            release = random.sample(batch, len(batch))
+        if release or not batch:
+            acquire = random.randint(0, self.most)
+        return step._replace(
+            release=release, acquire=acquire, trim_ids=trim, trim_heads=heads, trim_tails=tails
+        )
 
     def _id(self) -> str:
         return f"{self.index}-{self.life}-{self.serial}"
@@ -193,20 +214,37 @@ class Engine:
         return any(block in self.landing for block in self.tables.get(sequence_id, ()))
 
     def leaving(self) -> tuple[int, ...]:
-        """The sequences that the call on its way frees."""
+        """The sequences that the call on its way frees or trims."""
         command = self.calling.command if self.calling else None
         if isinstance(command, Detach):
             return tuple(self.tables)
         if isinstance(command, Free):
             return (command.sequence_id,)
-        return tuple(command.free_ids) if isinstance(command, Step) else ()
+        if not isinstance(command, Step):
+            return ()
+        released = (self.acquiring,) if command.release else ()
+        return (*command.free_ids, *command.trim_ids, *released)
+
+    def left_of(self, sequence_id: int) -> list[int]:
+        """What a sequence that is leaving has left when the call on its way is carried out."""
+        command = self.calling.command if self.calling else None
+        if not isinstance(command, Step) or sequence_id not in command.trim_ids:
+            return []
+        if sequence_id in command.free_ids:
+            return []
+        at = command.trim_ids.index(sequence_id)
+        table = self.tables.get(sequence_id, [])
+        return table[command.trim_heads[at] : max(0, len(table) - command.trim_tails[at])]
 
     def growing(self) -> tuple[int, ...]:
         """The sequences that the call on its way lets grow."""
         command = self.calling.command if self.calling else None
         if isinstance(command, Allocate):
             return (command.sequence_id,)
-        return tuple(command.allocate_ids) if isinstance(command, Step) else ()
+        if not isinstance(command, Step):
+            return ()
+        acquired = (self.acquiring,) if command.acquire else ()
+        return (*command.allocate_ids, *acquired)
 
     def _is_leaving(self, block: int) -> bool:
         return any(block in self.tables.get(one, ()) for one in self.leaving())
@@ -243,6 +281,9 @@ class Engine:
         freed = [len(self.tables.pop(one, ())) for one in command.free_ids]
         if freed != outcome.freed_counts:
             raise self._unfit(command, outcome)
+        self._trimmed(command, outcome)
+        if command.release:
+            del self.tables[self.acquiring]
         self._forget_written()
         at = 0
         for index, sequence_id in enumerate(command.allocate_ids[: outcome.granted]):
@@ -252,7 +293,23 @@ class Engine:
             at += count
         if at != len(outcome.blocks):
             raise self._unfit(command, outcome)
-        return outcome.blocks
+        if len(outcome.acquired) > command.acquire:
+            raise self._unfit(command, outcome)
+        if outcome.acquired:
+            self.tables.setdefault(self.acquiring, []).extend(outcome.acquired)
+        return outcome.blocks + outcome.acquired
+
+    def _trimmed(self, command: Step, outcome: Stepped) -> None:
+        counts = []
+        columns = (command.trim_ids, command.trim_heads, command.trim_tails)
+        for sequence_id, head, tail in zip(*columns, strict=True):
+            table = self.tables.pop(sequence_id, [])
+            left = table[head : max(0, len(table) - tail)]
+            counts.append(len(table) - len(left))
+            if left:
+                self.tables[sequence_id] = left
+        if counts != outcome.trimmed_counts:
+            raise self._unfit(command, outcome)
 
     def _freed(self, blocks: list[int], outcome: Outcome) -> None:
         if not isinstance(outcome, Freed) or outcome.num_blocks != len(blocks):

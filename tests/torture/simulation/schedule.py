@@ -15,7 +15,7 @@ from random import Random
 
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Attach, Detach, Expire, Reclaim
-from tests.torture.simulation.engines import Engine
+from tests.torture.simulation.engines import BATCHES, Engine
 from tests.torture.simulation.model import (
     QUARANTINE_MS,
     TTL_MS,
@@ -250,18 +250,36 @@ class Schedule:
             if engine.calling and isinstance(engine.calling.command, Detach):
                 return
             raise Violation(f"the lease of {engine.name}, epoch {engine.epoch}, is lost")
+        self._compare_acquired(engine, kept.acquired.tolist())
         for sequence_id in {**engine.tables, **kept.tables}:
+            if sequence_id in BATCHES:
+                continue
             told = engine.tables.get(sequence_id, [])
             has = self.server.pool.table(engine.name, sequence_id) or []
             free, grow = sequence_id in leaving, sequence_id in growing
             same = (
-                has == told or (grow and has[: len(told)] == told) or (free and (grow or not has))
+                has == told
+                or (grow and has[: len(told)] == told)
+                or (free and (grow or has == engine.left_of(sequence_id)))
             )
             if not same:
                 raise Violation(
                     f"{engine.name} was answered {told} for sequence {sequence_id}, and the server"
                     f" has {has}"
                 )
+
+    def _compare_acquired(self, engine: Engine, has: list[int]) -> None:
+        leaving, growing = engine.leaving(), engine.growing()
+        told = [block for one in BATCHES for block in engine.tables.get(one, ())]
+        staying = [
+            block for one in BATCHES if one not in leaving for block in engine.tables.get(one, ())
+        ]
+        grows = any(one in growing for one in BATCHES)
+        same = sorted(has) == sorted(told) or (
+            set(staying) <= set(has) and (grows or sorted(has) == sorted(staying))
+        )
+        if not same:
+            raise Violation(f"{engine.name} has acquired {told}, and the server has {has}")
 
     def _verify(self, engine: Engine, only: tuple[int, ...] | None = None) -> None:
         """The engine looks at its stamps; not at those it has asked to free, which it has seen."""

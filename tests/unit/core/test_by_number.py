@@ -184,9 +184,9 @@ def test_sequence_that_is_allocated_after_it_was_trimmed_to_nothing_begins_anew(
 
 
 def test_first_index_ends_with_the_sequence() -> None:
-    desk = Desk(4)
+    desk = Desk(5)
     desk.allocate(1, 3)
-    desk.step(trim={1: (2, 0)})
+    desk.step(acquire=1, trim={1: (2, 0)})
     desk.free(1)
     desk.allocate(1, 1)
     assert desk.pool.first_index("a", 1) == 0

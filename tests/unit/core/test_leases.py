@@ -9,6 +9,7 @@ from kvblock_service.core import leases
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
+    Attached,
     Command,
     Detach,
     EndQuarantine,
@@ -110,7 +111,9 @@ def test_attach_without_a_ttl_resumes_with_that_of_the_lease() -> None:
     desk = Desk(4)
     lease = desk.attach("a", ttl_ms=1500)
     desk.now_ms = 700
-    assert desk.attach("a", epoch=lease.epoch, ttl_ms=0) == (lease.epoch, 1500, 0, 0, 0, True)
+    assert desk.attach("a", epoch=lease.epoch, ttl_ms=0) == Attached(
+        lease.epoch, 1500, 0, 0, 0, True
+    )
     assert desk.pool.engines["a"].deadline_ms == 2200
 
 
