@@ -49,12 +49,12 @@ class Stash:
     """Ready blocks, and the numbers by which they become more or fewer.
 
     `ready_max` bounds how many are fetched ahead, `total` is how many the engine can have in all.
-    `lacked` is how many blocks more a request would have needed that could not be served, until one
-    is served, or an iteration ends without any.
+    `lacked` is how many blocks a request was for that could not be served, until one is served, or
+    an iteration ends without any.
     """
 
     def __init__(self, ready_max: int, total: int) -> None:
-        self.lacked = 0
+        self.lacked = self._told = 0
         self._total = total
         self._ready_max = ready_max
         self._ready: list[int] = []
@@ -133,7 +133,7 @@ class Stash:
             self.lacked = 0
         if self._open is not None:
             return False
-        if self._ready and (owed or self._refused):
+        if self._told > self.lacked or (self._ready and (owed or self._refused)):
             return True
         return not fetched and self._wanted(owed) != 0
 
@@ -147,7 +147,8 @@ class Stash:
     def begin(self, owed: int, need: int = 0) -> Exchange:
         """What the next step is to do: fetch for a request of `need` blocks, and settle the rest.
 
-        It is open until `settle`, and there is one at a time; an empty one is not open.
+        It is open until `settle`, and there is one at a time. An empty one is open only if it has
+        to tell that nothing is lacked any more.
         """
         assert self._open is None, "an exchange is open"
         ready = self._ready
@@ -163,7 +164,7 @@ class Stash:
             self._refused = False
             wanted = self._wanted(owed)
             exchange = Exchange(max(0, wanted), self._oldest(max(back, -wanted)))
-        if exchange:
+        if exchange or self._told > self.lacked:
             self._open = exchange
         return exchange
 
@@ -174,8 +175,9 @@ class Stash:
         self._ready.extend(reversed(acquired))
         self._move(len(acquired))
         if need > len(self._ready):
-            self.lacked = need - len(self._ready)
+            self.lacked = need
             self._refused = True
+        self._told = self.lacked
 
     def undo(self) -> None:
         """Close the exchange, of which nothing was carried out."""

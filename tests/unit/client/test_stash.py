@@ -113,13 +113,13 @@ def test_after_a_refusal_everything_goes_back() -> None:
     stash.begin(0, 10)
     stash.settle([0, 1, 2], 10)
     assert stash.take(10) is None
-    assert stash.lacked == 7
+    assert stash.lacked == 10
     assert stash.begin(0, 10) == Exchange(7, [])
     stash.settle([], 10)
     assert stash.end_iteration(0)
     assert stash.begin(0) == Exchange(0, [2, 1, 0])
     stash.settle([])
-    assert stash.lacked == 7
+    assert stash.lacked == 10
     stash.begin(0, 1)
     stash.settle([5], 1)
     assert stash.take(1) == [5]
@@ -133,8 +133,13 @@ def test_a_request_that_is_not_made_again_lacks_nothing_any_more() -> None:
     assert not stash.end_iteration(0)
     assert stash.lacked == 10
     stash.begin(0)
-    assert not stash.end_iteration(0)
+    # Nothing has to be fetched or given back: the exchange tells that nothing is lacked any more.
+    assert stash.end_iteration(0)
     assert stash.lacked == 0
+    assert stash.begin(0) == Exchange(0, [])
+    assert stash.is_open
+    stash.settle([])
+    assert not stash.end_iteration(0)
 
 
 def test_a_resting_engine_gives_everything_back_by_and_by() -> None:

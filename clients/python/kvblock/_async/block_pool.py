@@ -28,7 +28,8 @@ from typing import SupportsIndex
 from kvblock import arguments
 from kvblock._async.session import AsyncSession
 from kvblock._async.worker import Lock, Worker
-from kvblock.errors import DeadlineExceededError, KVBlockError, UnavailableError
+from kvblock.errors import ClosedError, DeadlineExceededError, KVBlockError, UnavailableError
+from kvblock.lease_user import NO_LEASE
 from kvblock.owner import NotCopied
 from kvblock.recall import EngineHints
 from kvblock.results import Refused, StepPolicy, StepResult
@@ -73,7 +74,7 @@ class AsyncBlockPool(NotCopied):
         self._failures = 0
         self._last_result: StepResult | None = session.last_result
         self._closed = False
-        self._told, self._sent_want = EngineHints(), 0
+        self._told = EngineHints()
         self._worker = worker = Worker(self._work, "kvblock-block-pool")
         session.hear_recall(lambda _: worker.wake())
         session._settings.owner.finalize(self, worker.stop)
@@ -124,13 +125,13 @@ class AsyncBlockPool(NotCopied):
                 server did not answer; nothing was taken.
 
         """
-        if count.__class__ is not int or count < 1:
+        if count.__class__ is not int or not 0 < count <= arguments.UINT32_MAX:
             count = arguments.whole_number("count", count, arguments.UINT32_MAX)
             if not count:
                 raise arguments.invalid("count", count, "must be at least 1")
         lease = self._lease
         if monotonic() - lease.confirmed_at >= lease.ttl or getpid() != self._process:
-            self._session.check_lease()
+            self._check()
         with self._guard:
             blocks = self._stash.take(count)
         return await self._fetch(count) if blocks is None else blocks
@@ -145,7 +146,7 @@ class AsyncBlockPool(NotCopied):
         """
         lease = self._lease
         if monotonic() - lease.confirmed_at >= lease.ttl or getpid() != self._process:
-            self._session.check_lease()
+            self._check()
         if blocks.__class__ is not list:
             blocks = list(blocks)
         try:
@@ -165,15 +166,13 @@ class AsyncBlockPool(NotCopied):
             DeadlineExceededError, UnavailableError: with `wait`, the server did not answer.
 
         """
-        self._session.check_lease()
+        self._check()
         self._cached = cached_blocks
         with self._guard:
             due = self._stash.end_iteration(self._session.owed_blocks)
             hints = self._hints()
         if hints != self._told:
             self._session._recall.say(hints)
-            # Whoever lacks nothing any more says so at once, so that nobody gives for it.
-            due = due or self._told.want_blocks > hints.want_blocks
             self._told = hints
         if wait:
             async with self._calls:
@@ -191,12 +190,19 @@ class AsyncBlockPool(NotCopied):
         if self._closed:
             return
         self._closed = True
+        # From here on every use finds that its lease has ended, and asks why.
+        self._lease = NO_LEASE
         self._worker.stop()
         async with self._calls:
             await self._settle_open()
             with self._guard:
                 exchange = self._stash.empty()
             await self._exchange(exchange)
+
+    def _check(self) -> None:
+        self._session.check_lease()
+        if self._closed:
+            raise ClosedError("this block pool was closed")
 
     async def _fetch(self, count: int) -> list[int] | Refused:
         """Take more blocks than are ready."""
@@ -239,8 +245,7 @@ class AsyncBlockPool(NotCopied):
         while True:
             with self._guard:
                 exchange = self._stash.begin(self._session.owed_blocks)
-                withdrawn = self._sent_want > self._stash.lacked
-            if exchange or withdrawn:
+            if self._stash.is_open:
                 await self._exchange(exchange)
             # The answer may say that others lack what was idle before, too.
             if not exchange.release or not (self._session.owed_blocks and self._stash.ready):
@@ -268,13 +273,12 @@ class AsyncBlockPool(NotCopied):
             hints=hints,
         )
         self._settled(result, need)
-        self._sent_want = self._stash.lacked
         return result.refusal
 
     def _hints(self, acquire: int = 0, need: int = 0) -> EngineHints:
         """What the engine lacks, and what is idle once so many were acquired and `need` taken."""
         ready = self._stash.ready
-        want = max(0, need - ready) if need else self._stash.lacked
+        want = max(0, (need or self._stash.lacked) - ready)
         return EngineHints(want, max(0, ready + acquire - need) + self._cached)
 
     def _settled(self, result: StepResult, need: int) -> None:
