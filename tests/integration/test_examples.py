@@ -18,3 +18,13 @@ def test_two_processes() -> None:
     assert all(int(written) and int(verified) for written, verified, _ in found)
     # The one that starts first may be alone for a while, and gets nothing of the other then.
     assert any(int(inherited) for _, _, inherited in found)
+
+
+def test_write_an_engine() -> None:
+    done = run(sys.executable, ROOT / "examples/write_an_engine.py")
+    shown = (ROOT / "docs/examples.md").read_text()
+    finished, iterations = done.stdout.splitlines()
+    for line in (finished, iterations):
+        assert re.sub(r"\d+", "N", line) in re.sub(r"\d+", "N", shown)
+    assert re.fullmatch(r"12 sequences finished, [1-9]\d* were preempted", finished)
+    assert re.search(r", 1 lease lost, ", iterations)
