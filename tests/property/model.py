@@ -57,7 +57,7 @@ class ModelPool:
     """Answers each command as the contract says."""
 
     def __init__(self, total: int, engines_max: int, sequences_max: int, reserved: int = 0) -> None:
-        self.total = total - reserved
+        self.total, self.reserved = total - reserved, reserved
         self.engines_max = engines_max
         self.sequences_max = sequences_max
         self.free = list(range(reserved, total))
@@ -318,6 +318,8 @@ class ModelPool:
         for batch, (_, blocks) in self.batches.items():
             if number in blocks:
                 return f"is in quarantine, since engine {self.lost_by[batch]!r} has lost it"
+        if number < self.reserved:
+            return "is reserved"
         return "is free" if number in self.used else "was never used"
 
     def take(self, engine: str, sequence_id: int, count: int) -> list[int]:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from kvblock.expect import Expect
+    from kvblock.hints import EngineHints
     from kvblock.operator_results import (
         AuditReport,
         BlockInfo,
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
         PoolInfo,
         SequenceInfo,
     )
-    from kvblock.recall import EngineHints
     from kvblock.results import (
         BlockTable,
         Capacity,
@@ -80,7 +80,7 @@ _MODULES = (
     "operator_results",
     "arena",
     "expect",
-    "recall",
+    "hints",
     "credentials",
     "_sync.client",
     "_async.client",

@@ -16,10 +16,11 @@ from typing import Generic, TypeVar
 from kvblock.arena import Arena
 from kvblock.errors import ClosedError, KVBlockError, LeaseLostError
 from kvblock.fencing import new_request_id
+from kvblock.hints import EngineHints
 from kvblock.lease import Lease
 from kvblock.lifecycle import OPEN, OVER, UNATTACHED, Event, Lifecycle, State
 from kvblock.owner import NotCopied
-from kvblock.recall import EngineHints, Recall, fill_hints
+from kvblock.recall import Recall, fill_hints
 from kvblock.results import Attachment
 from kvblock.settings import ClientSettings
 from kvblock.v1 import kvblock_pb2 as pb

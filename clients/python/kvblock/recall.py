@@ -13,30 +13,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from kvblock import arguments
+from kvblock.hints import EngineHints
 from kvblock.results import RefusalReason, StepResult
 from kvblock.v1 import kvblock_pb2 as pb
 
 OnRecall: TypeAlias = Callable[[int], None]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineHints:
-    """What an engine tells of itself beside a step or a renewal.
-
-    It holds until the next hints and ends with the lease. It is advice: no outcome follows from it.
-    """
-
-    want_blocks: int = 0
-    """Blocks that it lacks, those included that the step beside it asks for."""
-    idle_blocks: int = 0
-    """Blocks that it holds and could give back without preempting a sequence or computing anything
-    again, after the step beside it."""
 
 
 def fill_hints(message: pb.EngineHints, hints: EngineHints) -> None:

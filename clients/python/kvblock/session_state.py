@@ -21,7 +21,7 @@ from typing import SupportsIndex
 
 import grpc
 
-from kvblock import answers, requests
+from kvblock import answers, requests, step_requests
 from kvblock.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -35,10 +35,11 @@ from kvblock.errors import (
 )
 from kvblock.failures import error_of
 from kvblock.fencing import new_request_id
+from kvblock.hints import EngineHints
 from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import LeaseUser
 from kvblock.lifecycle import OPEN, OVER, STEP_ANSWERED, STEP_SENT, UNATTACHED, Event, State
-from kvblock.recall import EngineHints, Recall, fill_hints
+from kvblock.recall import Recall, fill_hints
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import may_repeat
 from kvblock.settings import ClientSettings
@@ -149,12 +150,12 @@ class SessionState(LeaseUser):
         allocate: Iterable[SupportsIndex],
         num_blocks: Iterable[SupportsIndex],
         policy: StepPolicy,
-        by_number: requests.ByNumber,
+        by_number: step_requests.ByNumber,
         hints: EngineHints | None = None,
     ) -> pb.SessionRequest:
         request = pb.SessionRequest()
         step = request.step
-        requests.fill_step(step.step, free, allocate, num_blocks, policy, by_number)
+        step_requests.fill_step(step.step, free, allocate, num_blocks, policy, by_number)
         step.step_id = step_id = self._last_step_id + 1
         if self._traceparent is not None:
             step.traceparent = self._traceparent()

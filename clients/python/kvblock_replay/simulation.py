@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from kvblock.recall import EngineHints
+from kvblock.hints import EngineHints
 from kvblock.results import StepResult
 from kvblock_replay.cost import blocks_needed
 from kvblock_replay.engine import Counts, Engine, Sequence

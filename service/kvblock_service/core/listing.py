@@ -297,6 +297,8 @@ def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:
 
 def where_is(pool: PoolData, number: int) -> str:
     """Where a block is, and who has it, as the rest of a sentence."""
+    if number < pool.geometry.reserved_blocks:
+        return "is reserved"
     if number >= pool.blocks.free_list.fresh:
         return "was never used"
     place = _places(pool, [number])[number]

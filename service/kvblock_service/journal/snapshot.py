@@ -2,9 +2,8 @@
 
 Rules:
 - A snapshot is: magic, version, pieces, and a CRC-32 of all that. Earlier versions stay readable: 1
-  has no changes of the pools, up to 2 the refusals stand in the order of `_REFUSALS_TO_2`, and up
-  to 3 a pool's geometry ends with its device, and engines have neither acquired blocks nor trimmed
-  tables.
+  has no changes of pools, up to 2 refusals stand in the order of `_REFUSALS_TO_2`, and up to 3 a
+  geometry ends with its device, and engines have no acquired blocks and no trimmed tables.
 - What stands here stands under its number, never at its place in an enum or in a tuple of the core.
 - Numbers of a thing are described by their names, and answers as `layout` says: that is where a
   field is added. More numbers than are known were written by a newer version, and are refused.
@@ -212,7 +211,7 @@ def _take_pool(source: Reader, bounds: Bounds, version: int) -> PoolEntry:
     geometry, configured, wait = _take_geometry(source, version)
     pool = Pool(geometry, bounds)
     counters = source.numbers().tolist()
-    count = len(counters) if version > 2 else len(counters) - len(_REFUSALS_TO_2)
+    count = len(counters) - (0 if version > 2 else len(_REFUSALS_TO_2))
     _COUNTERS.put_into(pool, counters[:count])
     if version > 2:
         reasons = [RefusalReason(value) for value in source.numbers()]
@@ -291,8 +290,8 @@ def _put_by_number(out: Writer, engine: Engine) -> None:
 
 
 def _take_by_number(source: Reader, pool: Pool, engine: Engine) -> None:
-    blocks = pool.blocks
-    blocks.acquired_places.restore(engine, source.numbers("I"), blocks.free_list.fresh)
+    fresh = pool.blocks.free_list.fresh
+    pool.blocks.acquired_places.restore(engine, source.numbers("I"), fresh)
     engine.first_indexes = dict(zip(source.numbers(), source.numbers(), strict=True))
 
 
@@ -317,9 +316,8 @@ def _take_grants(source: Reader) -> list[Grant]:
     trace_of = source.numbers("I")
     names = source.texts()
     traces = source.texts()
-    distinct = list(
-        map(Grant, map(names.__getitem__, engines), since, map(traces.__getitem__, trace_of))
-    )
+    given = map(names.__getitem__, engines), since, map(traces.__getitem__, trace_of)
+    distinct = list(map(Grant, *given))
     return list(map(distinct.__getitem__, indexes))
 
 

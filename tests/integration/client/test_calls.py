@@ -56,7 +56,9 @@ MAIN = PoolStats(
     refusals={RefusalReason.POOL_EXHAUSTED: 2, RefusalReason.EXCEEDS_POOL: 1},
     revision=6,
     waiting=0,
-    engines=(EngineStats("a", 2, 1, False), EngineStats("b", 1, 1, False)),
+    # What `a` was refused last counts as lacked for a while.
+    engines=(EngineStats("a", 2, 1, False, want_blocks=2), EngineStats("b", 1, 1, False)),
+    want_blocks=2,
 )
 SIDE = PoolStats("side", 3, 3, 0, 8, 1, 0, 0, 0, {}, 0, 0, ())
 

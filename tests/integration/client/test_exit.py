@@ -39,7 +39,7 @@ async def main():
     await session.step(allocate=[1])
 """
 RUN = "\nasyncio.run(main())"
-STEP = "session._make_step([], [2], [], kvblock.StepPolicy.ALL_OR_NOTHING)"
+STEP = "session._make_step([], [2], [], kvblock.StepPolicy.ALL_OR_NOTHING, ((), 0, (), (), ()))"
 
 PLAIN_PROGRAMS = {
     "unused": "",

@@ -104,9 +104,12 @@ def test_every_reason_is_in_the_table_as_in_the_proto() -> None:
     proto = (ROOT / "protos/kvblock/v1/errors.proto").read_text()
     comments = re.findall(r"((?:  // .*\n)+)  ERROR_REASON_([A-Z_]+) = [1-9]", proto)
     assert rows == [(name, text.split("// ")[1].partition(":")[0]) for text, name in comments]
-    assert rows == [(one.reason, one.code) for one in ERRORS]
+    declared = {one.reason: one for one in ERRORS}
+    assert rows == [(name, declared.pop(name).code) for name, _ in rows]
+    assert not declared
+    then = {one.reason: one.then.value for one in ERRORS}
     named = [re.findall(r"`([a-z_]+)`", row[2])[0] for row in table.rows[1:]]
-    assert named == [one.then.value for one in ERRORS]
+    assert named == [then[name] for name, _ in rows]
     assert all(len(row) == 5 and all(row) for row in table.rows[1:])
 
 

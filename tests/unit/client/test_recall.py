@@ -1,6 +1,7 @@
 """What a client remembers of recall: hints as background renewals say them, and levels in order."""
 
-from kvblock.recall import EngineHints, Recall
+from kvblock.hints import EngineHints
+from kvblock.recall import Recall
 from kvblock.results import RefusalReason, Refused, StepResult
 from kvblock.v1 import kvblock_pb2 as pb
 

@@ -36,7 +36,7 @@ def step_of(**columns: Any) -> pb.EngineStep:
     step = pb.EngineStep()
     arguments: dict[str, Any] = {"free": (), "allocate": (), "num_blocks": ()}
     policy = columns.pop("policy", StepPolicy.ALL_OR_NOTHING)
-    requests.fill_step(step, **{**arguments, **columns}, policy=policy)
+    step_requests.fill_step(step, **{**arguments, **columns}, policy=policy)
     return step
 
 

@@ -29,9 +29,9 @@ from kvblock import arguments
 from kvblock._async.session import AsyncSession
 from kvblock._async.worker import Lock, Worker
 from kvblock.errors import ClosedError, DeadlineExceededError, KVBlockError, UnavailableError
+from kvblock.hints import EngineHints
 from kvblock.lease_user import NO_LEASE
 from kvblock.owner import NotCopied
-from kvblock.recall import EngineHints
 from kvblock.results import Refused, StepPolicy, StepResult
 from kvblock.retry import backoff
 from kvblock.stash import Exchange, NotHandedOut, Stash

@@ -19,9 +19,10 @@ from kvblock._async.transport import Stubs
 from kvblock.credentials import Tls
 from kvblock.errors import ClosedError
 from kvblock.expect import Expect
+from kvblock.hints import EngineHints
 from kvblock.lease import AttachOptions, OnLeaseLost
 from kvblock.lease_user import LeaseUsers
-from kvblock.recall import EngineHints, OnRecall
+from kvblock.recall import OnRecall
 from kvblock.results import (
     BlockTable,
     Capacity,

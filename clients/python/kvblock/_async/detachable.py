@@ -8,11 +8,12 @@ from time import monotonic
 from kvblock._async.event import StopEvent
 from kvblock._async.transport import Stream, Transport
 from kvblock.errors import KVBlockError, LeaseLostError
+from kvblock.hints import EngineHints
 from kvblock.lease import AttachOptions, Lease
 from kvblock.lease_user import CLOSED, DETACHED, LeaseUser
 from kvblock.lifecycle import Event
 from kvblock.link import Link
-from kvblock.recall import EngineHints, OnRecall
+from kvblock.recall import OnRecall
 from kvblock.renewal import Renewal
 from kvblock.retry import Retries
 

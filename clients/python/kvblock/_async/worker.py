@@ -21,7 +21,7 @@ Work: TypeAlias = "Callable[[bool], Awaitable[float | None]]"
 
 
 class Worker:
-    """The task; `work` is a method, and is told whether it was woken."""
+    """The task; `work` is a method, and gets whether it was woken."""
 
     def __init__(self, work: Work, name: str) -> None:
         self._loop = asyncio.get_running_loop()

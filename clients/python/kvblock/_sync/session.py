@@ -35,9 +35,9 @@ import grpc
 from kvblock._sync.detachable import Detachable
 from kvblock._sync.transport import StreamEnded, Transport
 from kvblock.errors import KVBlockError, UsageError
+from kvblock.hints import EngineHints
 from kvblock.lease import AttachOptions
 from kvblock.lifecycle import ATTACHED, Event
-from kvblock.recall import EngineHints
 from kvblock.results import StepPolicy, StepResult
 from kvblock.retry import Retries, may_repeat
 from kvblock.session_state import LEFT, SessionState

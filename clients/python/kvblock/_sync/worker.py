@@ -19,7 +19,7 @@ Work: TypeAlias = "Callable[[bool], float | None]"
 
 
 class Worker:
-    """The thread; `work` is a method, and is told whether it was woken."""
+    """The thread; `work` is a method, and gets whether it was woken."""
 
     def __init__(self, work: Work, name: str) -> None:
         self._woken = threading.Event()
