@@ -100,7 +100,8 @@ class Crew:
                 self.failed.append(f"life {life.number} of {life.name} did not end")
                 life.process.kill()
                 life.process.join()
-            elif code not in (0, 3):
+            # SIGTERM ends by itself only what has not begun yet, and so has done nothing.
+            elif code not in (0, 3, -signal.SIGTERM):
                 self.failed.append(f"life {life.number} of {life.name} ended with {code}")
         self.lives.clear()
 

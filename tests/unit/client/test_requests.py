@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kvblock import arguments, requests
+from kvblock import arguments, requests, step_requests
 from kvblock.errors import ErrorReason, InvalidArgumentError
 from kvblock.results import StepPolicy
 from kvblock.settings import ClientSettings
