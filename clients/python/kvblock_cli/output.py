@@ -294,6 +294,7 @@ _USUAL: dict[str, tuple[str, object]] = {
     "BLOCK BYTES": ("block_bytes", 0),
     "REGIONS": ("regions", 1),
     "LAYOUT": ("layout", ""),
+    "MEMORY": ("memory_uri", ""),
 }
 """Columns about what most pools have in the usual way: the field, and its usual value."""
 

@@ -178,7 +178,7 @@ def _read_last_hints(data: bytes, at: int, key: int) -> Hints:
     end = at + size
     if end != len(data):
         raise _NotPlain
-    want, at = _read_number(data, at, end, _ONE_VARINT, _UINT32_LIMIT)
+    want, at = _read_number(data, at, end, _ONE_VARINT, 1 << 63)
     idle, at = _read_number(data, at, end, _TWO_VARINT, _UINT32_LIMIT)
     if at != end:
         raise _NotPlain

@@ -46,6 +46,7 @@ def test_json(console: Console) -> None:
         "block_numbers": [0, 1],
         "block_size": 16,
         "device_id": 7,
+        "first_index": 0,
     }
     assert answer("can-allocate", 63, expect=1) == {"can_allocate": False, "free_blocks": 62}
     refused = {"reason": "EXCEEDS_POOL", "free_blocks": 62, "needed": "65", "retry_after": None}

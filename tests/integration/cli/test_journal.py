@@ -97,6 +97,11 @@ def test_dump(directory: Path) -> None:
         "allocate_ids": ["1", "2"],
         "num_blocks": [2, 1],
         "policy": "ALL_OR_NOTHING",
+        "release": [],
+        "acquire": 0,
+        "trim_ids": [],
+        "trim_heads": [],
+        "trim_tails": [],
     }
 
 

@@ -85,6 +85,7 @@ def test_stats_in_json_is_the_response(console: Console) -> None:
         "attached": False,
         "epoch": "0",
         "lease_expires_in": None,
+        "acquired_blocks": 0,
         "want_blocks": "0",
         "idle_blocks": 0,
         "owed_blocks": 0,

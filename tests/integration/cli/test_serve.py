@@ -36,6 +36,7 @@ def test_check_shows_every_setting_with_its_source_and_starts_nothing(tmp_path: 
             "block_bytes": "0",
             "regions": 1,
             "layout": "",
+            "memory": "none",
         }
     ]
     assert answer["sources"]["grace"] == str(file)

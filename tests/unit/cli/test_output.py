@@ -46,6 +46,7 @@ def test_fields_of_64_bits_are_strings() -> None:
         "attached": True,
         "epoch": "7",
         "lease_expires_in": 1.5,
+        "acquired_blocks": 0,
         "want_blocks": "0",
         "idle_blocks": 0,
         "owed_blocks": 0,
