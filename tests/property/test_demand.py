@@ -70,12 +70,20 @@ def naive(history: list[Said], engine: str, now_ms: int) -> tuple[int, int]:
     return max(want, refused if now_ms - refused_at < SILENT_MS else 0), idle
 
 
+def taken(outcome: Stepped | Granted | Refused) -> int:
+    """How many blocks an engine was granted, in tables and outside."""
+    if isinstance(outcome, Refused):
+        return 0
+    return len(outcome.blocks) + (len(outcome.acquired) if isinstance(outcome, Stepped) else 0)
+
+
 class World:
     """A pool with its demands, random commands, and the history that the model reads."""
 
     def __init__(self, seed: int) -> None:
         self.draw = random.Random(seed)
-        self.pool = Pool(Geometry("main", TOTAL, 16, 0), Bounds(8, 8, 64))
+        geometry = Geometry("main", TOTAL + 2, 16, 0, reserved_blocks=2)
+        self.pool = Pool(geometry, Bounds(8, 8, 64))
         self.demands = Demands(self.pool)
         self.history: list[Said] = []
         self.now_ms = 1000
@@ -92,7 +100,7 @@ class World:
         self.note(command, outcome)
         if isinstance(command, Step | Renew) and self.draw.random() < 0.6:
             hints = Hints(self.draw.choice((0, 0, 3, 30)), self.draw.choice((0, 2, 9, 70)))
-            granted = len(outcome.blocks) if isinstance(outcome, Stepped) else None
+            granted = taken(outcome) if isinstance(outcome, Stepped) else None
             self.demands.hint(name, hints, granted, self.now_ms)
             said = ("hint", *hints, granted)
             self.history.append(Said(name, self.now_ms, bool(self.epoch(name)), *said))
@@ -119,7 +127,12 @@ class World:
         wanted = draw.sample(range(6), draw.randrange(3))
         counts = [draw.choice((1, 4, 12)) for _ in wanted]
         freed = draw.sample(range(6), draw.randrange(3))
-        return Step(name, epoch, "", 0, freed, wanted, counts, draw.choice(list(StepPolicy)))
+        engine = self.pool.engines.get(name)
+        acquired = engine.acquired.tolist() if engine else []
+        release = draw.sample(acquired, draw.randrange(len(acquired) + 1))
+        acquire = draw.choice((0, 0, 2, 9, 50))
+        policy = draw.choice(list(StepPolicy))
+        return Step(name, epoch, "", 0, freed, wanted, counts, policy, release, acquire)
 
     def note(self, command: Command, outcome: object) -> None:
         name, leased = command.engine, bool(self.epoch(command.engine))
@@ -130,11 +143,12 @@ class World:
         elif isinstance(command, Step | Allocate):
             assert isinstance(outcome, Stepped | Granted | Refused)
             refused = outcome.refused if isinstance(outcome, Stepped) else outcome
-            granted = 0 if isinstance(outcome, Refused) else len(outcome.blocks)
-            counts = command.num_blocks if isinstance(command, Step) else [command.num_blocks]
+            granted = taken(outcome)
+            whole = command.acquire + sum(command.num_blocks) if isinstance(command, Step) else 0
+            whole = whole or (command.num_blocks if isinstance(command, Allocate) else 0)
             lacks = 0
             if isinstance(refused, Refused) and refused.needed <= TOTAL:
-                lacks = sum(counts) - granted
+                lacks = whole - granted
             said = ("allocate", lacks, 0, granted)
             self.history.append(Said(name, self.now_ms, leased, *said))
 

@@ -243,6 +243,11 @@ class Stepped(NamedTuple):
     acquired: list[int] = _EMPTY
     trimmed_counts: list[int] = _EMPTY
 
+    @property
+    def granted_blocks(self) -> int:
+        """How many blocks the step was granted, in tables and outside."""
+        return len(self.blocks) + len(self.acquired)
+
 
 class Attached(NamedTuple):
     """A lease under `epoch`, and what the engine has already.

@@ -131,7 +131,7 @@ class Demands:
             held = engine.held if engine else 0
             refused = demand.refused if demand.refused_ends_ms > now_ms else 0
             lacks = max(demand.want, refused, waiting.get(name, 0))
-            most = self._pool.geometry.total_blocks - held
+            most = self._pool.geometry.issuable_blocks - held
             rows.append(EngineLevel(name, min(lacks, most), min(demand.idle, held), held))
         return rows
 
@@ -149,12 +149,12 @@ class Demands:
     ) -> None:
         """An engine was granted blocks or refused them, or has made a step that asked for none."""
         name = command.engine
-        lacks = _refused(command, outcome, self._pool.geometry.total_blocks)
+        lacks = _refused(command, outcome, self._pool.geometry.issuable_blocks)
         demand = self._of(name, now_ms) if lacks else self.engines.get(name)
         if demand is None:
             return
         if not isinstance(outcome, Refused):
-            demand.want = max(0, demand.want - len(outcome.blocks))
+            demand.want = max(0, demand.want - _granted(outcome))
         demand.refused = lacks
         demand.refused_ends_ms = now_ms + SILENT_MS
         self._settle(name, demand)
@@ -191,4 +191,9 @@ def _refused(command: Step | Allocate, outcome: Stepped | Granted | Refused, mos
     if isinstance(command, Allocate):
         return command.num_blocks
     assert isinstance(outcome, Stepped)
-    return (sum(command.num_blocks) or len(command.allocate_ids)) - len(outcome.blocks)
+    wanted = (sum(command.num_blocks) or len(command.allocate_ids)) + command.acquire
+    return wanted - outcome.granted_blocks
+
+
+def _granted(outcome: Stepped | Granted) -> int:
+    return outcome.granted_blocks if isinstance(outcome, Stepped) else len(outcome.blocks)

@@ -228,8 +228,7 @@ class _Session:
         assert isinstance(outcome, Stepped)
         if service.observer:
             service.observe(pool, command, outcome, started, parent)
-        taken = len(outcome.blocks) + len(outcome.acquired)
-        owed = pool.recall.answer(key[0], step.hints, taken)
+        owed = pool.recall.answer(key[0], step.hints, outcome.granted_blocks)
         return convert.stepped(step.step_id, outcome, service.retry_after, owed), owed
 
 
