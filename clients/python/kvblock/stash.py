@@ -8,7 +8,8 @@ Rules:
 - How many are held ready follows the demand: the deepest that an iteration has drawn, above what it
   gave back, fading by a sixteenth with each iteration that needs less. Between one and
   REFILL_ITERATIONS + SPARE_ITERATIONS of that nothing is exchanged, so that a steady engine makes
-  no call at all.
+  no call at all. Fetched ahead is at most half of what the pool had free at the last exchange: what
+  is refused counts as lacked, and others would give blocks for it.
 - What others lack goes back first, and nothing is fetched ahead meanwhile. After a refusal all that
   is ready goes back: two engines that each hold a part of what they need would wait for ever.
 - It is called by one thread at a time.
@@ -55,6 +56,7 @@ class Stash:
 
     def __init__(self, ready_max: int, total: int) -> None:
         self.lacked = self._told = 0
+        self._free: int | None = None
         self._total = total
         self._ready_max = ready_max
         self._ready: list[int] = []
@@ -168,9 +170,13 @@ class Stash:
             self._open = exchange
         return exchange
 
-    def settle(self, acquired: Sequence[int], need: int = 0) -> None:
-        """Close the exchange: these were acquired, and what was to be released is gone."""
+    def settle(self, acquired: Sequence[int], need: int = 0, free: int | None = None) -> None:
+        """Close the exchange: these were acquired, and what was to be released is gone.
+
+        `free`: how many blocks the pool has free; None: as many as it may be.
+        """
         assert self._open is not None, "no exchange is open"
+        self._free = free
         self._open = None
         self._ready.extend(reversed(acquired))
         self._move(len(acquired))
@@ -198,7 +204,8 @@ class Stash:
         return self._first - self._lowest
 
     def _ahead(self, demand: float) -> int:
-        return min(int(demand) * REFILL_ITERATIONS, self._ready_max)
+        ahead = min(int(demand) * REFILL_ITERATIONS, self._ready_max)
+        return ahead if self._free is None else min(ahead, self._free // 2)
 
     def _wanted(self, owed: int) -> int:
         """Blocks to fetch ahead; below 0: how many more than are needed are ready."""

@@ -82,6 +82,18 @@ def test_a_refill_is_for_four_iterations_and_within_its_bound() -> None:
     assert stash.begin(0, 60) == Exchange(20 + 100, [])
 
 
+def test_half_of_what_is_free_is_left_to_others() -> None:
+    stash = Stash(100, 1000)
+    assert stash.begin(0, 10) == Exchange(10 + 40, [])
+    stash.settle(list(range(50)), 10, free=12)
+    assert stash.take(50) is not None
+    assert stash.begin(0, 5) == Exchange(5 + 6, [])
+    stash.settle(list(range(50, 61)), 5, free=1)
+    assert stash.take(11) is not None
+    assert not stash.end_iteration(0)
+    assert not stash.begin(0)
+
+
 def test_no_more_is_asked_for_than_an_engine_can_have() -> None:
     stash = Stash(100, 40)
     assert stash.begin(0, 20) == Exchange(40, [])

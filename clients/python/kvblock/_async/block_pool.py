@@ -207,20 +207,21 @@ class AsyncBlockPool(NotCopied):
     async def _fetch(self, count: int) -> list[int] | Refused:
         """Take more blocks than are ready."""
         async with self._calls:
-            await self._settle_open()
+            refused: Refused | None = None
+            while refused is None:
+                await self._settle_open()
+                with self._guard:
+                    # What was on its way may have been enough.
+                    blocks = self._stash.take(count)
+                    if blocks is not None:
+                        return blocks
+                    exchange = self._stash.begin(self._session.owed_blocks, count)
+                refused = await self._exchange(exchange, count)
+            # Blocks that were to be fetched ahead may be what was refused; and those that were
+            # fetched for this request may have been taken by another one.
             with self._guard:
-                # What was on its way may have been enough.
                 blocks = self._stash.take(count)
-                if blocks is not None:
-                    return blocks
-                exchange = self._stash.begin(self._session.owed_blocks, count)
-            refused = await self._exchange(exchange, count)
-            with self._guard:
-                blocks = self._stash.take(count)
-        if blocks is not None:
-            return blocks
-        assert refused is not None, "nothing was refused, and blocks are missing"
-        return replace(refused, needed=count)
+        return replace(refused, needed=count) if blocks is None else blocks
 
     async def _work(self, woken: bool) -> float | None:
         """Settle what is due, or let the stash become smaller as no iteration comes."""
@@ -284,5 +285,5 @@ class AsyncBlockPool(NotCopied):
     def _settled(self, result: StepResult, need: int) -> None:
         self._last_result = result
         with self._guard:
-            self._stash.settle(result.acquired_block_numbers, need)
+            self._stash.settle(result.acquired_block_numbers, need, result.free_blocks)
         self._free_blocks = result.free_blocks
