@@ -38,7 +38,7 @@ from kvblock.retry import backoff
 from kvblock.stash import Exchange, NotHandedOut, Stash
 
 REST_SECONDS = 1.0
-"""While no iteration comes, half of the stash goes back each time that so many have passed."""
+"""While no iteration comes, half of the demand is forgotten each time that so many have passed."""
 READY_MAX = 8192
 """Blocks that are fetched ahead at most, or an eighth of the pool where that is less."""
 
@@ -210,6 +210,8 @@ class BlockPool(NotCopied):
         with self._calls:
             refused: Refused | None = None
             while refused is None:
+                # It may have been closed while this waited for its turn.
+                self._check()
                 self._settle_open()
                 with self._guard:
                     # What was on its way may have been enough.
@@ -228,6 +230,8 @@ class BlockPool(NotCopied):
         """Settle what is due, or let the stash become smaller as no iteration comes."""
         try:
             with self._calls:
+                if self._closed:
+                    return None
                 self._settle_open()
                 with self._guard:
                     due = woken or self._stash.rest()
