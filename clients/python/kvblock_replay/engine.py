@@ -20,9 +20,10 @@ Rules:
     takes them again in the same Step, so that one engine ends up with nearly all of them and the
     others starve.
   - An engine that caches keeps the blocks of ended sequences until it needs them itself, or owes
-    them. It gives up whole sequences, the oldest first, and before it preempts anything. To its
-    rule for admission they are free. What a cache is good for is not simulated: no prompt finds its
-    prefix there. So what is compared is what caches cost others.
+    them. It needs them when fewer are free than its batch and its queue want, what its rule for
+    admission leaves free included. It gives up whole sequences, the oldest first, and before it
+    preempts anything. To its rule for admission they are free. What a cache is good for is not
+    simulated: no prompt finds its prefix there. So what is compared is what caches cost others.
   - The only running sequence of an engine cannot help itself: it waits for other engines to free
     blocks, and is preempted after PATIENCE refusals in a row.
 
@@ -39,6 +40,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
+from itertools import islice
 
 from kvblock_replay.cost import (
     BORROWING,
@@ -75,7 +77,8 @@ class Plan:
     num_blocks: list[int]
     """Blocks for each of `growing`, then for each of `admitting`."""
     want: int = 0
-    """Blocks that have to be free for these, and for the next one of the queue."""
+    """Blocks that have to be free for these, and to admit all of the queue that the batch has room
+    for."""
 
     @property
     def allocate(self) -> list[int]:
@@ -117,7 +120,6 @@ class Engine:
         """How many of them it gives back with its next Step."""
         self._caches = caches
         self._cache: deque[tuple[int, int]] = deque()
-        self._lacks = 0
         self._block_size = block_size
         self._shares_pool = shares_pool
         self._known_free = pool_blocks
@@ -149,8 +151,8 @@ class Engine:
         free = self._ended + self._preempted
         self._ended, self._preempted = [], []
         asked = sum(num_blocks)
-        free += self._evict(max(self.owed_blocks, asked - self._known_free))
-        want = max(asked, asked + self._lacks - self.cached_blocks)
+        want = max(asked, self._wanted(len(growing)))
+        free += self._evict(max(self.owed_blocks, want - self._known_free))
         return Plan(free, growing, admitting, num_blocks, want)
 
     @property
@@ -196,7 +198,7 @@ class Engine:
         room = RUNNING_MAX - len(self._running)
         held = growing + sum(sequence.blocks for sequence in self._running)
         free = self._known_free + self.cached_blocks - growing
-        self._lacks = tokens = 0
+        tokens = 0
         chosen: list[Sequence] = []
         for sequence in self._queue:
             tokens += sequence.prompt + sequence.generated
@@ -206,10 +208,16 @@ class Engine:
             if len(chosen) == room or (chosen and tokens > PREFILL_TOKENS_MAX):
                 break
             if self._shares_pool and held > blocks and held > BORROWING * free:
-                self._lacks = blocks - (-held // BORROWING)
                 break
             chosen.append(sequence)
         return chosen
+
+    def _wanted(self, growing: int) -> int:
+        """How many blocks have to be free to admit all of the queue that the batch has room for."""
+        room = RUNNING_MAX - len(self._running)
+        blocks = growing + sum(self._blocks_to_admit(one) for one in islice(self._queue, room))
+        held = blocks + sum(sequence.blocks for sequence in self._running)
+        return blocks - (-held // BORROWING) if self._shares_pool else blocks
 
     def _blocks_to_admit(self, sequence: Sequence) -> int:
         return blocks_needed(sequence.prompt + sequence.generated, self._block_size)

@@ -145,6 +145,7 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
     ]
     arrivals, skipped = _deal(requests, layout)
     held = [0] * len(layout.pool_blocks)
+    cached = [0] * len(engines)
     use = PoolUse()
     steps = peak = 0
     done = skipped
@@ -158,28 +159,28 @@ def simulate(requests: tuple[Request, ...], layout: Layout) -> Simulation:
             # It has seen its last request: nobody keeps a cache for nothing.
             engine.owed_blocks = engine.cached_blocks
         plan = engine.plan()
+        # What ended in its last iteration is a cache's from now on.
+        cached[index] = engine.cached_blocks
         if plan is None:
+            use.note(now, sum(held) - sum(cached))
             if coming:
                 agenda.sleep(index, coming[0].arrival_ns)
             continue
         hints = EngineHints(plan.want, engine.cached_blocks) if layout.recall else None
-        work = (plan.free, plan.allocate, plan.num_blocks)
-        result = yield StepCall(index, *work, done, hints)
+        result = yield StepCall(index, plan.free, plan.allocate, plan.num_blocks, done, hints)
         assert isinstance(result, StepResult)
         steps += 1
         if layout.recall:
             engine.owed_blocks = result.owed_blocks
             if plan.want > len(result.block_numbers):
                 yield from _ask_sleepers(engines, agenda, now)
-        cached = sum(one.cached_blocks for one in engines)
         done -= engine.counts.finished
         duration = engine.apply(plan, result.granted, result.free_blocks, now)
         done += engine.counts.finished
         pool = layout.pool_of_engine[index]
         held[pool] = layout.pool_blocks[pool] - result.free_blocks
-        in_use = sum(held) - cached
-        peak = max(peak, in_use)
-        use.note(now, in_use)
+        use.note(now, sum(held) - sum(cached))
+        peak = max(peak, use.blocks[-1])
         agenda.add(index, now + duration)
     return Outcome(
         requests=len(requests),

@@ -72,3 +72,26 @@ def test_recall_ends_as_if_nobody_hoarded_and_the_same_each_time() -> None:
     assert pools.held() == 0
     assert sum(recall.waits_ns) < sum(hoard.waits_ns)
     assert sum(recall.waits_ns) < 1.5 * sum(free.waits_ns)
+
+
+def test_engine_that_lacks_blocks_for_its_queue_gives_its_own_cache_first() -> None:
+    # The second request of engine 0 fits only without the cache that the first one left, and
+    # without what engine 1 keeps.
+    requests = [
+        Request(0, 4 * BLOCK, 1),
+        Request(0, 4 * BLOCK, 1),
+        Request(SECOND, 10 * BLOCK, 1),
+        Request(90 * SECOND, 1, 1),
+    ]
+    outcome, pools = drive(requests, hoarding(2, 10, recall=True), steps_max=20)
+    frees = [(call.engine, call.free) for call, _ in pools.calls if call.free]
+    assert frees[:2] == [(0, [0]), (1, [1])]
+    assert outcome.waits_ns[-1] < SECOND
+
+
+def test_blocks_of_a_cache_are_not_in_use_while_its_engine_sleeps() -> None:
+    requests = [Request(0, 4 * BLOCK, 1), Request(100 * SECOND, 4 * BLOCK, 1)]
+    outcome, _ = drive(requests, hoarding(1, 10, recall=True), steps_max=10)
+    busy, quiet = outcome.pool_use.spans(100 * SECOND, 100)[:2]
+    assert 0 < busy < 4
+    assert quiet == 0
