@@ -7,6 +7,7 @@ Rules:
 - What belongs to another process is inert. Leaving it, closing it, collecting it and the end of the
   process send nothing and wait for nothing; every other use raises UsageError. What was learned
   before the fork (addresses, names, epochs) stays readable.
+- What is used too often to ask for the process each time is told of a fork, in the child.
 - The process is checked before any lock is taken, which may have been held at the fork by a thread
   that the child does not have.
 - Nothing that holds a connection is copied or pickled.
@@ -17,9 +18,27 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from kvblock.errors import UsageError
+
+
+class Forked(Protocol):
+    """What can be told that the running process is a forked child, and does not own it."""
+
+    def disown(self) -> None:
+        """End all use of it here."""
+
+
+_told_of_forks: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def _tell_of_fork() -> None:
+    for one in list(_told_of_forks):
+        one.disown()
+
+
+os.register_at_fork(after_in_child=_tell_of_fork)
 
 
 class OwnerProcess:
@@ -46,6 +65,10 @@ class OwnerProcess:
     def finalize(self, what: object, end: Callable[[], object]) -> weakref.finalize[..., object]:
         """Call `end` when `what` is collected, in this process only."""
         return weakref.finalize(what, self._end, end)
+
+    def tell_of_fork(self, what: Forked) -> None:
+        """Have it told in each forked child, as long as it exists."""
+        _told_of_forks.add(what)
 
     def _end(self, end: Callable[[], object]) -> None:
         # A fork copies finalizers, too.

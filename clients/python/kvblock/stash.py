@@ -12,11 +12,15 @@ Rules:
   is refused counts as lacked, and others would give blocks for it.
 - What others lack goes back first, and nothing is fetched ahead meanwhile. After a refusal all that
   is ready goes back: two engines that each hold a part of what they need would wait for ever.
-- It is called by one thread at a time.
+- Several threads may take and give at once, without a lock: each block moves by operations that
+  the interpreter carries out whole, leaving one place before it comes to the next. What such a race
+  can touch otherwise is advice: the lowest level of an iteration, and what it lacked. All other
+  methods are called by one thread at a time.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,7 +63,7 @@ class Stash:
         self._free: int | None = None
         self._total = total
         self._ready_max = ready_max
-        self._ready: list[int] = []
+        self._ready: deque[int] = deque()
         self._handed_out: set[int] = set()
         self._open: Exchange | None = None
         self._demand = 0.0
@@ -87,17 +91,20 @@ class Stash:
     def take(self, count: int) -> list[int] | None:
         """Hand out so many blocks; None when fewer are ready."""
         ready = self._ready
-        left = len(ready) - count
-        if left < 0:
-            return None
         if count == 1:
-            blocks = [ready.pop()]
-            self._handed_out.add(blocks[0])
+            try:
+                block = ready.pop()
+            except IndexError:
+                return None
+            self._handed_out.add(block)
+            blocks = [block]
         else:
-            blocks = ready[left:]
-            del ready[left:]
-            blocks.reverse()
-            self._handed_out.update(blocks)
+            taken = self._pop(count)
+            if taken is None:
+                return None
+            self._handed_out.update(taken)
+            blocks = taken
+        left = len(ready)
         if left < self._lowest:
             self._lowest = left
         if self.lacked:
@@ -106,20 +113,19 @@ class Stash:
 
     def give(self, blocks: Sequence[int]) -> None:
         """Take blocks back, in order; raises NotHandedOut, and takes none then."""
-        handed_out = self._handed_out
-        count = len(blocks)
-        if count == 1 and blocks[0] in handed_out:
-            handed_out.remove(blocks[0])
-            self._ready.append(blocks[0])
-            return
-        before = len(handed_out)
-        if not handed_out.issuperset(blocks):
-            raise self._wrong(blocks)
-        handed_out.difference_update(blocks)
-        if before - len(handed_out) != count:
-            handed_out.update(blocks)
-            raise self._wrong(blocks)
-        self._ready.extend(blocks)
+        remove = self._handed_out.remove
+        row = 0
+        try:
+            for block in blocks:
+                remove(block)
+                row += 1
+        except KeyError:
+            self._handed_out.update(blocks[:row])
+            raise self._wrong(blocks, row) from None
+        if row == 1:
+            self._ready.append(block)
+        else:
+            self._ready.extend(blocks)
 
     def end_iteration(self, owed: int) -> bool:
         """Note what the iteration needed; True: an exchange is due.
@@ -188,7 +194,7 @@ class Stash:
     def undo(self) -> None:
         """Close the exchange, of which nothing was carried out."""
         assert self._open is not None, "no exchange is open"
-        self._ready[:0] = self._open.release
+        self._ready.extendleft(reversed(self._open.release))
         self._move(len(self._open.release))
         self._open = None
 
@@ -217,9 +223,31 @@ class Stash:
         room = self._total - ready - len(self._handed_out)
         return max(0, min(self._ahead(demand) - ready, room))
 
+    def _pop(self, count: int) -> list[int] | None:
+        """So many, the most recently released first; None, and no block, when fewer are ready."""
+        ready = self._ready
+        if len(ready) < count:
+            return None
+        pop = ready.pop
+        blocks: list[int] = []
+        try:
+            for _ in range(count):
+                blocks.append(pop())
+        except IndexError:
+            # Another thread took them meanwhile.
+            ready.extend(reversed(blocks))
+            return None
+        return blocks
+
     def _oldest(self, count: int) -> list[int]:
-        blocks = self._ready[:count]
-        del self._ready[:count]
+        pop = self._ready.popleft
+        blocks: list[int] = []
+        try:
+            for _ in range(count):
+                blocks.append(pop())
+        except IndexError:
+            # Another thread took what was left.
+            pass
         self._move(-len(blocks))
         return blocks
 
@@ -227,12 +255,8 @@ class Stash:
         self._first += count
         self._lowest += count
 
-    def _wrong(self, blocks: Sequence[int]) -> NotHandedOut:
-        seen: dict[int, int] = {}
-        for row, block in enumerate(blocks):
-            if block in seen:
-                return NotHandedOut(row, block, f"is a duplicate of entry {seen[block]}")
-            if block not in self._handed_out:
-                return NotHandedOut(row, block, "is not handed out")
-            seen[block] = row
-        raise AssertionError("every block was handed out, each once")
+    def _wrong(self, blocks: Sequence[int], row: int) -> NotHandedOut:
+        block = blocks[row]
+        if block in blocks[:row]:
+            return NotHandedOut(row, block, f"is a duplicate of entry {blocks.index(block)}")
+        return NotHandedOut(row, block, "is not handed out")

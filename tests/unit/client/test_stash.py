@@ -1,6 +1,9 @@
 """The stash of a block pool: exact blocks, order and sizes of exchanges."""
 
 import random
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -228,3 +231,59 @@ def test_no_block_is_lost_or_there_twice(seed: int) -> None:
     stash.give(mine)
     free += stash.empty().release
     assert sorted(free) == list(range(500))
+
+
+class Marks:
+    """Each block carries the one that has it; a mark of somebody else's is a block with two."""
+
+    def __init__(self, blocks: int) -> None:
+        self._of: list[object] = [None] * blocks
+        self.wrong: list[int] = []
+
+    def change(self, blocks: Iterable[int], before: object, after: object) -> None:
+        for block in blocks:
+            if self._of[block] is not before:
+                self.wrong.append(block)
+            self._of[block] = after
+
+
+def use(stash: Stash, marks: Marks, seed: int) -> None:
+    """Take and give at random, and give everything back at last."""
+    draw, me = random.Random(seed), object()
+    mine: list[int] = []
+    for _ in range(4000):
+        taken = stash.take(draw.choice([1, 1, 2, 3])) or []
+        marks.change(taken, None, me)
+        mine += taken
+        back = mine[: draw.randrange(len(mine) + 1)]
+        if len(back) == 1:
+            with pytest.raises(NotHandedOut):
+                stash.give([back[0], 300])
+        marks.change(back, me, None)
+        stash.give(back)
+        del mine[: len(back)]
+    marks.change(mine, me, None)
+    stash.give(mine)
+
+
+def test_threads_that_take_and_give_beside_exchanges_never_have_the_same_block(
+    request: pytest.FixtureRequest,
+) -> None:
+    stash, marks, free = Stash(6, 300), Marks(300), list(range(300))
+    interval = sys.getswitchinterval()
+    request.addfinalizer(lambda: sys.setswitchinterval(interval))
+    sys.setswitchinterval(1e-6)
+    draw = random.Random(4)
+    with ThreadPoolExecutor(4) as pool:
+        users = [pool.submit(use, stash, marks, seed) for seed in range(4)]
+        while not all(user.done() for user in users):
+            exchange = stash.begin(draw.randrange(6), draw.choice([0, 0, 3]))
+            if stash.is_open:
+                marks.change(exchange.release, None, None)
+                free += exchange.release
+                stash.settle([free.pop() for _ in range(min(exchange.acquire, len(free)))])
+    for user in users:
+        user.result()
+    assert not marks.wrong
+    assert stash.handed_out == 0
+    assert sorted(free + stash.empty().release) == list(range(300))

@@ -21,7 +21,6 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from os import getpid
 from time import monotonic
 from typing import SupportsIndex
 
@@ -61,7 +60,7 @@ class AsyncBlockPool(NotCopied):
         """
         session.check_lease()
         self._session = session
-        self._lease, self._process = session._lease, getpid()
+        self._lease = session._lease
         self._issuable = session.total_blocks - session.reserved_blocks
         if ready_max is None:
             ready_max = min(READY_MAX, self._issuable // 8)
@@ -78,13 +77,14 @@ class AsyncBlockPool(NotCopied):
         self._worker = worker = Worker(self._work, "kvblock-block-pool")
         session.hear_recall(lambda _: worker.wake())
         session._settings.owner.finalize(self, worker.stop)
+        session._settings.owner.tell_of_fork(self)
 
     async def __aenter__(self) -> AsyncBlockPool:
         self._session.check_lease()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if getpid() != self._process:
+        if not self._session._settings.owner.is_here:
             return
         try:
             await self.close()
@@ -130,10 +130,9 @@ class AsyncBlockPool(NotCopied):
             if not count:
                 raise arguments.invalid("count", count, "must be at least 1")
         lease = self._lease
-        if monotonic() - lease.confirmed_at >= lease.ttl or getpid() != self._process:
+        if monotonic() - lease.confirmed_at >= lease.ttl:
             self._check()
-        with self._guard:
-            blocks = self._stash.take(count)
+        blocks = self._stash.take(count)
         return await self._fetch(count) if blocks is None else blocks
 
     def release(self, blocks: Sequence[int]) -> None:
@@ -145,13 +144,12 @@ class AsyncBlockPool(NotCopied):
 
         """
         lease = self._lease
-        if monotonic() - lease.confirmed_at >= lease.ttl or getpid() != self._process:
+        if monotonic() - lease.confirmed_at >= lease.ttl:
             self._check()
         if blocks.__class__ is not list:
             blocks = list(blocks)
         try:
-            with self._guard:
-                self._stash.give(blocks)
+            self._stash.give(blocks)
         except NotHandedOut as wrong:
             raise arguments.invalid(f"blocks[{wrong.row}]", wrong.block, wrong.problem) from None
 
@@ -179,6 +177,10 @@ class AsyncBlockPool(NotCopied):
                 await self._settle()
         elif due:
             self._worker.wake()
+
+    def disown(self) -> None:
+        """A forked child has this copy: every use of it finds that the lease is not the child's."""
+        self._lease = NO_LEASE
 
     async def close(self) -> None:
         """Give the stash back. Blocks that are handed out stay the engine's.
