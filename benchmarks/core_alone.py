@@ -4,7 +4,7 @@ Rules:
 - The core is loaded when this runs as a program, and in this module only: the client package does
   not depend on the service.
 - Memory is the growth of this process's resident set over a pool of 2^31-1 blocks of which some
-  millions are used, per block that was ever used, at the worst of three moments.
+  millions are used, per block that was ever used, at the worst of several moments.
 
 `python -m benchmarks.core_alone speed SECONDS` and `... memory BLOCKS`
 """
@@ -32,10 +32,10 @@ def _pool(blocks: int) -> Any:
     return core.Pool(core.Geometry("bench", blocks, 16, 0), core.Bounds(1024, 1 << 31, 0))
 
 
-def _command(free: list[int], allocate: list[int], counts: list[int]) -> Any:
+def _command(free: list[int], allocate: list[int], counts: list[int], **numbers: Any) -> Any:
     commands = import_module("kvblock_service.core.commands")
     policy = commands.StepPolicy.ALL_OR_NOTHING
-    return commands.Step(_ENGINE, 0, "", 0, free, allocate, counts, policy)
+    return commands.Step(_ENGINE, 0, "", 0, free, allocate, counts, policy, **numbers)
 
 
 def _stamp() -> Any:
@@ -66,7 +66,10 @@ def speed(seconds: float) -> dict[str, dict[str, float]]:
 
 
 def memory(blocks: int) -> dict[str, float]:
-    """Resident bytes per used block: in tables, freed again, and in tables once more."""
+    """Resident bytes per used block: in tables, freed again, and in tables once more.
+
+    Then in another pool: acquired, released, and acquired once more.
+    """
     pool = _pool((1 << 31) - 1)
     stamp = _stamp()
     tables = blocks // _TABLE
@@ -81,6 +84,23 @@ def memory(blocks: int) -> dict[str, float]:
                 pool.apply(_command([], ids, [_TABLE] * len(ids)), stamp)
         gc.collect()
         found[moment] = round((_resident() - before) / (tables * _TABLE), 2)
+    return found | _memory_by_number(tables * _TABLE)
+
+
+def _memory_by_number(blocks: int) -> dict[str, float]:
+    pool = _pool((1 << 31) - 1)
+    stamp = _stamp()
+    before = _resident()
+    found = {}
+    for moment in ("acquired", "released", "acquired again"):
+        for first in range(0, blocks, _TABLE * _TABLES_PER_STEP):
+            numbers = range(first, min(first + _TABLE * _TABLES_PER_STEP, blocks))
+            if moment == "released":
+                pool.apply(_command([], [], [], release=list(numbers)), stamp)
+            else:
+                pool.apply(_command([], [], [], acquire=len(numbers)), stamp)
+        gc.collect()
+        found[moment] = round((_resident() - before) / blocks, 2)
     return found
 
 

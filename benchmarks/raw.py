@@ -125,9 +125,16 @@ async def _exchange(call: Stream, data: bytes) -> bytes:
 
 @asynccontextmanager
 async def session(
-    channel: grpc.aio.Channel, pool: str, engine: str, size: int
+    channel: grpc.aio.Channel,
+    pool: str,
+    engine: str,
+    size: int,
+    verify: Callable[[pb.StepResult, int], None] = check,
 ) -> AsyncIterator[BytesCalls]:
-    """A session of ours whose steps have `size` sequences; leaving it frees what it holds."""
+    """A session of ours whose steps have `size` sequences; leaving it frees what it holds.
+
+    `verify` demands of the last answer of a slice that it was served.
+    """
     call: Stream = channel.stream_stream(f"{_SERVICE}Session")()
     attach = pb.SessionRequest(attach=pb.SessionAttach(pool=pool, engine=engine))
     detach = pb.SessionRequest(detach=pb.SessionDetach())
@@ -136,7 +143,7 @@ async def session(
         if not isinstance(await call.read(), bytes):
             raise BenchError(f"cannot attach engine {engine!r}: {await call.details()}")
         try:
-            yield Calls(partial(_exchange, call), lambda data: check(stepped(data), size))
+            yield Calls(partial(_exchange, call), lambda data: verify(stepped(data), size))
         finally:
             if not call.done():
                 await call.write(detach.SerializeToString())

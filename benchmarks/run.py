@@ -20,6 +20,8 @@ import grpc
 import kvblock
 from benchmarks import raw
 from benchmarks.against_echo import stream, unary
+from benchmarks.block_pool import against_vllm, lacking_vllm, stash_acquire
+from benchmarks.by_number import by_number
 from benchmarks.child import echo_server, private_directory
 from benchmarks.context import NO_ACCESS, Access, Context, Effort, Results, Servers
 from benchmarks.core import core
@@ -74,17 +76,22 @@ _STREAM = ("stream_step_over_echo", "stream_step_over_tuned_echo")
 _UNARY = ("unary_step_over_echo", "unary_step_over_tuned_echo", "unary_allocate_over_echo")
 _REDIS = ("redis_over_stream_step", "tuned_redis_over_stream_step")
 _JOURNAL = ("journal_over_ephemeral", "restart_seconds_1m_blocks", "snapshot_pause_ms")
+_VLLM = ("block_pool_over_vllm", "block_pool_steps_per_iteration")
+_POOLS = ("large_pool_over_small", "large_pool_acquired_over_small")
 _TRACING = ("tracing_1pct_over_off", "tracing_all_over_off")
 
 SECTIONS = {
     "stream": Section("session / echo", _STREAM, 44, stream),
     "unary": Section("unary / echo", _UNARY, 44, unary),
     "loop": Section("unary / session", ("unary_step_over_stream_step",), 36, unary_loop),
+    "numbers": Section("blocks by number", ("acquire_over_allocate_step",), 36, by_number),
+    "stash": Section("stash", ("stash_acquire_us",), 4, stash_acquire),
+    "vllm": Section("block pool / vLLM", _VLLM, 40, against_vllm, lacking=lacking_vllm),
     "redis": Section("Redis", _REDIS, 52, _redis, lacking=_lacking_redis),
     "leases": Section("leases", ("leases_over_none",), 10, leases),
     "durability": Section("journal", _JOURNAL, 40, durability, any_server=False),
     "engines": Section("engines at once", (), 20, engines),
-    "pools": Section("large pool", ("large_pool_over_small",), 30, large_pool, any_server=False),
+    "pools": Section("large pool", _POOLS, 50, large_pool, any_server=False),
     "tracing": Section("tracing", _TRACING, 25, tracing, any_server=False),
     "core": Section("core alone", ("bytes_per_block",), 20, core, any_server=False),
 }

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from kvblock.v1 import kvblock_pb2 as pb
@@ -94,6 +95,34 @@ class StepBytes:
         )
 
 
+class NumberBytes:
+    """Steps that release the acquired blocks of the step before and acquire as many, written.
+
+    The blocks that come back are the ones that were released, since the last that were freed are
+    the first that are granted: so they are known before the steps are made.
+    """
+
+    def __init__(self, blocks: Sequence[int]) -> None:
+        """`blocks`: what the session's first step, number 1, has acquired."""
+        self._step = pb.EngineStep(release_block_numbers=blocks, acquire_num_blocks=len(blocks))
+        self._step_id = 1
+
+    def session(self, count: int) -> list[bytes]:
+        """The next `count` as SessionRequests."""
+        requests = []
+        for _ in range(count):
+            self._step_id += 1
+            work = pb.SessionStep(step_id=self._step_id, step=self._step)
+            requests.append(pb.SessionRequest(step=work).SerializeToString())
+        return requests
+
+
+def first_numbers(size: int) -> bytes:
+    """The step, number 1, that acquires what NumberBytes goes on with."""
+    work = pb.SessionStep(step_id=1, step=pb.EngineStep(acquire_num_blocks=size))
+    return pb.SessionRequest(step=work).SerializeToString()
+
+
 class Pairs:
     """An endless run of AllocateRequests, each with the FreeReturningCountRequest to follow."""
 
@@ -131,6 +160,20 @@ def check(result: pb.StepResult, size: int) -> None:
         raise BenchError(
             f"a step of {size} sequences was not served: the pool had {result.free_blocks} blocks"
             " free; the benchmark needs a pool with more free blocks"
+        )
+
+
+def check_acquired(result: pb.StepResult, size: int) -> None:
+    """Demand the same of a step that acquires blocks.
+
+    Raises:
+        BenchError: it was not served whole.
+
+    """
+    if len(result.acquired_block_numbers) != size:
+        raise BenchError(
+            f"{size} blocks were not acquired: the pool had {result.free_blocks} free; the"
+            " benchmark needs a pool with more free blocks"
         )
 
 
