@@ -8,7 +8,7 @@ from rich.text import Text
 
 from benchmarks.context import FULL, Effort, Results
 from benchmarks.goals import GOALS, Goal
-from kvblock_cli.output import table
+from kvblock_cli.tables import table
 
 _MARKS = {
     "goal": ("goal reached", "green"),

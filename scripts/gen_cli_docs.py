@@ -35,9 +35,10 @@ HEAD = """\
 {epilog}
 
 Commands that answer something take `--json`, also for their errors; [JSON](json.md) has the shapes.
-On a narrow terminal tables cut names, never numbers; `--json`, or a pipe, has them whole. All exit
-codes are in [compatibility](compatibility.md#the-command-line). `kvblock --install-completion` sets
-up the shell.
+On a narrow terminal a table goes on below with the columns that did not fit. Names that are too
+long even so are cut, numbers never; `--json`, or a pipe, has them whole. All exit codes are in
+[compatibility](compatibility.md#the-command-line). `kvblock --install-completion` sets up the
+shell.
 
 """
 

@@ -67,8 +67,8 @@ class Difference:
 class Comparison:
     """What came of comparing one engine.
 
-    `epoch`, `sequences` and `blocks` are the server's; `at_one_moment`: whether all that was
-    compared is of that revision.
+    `epoch`, `sequences`, `blocks` (in tables) and `acquired_blocks` (in none) are the server's;
+    `at_one_moment`: whether all that was compared is of that revision.
     """
 
     pool: str
@@ -79,6 +79,7 @@ class Comparison:
     revision: int
     at_one_moment: bool
     differences: list[Difference]
+    acquired_blocks: int
 
 
 def read(path: Path) -> list[EngineTables]:
@@ -151,6 +152,7 @@ def _compare_once(kv: Client, given: EngineTables, pool: str) -> Comparison:
         # Who else holds a block was asked later than what this engine holds.
         at_one_moment=still and (not not_held or after.revision == tables.revision),
         differences=differences,
+        acquired_blocks=after.engines[0].acquired_blocks,
     )
 
 
@@ -214,6 +216,8 @@ def owner_text(row: BlockInfo) -> str:
     from kvblock import BlockState
 
     if row.state is BlockState.HELD:
+        if row.sequence_id is None:
+            return f"acquired by engine {row.engine}, in no sequence"
         return f"held by engine {row.engine}, sequence {row.sequence_id}"
     if row.state is BlockState.QUARANTINED:
         return f"in quarantine for {row.quarantine_ends_in or 0:.1f} s more; {row.engine} lost it"

@@ -20,7 +20,6 @@ from kvblock_cli.engine_tables import default_pool, owner_text
 from kvblock_cli.failures import REFUSED, CommandError, note_change
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Pool, Server, option
 from kvblock_cli.output import (
-    Column,
     console,
     counted,
     cut,
@@ -31,10 +30,9 @@ from kvblock_cli.output import (
     printable,
     say,
     seconds_left,
-    table_of,
     terminal_width,
-    with_recall,
 )
+from kvblock_cli.tables import Column, table_of, unusual, with_recall
 
 if TYPE_CHECKING:
     from kvblock import BlockInfo, Client, EngineInfo
@@ -74,11 +72,14 @@ BlockArguments = Annotated[
         min=0, max=2**32 - 1, metavar="BLOCK...", help="Block numbers.", show_default=False
     ),
 ]
-Held = Annotated[bool, typer.Option("--held", help="Only blocks that are in a block table.")]
+Held = Annotated[
+    bool, typer.Option("--held", help="Only blocks that are in a block table, or acquired.")
+]
 _ENGINES: dict[str, Column] = {
     "POOL": "pool",
     "ENGINE": "engine",
     "HELD": "held_blocks",
+    "ACQUIRED": "acquired_blocks",
     "SEQUENCES": "sequences",
     "EPOCH": lambda row: str(row.epoch or "no lease"),
     "EXPIRES IN": lambda row: seconds_left(row.lease_expires_in),
@@ -94,7 +95,7 @@ def engines(server: Server, pool: AnyPool = "", as_json: Json = False) -> None:
             print_json_rows("engines", rows)
             return
         found = list(rows)
-    columns = with_recall(_ENGINES, found)
+    columns = with_recall(unusual(_ENGINES, found), found)
     console().print(table_of(found, columns, left=2) if found else "no engines")
 
 
@@ -224,11 +225,19 @@ def _cells(row: BlockInfo) -> tuple[str, ...]:
     return (
         str(row.block_number),
         row.state.name.lower().replace("_", " "),
-        "-" if row.sequence_id is None else str(row.sequence_id),
+        _sequence(row),
         "-" if row.since is None else _local(row.since),
         row.trace_id or "-",
         row.engine or "-",
     )
+
+
+def _sequence(row: BlockInfo) -> str:
+    from kvblock import BlockState
+
+    if row.sequence_id is not None:
+        return str(row.sequence_id)
+    return "acquired" if row.state is BlockState.HELD else "-"
 
 
 def _line(cells: tuple[str, ...], trace: int, engine: int | None) -> str:

@@ -1,11 +1,10 @@
-"""What commands print: tables and text for people, JSON for machines.
+"""What commands print: text for people, JSON for machines.
 
 Rules:
 - Colours only on a terminal, and not when NO_COLOR is set.
 - What comes from elsewhere, a name or a message of a server for instance, is shown as it is but for
   characters that would do something to a terminal: those are escaped, in tables, text and JSON.
-- Where stdout is no terminal nothing is wrapped or cut. On a terminal that is too narrow for a
-  table its names are cut, which shows as an ellipsis, and never a number.
+- Where stdout is no terminal nothing is wrapped or cut.
 - JSON is on one line where stdout is no terminal. Fields that have 64 bits in the protos are
   strings there, as in proto3's JSON mapping: JSON's readers round numbers beyond 2^53.
 """
@@ -16,18 +15,18 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 _Row = TypeVar("_Row")
 
-_UNBOUNDED = 10_000
+UNBOUNDED = 10_000
+"""Characters in a line where stdout is no terminal."""
 _WIDE_IN_FILES = frozenset(
     {
         *("position", "snapshot_position", "records", "epoch_floor", "batch", "free_ids"),
@@ -41,7 +40,7 @@ def console() -> Console:
     """Where answers go."""
     if sys.stdout.isatty():
         return Console(highlight=False, emoji=False)
-    return Console(highlight=False, emoji=False, soft_wrap=True, width=_UNBOUNDED)
+    return Console(highlight=False, emoji=False, soft_wrap=True, width=UNBOUNDED)
 
 
 def error_console() -> Console:
@@ -180,85 +179,11 @@ def print_json_error(error: Mapping[str, object]) -> None:
     _Unfinished.begun = False
 
 
-class _Table(Table):
-    """A table whose cells, where they are mere text, are shown as they are.
-
-    Where it is wider than the terminal its columns stand closer, before anything is cut.
-    """
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unbounded = options.update(width=_UNBOUNDED)
-        if self.__rich_measure__(console, unbounded).maximum > options.max_width:
-            self.padding = (0, 1, 0, 0)
-        return super().__rich_console__(console, options)
-
-    def add_row(self, *renderables: RenderableType | None, **options: Any) -> None:
-        """Add a row."""
-        cells = [
-            # A name may have blanks: it is cut all the same.
-            Text(printable(cell), no_wrap=column.overflow == "ellipsis" or None)
-            if isinstance(cell, str)
-            else cell
-            for cell, column in zip(renderables, self.columns, strict=True)
-        ]
-        super().add_row(*cells, **options)
-
-
-def table(*columns: str, left: int = 1, wrap: bool = False) -> Table:
-    """A table; its first `left` columns hold words, the others numbers.
-
-    On a narrow terminal words are cut, or wrapped if `wrap` says so.
-    """
-    made = _Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for index, column in enumerate(columns):
-        words = index < left
-        made.add_column(
-            column,
-            justify="left" if words else "right",
-            no_wrap=not words,
-            overflow="ellipsis" if words and not wrap else "fold",
-        )
-    return made
-
-
-Column = str | Callable[[Any], RenderableType]
-"""What is in a column: the name of a row's field, or a function of the row."""
-
-
-def table_of(rows: Iterable[Any], columns: Mapping[str, Column], *, left: int = 1) -> Table:
-    """A table with a column for each heading; its first `left` columns hold words."""
-    made = table(*columns, left=left)
-    for row in rows:
-        made.add_row(*(_cell(row, column) for column in columns.values()))
-    return made
-
-
-def with_recall(
-    columns: Mapping[str, Column], rows: Sequence[Any], of: Callable[[Any], Any] | None = None
-) -> Mapping[str, Column]:
-    """Columns, and what is lacked, idle and owed where in `of` a row there is any of it."""
-    of = of or _itself
-    if not any(row.want_blocks or row.idle_blocks for row in map(of, rows)):
-        return columns
-    return {
-        **columns,
-        "WANT": lambda row: number(of(row).want_blocks),
-        "IDLE": lambda row: number(of(row).idle_blocks),
-        "OWED": lambda row: number(of(row).owed_blocks),
-    }
-
-
-def _itself(row: Any) -> Any:
-    return row
-
-
-def _cell(row: Any, column: Column) -> RenderableType:
-    if callable(column):
-        return column(row)
-    value = row[column] if isinstance(row, Mapping) else getattr(row, column)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return number(value) if isinstance(value, int) else str(value)
+def without(row: object, field: str) -> dict[str, object]:
+    """The fields of a dataclass but for one: what a table shows and JSON has not."""
+    assert dataclasses.is_dataclass(row)
+    names = (one.name for one in dataclasses.fields(row))
+    return {name: getattr(row, name) for name in names if name != field}
 
 
 def cut(text: str, width: int | None) -> str:
@@ -287,30 +212,3 @@ def counted(count: int, what: str = "block") -> str:
 def seconds_left(seconds: float | None) -> str:
     """How long something lasts, for people; empty: it does not end."""
     return "" if seconds is None else f"{seconds:.1f} s"
-
-
-_USUAL: dict[str, tuple[str, object]] = {
-    "RESERVED": ("reserved_blocks", 0),
-    "BLOCK BYTES": ("block_bytes", 0),
-    "REGIONS": ("regions", 1),
-    "LAYOUT": ("layout", ""),
-    "MEMORY": ("memory_uri", ""),
-}
-"""Columns about what most pools have in the usual way: the field, and its usual value."""
-
-
-def unusual(columns: Mapping[str, Column], rows: Sequence[object]) -> dict[str, Column]:
-    """The columns without those of `_USUAL` in which no row says anything else."""
-    silent = {
-        head
-        for head, (field, usual) in _USUAL.items()
-        if head in columns and all(getattr(row, field) == usual for row in rows)
-    }
-    return {head: column for head, column in columns.items() if head not in silent}
-
-
-def share(part: int, whole: int) -> Text:
-    """A part of a whole in percent; what is nearly used up is marked."""
-    percent = 100 * part / whole if whole else 0.0
-    style = "red" if percent > 95 else "yellow" if percent > 80 else "green"
-    return Text(f"{percent:.1f} %", style=style)

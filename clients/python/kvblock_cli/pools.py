@@ -18,7 +18,6 @@ from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import REFUSED, note_change
 from kvblock_cli.options import AnyPool, Json, Server, option
 from kvblock_cli.output import (
-    Column,
     console,
     counted,
     number,
@@ -26,10 +25,10 @@ from kvblock_cli.output import (
     print_json,
     printable,
     say,
-    table_of,
-    unusual,
+    without,
 )
 from kvblock_cli.register import add_command, epilog_of
+from kvblock_cli.tables import Column, table_of, unusual
 
 if TYPE_CHECKING:
     from kvblock import AuditReport
@@ -109,6 +108,7 @@ _REPORTS: dict[str, Column] = {
     "TOTAL": "total_blocks",
     "FREE": "free_blocks",
     "HELD": "held_blocks",
+    "ACQUIRED": "acquired_blocks",
     "QUARANTINE": "quarantined_blocks",
     "RESERVED": "reserved_blocks",
     "SEQUENCES": "sequences",
@@ -120,6 +120,7 @@ _COMPARISONS: dict[str, Column] = {
     "EPOCH": lambda row: str(row.epoch or "no lease"),
     "SEQUENCES": "sequences",
     "BLOCKS": "blocks",
+    "ACQUIRED": "acquired_blocks",
 }
 
 
@@ -228,7 +229,9 @@ def audit(
         comparisons = [engine_tables.compare(kv, one) for one in files]
     if as_json:
         answer: dict[str, object] = {"reports": reports}
-        print_json(answer if from_file is None else answer | {"comparisons": comparisons})
+        if from_file is not None:
+            answer["comparisons"] = [without(one, "acquired_blocks") for one in comparisons]
+        print_json(answer)
     else:
         _print_reports(reports)
         if comparisons:
@@ -247,7 +250,7 @@ def _print_reports(reports: tuple[AuditReport, ...]) -> None:
 def _print_comparisons(comparisons: list[engine_tables.Comparison]) -> None:
     out = console()
     out.print()
-    out.print(table_of(comparisons, _COMPARISONS, left=3))
+    out.print(table_of(comparisons, unusual(_COMPARISONS, comparisons), left=3))
     for one in comparisons:
         where = f"{one.pool}, {one.engine}"
         if not one.at_one_moment:

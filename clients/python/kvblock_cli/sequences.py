@@ -31,7 +31,7 @@ from kvblock_cli.output import (
 if TYPE_CHECKING:
     from kvblock import Granted, Refused, SequenceInfo
 
-_BEFORE_ENGINE = 34
+_BEFORE_ENGINE = 46
 """Characters in a row of `sequences` before the engine's name."""
 
 NumBlocks = Annotated[int, typer.Argument(help="How many blocks.")]
@@ -106,7 +106,8 @@ def table(
         print_json(answer)
         return
     place = f"of {number(answer.block_size)} tokens on device {answer.device_id}"
-    say(f"{counted(len(answer.block_numbers))} {place}", "bold")
+    dropped = f", {number(answer.first_index)} dropped before" if answer.first_index else ""
+    say(f"{counted(len(answer.block_numbers))} {place}{dropped}", "bold")
     say(" ".join(map(str, answer.block_numbers)))
 
 
@@ -137,7 +138,10 @@ def sequences(
     with_blocks: WithBlocks = False,
     as_json: Json = False,
 ) -> None:
-    """List the sequences of a pool, in order of engine and id."""
+    """List the sequences of a pool, in order of engine and id.
+
+    FIRST is the index of a table's first block: how many blocks it has dropped at the head.
+    """
     with server.connect(pool) as kv:
         rows = kv.list_sequences(engine=engine, with_block_numbers=with_blocks)
         width = terminal_width()
@@ -146,10 +150,11 @@ def sequences(
         def line(row: SequenceInfo) -> str:
             blocks = "".join(f" {block}" for block in row.block_numbers)
             engine = cut(row.engine, left)
-            shown = f"{number(row.num_blocks):>10}  {row.sequence_id:>20}  {engine}"
+            shown = f"{number(row.num_blocks):>10}  {number(row.first_index):>10}"
+            shown += f"  {row.sequence_id:>20}  {engine}"
             return f"{shown}{blocks and ' '}{blocks}"
 
-        head = f"{'BLOCKS':>10}  {'SEQUENCE':>20}  ENGINE"
+        head = f"{'BLOCKS':>10}  {'FIRST':>10}  {'SEQUENCE':>20}  ENGINE"
         print_rows("sequences", rows, head, line, as_json=as_json)
 
 

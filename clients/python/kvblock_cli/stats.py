@@ -19,19 +19,8 @@ from rich.live import Live
 
 from kvblock_cli.failures import REFUSED, CommandError
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Server
-from kvblock_cli.output import (
-    Column,
-    console,
-    number,
-    plain,
-    print_answer,
-    print_json,
-    seconds_left,
-    share,
-    table_of,
-    unusual,
-    with_recall,
-)
+from kvblock_cli.output import console, number, plain, print_answer, print_json, seconds_left
+from kvblock_cli.tables import Column, share, table_of, unusual, with_recall
 
 if TYPE_CHECKING:
     from kvblock import Client, ServerStats
@@ -125,7 +114,8 @@ def overview(answer: ServerStats) -> RenderableType:
     parts.append(table_of(answer.pools, _COUNTERS))
     engines = [(pool, engine) for pool in answer.pools for engine in pool.engines]
     if engines:
-        columns = with_recall(_ENGINES, engines, lambda row: row[1])
+        columns = unusual(_ENGINES, (engine for _, engine in engines))
+        columns = dict(with_recall(columns, engines, lambda row: row[1]))
         parts += ["", table_of(engines, columns, left=2)]
     return Group(*parts)
 
@@ -135,6 +125,7 @@ _STATE: dict[str, Column] = {
     "TOTAL": "total_blocks",
     "FREE": "free_blocks",
     "HELD": "held_blocks",
+    "ACQUIRED": "acquired_blocks",
     "QUARANTINE": "quarantined_blocks",
     "RESERVED": "reserved_blocks",
     "USE": lambda pool: share(pool.held_blocks, pool.issuable_blocks),
@@ -155,6 +146,7 @@ _ENGINES: dict[str, Column] = {
     "POOL": lambda row: row[0].pool,
     "ENGINE": lambda row: row[1].engine,
     "HELD": lambda row: number(row[1].held_blocks),
+    "ACQUIRED": lambda row: number(row[1].acquired_blocks),
     "SHARE": lambda row: share(row[1].held_blocks, row[0].issuable_blocks),
     "SEQUENCES": lambda row: number(row[1].sequences),
     "EPOCH": lambda row: str(row[1].epoch or "-"),

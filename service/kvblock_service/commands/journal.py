@@ -25,8 +25,9 @@ from kvblock_cli import confirm
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import REFUSED, USAGE, CommandError, not_installed, note_change
 from kvblock_cli.options import Json, option
-from kvblock_cli.output import console, json_text, number, print_answer, print_json, say, table_of
+from kvblock_cli.output import console, json_text, number, print_answer, print_json, say
 from kvblock_cli.register import add_command, epilog_of
+from kvblock_cli.tables import table_of
 
 if TYPE_CHECKING:
     from kvblock_service.journal.inspect import Contents

@@ -22,8 +22,9 @@ from kvblock_cli import confirm
 from kvblock_cli.confirm import Yes
 from kvblock_cli.failures import REFUSED, USAGE, CommandError, not_installed, note_change
 from kvblock_cli.options import Json, option
-from kvblock_cli.output import Column, console, counted, print_json, say, table_of
+from kvblock_cli.output import console, counted, print_json, say
 from kvblock_cli.register import add_command, epilog_of
+from kvblock_cli.tables import Column, table_of
 
 if TYPE_CHECKING:
     from kvblock_service.memory.inventory import MemoryFile

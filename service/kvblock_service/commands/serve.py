@@ -25,8 +25,9 @@ from typer.core import TyperCommand
 from kvblock.extras import install_hint
 from kvblock_cli.failures import USAGE, CommandError, not_installed
 from kvblock_cli.options import option
-from kvblock_cli.output import console, print_json, table
+from kvblock_cli.output import console, print_json
 from kvblock_cli.register import add_command
+from kvblock_cli.tables import table
 
 if TYPE_CHECKING:
     from kvblock_service.config import LoadedSettings

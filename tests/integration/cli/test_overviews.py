@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
@@ -65,6 +66,47 @@ def test_recall_is_shown_where_there_is_any(console: Console) -> None:
         (a,) = (row for row in found if row[:2] == ["main", "a"])
         (b,) = (row for row in found if row[:2] == ["main", "b"])
         assert (a[-3:], b[-3:]) == (["0", "9", "5"], ["5", "0", "0"])
+
+
+def test_blocks_by_number(console: Console, tmp_path: Path) -> None:
+    with kvblock.connect(console.address, engine="a") as kv:
+        kv.step(allocate=[7], num_blocks=[4], acquire=2)
+        kv.step(trim=[7], trim_head=[3], trim_tail=[0])
+        stats, engines = rows(console.out("stats")), rows(console.out("engines"))
+    assert stats[0][:5] == ["POOL", "TOTAL", "FREE", "HELD", "ACQUIRED"]
+    assert stats[1][:5] == ["main", "64", "61", "3", "2"]
+    assert stats[-2:] == [
+        ["POOL", "ENGINE", "HELD", "ACQUIRED", "SHARE", "SEQUENCES", "EPOCH", "LEASE"],
+        ["main", "a", "3", "2", "4.7", "%", "1", "-", "none"],
+    ]
+    assert engines[0][:5] == ["POOL", "ENGINE", "HELD", "ACQUIRED", "SEQUENCES"]
+    assert engines[1][:5] == ["main", "a", "3", "2", "1"]
+    top = rows(console.out("top"))
+    assert top[0][:5] == ["POOL", "TOTAL", "FREE", "HELD", "ACQ"]
+    (a,) = (row for row in top if row[:2] == ["main", "a"])
+    assert a[2:4] == ["3", "2"]
+    assert rows(console.out("sequences")) == [
+        ["BLOCKS", "FIRST", "SEQUENCE", "ENGINE"],
+        ["1", "3", "7", "a"],
+    ]
+    table = console.out("table", 7, "--engine", "a")
+    assert table == "1 block of 16 tokens on device 7, 3 dropped before\n3\n"
+    told = console.out("holder", 3, 4).splitlines()
+    assert told[0].startswith("block 3: held by engine a, sequence 7; granted ")
+    assert told[1].startswith("block 4: acquired by engine a, in no sequence; granted ")
+    assert [row[2] for row in rows(console.out("blocks", "--held"))] == [
+        *("SEQUENCE", "7", "acquired", "acquired"),
+    ]
+    path = tmp_path / "tables.json"
+    path.write_text('{"engine": "a", "tables": {"7": [3]}}')
+    audit = rows(console.out("audit", "--pool", "main", "--from", path))
+    assert audit == [
+        ["POOL", "RESULT", "TOTAL", "FREE", "HELD", "ACQUIRED", "QUARANTINE", "SEQUENCES"],
+        ["main", "clean", "64", "61", "3", "2", "0", "1"],
+        [],
+        ["POOL", "ENGINE", "RESULT", "EPOCH", "SEQUENCES", "BLOCKS", "ACQUIRED"],
+        ["main", "a", "same", "no", "lease", "1", "1", "2"],
+    ]
 
 
 def test_stats_in_json_is_the_response(console: Console) -> None:
@@ -156,8 +198,8 @@ def test_sequences_over_several_pages(console: Console) -> None:
     assert json.loads(console.out("sequences", "--json")) == {"sequences": []}
     fill(console, 250)
     header, *found = rows(console.out("sequences", "--pool", "wide"))
-    assert header == ["BLOCKS", "SEQUENCE", "ENGINE"]
-    assert found == [["1", str(sequence), "filler"] for sequence in range(250)]
+    assert header == ["BLOCKS", "FIRST", "SEQUENCE", "ENGINE"]
+    assert found == [["1", "0", str(sequence), "filler"] for sequence in range(250)]
     answer = json.loads(console.out("sequences", "--pool", "wide", "--json"))
     assert set(answer) == {"sequences"}
     assert len(answer["sequences"]) == 250

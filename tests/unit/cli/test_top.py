@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -29,7 +30,7 @@ def pool(name: str = "main", held: int = 0, allocated: int = 0, **others: int) -
         refusals={RefusalReason.POOL_EXHAUSTED: refused, RefusalReason.EXCEEDS_POOL: 1},
         revision=others.get("revision", 0),
         waiting=0,
-        engines=(EngineStats("e", held, 1, True, 5, 1.5),),
+        engines=(EngineStats("e", held, 1, True, 5, 1.5, 2, 3, 4, 5),),
     )
 
 
@@ -119,6 +120,8 @@ def test_who_may_not_list_engines_asks_once_and_sees_what_stats_tells() -> None:
         (row,) = seen.engines
         assert (row.engine, row.held_blocks, row.lease_expires_in) == ("e", 2, 1.5)
         assert row.since_heartbeat is None
+        recall = (row.want_blocks, row.idle_blocks, row.owed_blocks)
+        assert (row.acquired_blocks, *recall) == (2, 3, 4, 5)
     assert kv.asked == 1
 
 
@@ -145,11 +148,11 @@ def test_columns_that_do_not_fit_are_left_out_by_their_importance() -> None:
         Column("SECOND", 1, [Text("22")]),
         Column("THIRD", 5, ["123,456"]),
     ]
-    heads = {width: [one.head for one in fitting(columns, width)] for width in (33, 32, 25, 12, 1)}
+    heads = {width: [one.head for one in fitting(columns, width)] for width in (45, 44, 37, 12, 1)}
     assert heads == {
-        33: ["NAME", "FIRST", "SECOND", "THIRD"],
-        32: ["NAME", "FIRST", "THIRD"],
-        25: ["FIRST", "THIRD"],
+        45: ["NAME", "FIRST", "SECOND", "THIRD"],
+        44: ["NAME", "FIRST", "THIRD"],
+        37: ["FIRST", "THIRD"],
         12: ["FIRST", "THIRD"],
         1: ["FIRST", "THIRD"],
     }
@@ -182,3 +185,32 @@ def test_what_comes_from_elsewhere_does_nothing_to_the_terminal() -> None:
     text = "\n".join(drawn(seen, 150, 24))
     for told in (r"unix:/s\x1b[2J", r"evil\x1b[2J", r"a\rb", r" s: bad \x1b[31mnews"):
         assert told in text
+
+
+def test_all_columns_of_a_busy_server_stand_in_80_columns() -> None:
+    busy = replace(
+        pool(),
+        total_blocks=65_537,
+        free_blocks=1_507,
+        held_blocks=64_029,
+        reserved_blocks=1,
+        acquired_blocks=4_020,
+        want_blocks=5_000,
+        idle_blocks=3_900,
+        owed_blocks=3_493,
+    )
+    row = replace(
+        engine(64_009, "engine-prefill-0"),
+        acquired_blocks=4_000,
+        idle_blocks=3_900,
+        owed_blocks=3_493,
+    )
+    lines = drawn(Overview(look(100.0, busy, engines=(row,))), 80, 24)
+    assert lines[3:] == [
+        "POOL  TOTAL  FREE   HELD   ACQ RESV    USE ALLOC/S REFUSED/S  WANT  IDLE  OWED",
+        "main 65,537 1,507 64,029 4,020    1 97.7 %       -         - 5,000 3,900 3,493",
+        "",
+        "POOL ENGINE             HELD   ACQ HELD +/S HEARTBEAT LEASE WANT  IDLE  OWED",
+        "main engine-prefill-0 64,009 4,000        -     2.5 s 7.5 s    0 3,900 3,493",
+        "",
+    ]

@@ -20,7 +20,8 @@ from rich.text import Text
 from kvblock_cli.doctor.findings import Finding, Status, problem, skipped, warning
 from kvblock_cli.failures import REFUSED, UNREACHABLE
 from kvblock_cli.options import Json, Pool, Server, default_address, option
-from kvblock_cli.output import console, print_json, printable, table
+from kvblock_cli.output import console, print_json, printable
+from kvblock_cli.tables import table
 
 if TYPE_CHECKING:
     from kvblock import Client, KVBlockError

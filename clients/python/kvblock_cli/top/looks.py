@@ -41,6 +41,7 @@ class PoolRow:
     want_blocks: int
     idle_blocks: int
     owed_blocks: int
+    acquired_blocks: int
 
     @property
     def issuable_blocks(self) -> int:
@@ -64,6 +65,7 @@ class EngineRow:
     want_blocks: int
     idle_blocks: int
     owed_blocks: int
+    acquired_blocks: int
 
 
 class Look(NamedTuple):
@@ -198,6 +200,7 @@ class Overview:
             refused,
             changes,
             *recall_of(now),
+            now.acquired_blocks,
         )
 
     def _engine_row(self, now: EngineInfo, total: int, before: int | None) -> EngineRow:
@@ -212,6 +215,7 @@ class Overview:
             now.since_heartbeat,
             None if before is None else self._rate(now.held_blocks - before, falls=True),
             *recall_of(now),
+            now.acquired_blocks,
         )
 
     def _rate(self, growth: int, *, falls: bool = False) -> float | None:
@@ -250,6 +254,7 @@ def _from_stats(stats: ServerStats) -> tuple[EngineInfo, ...]:
             engine.sequences,
             False,
             None,
+            engine.acquired_blocks,
             *recall_of(engine),
         )
         for pool in stats.pools

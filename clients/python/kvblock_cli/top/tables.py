@@ -18,13 +18,14 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from kvblock_cli.output import counted, number, printable, share, table
+from kvblock_cli.output import counted, number, printable
+from kvblock_cli.tables import share, table
 from kvblock_cli.top.looks import EngineRow, Overview, PoolRow
 
 LEVELS, ASCII_LEVELS = "▁▂▃▄▅▆▇█", "_.:-=+*#"
 _TREND = "LAST MINUTE"
 _TREND_MAX = 30
-_NAME_MIN = 12
+_NAME_MIN = 24
 """To how many characters a name may be cut before a column is left out."""
 _LATE = 0.75
 """The part of its TTL after which a lease that was not renewed is marked."""
@@ -176,16 +177,18 @@ class Frame:
 
 def _pool_columns(rows: list[PoolRow]) -> list[Column]:
     return [
-        Column("POOL", 12, [row.pool for row in rows], words=True),
-        Column("TOTAL", 5, [number(row.total_blocks) for row in rows]),
-        Column("FREE", 10, [number(row.free_blocks) for row in rows]),
-        Column("HELD", 11, [number(row.held_blocks) for row in rows]),
-        Column("QUAR", 4, [number(row.quarantined_blocks) for row in rows]),
-        Column("USE", 9, [share(row.held_blocks, row.issuable_blocks) for row in rows]),
-        Column(_TREND, 6, []),
-        Column("ALLOC/S", 8, [rate(row.allocated_per_second) for row in rows]),
+        Column("POOL", 15, [row.pool for row in rows], words=True),
+        Column("TOTAL", 8, [number(row.total_blocks) for row in rows]),
+        Column("FREE", 13, [number(row.free_blocks) for row in rows]),
+        Column("HELD", 14, [number(row.held_blocks) for row in rows]),
+        *_acquired_columns(rows),
+        Column("QUAR", 5, [number(row.quarantined_blocks) for row in rows]),
+        *_reserved_columns(rows),
+        Column("USE", 12, [share(row.held_blocks, row.issuable_blocks) for row in rows]),
+        Column(_TREND, 4, []),
+        Column("ALLOC/S", 11, [rate(row.allocated_per_second) for row in rows]),
         Column("FREED/S", 3, [rate(row.freed_per_second) for row in rows]),
-        Column("REFUSED/S", 7, [_bad(row.refused_per_second) for row in rows]),
+        Column("REFUSED/S", 10, [_bad(row.refused_per_second) for row in rows]),
         Column("CHANGES/S", 1, [rate(row.changes_per_second) for row in rows]),
         Column("WAITING", 2, [number(row.waiting) for row in rows]),
         *_recall_columns(rows),
@@ -194,18 +197,33 @@ def _pool_columns(rows: list[PoolRow]) -> list[Column]:
 
 def _engine_columns(rows: list[EngineRow]) -> list[Column]:
     return [
-        Column("POOL", 5, [row.pool for row in rows], words=True),
-        Column("ENGINE", 9, [row.engine for row in rows], words=True),
-        Column("HELD", 8, [number(row.held_blocks) for row in rows]),
+        Column("POOL", 10, [row.pool for row in rows], words=True),
+        Column("ENGINE", 14, [row.engine for row in rows], words=True),
+        Column("HELD", 13, [number(row.held_blocks) for row in rows]),
+        *_acquired_columns(rows),
         Column("SHARE", 3, [f"{100 * row.share:.1f} %" for row in rows]),
         Column(_TREND, 2, []),
         Column("HELD +/S", 4, [rate(row.held_change_per_second) for row in rows]),
         Column("SEQS", 1, [number(row.sequences) for row in rows]),
-        Column("HEARTBEAT", 6, [_seconds(row.since_heartbeat) for row in rows]),
-        Column("LEASE", 7, [_lease(row) for row in rows]),
+        Column("HEARTBEAT", 11, [_seconds(row.since_heartbeat) for row in rows]),
+        Column("LEASE", 12, [_lease(row) for row in rows]),
         Column("EPOCH", 0, [str(row.epoch) if row.epoch else "-" for row in rows]),
         *_recall_columns(rows),
     ]
+
+
+def _acquired_columns(rows: Sequence[PoolRow | EngineRow]) -> list[Column]:
+    """What is held outside any table, where there is any of it."""
+    if not any(row.acquired_blocks for row in rows):
+        return []
+    return [Column("ACQ", 7, [number(row.acquired_blocks) for row in rows])]
+
+
+def _reserved_columns(rows: Sequence[PoolRow]) -> list[Column]:
+    """What is never issued, where there is any of it."""
+    if not any(row.reserved_blocks for row in rows):
+        return []
+    return [Column("RESV", 6, [number(row.reserved_blocks) for row in rows])]
 
 
 def _recall_columns(rows: Sequence[PoolRow | EngineRow]) -> list[Column]:
@@ -213,9 +231,9 @@ def _recall_columns(rows: Sequence[PoolRow | EngineRow]) -> list[Column]:
     if not any(row.want_blocks or row.idle_blocks for row in rows):
         return []
     return [
-        Column("WANT", 5, [number(row.want_blocks) for row in rows]),
-        Column("IDLE", 4, [number(row.idle_blocks) for row in rows]),
-        Column("OWED", 5, [number(row.owed_blocks) for row in rows]),
+        Column("WANT", 9, [number(row.want_blocks) for row in rows]),
+        Column("IDLE", 8, [number(row.idle_blocks) for row in rows]),
+        Column("OWED", 9, [number(row.owed_blocks) for row in rows]),
     ]
 
 
