@@ -15,6 +15,8 @@ CLIENT = ROOT / "clients/python/kvblock"
 CORE_MAY_IMPORT = {
     "__future__",
     "array",
+    "itertools",
+    "operator",
     "collections",
     "dataclasses",
     "enum",

@@ -30,7 +30,7 @@ RETIRED = {
 def lines() -> list[tuple[str, str]]:
     command = ["git", "ls-files", "--", *PLACES, *PAGES]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    names = [one for one in found.split() if not re.search(r"_pb2|\.(svg|json|gz|pyi)$", one)]
+    names = [one for one in found.split() if not re.search(r"_pb2|\.(svg|png|json|gz|pyi)$", one)]
     return [
         (f"{name}:{number}", line)
         for name in names

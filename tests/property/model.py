@@ -289,16 +289,10 @@ class ModelPool:
         return blocks
 
     def release(self, engine: str, blocks: list[int]) -> int:
-        """Take acquired blocks back; the last ones that stay move into the gaps."""
+        """Take acquired blocks back; those that stay keep their order."""
         if not blocks:
             return 0
-        held = self.acquired[engine]
-        left = len(held) - len(blocks)
-        gaps = [held.index(block) for block in blocks if held.index(block) < left]
-        movers = [block for block in held[left:] if block not in blocks]
-        kept = held[:left]
-        for gap, mover in zip(gaps, movers, strict=True):
-            kept[gap] = mover
+        kept = [block for block in self.acquired[engine] if block not in blocks]
         if kept:
             self.acquired[engine] = kept
         else:

@@ -308,7 +308,7 @@ class PoolMachine(RuleBasedStateMachine):
         }
         assert tables == model.tables
         acquired = {
-            name: engine.acquired.tolist()
+            name: engine.acquired.blocks(pool.blocks.grants).tolist()
             for name, engine in pool.engines.items()
             if engine.acquired
         }

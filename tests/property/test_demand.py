@@ -128,7 +128,7 @@ class World:
         counts = [draw.choice((1, 4, 12)) for _ in wanted]
         freed = draw.sample(range(6), draw.randrange(3))
         engine = self.pool.engines.get(name)
-        acquired = engine.acquired.tolist() if engine else []
+        acquired = engine.acquired.blocks(self.pool.blocks.grants).tolist() if engine else []
         release = draw.sample(acquired, draw.randrange(len(acquired) + 1))
         acquire = draw.choice((0, 0, 2, 9, 50))
         policy = draw.choice(list(StepPolicy))

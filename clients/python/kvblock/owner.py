@@ -7,7 +7,7 @@ Rules:
 - What belongs to another process is inert. Leaving it, closing it, collecting it and the end of the
   process send nothing and wait for nothing; every other use raises UsageError. What was learned
   before the fork (addresses, names, epochs) stays readable.
-- What is used too often to ask for the process each time is told of a fork, in the child.
+- What is used too often to ask for the process each time learns of a fork, in the child.
 - The process is checked before any lock is taken, which may have been held at the fork by a thread
   that the child does not have.
 - Nothing that holds a connection is copied or pickled.
@@ -24,17 +24,17 @@ from kvblock.errors import UsageError
 
 
 class Forked(Protocol):
-    """What can be told that the running process is a forked child, and does not own it."""
+    """What can learn that the running process is a forked child, and does not own it."""
 
     def disown(self) -> None:
         """End all use of it here."""
 
 
-_told_of_forks: weakref.WeakSet[Forked] = weakref.WeakSet()
+_learn_of_forks: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
 def _tell_of_fork() -> None:
-    for one in list(_told_of_forks):
+    for one in list(_learn_of_forks):
         one.disown()
 
 
@@ -67,8 +67,8 @@ class OwnerProcess:
         return weakref.finalize(what, self._end, end)
 
     def tell_of_fork(self, what: Forked) -> None:
-        """Have it told in each forked child, as long as it exists."""
-        _told_of_forks.add(what)
+        """Have it learn of each fork, in the child, as long as it exists."""
+        _learn_of_forks.add(what)
 
     def _end(self, end: Callable[[], object]) -> None:
         # A fork copies finalizers, too.

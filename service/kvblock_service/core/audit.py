@@ -4,14 +4,14 @@ Rules:
 - Reads only, and trusts no counter: each block is looked up where it must be.
 - A clean pool has each block in exactly one place: the reserved ones before all others, one table,
   the acquired blocks of one engine, one batch in quarantine, the stack of freed blocks, or the
-  never-used rest; each held block knows the engine that has it; each acquired block is found; and
-  the counters agree.
+  never-used rest; each held block knows the engine that has it; and the counters agree.
 """
 
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from kvblock_service.core.acquired import grant_of
 from kvblock_service.core.blocks import NOBODY
 from kvblock_service.core.engine import Engine, blocks_of
 from kvblock_service.core.pool_data import PoolData
@@ -66,9 +66,9 @@ def _violations(pool: PoolData, engines: list[Engine]) -> Iterator[str]:
     granted = len(pool.blocks.grants)
     if granted != used:
         yield f"there are grants of {granted} blocks, but {used} were ever handed out"
-    for block, grant in enumerate(pool.blocks.grants[:reserved]):
-        if grant != NOBODY:
-            yield f"block {block} is reserved, but was granted to engine {grant.engine}"
+    for block, granted_to in enumerate(map(grant_of, pool.blocks.grants[:reserved])):
+        if granted_to != NOBODY:
+            yield f"block {block} is reserved, but was granted to engine {granted_to.engine}"
     places = array("I", [_RESERVED]) * min(reserved, used)
     places.extend(array("I", [0]) * (used - len(places)))
     for number, engine in enumerate(engines, start=1):
@@ -111,14 +111,13 @@ def _tables(pool: PoolData, engine: Engine, number: int, places: "array[int]") -
 
 
 def _acquired(pool: PoolData, engine: Engine, number: int, places: "array[int]") -> Iterator[str]:
-    acquired = engine.acquired.tolist()
-    where = f"acquired by engine {engine.name}"
-    yield from _blocks(pool, engine, number, places, acquired, where)
-    find = pool.blocks.acquired_places.find
-    if find(engine, acquired) != list(range(len(acquired))):
-        for place, block in enumerate(acquired):
-            if find(engine, [block]) != [place]:
-                yield f"block {block} is {where}, but is not found where it stands"
+    acquired = engine.acquired.blocks(pool.blocks.grants)
+    yield from _blocks(pool, engine, number, places, acquired, f"acquired by engine {engine.name}")
+    if len(acquired) != len(engine.acquired):
+        yield (
+            f"engine {engine.name} counts {len(engine.acquired)} acquired blocks, but has"
+            f" {len(acquired)}"
+        )
 
 
 def _blocks(
@@ -137,7 +136,7 @@ def _blocks(
             continue
         if places[block]:
             yield f"block {block} is {where} and {_place(places[block])}"
-        if block >= len(grants) or grants[block].engine != engine.name:
+        if block >= len(grants) or pool.blocks.grant_of(block).engine != engine.name:
             yield f"block {block} is {where}, but was granted to another engine"
         places[block] = number
 

@@ -7,8 +7,8 @@ Rules:
 - Blocks move by `take`, `free`, `trim`, `acquire`, `release`, `free_all`, `withdraw` and
   `end_quarantine`; nothing else changes a table, acquired blocks, the free list, a grant, or a
   counter of blocks.
-- `grants[block]` is who was granted the block last; it covers the blocks that were ever handed
-  out. The reserved ones before them are granted to NOBODY.
+- `grants[block]` is who was granted the block last, as `acquired` says; it covers the blocks that
+  were ever handed out. The reserved ones before them are granted to NOBODY.
 - A batch in quarantine has at least one block.
 """
 
@@ -16,19 +16,10 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kvblock_service.core.acquired import Places
+from kvblock_service.core.acquired import Found, Grant, Grants, grant_of
 from kvblock_service.core.commands import Stamp
 from kvblock_service.core.engine import Engine, Table, blocks_of
 from kvblock_service.core.free_list import FreeList
-
-
-class Grant(NamedTuple):
-    """Who was granted a block, when (milliseconds since 1970), and under which trace."""
-
-    engine: str
-    since_ms: int
-    trace_id: str
-
 
 NOBODY = Grant("", 0, "")
 """Whom reserved blocks are granted to; no engine has an empty name."""
@@ -51,14 +42,13 @@ class Blocks:
     """The blocks of one pool; the counters count blocks since the pool was made."""
 
     __slots__ = (
-        *("acquired_places", "allocated_total", "free_list", "freed_total", "grants"),
+        *("allocated_total", "free_list", "freed_total", "grants"),
         *("last_batch", "quarantine", "quarantined", "reclaimed_total"),
     )
 
     def __init__(self, total: int, reserved: int = 0) -> None:
         self.free_list = FreeList(total, reserved)
-        self.grants = [NOBODY] * reserved
-        self.acquired_places = Places()
+        self.grants: Grants = [NOBODY] * reserved
         self.quarantine: dict[int, Batch] = {}
         self.quarantined = 0
         self.last_batch = 0
@@ -70,6 +60,10 @@ class Blocks:
     def held(self) -> int:
         """Blocks in tables, and acquired ones."""
         return self.allocated_total - self.freed_total - self.reclaimed_total
+
+    def grant_of(self, block: int) -> Grant:
+        """Who was granted a block last that was ever handed out."""
+        return grant_of(self.grants[block])
 
     def available(self, engine: str) -> int:
         """How many blocks an engine of that name can take now: all that are free."""
@@ -89,7 +83,10 @@ class Blocks:
         `num_blocks` runs parallel to `sequence_ids`; empty means one block each. `count` is how
         many that are in all: the caller has made sure that as many are available.
         """
-        blocks = self._grant(engine, count, stamp)
+        blocks, grant = self._grant(engine, count, stamp)
+        grants = self.grants
+        for block in blocks:
+            grants[block] = grant
         runs = _runs(blocks, num_blocks) if num_blocks else blocks
         tables = engine.tables
         before = len(tables)
@@ -99,14 +96,14 @@ class Blocks:
         return blocks
 
     def acquire(self, engine: Engine, count: int, stamp: Stamp) -> list[int]:
-        """Let an engine hold free blocks outside any table; as many are available."""
-        blocks = self._grant(engine, count, stamp)
-        self.acquired_places.add(engine, blocks, self.free_list.fresh)
+        """Let an engine hold free blocks outside any table, one at least; as many are available."""
+        blocks, grant = self._grant(engine, count, stamp)
+        engine.acquired.add(blocks, grant, self.grants)
         return blocks
 
-    def release(self, engine: Engine, blocks: list[int], found: list[int]) -> None:
-        """Free acquired blocks, in order, that stand where `acquired_places.find` found them."""
-        self.acquired_places.remove(engine, found)
+    def release(self, engine: Engine, blocks: list[int], found: Found) -> None:
+        """Free acquired blocks, in order, that the engine's `acquired.find` has found."""
+        engine.acquired.remove(blocks, found, self.grants)
         self.free_list.give_numbers(blocks)
         engine.held -= len(blocks)
         self.freed_total += len(blocks)
@@ -115,7 +112,7 @@ class Blocks:
         """Free all that an engine has: its tables, then its acquired blocks; answer the count."""
         count = engine.held
         self.free(engine, list(engine.tables))
-        acquired, engine.acquired = engine.acquired, array("I")
+        acquired = engine.acquired.clear(self.grants)
         self.free_list.give_blocks(acquired)
         engine.held -= len(acquired)
         self.freed_total += len(acquired)
@@ -164,11 +161,10 @@ class Blocks:
         blocks = array("I")
         for table in engine.tables.values():
             blocks.extend(blocks_of(table))
-        blocks.extend(engine.acquired)
+        blocks.extend(engine.acquired.clear(self.grants))
         count = len(blocks)
         engine.tables.clear()
         engine.first_indexes.clear()
-        del engine.acquired[:]
         engine.held = 0
         self.reclaimed_total += count
         if not period_ms:
@@ -189,19 +185,17 @@ class Blocks:
         self.quarantined -= len(batch.blocks)
         return len(batch.blocks)
 
-    def _grant(self, engine: Engine, count: int, stamp: Stamp) -> list[int]:
+    def _grant(self, engine: Engine, count: int, stamp: Stamp) -> tuple[list[int], Grant]:
+        """Free blocks for an engine, and their grant, which each of them still has to be given."""
         blocks = self.free_list.take(count)
-        grants = self.grants
         # One for all blocks of the command: it costs them 8 bytes each.
         grant = Grant(engine.name, stamp.wall_ms, stamp.trace_id)
-        unused = self.free_list.fresh - len(grants)
+        unused = self.free_list.fresh - len(self.grants)
         if unused:
-            grants.extend([grant] * unused)
-        for block in blocks:
-            grants[block] = grant
+            self.grants.extend([grant] * unused)
         engine.held += count
         self.allocated_total += count
-        return blocks
+        return blocks, grant
 
 
 def length_after(table: Table, head: int, tail: int) -> int:

@@ -3,7 +3,7 @@
 Rules:
 - A table has at least one block. A table of one block may be that block's number itself, which
   costs nothing to make; every other one is an array. Tables are changed by `blocks` alone.
-- `acquired` are its blocks outside any table; `acquired.Places` says how they are found.
+- `acquired` are its blocks outside any table.
 - `first_indexes` has the sequences whose tables were trimmed at the head, and how many blocks each
   of them has dropped there.
 - `epoch` is 0 while the engine has no lease; `deadline_ms` and `ttl_ms` mean nothing then.
@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from kvblock_service.core.acquired import AcquiredBlocks
 from kvblock_service.core.commands import Step, Stepped
 
 Table: TypeAlias = "int | array[int]"
@@ -36,7 +37,7 @@ class Engine:
         self.name = name
         self.tables: dict[int, Table] = {}
         self.first_indexes: dict[int, int] = {}
-        self.acquired = array("I")
+        self.acquired = AcquiredBlocks()
         self.held = 0
         self.refusals = 0
         self.epoch = 0

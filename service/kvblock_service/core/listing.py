@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from kvblock_service.core.blocks import Batch, Grant
+from kvblock_service.core.acquired import Grant
+from kvblock_service.core.blocks import Batch
 from kvblock_service.core.commands import RefusalReason
 from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.leases import since_heartbeat_ms
@@ -253,7 +254,7 @@ def _had(pool: PoolData, name: str) -> Iterator[int]:
     engine = pool.engines.get(name)
     for table in engine.tables.values() if engine else ():
         yield from blocks_of(table)
-    yield from engine.acquired if engine else ()
+    yield from engine.acquired.blocks(pool.blocks.grants) if engine else ()
     for batch in pool.blocks.quarantine.values():
         if batch.engine == name:
             yield from batch.blocks
@@ -263,14 +264,14 @@ def _places(pool: PoolData, numbers: list[int]) -> dict[int, _Place]:
     places: dict[int, _Place] = dict.fromkeys(numbers)
     used = pool.blocks.free_list.fresh
     for name in dict.fromkeys(
-        pool.blocks.grants[number].engine for number in numbers if number < used
+        pool.blocks.grant_of(number).engine for number in numbers if number < used
     ):
         engine = pool.engines.get(name)
         for sequence_id, table in engine.tables.items() if engine else ():
             for block in blocks_of(table):
                 if block in places:
                     places[block] = sequence_id
-        for block in engine.acquired if engine else ():
+        for block in engine.acquired.blocks(pool.blocks.grants) if engine else ():
             if block in places:
                 places[block] = _Acquired.ACQUIRED
     for batch in pool.blocks.quarantine.values():
@@ -285,7 +286,7 @@ def _row(pool: PoolData, number: int, place: _Place, now_ms: int) -> BlockRow:
         return BlockRow(number, BlockState.RESERVED, None)
     if number >= pool.blocks.free_list.fresh:
         return BlockRow(number, BlockState.NEVER_USED, None)
-    grant = pool.blocks.grants[number]
+    grant = pool.blocks.grant_of(number)
     if place is None:
         return BlockRow(number, BlockState.FREE, grant)
     if isinstance(place, Batch):
@@ -302,7 +303,7 @@ def where_is(pool: PoolData, number: int) -> str:
     if number >= pool.blocks.free_list.fresh:
         return "was never used"
     place = _places(pool, [number])[number]
-    engine = pool.blocks.grants[number].engine
+    engine = pool.blocks.grant_of(number).engine
     if place is None:
         return "is free"
     if isinstance(place, Batch):

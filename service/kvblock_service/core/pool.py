@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 from kvblock_service.core import leases, listing
+from kvblock_service.core.acquired import Found
 from kvblock_service.core.blocks import length_after
 from kvblock_service.core.commands import (
     REJECTIONS,
@@ -121,7 +122,7 @@ class Pool(PoolData):
                 if last is None or step_id != last_id:
                     return StepOutOfOrder(last_id + 1)
                 return _Replayed(last[1]) if last[0] == command else IdReused("step.step_id")
-        found = self.blocks.acquired_places.find(engine, release) if release else []
+        found = self._acquired(engine, release) if release else {}
         if found is None:
             return self._not_held(engine, release)
         ended = free_ids + self._trimmed_away(engine, command) if trim_ids else free_ids
@@ -130,14 +131,16 @@ class Pool(PoolData):
             return crossed
         engine = engine or self.enter(name)
         freed = self.blocks.freed_total
-        freed_counts = self.blocks.free(engine, free_ids)
+        freed_counts = self.blocks.free(engine, free_ids) if free_ids else []
         if release:
             self.blocks.release(engine, release, found)
         trimmed = self.blocks.trim(engine, trim_ids, trim_heads, trim_tails) if trim_ids else []
         granted, need, acquire, refused = self._fit(engine, command)
         if refused:
             allocate_ids, num_blocks = allocate_ids[:granted], num_blocks[:granted]
-        blocks = self.blocks.take(engine, allocate_ids, num_blocks, need, stamp)
+        blocks = (
+            self.blocks.take(engine, allocate_ids, num_blocks, need, stamp) if allocate_ids else []
+        )
         acquired = self.blocks.acquire(engine, acquire, stamp) if acquire else []
         if blocks or acquired or self.blocks.freed_total != freed:
             self.revision += 1
@@ -148,10 +151,13 @@ class Pool(PoolData):
         self.leave_if_empty(engine)
         return stepped
 
+    def _acquired(self, engine: Engine | None, release: list[int]) -> Found | None:
+        """How the engine has acquired these blocks; None if it has not acquired all of them."""
+        return engine.acquired.find(release, self.blocks.grants) if engine else None
+
     def _not_held(self, engine: Engine | None, release: list[int]) -> BlockNotHeld:
         """Which block is the first that the engine has not acquired, and where it is instead."""
-        find = self.blocks.acquired_places.find
-        block = next(one for one in release if find(engine, [one]) is None)
+        block = next(one for one in release if self._acquired(engine, [one]) is None)
         return BlockNotHeld(block, listing.where_is(self, block))
 
     def _trimmed_away(self, engine: Engine | None, command: Step) -> list[int]:

@@ -22,7 +22,8 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from kvblock_service.core.blocks import Batch, Grant
+from kvblock_service.core.acquired import Grant, Grants, grant_of
+from kvblock_service.core.blocks import Batch
 from kvblock_service.core.commands import (
     Answer,
     Attached,
@@ -196,7 +197,7 @@ def _put_pool(out: Writer, entry: PoolEntry) -> None:
     out.texts(pool.engines)
     for engine in pool.engines.values():
         _put_engine(out, engine)
-        _put_by_number(out, engine)
+        _put_by_number(out, engine, pool.blocks.grants)
     out.numbers([len(pool.blocks.quarantine)])
     for number, batch in pool.blocks.quarantine.items():
         out.numbers([number, *_BATCH.of(batch)])
@@ -283,22 +284,21 @@ def _take_engine(source: Reader, name: str) -> Engine:
     return engine
 
 
-def _put_by_number(out: Writer, engine: Engine) -> None:
-    out.numbers(engine.acquired, "I")
+def _put_by_number(out: Writer, engine: Engine, grants: Grants) -> None:
+    out.numbers(engine.acquired.blocks(grants), "I")
     out.numbers(engine.first_indexes)
     out.numbers(engine.first_indexes.values())
 
 
 def _take_by_number(source: Reader, pool: Pool, engine: Engine) -> None:
-    fresh = pool.blocks.free_list.fresh
-    pool.blocks.acquired_places.restore(engine, source.numbers("I"), fresh)
+    engine.acquired.restore(source.numbers("I"), pool.blocks.grants)
     engine.first_indexes = dict(zip(source.numbers(), source.numbers(), strict=True))
 
 
-def _put_grants(out: Writer, grants: list[Grant]) -> None:
+def _put_grants(out: Writer, grants: Grants) -> None:
     """Who holds a block as an index: a command has one grant for all of its blocks."""
     places: dict[Grant, int] = {}
-    indexes = array("I", [places.setdefault(grant, len(places)) for grant in grants])
+    indexes = array("I", [places.setdefault(grant, len(places)) for grant in map(grant_of, grants)])
     names: dict[str, int] = {}
     traces: dict[str, int] = {}
     out.numbers(indexes, "I")
@@ -309,7 +309,7 @@ def _put_grants(out: Writer, grants: list[Grant]) -> None:
     out.texts(traces)
 
 
-def _take_grants(source: Reader) -> list[Grant]:
+def _take_grants(source: Reader) -> Grants:
     indexes = source.numbers("I")
     engines = source.numbers("I")
     since = source.numbers()

@@ -250,7 +250,8 @@ class Schedule:
             if engine.calling and isinstance(engine.calling.command, Detach):
                 return
             raise Violation(f"the lease of {engine.name}, epoch {engine.epoch}, is lost")
-        self._compare_acquired(engine, kept.acquired.tolist())
+        acquired = kept.acquired.blocks(self.server.pool.blocks.grants)
+        self._compare_acquired(engine, acquired.tolist())
         for sequence_id in {**engine.tables, **kept.tables}:
             if sequence_id in BATCHES:
                 continue

@@ -4,6 +4,7 @@ from array import array
 
 import pytest
 
+from kvblock_service.core.acquired import Acquisition
 from kvblock_service.core.audit import VIOLATIONS_MAX, Report, audit
 from kvblock_service.core.blocks import Batch
 from kvblock_service.core.engine import Engine, blocks_of
@@ -96,7 +97,7 @@ def test_wrong_grant(pool: Pool) -> None:
 
 
 def test_grant_to_nobody(pool: Pool) -> None:
-    pool.blocks.grants[0] = pool.blocks.grants[0]._replace(engine="nobody")
+    pool.blocks.grants[0] = pool.blocks.grant_of(0)._replace(engine="nobody")
     assert "block 0 is in the table of sequence 1 of engine a, but was granted" in violations(pool)
 
 
@@ -180,26 +181,22 @@ def acquired() -> Pool:
 
 
 def test_acquired_block_in_a_table(acquired: Pool) -> None:
-    acquired.engines["a"].acquired[1] = 4
-    found = violations(acquired)
-    assert "block 4 is acquired by engine a and held by the 1. engine" in found
-    assert "block 1 is neither free nor held nor in quarantine" in found
-    assert "block 4 is acquired by engine a, but is not found where it stands" in found
-
-
-def test_acquired_block_that_was_never_used(acquired: Pool) -> None:
-    acquired.engines["a"].acquired[1] = 7
-    assert "block 7 is acquired by engine a, but was never handed out" in violations(acquired)
+    acquired.engines["a"].tables[2] = 1
+    assert "block 1 is acquired by engine a and held by the 1. engine" in violations(acquired)
 
 
 def test_acquired_block_of_another_engine(acquired: Pool) -> None:
-    acquired.blocks.grants[2] = acquired.blocks.grants[2]._replace(engine="b")
+    acquisition = acquired.blocks.grants[2]
+    assert isinstance(acquisition, Acquisition)
+    acquisition.grant = acquisition.grant._replace(engine="b")
     assert "block 2 is acquired by engine a, but was granted to another" in violations(acquired)
 
 
-def test_acquired_block_that_is_not_found(acquired: Pool) -> None:
-    acquired.engines["a"].acquired.reverse()
-    assert "block 3 is acquired by engine a, but is not found" in violations(acquired)
+def test_acquired_block_that_no_grant_tells_of(acquired: Pool) -> None:
+    acquired.blocks.grants[2] = acquired.blocks.grant_of(2)
+    found = violations(acquired)
+    assert "engine a counts 4 acquired blocks, but has 3" in found
+    assert "block 2 is neither free nor held nor in quarantine" in found
 
 
 def test_acquired_block_that_is_free(acquired: Pool) -> None:

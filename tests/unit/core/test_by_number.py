@@ -3,6 +3,7 @@
 import pytest
 
 from kvblock_service.core import listing
+from kvblock_service.core.acquired import Acquisition
 from kvblock_service.core.commands import (
     BlockNotHeld,
     EndQuarantine,
@@ -24,7 +25,7 @@ both_policies = pytest.mark.parametrize("policy", [ALL, IN_ORDER], ids=lambda p:
 
 
 def acquired(desk: Desk, engine: str = "a") -> list[int]:
-    return desk.pool.engines[engine].acquired.tolist()
+    return desk.pool.engines[engine].acquired.blocks(desk.pool.blocks.grants).tolist()
 
 
 def free_order(desk: Desk) -> list[int]:
@@ -41,14 +42,17 @@ def test_acquire_and_release() -> None:
     assert acquired(desk) == [0, 2, 3, 1, 4]
 
 
-def test_last_ones_that_stay_fill_the_holes() -> None:
+def test_blocks_that_stay_keep_the_order_in_which_they_were_acquired() -> None:
     desk = Desk(8)
-    desk.step(acquire=8)
-    desk.step(release=[2, 7, 0])
-    assert acquired(desk) == [6, 1, 5, 3, 4]
-    desk.step(release=[6, 1, 5, 3, 4])
+    desk.step(acquire=6)
+    desk.step(acquire=2)
+    desk.step(release=[2, 7, 0, 4])
+    assert acquired(desk) == [1, 3, 5, 6]
+    assert desk.step(acquire=1).acquired == [4]
+    assert acquired(desk) == [1, 3, 5, 6, 4]
+    desk.step(release=[6, 1, 4, 5, 3])
     assert desk.pool.engines == {}
-    assert free_order(desk) == [4, 3, 5, 1, 6, 0, 7, 2]
+    assert free_order(desk) == [3, 5, 4, 1, 6, 0, 7, 2]
 
 
 def test_what_a_step_gives_back_is_what_it_may_take() -> None:
@@ -208,6 +212,17 @@ def test_engine_with_acquired_blocks_alone_is_an_engine() -> None:
     assert desk.step(acquire=1, engine="b").acquired == [0]
 
 
+def test_blocks_that_were_released_cost_no_memory_of_those_that_stay() -> None:
+    desk = Desk(1000)
+    desk.step(acquire=1000)
+    for block in range(999):
+        desk.step(release=[block])
+    (acquisition,) = {desk.pool.blocks.grants[999]}
+    assert isinstance(acquisition, Acquisition)
+    assert len(acquisition.blocks) <= 2
+    assert desk.try_step(release=[0]) == BlockNotHeld(0, "is free")
+
+
 def test_detach_frees_tables_then_acquired_blocks() -> None:
     desk = Desk(6)
     assert desk.attach().acquired_blocks == 0
@@ -217,7 +232,7 @@ def test_detach_frees_tables_then_acquired_blocks() -> None:
     resumed = desk.attach(epoch=desk.epochs["a"])
     assert (resumed.held_blocks, resumed.acquired_blocks) == (4, 2)
     assert desk.detach() == 4
-    assert free_order(desk) == [1, 2, 4, 3, 0, 5]
+    assert free_order(desk) == [2, 1, 4, 3, 0, 5]
 
 
 def test_reclaimed_blocks_wait_with_the_others() -> None:

@@ -1,6 +1,6 @@
 """Pages of sequences and of blocks: order, filters, holders, and where one page ends."""
 
-from kvblock_service.core.blocks import Grant
+from kvblock_service.core.acquired import Grant
 from kvblock_service.core.commands import Allocate, Attach, EndQuarantine, Free, Reclaim, Stamp
 from kvblock_service.core.listing import (
     BlockRow,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from kvblock_service.core.acquired import grant_of
 from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import Granted, LimitReached, RefusalReason
 from kvblock_service.core.free_list import FreeList
@@ -122,7 +123,7 @@ def test_grants_tell_the_engine_of_each_block() -> None:
     desk.allocate(1, 2, engine="a")
     desk.allocate(1, 2, engine="b")
     desk.step(free=[1], allocate=[2, 3], engine="a")
-    assert [grant.engine for grant in desk.pool.blocks.grants] == ["a", "a", "b", "b"]
+    assert [grant_of(one).engine for one in desk.pool.blocks.grants] == ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize("total", [1, BLOCKS_MAX])

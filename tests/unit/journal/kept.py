@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from kvblock_service.core.acquired import grant_of
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -159,7 +160,7 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
     return (
         pool.geometry,
         (pool.blocks.free_list.fresh, pool.blocks.free_list.freed.tolist()),
-        list(pool.blocks.grants),
+        list(map(grant_of, pool.blocks.grants)),
         [
             (
                 engine.name,
@@ -169,7 +170,7 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
                 engine.held,
                 engine.last_step,
                 [(one, list(blocks_of(table))) for one, table in engine.tables.items()],
-                engine.acquired.tolist(),
+                engine.acquired.blocks(pool.blocks.grants).tolist(),
                 list(engine.first_indexes.items()),
             )
             for engine in pool.engines.values()
