@@ -6,12 +6,14 @@ Rules:
   that stream, count only while there is none.
 - Background renewals carry the last hints, so that a restarted server learns them, as they are by
   then: what was granted since is not wanted any more, and what was refused last still is.
+- What settles an engine's blocks by itself is asked for the hints of a renewal, instead.
 - Nothing here refers to a session, but for what `on_recall` refers to.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -53,15 +55,26 @@ class Recall:
         self.listeners: list[OnRecall] = []
         self._streamed = False
         self._hints: EngineHints | None = None
+        self._source: weakref.WeakMethod[Callable[[], EngineHints]] | None = None
         self._refused = 0
 
     @property
     def hints(self) -> EngineHints | None:
         """What a background renewal says; None: nothing was ever said."""
+        source = None if self._source is None else self._source()
+        if source is not None:
+            return source()
         hints = self._hints
         if hints is None or not self._refused:
             return hints
         return EngineHints(max(hints.want_blocks, self._refused), hints.idle_blocks)
+
+    def ask(self, source: Callable[[], EngineHints] | None) -> None:
+        """Have renewals say what this method says then, as long as its object exists.
+
+        None: have them say the last hints again.
+        """
+        self._source = None if source is None else weakref.WeakMethod(source)
 
     def say(self, hints: EngineHints) -> None:
         """Have renewals say this from now on."""

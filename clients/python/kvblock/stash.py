@@ -14,8 +14,8 @@ Rules:
   is ready goes back: two engines that each hold a part of what they need would wait for ever.
 - Several threads may take and give at once, without a lock: each block moves by operations that
   the interpreter carries out whole, leaving one place before it comes to the next. What such a race
-  can touch otherwise is advice: the lowest level of an iteration, and what it lacked. All other
-  methods are called by one thread at a time.
+  can touch otherwise is advice: the lowest level of an iteration, and what it lacked. An iteration
+  may end meanwhile; all other methods are called by one thread at a time.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ Rules of use:
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
@@ -61,22 +60,21 @@ class BlockPool(NotCopied):
         """
         session.check_lease()
         self._session = session
-        self._lease = session._lease
+        self._lease, self._recall = session._lease, session._recall
         self._issuable = session.total_blocks - session.reserved_blocks
         if ready_max is None:
             ready_max = min(READY_MAX, self._issuable // 8)
         ahead_max = arguments.whole_number("ready_max", ready_max, arguments.UINT32_MAX)
         self._stash = Stash(ahead_max, self._issuable)
-        self._guard = threading.Lock()
         self._calls = Lock()
         self._cached = 0
         self._free_blocks = 0
         self._failures = 0
         self._last_result: StepResult | None = session.last_result
         self._closed = False
-        self._told = EngineHints()
         self._worker = worker = Worker(self._work, "kvblock-block-pool")
         session.hear_recall(lambda _: worker.wake())
+        session._recall.ask(self._hints)
         session._settings.owner.finalize(self, worker.stop)
         session._settings.owner.tell_of_fork(self)
 
@@ -113,7 +111,7 @@ class BlockPool(NotCopied):
 
         What is ready goes back without being asked for.
         """
-        return max(0, self._session.owed_blocks - self._stash.ready)
+        return max(0, self._recall.owed_blocks - self._stash.ready)
 
     def acquire(self, count: SupportsIndex = 1) -> list[int] | Refused:
         """Take so many blocks, all or none; a refusal is a value, too.
@@ -165,14 +163,11 @@ class BlockPool(NotCopied):
             DeadlineExceededError, UnavailableError: with `wait`, the server did not answer.
 
         """
-        self._check()
+        lease = self._lease
+        if monotonic() - lease.confirmed_at >= lease.ttl:
+            self._check()
         self._cached = cached_blocks
-        with self._guard:
-            due = self._stash.end_iteration(self._session.owed_blocks)
-            hints = self._hints()
-        if hints != self._told:
-            self._session._recall.say(hints)
-            self._told = hints
+        due = self._stash.end_iteration(self._recall.owed_blocks)
         if wait:
             with self._calls:
                 self._settle()
@@ -193,14 +188,13 @@ class BlockPool(NotCopied):
         if self._closed:
             return
         self._closed = True
+        self._recall.ask(None)
         # From here on every use finds that its lease has ended, and asks why.
         self._lease = NO_LEASE
         self._worker.stop()
         with self._calls:
             self._settle_open()
-            with self._guard:
-                exchange = self._stash.empty()
-            self._exchange(exchange)
+            self._exchange(self._stash.empty())
 
     def _check(self) -> None:
         self._session.check_lease()
@@ -215,17 +209,15 @@ class BlockPool(NotCopied):
                 # It may have been closed while this waited for its turn.
                 self._check()
                 self._settle_open()
-                with self._guard:
-                    # What was on its way may have been enough.
-                    blocks = self._stash.take(count)
-                    if blocks is not None:
-                        return blocks
-                    exchange = self._stash.begin(self._session.owed_blocks, count)
+                # What was on its way may have been enough.
+                blocks = self._stash.take(count)
+                if blocks is not None:
+                    return blocks
+                exchange = self._stash.begin(self._recall.owed_blocks, count)
                 refused = self._exchange(exchange, count)
             # Blocks that were to be fetched ahead may be what was refused; and those that were
             # fetched for this request may have been taken by another one.
-            with self._guard:
-                blocks = self._stash.take(count)
+            blocks = self._stash.take(count)
         return replace(refused, needed=count) if blocks is None else blocks
 
     def _work(self, woken: bool) -> float | None:
@@ -235,9 +227,7 @@ class BlockPool(NotCopied):
                 if self._closed:
                     return None
                 self._settle_open()
-                with self._guard:
-                    due = woken or self._stash.rest()
-                if due:
+                if woken or self._stash.rest():
                     self._settle()
         except (DeadlineExceededError, UnavailableError):
             self._failures += 1
@@ -251,12 +241,11 @@ class BlockPool(NotCopied):
     def _settle(self) -> None:
         self._settle_open()
         while True:
-            with self._guard:
-                exchange = self._stash.begin(self._session.owed_blocks)
+            exchange = self._stash.begin(self._recall.owed_blocks)
             if self._stash.is_open:
                 self._exchange(exchange)
             # The answer may say that others lack what was idle before, too.
-            if not exchange.release or not (self._session.owed_blocks and self._stash.ready):
+            if not exchange.release or not (self._recall.owed_blocks and self._stash.ready):
                 return
 
     def _settle_open(self) -> None:
@@ -269,8 +258,7 @@ class BlockPool(NotCopied):
         elif last_result is not None and last_result is not self._last_result:
             self._settled(last_result, 0)
         else:
-            with self._guard:
-                self._stash.undo()
+            self._stash.undo()
 
     def _exchange(self, exchange: Exchange, need: int = 0) -> Refused | None:
         hints = self._hints(exchange.acquire, need)
@@ -291,6 +279,5 @@ class BlockPool(NotCopied):
 
     def _settled(self, result: StepResult, need: int) -> None:
         self._last_result = result
-        with self._guard:
-            self._stash.settle(result.acquired_block_numbers, need, result.free_blocks)
+        self._stash.settle(result.acquired_block_numbers, need, result.free_blocks)
         self._free_blocks = result.free_blocks
