@@ -132,17 +132,22 @@ class Stash:
 
         One that fetched blocks has made its call, unless others lack some.
         """
-        faded = self._demand - self._demand / FADE
-        self._demand = max(self._deepest, faded if faded >= 1 else 0)
-        self._first = self._lowest = len(self._ready)
+        demand = self._demand - self._demand / FADE
+        if demand < self._first - self._lowest:
+            demand = self._first - self._lowest
+        self._demand = demand if demand >= 1 else 0
+        ready = self._first = self._lowest = len(self._ready)
         self._iterations += 1
         fetched, self._fetched = self._fetched, False
         if not self._refused:
             self.lacked = 0
         if self._open is not None:
             return False
-        if self._told > self.lacked or (self._ready and (owed or self._refused)):
+        if self._told > self.lacked or (ready and (owed or self._refused)):
             return True
+        if demand <= ready <= demand * REFILL_ITERATIONS and ready <= self._ready_max:
+            # Most iterations end here.
+            return False
         return not fetched and self._wanted(owed) != 0
 
     def rest(self) -> bool:

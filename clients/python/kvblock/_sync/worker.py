@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TypeAlias
 
@@ -22,25 +23,29 @@ class Worker:
     """The thread; `work` is a method, and gets whether it was woken."""
 
     def __init__(self, work: Work, name: str) -> None:
-        self._woken = threading.Event()
+        # To wake it is one call into the interpreter: it is done within an engine's iteration.
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self._stopped = False
         method: weakref.WeakMethod[Work] = weakref.WeakMethod(work)
         threading.Thread(target=_run, args=(method, self), name=name, daemon=True).start()
 
     def wake(self) -> None:
         """Have it work soon."""
-        self._woken.set()
+        if self._woken.empty():
+            self._woken.put(None)
 
     def stop(self) -> None:
         """Let it end, once what it is in has ended."""
         self._stopped = True
-        self._woken.set()
+        self._woken.put(None)
 
     def next(self, seconds: float | None) -> bool | None:
         """Rest for so long, or until it is woken: whether it was; None: it is to end."""
-        woken = self._woken.wait(seconds)
-        self._woken.clear()
-        return None if self._stopped else woken
+        try:
+            self._woken.get(timeout=seconds)
+        except Empty:
+            return False
+        return None if self._stopped else True
 
 
 def _run(method: weakref.WeakMethod[Work], worker: Worker) -> None:
