@@ -89,12 +89,15 @@ def shown_by_model(model: ModelPool) -> Shown:
     )
 
 
+def stamp_of(model: ModelPool) -> Stamp:
+    """When a command is given now; the wall clock is for those who ask, and may run backwards."""
+    return Stamp(model.now, (2**40 - model.now) * 86_400, "")
+
+
 def apply_both(pool: Pool, model: ModelPool, command: Command) -> tuple[Outcome, bool]:
     """Have both carry out a command, and answer what the pool did: see `Pool.apply`."""
-    # The wall clock is for those who ask, and may say anything.
-    stamp = Stamp(model.now, -model.now * 86_400_000, "")
     revision, before = pool.revision, model.changes()
-    outcome, replayed = pool.apply(command, stamp)
+    outcome, replayed = pool.apply(command, stamp_of(model))
     expected = model.apply(command)
     assert outcome == expected, f"{command} is answered {outcome}, not {expected}"
     assert not replayed or pool.revision == revision
