@@ -116,11 +116,12 @@ class Drawing:
             return Round(kind, command.engine, self._changed(command, kind))
         if engine != UNLEASED and not epoch:
             return Round("attach", engine, self._attach(engine))
-        if kind == "kill" and epoch:
-            self.killed.add(engine)
-            return Round(kind, engine, None)
-        command = self._command(kind, engine, epoch)
-        return Round(kind, engine, command)
+        if kind == "kill":
+            if epoch:
+                self.killed.add(engine)
+                return Round(kind, engine, None)
+            kind = "step"
+        return Round(kind, engine, self._command(kind, engine, epoch))
 
     def carried_out(self, command: Command, outcome: Outcome) -> None:
         """Let a command be sent again later, if that is safe."""

@@ -62,7 +62,9 @@ ARGUMENTS = (
 class OverWire:
     """See `Subject`; the server ends with the block."""
 
-    terms = Terms((TTL_MS,), (QUARANTINE_MS,), {"lost answer": 8, "restart": 2}, restarts=0.02)
+    terms = Terms(
+        (TTL_MS,), (QUARANTINE_MS,), {"lost answer": 8, "restart": 2, "kill": 2}, restarts=0.02
+    )
 
     def __init__(self, random: Random, state_dir: Path, sequences_max: int = SEQUENCES_MAX) -> None:
         self.counts: Counter[str] = Counter()
@@ -91,7 +93,7 @@ class OverWire:
 
     def carry_out(self, command: Command) -> Outcome | None:
         """See `Subject`."""
-        before = self._wire.state()
+        before = self._state()
         if is_invalid(command):
             problem = problem_of(lambda: self._call(command))
             assert problem.reason == "INVALID_FIELD", problem
@@ -104,7 +106,7 @@ class OverWire:
                 answer = outcome_of(self._call(command), expected)
                 assert answer == expected, f"{command} is answered {answer}, not {expected}"
         if expected is None or isinstance(expected, REJECTIONS):
-            assert self._wire.state() == before, f"{expected}, and not unchanged"
+            assert self._state() == before, f"{expected}, and not unchanged"
         self._wait_for_quarantines()
         return expected
 
@@ -169,7 +171,10 @@ class OverWire:
         return self.model.apply(command)
 
     def _compare_problem(self, command: Command, expected: Outcome) -> None:
-        problem = problem_of(lambda: self._call(command))
+        try:
+            problem = problem_of(lambda: self._call(command))
+        except AssertionError as error:
+            raise AssertionError(f"{expected} is expected: {error}") from error
         found, told = told_by(problem, expected), told_of(expected)
         assert found == told, f"{command} fails with {problem}, not {expected}"
 
@@ -235,6 +240,10 @@ class OverWire:
 
     def _client_epochs(self) -> dict[str, int]:
         return {row.engine: row.epoch for row in self._client.list_engines() if row.epoch}
+
+    def _state(self) -> object:
+        """All that a command changes, but not how long leases last, and what engines lack."""
+        return self._wire.pool().revision, self._shown()
 
     def _shown(self) -> Shown:
         """What the server has, as it shows it."""

@@ -18,6 +18,7 @@ from kvblock_service.core.commands import (
     Attach,
     Command,
     Detach,
+    Granted,
     Outcome,
     Reclaim,
     Refused,
@@ -131,6 +132,8 @@ class Player:
             self.counts[f"rejected: {type(outcome).__name__}"] += 1
         elif isinstance(outcome, Refused) or (isinstance(outcome, Stepped) and outcome.refused):
             self.counts["refused"] += 1
+        if isinstance(outcome, Granted):
+            self.counts["blocks granted"] += len(outcome.blocks)
         if isinstance(command, Step) and isinstance(outcome, Stepped):
             self.counts["blocks released"] += len(command.release)
             self.counts["tables trimmed"] += sum(count > 0 for count in outcome.trimmed_counts)
