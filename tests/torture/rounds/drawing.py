@@ -129,14 +129,6 @@ class Drawing:
         if has_id and not isinstance(outcome, REJECTIONS):
             self._last.append(command)
 
-    def identified(self, command: Command) -> Command:
-        """A command that can be sent again: as it is, or with a request_id."""
-        if command.request_id or isinstance(command, Renew):
-            return command
-        if isinstance(command, Step) and command.step_id:
-            return command
-        return command._replace(request_id=self._new_id())
-
     def _command(self, kind: str, engine: str, epoch: int) -> Command:
         random, request_id = self.random, self._request_id()
         key = (engine, epoch, request_id)

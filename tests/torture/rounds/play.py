@@ -105,7 +105,6 @@ class Player:
             subject.kill(drawn.engine)
         if command is not None and drawn.kind == "lost answer":
             self.counts["restarts"] += 1
-            command = self._drawing.identified(command)
             self._events.append(str(command))
             outcome = subject.lose_answer(command)
             self._count(command, outcome)
