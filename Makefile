@@ -19,6 +19,8 @@ MINUTES ?= 10
 TORTURE ?=
 # Arguments for the sweep, for instance SWEEP='--sample 1000 --only 0'.
 SWEEP ?=
+# Further arguments for the rounds, for instance ROUNDS='--rounds 1000 --wire-rounds 0'.
+ROUNDS ?=
 # Further arguments for the floods.
 FLOODS ?=
 # Set to --upgrade to move every pinned version to its newest.
@@ -32,7 +34,7 @@ CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run check test mutations plants torture floods simulate sweep lint gen docs \
+.PHONY: help setup run check test mutations plants torture floods simulate rounds sweep lint gen docs \
 	bench compare constraints clean
 
 help: ## List the targets
@@ -71,6 +73,9 @@ floods: $(READY) ## Flood a server without credentials; FLOODS='--only pings --s
 
 simulate: $(READY) ## Simulate 100,000 schedules of crashes by SEED=1
 	@$(BIN)/python -m tests.torture.simulate --schedules 100000 --seed $(SEED)
+
+rounds: $(READY) ## Play 100,000 rounds and as many trims against the naive model by SEED=1
+	@$(BIN)/python -m tests.torture.rounds --seed $(SEED) $(ROUNDS)
 
 sweep: $(READY) ## Damage a state directory in every way: all bits, lengths, names and kinds of files
 	@$(BIN)/python -m tests.torture.sweep --seed $(SEED) $(SWEEP)

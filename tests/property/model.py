@@ -68,6 +68,7 @@ class ModelPool:
         self.used: set[int] = set()
         self.batches: dict[int, tuple[int, list[int]]] = {}
         self.lost_by: dict[int, str] = {}
+        self.waits: dict[int, int] = {}
         self.made_batches = 0
         self.epochs = 0
         self.answers: dict[tuple[str, int, str], tuple[Command, Outcome]] = {}
@@ -141,6 +142,19 @@ class ModelPool:
             return Freed(self.give_back(command.engine, command.sequence_id))
         return self.numbered_step(command, lease)
 
+    def restart(self) -> None:
+        """Nothing is lost; every lease and every quarantine has its full time again."""
+        for lease in self.leases.values():
+            lease.ends = self.now + lease.ttl
+        for batch, (_, blocks) in self.batches.items():
+            self.batches[batch] = (self.now + self.waits[batch], blocks)
+
+    def forget(self, answers_max: int) -> None:
+        """Forget the oldest answers, which nobody asks for again: a long run has many."""
+        for key in list(self.answers)[: max(0, len(self.answers) - answers_max)]:
+            del self.answers[key]
+        self.stale = [key for key in self.stale if key in self.answers]
+
     def attach(self, command: Attach) -> Outcome:
         lease = self.leases.get(command.engine)
         resumed = lease is not None and lease.epoch == command.epoch
@@ -202,6 +216,7 @@ class ModelPool:
             self.made_batches += 1
             self.batches[self.made_batches] = (self.now + quarantine_ms, blocks)
             self.lost_by[self.made_batches] = engine
+            self.waits[self.made_batches] = quarantine_ms
         return len(blocks)
 
     def allocate(self, command: Allocate) -> Outcome:

@@ -3,15 +3,12 @@
 A failure prints the commands that lead to it, and a `@reproduce_failure` line that replays it.
 """
 
-from copy import deepcopy
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kvblock_service.core import leases
-from kvblock_service.core.audit import audit
 from kvblock_service.core.commands import (
     Allocate,
     Attach,
@@ -22,12 +19,17 @@ from kvblock_service.core.commands import (
     Free,
     Reclaim,
     Renew,
-    Stamp,
     Step,
     StepPolicy,
 )
-from kvblock_service.core.engine import blocks_of
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from tests.property.comparison import (
+    apply_both,
+    check_clean,
+    check_next,
+    check_same,
+    due_of_both,
+)
 from tests.property.model import ModelPool
 
 # Few names, and mostly small amounts: commands that are of one another's blocks, tables and leases
@@ -86,13 +88,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model = ModelPool(total, engines_max, sequences_max, reserved)
 
     def both(self, command: Command) -> None:
-        # The wall clock is for those who ask, and may say anything.
-        stamp = Stamp(self.model.now, -self.model.now * 86_400_000, "")
-        revision, before = self.pool.revision, self.model.changes()
-        outcome, replayed = self.pool.apply(command, stamp)
-        assert outcome == self.model.apply(command)
-        assert not replayed or self.pool.revision == revision
-        assert self.pool.revision - revision == (self.model.changes() != before)
+        apply_both(self.pool, self.model, command)
 
     def epoch(self, engine: str, slip: int) -> int:
         return max(0, self.model.epoch(engine) + slip)
@@ -180,18 +176,7 @@ class PoolMachine(RuleBasedStateMachine):
     def let_time_pass(self, span: int, wait: int | None) -> None:
         """Whatever has ended by then is ended, in the order that the pool says."""
         self.model.now += span
-        now = self.model.now
-        ended = [EndQuarantine(n) for n, (ends, _) in self.model.batches.items() if ends <= now]
-        expired = [
-            (name, lease.epoch, lease.ttl if wait is None else wait)
-            for name, lease in self.model.leases.items()
-            if lease.ends <= now
-        ]
-        due = leases.due(self.pool, now, wait)
-        assert [one for one in due if isinstance(one, EndQuarantine)] == ended
-        found = [one[:3] for one in due if isinstance(one, Expire)]
-        assert sorted(found) == sorted(expired)
-        for command in due:
+        for command in due_of_both(self.pool, self.model, wait):
             self.both(command)
 
     @precondition(lambda self: self.model.batches)
@@ -282,58 +267,18 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def is_clean(self) -> None:
-        report = audit(self.pool)
-        assert report.violations == []
-        assert report.free_blocks == len(self.model.free)
-        waiting = sum(len(blocks) for _, blocks in self.model.batches.values())
-        assert report.quarantined_blocks == waiting
-        assert report.free_blocks + report.held_blocks + waiting == self.model.total
-        assert self.model.total + report.reserved_blocks == self.pool.geometry.total_blocks
+        check_clean(self.pool, self.model)
 
     @invariant()
     def would_hand_out_the_same(self) -> None:
-        """Whatever is asked for next, not only what the next command happens to ask for."""
-        free = self.model.free
-        for count in {1, 2, len(free)}:
-            if count <= len(free):
-                assert deepcopy(self.pool.blocks.free_list).take(count) == free[:count]
+        check_next(self.pool, self.model)
 
     @invariant()
     def is_the_same(self) -> None:
-        pool, model = self.pool, self.model
-        tables = {
-            name: {one: list(blocks_of(table)) for one, table in engine.tables.items()}
-            for name, engine in pool.engines.items()
-            if engine.tables
-        }
-        assert tables == model.tables
-        acquired = {
-            name: engine.acquired.blocks(pool.blocks.grants).tolist()
-            for name, engine in pool.engines.items()
-            if engine.acquired
-        }
-        assert acquired == model.acquired
-        dropped = {
-            (name, sequence_id): first
-            for name, engine in pool.engines.items()
-            for sequence_id, first in engine.first_indexes.items()
-        }
-        assert dropped == model.dropped
-        found = {
-            name: (engine.epoch, engine.deadline_ms, engine.last_step_id)
-            for name, engine in pool.engines.items()
-            if engine.epoch
-        }
-        assert found == {
-            name: (lease.epoch, lease.ends, len(lease.steps))
-            for name, lease in model.leases.items()
-        }
+        check_same(self.pool, self.model)
         for name, sequence_id in [("a", 0), ("c", 2**64 - 1)]:
-            assert pool.table(name, sequence_id) == model.tables.get(name, {}).get(sequence_id)
-        blocks = pool.blocks
-        assert (blocks.allocated_total, blocks.freed_total) == (model.allocated, model.freed)
-        assert (blocks.reclaimed_total, pool.expired_total) == (model.reclaimed, model.expired)
-        assert pool.refused_total == model.refused
+            table = self.model.tables.get(name, {}).get(sequence_id)
+            assert self.pool.table(name, sequence_id) == table
 
     def teardown(self) -> None:
         """At the end everything comes back, and in the order that the model says."""

@@ -176,7 +176,7 @@ def state_of(pool: Pool, *, deadlines: bool = True) -> object:
             for engine in pool.engines.values()
         ],
         [
-            (number, batch._replace(blocks=batch.blocks.tolist()))  # type: ignore[arg-type]
+            (number, batch.blocks.tolist(), batch.due_ms if deadlines else 0, *batch[2:])
             for number, batch in pool.blocks.quarantine.items()
         ],
         (pool.blocks.quarantined, pool.blocks.last_batch, pool.last_epoch, pool.revision),
