@@ -109,8 +109,12 @@ class Pool(PoolData):
         return Freed(count)
 
     def _step(self, command: Step, stamp: Stamp) -> Outcome | _Replayed:
-        name, epoch, _, step_id, free_ids, allocate_ids, num_blocks, _ = command[:8]
-        release, acquire, trim_ids, trim_heads, trim_tails = command[8:]
+        # fmt: off
+        (
+            name, epoch, _, step_id, free_ids, allocate_ids, num_blocks, _,
+            release, acquire, trim_ids, trim_heads, trim_tails,
+        ) = command
+        # fmt: on
         engine = self.engines.get(name)
         fenced = self.admit(engine, epoch, stamp)
         if fenced:

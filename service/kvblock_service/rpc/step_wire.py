@@ -66,8 +66,10 @@ def write_stepped(
     if refusal:
         result += _SMALL[_THREE_BYTES] + _varint(len(refusal)) + refusal
     result += _counts(freed_counts) + _number(_FIVE_VARINT, free_blocks)
-    if acquired or trimmed_counts:
-        result += _column(_SIX_BYTES, "I", acquired) + _column(_SEVEN_BYTES, "I", trimmed_counts)
+    if acquired:
+        result += _column(_SIX_BYTES, "I", acquired)
+    if trimmed_counts:
+        result += _column(_SEVEN_BYTES, "I", trimmed_counts)
     stepped = _number(_ONE_VARINT, step_id) + _in_second(result)
     if owed_blocks:
         stepped += _number(_THREE_VARINT, owed_blocks)
@@ -128,6 +130,8 @@ def _read_by_number(
     """The fields of a step that fewer steps have; they reach to the end."""
     release, at = _read_column(data, at, end, _FIVE_BYTES, "I")
     acquire, at = _read_number(data, at, end, _SIX_VARINT)
+    if at == end:
+        return release, acquire, _EMPTY, _EMPTY, _EMPTY
     trim, at = _read_column(data, at, end, _SEVEN_BYTES, "Q")
     trim_heads, at = _read_column(data, at, end, _EIGHT_BYTES, "I")
     trim_tails, at = _read_column(data, at, end, _NINE_BYTES, "I")
