@@ -116,16 +116,17 @@ class Stash:
         remove = self._handed_out.remove
         row = 0
         try:
+            if len(blocks) == 1:
+                remove(blocks[0])
+                self._ready.append(blocks[0])
+                return
             for block in blocks:
                 remove(block)
                 row += 1
         except KeyError:
             self._handed_out.update(blocks[:row])
             raise self._wrong(blocks, row) from None
-        if row == 1:
-            self._ready.append(block)
-        else:
-            self._ready.extend(blocks)
+        self._ready.extend(blocks)
 
     def end_iteration(self, owed: int) -> bool:
         """Note what the iteration needed; True: an exchange is due.

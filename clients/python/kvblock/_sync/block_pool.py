@@ -124,7 +124,7 @@ class BlockPool(NotCopied):
                 server did not answer; nothing was taken.
 
         """
-        if count.__class__ is not int or not 0 < count <= arguments.UINT32_MAX:
+        if count != 1 or count.__class__ is not int:
             count = arguments.whole_number("count", count, arguments.UINT32_MAX)
             if not count:
                 raise arguments.invalid("count", count, "must be at least 1")
