@@ -3,7 +3,8 @@
 Rules:
 - It is run by a Python that has vLLM, and imports nothing of this project.
 - A line on the standard input is `SIZE WAVES`; a line with the nanoseconds of each wave answers it.
-- Prefix caching is off: what is compared is taking blocks and giving them back.
+- Prefix caching is on, as it is in vLLM where nobody turns it off; no block is given a hash, so
+  what is compared is taking blocks and giving them back.
 
 `python vllm_blocks.py BLOCKS RISE PAUSE_SECONDS`
 """
@@ -19,7 +20,7 @@ def main() -> None:
     """Serve waves until the input ends."""
     BlockPool = import_module("vllm.v1.core.block_pool").BlockPool
     blocks, rise, pause = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    pool = BlockPool(num_gpu_blocks=blocks, enable_caching=False, hash_block_size=16)
+    pool = BlockPool(num_gpu_blocks=blocks, enable_caching=True, hash_block_size=16)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
