@@ -21,10 +21,13 @@ from tests.torture.history import History
 from tests.torture.holding import Holding, SessionHolding, UnaryHolding
 from tests.torture.late import LateCaller
 from tests.torture.setting import POOL, Setting
+from tests.torture.stash_holding import StashHolding
 
 REPLACED = 3
 """The exit code of an engine whose name has another process now."""
 LATE_CALLS = 8
+ACTS = 100
+"""After so many acts, on average, an engine ends its lease in order and begins another one."""
 
 
 class Engine:
@@ -45,17 +48,18 @@ class Engine:
         """Hold one lease after the other until told to end."""
         signal.signal(signal.SIGTERM, self._end)
         takeover = self.random.random() < 0.5
-        in_session = self.random.random() < 0.5
+        kind = self.random.choice((SessionHolding, StashHolding, UnaryHolding))
         while not self.ending:
-            with kvblock.Client(self.address, pool=POOL, engine=self.name, timeout=2.0) as kv:
-                kind = SessionHolding if in_session else UnaryHolding
-                with closing(kind(self, kv)) as holding:
-                    outcome = self._attach(holding, takeover)
-                    if outcome == "taken":
-                        # Whoever was there before lets go within its TTL, or is alive.
-                        return REPLACED
-                    if outcome == "attached":
-                        self._hold(holding)
+            with (
+                kvblock.Client(self.address, pool=POOL, engine=self.name, timeout=2.0) as kv,
+                closing(kind(self, kv)) as holding,
+            ):
+                outcome = self._attach(holding, takeover)
+                if outcome == "taken":
+                    # Whoever was there before lets go within its TTL, or is alive.
+                    return REPLACED
+                if outcome == "attached":
+                    self._hold(holding)
             takeover = False
         self.history.add("ended", life=self.life)
         return 0
@@ -82,10 +86,12 @@ class Engine:
 
     def _hold(self, holding: Holding) -> None:
         try:
-            while not self.ending:
+            acts = self.random.randrange(2 * ACTS)
+            while acts and not self.ending:
                 holding.act()
+                acts -= 1
                 time.sleep(self.random.uniform(0.0, 2 * self.setting.pace))
-            if self.random.random() < 0.5:
+            if not self.ending or self.random.random() < 0.5:
                 holding.detach()
             else:
                 holding.leave()

@@ -34,6 +34,8 @@ class Holding(ABC):
     """One lease of one life."""
 
     SEQUENCES = 8
+    HAS_STASH = False
+    """Whether the server has more acquired blocks than are in `tables`."""
 
     def __init__(self, engine: Engine, kv: kvblock.Client) -> None:
         self.engine = engine
@@ -62,6 +64,11 @@ class Holding(ABC):
     def holder(self) -> Any:
         """The client's session or lease."""
 
+    def end(self) -> int:
+        """Detach, and answer how many blocks that has freed."""
+        freed: int = self.holder.detach(timeout=2.0)
+        return freed
+
     def act(self) -> None:
         """One thing at random."""
         roll = self.random.random()
@@ -82,7 +89,7 @@ class Holding(ABC):
         self.memory = Stamps(self.holder.arena())
         self.history.add(
             "attached", life=self.engine.life, engine=self.engine.name, epoch=self.epoch,
-            held=self.holder.held_blocks, sent=since_ns,
+            held=self.holder.held_blocks, sent=since_ns, stash=self.HAS_STASH,
         )  # fmt: skip
         if self.holder.held_blocks:
             self._violation("a new lease begins with blocks", blocks=self.holder.held_blocks)
@@ -92,7 +99,7 @@ class Holding(ABC):
         count = sum(map(len, self.tables.values()))
         self._let_go(list(self.tables), "detach")
         try:
-            freed = self.holder.detach(timeout=2.0)
+            freed = self.end()
         except (UnavailableError, DeadlineExceededError):
             return
         self.history.add("detached", life=self.engine.life, freed=freed)
@@ -177,8 +184,11 @@ class Holding(ABC):
                     raise LeaseLostError("the lease is over") from None
                 self.history.add("again", life=self.engine.life, id=self.calls)
 
-    def _granted(self, granted: dict[int, list[int]]) -> None:
-        """An answer is here: what it granted is in use from now on, if the lease still holds."""
+    def _granted(self, granted: dict[int, list[int]], *, local: bool = False) -> None:
+        """An answer is here: what it granted is in use from now on, if the lease still holds.
+
+        `local`: it may have come without a call.
+        """
         t = now_ns()
         remaining = self.holder.lease_remaining
         if remaining <= 0:
@@ -188,7 +198,9 @@ class Holding(ABC):
             if min(blocks) < RESERVED_BLOCKS:
                 self._violation("a granted block is reserved", blocks=blocks)
             self.tables.setdefault(sequence_id, []).extend(blocks)
-        self.history.add("answered", t, life=self.engine.life, id=self.calls, grants=granted)
+        self.history.add(
+            "answered", t, life=self.engine.life, id=self.calls, grants=granted, local=local
+        )
 
     def _let_go(self, ids: list[int], op: str, grows: list[int] | None = None) -> list[int]:
         """A call is about to be sent: the blocks of these sequences are not ours from here on."""

@@ -1,9 +1,10 @@
-"""Bugs to plant in a real server, which the torture has to find."""
+"""Bugs to plant in a real server, or in an engine, which the torture has to find."""
 
 import asyncio
 from array import array
 from typing import Any
 
+from kvblock.stash import Exchange, Stash
 from kvblock_service.committer import Committer
 from kvblock_service.core.free_list import FreeList
 from kvblock_service.core.pool_data import PoolData
@@ -20,9 +21,17 @@ def plant(name: str) -> None:
         FreeList.take = take_from_block_0  # type: ignore[method-assign,assignment]
     elif name == "freed-twice":
         FreeList.give = give_some_twice  # type: ignore[method-assign,assignment]
+    elif name == "released-twice":
+        FreeList.give_numbers = give_some_numbers_twice  # type: ignore[method-assign,assignment]
     elif name == "early-answer":
         Committer.settled = settled_at_once  # type: ignore[method-assign,assignment]
         Committer.add = add_late  # type: ignore[method-assign,assignment]
+
+
+def plant_in_client(name: str) -> None:
+    """Put a bug into the client of this process."""
+    if name == "stash-forgotten":
+        Stash.empty = forget_the_stash  # type: ignore[method-assign,assignment]
 
 
 def give_some_twice(
@@ -34,6 +43,22 @@ def give_some_twice(
         free_list.freed.append(free_list.freed[-1])
         free_list._newest = []
     return counts
+
+
+def give_some_numbers_twice(
+    free_list: FreeList, blocks: list[int], give: Any = FreeList.give_numbers
+) -> None:
+    """Instead of `FreeList.give_numbers`: one of every 4 released blocks comes back twice."""
+    give(free_list, blocks)
+    if blocks[-1] % 4 == 0:
+        free_list.freed.append(blocks[-1])
+        free_list._newest = []
+
+
+def forget_the_stash(stash: Stash) -> Exchange:
+    """Instead of `Stash.empty`: what is ready is given back by nobody."""
+    stash._open = Exchange(0, [])
+    return stash._open
 
 
 async def settled_at_once(_: Committer) -> None:

@@ -3,7 +3,7 @@
 Rules:
 - A server that is killed every few seconds spends its time serving, not loading; what it runs is
   `kvblock serve`, from its arguments on.
-- Plants are applied in the server's process, never kept in the service.
+- Plants are applied in the process of the server or of the engine, never kept in their code.
 - Servers have a wall clock that `set_wall_clock` moves, where libfaketime is installed; their
   monotonic clock is the host's. Engines are left alone: libfaketime breaks their sleep.
 - What they print on stderr goes to a log.
@@ -102,7 +102,9 @@ def live(setting: Setting, name: str, life: int, address: str, log: str) -> None
     """An engine's process."""
     _begin(log)
     from tests.torture.engine import Engine
+    from tests.torture.planted import plant_in_client
 
+    plant_in_client(setting.plant)
     sys.exit(Engine(setting, name, life, address).run())
 
 

@@ -38,6 +38,8 @@ def test_nothing_is_lost_double_or_overwritten(tmp_path: Path) -> None:
         ("early-answer", ("lost",), SECONDS),
         pytest.param("issued-reserved", ("reserved",), SECONDS, marks=pytest.mark.plants),
         pytest.param("freed-twice", STAMPED_OVER, SECONDS, marks=pytest.mark.plants),
+        pytest.param("released-twice", STAMPED_OVER, SECONDS, marks=pytest.mark.plants),
+        pytest.param("stash-forgotten", ("counts",), SECONDS, marks=pytest.mark.plants),
         pytest.param("no-epoch-check", STAMPED_OVER, SECONDS, marks=pytest.mark.plants),
         pytest.param("no-quarantine", STAMPED_OVER, 3 * SECONDS, marks=pytest.mark.plants),
     ],

@@ -35,6 +35,8 @@ PLANTS: dict[str, dict[str, Any]] = {
     "early-answer": {},
     "issued-reserved": {},
     "freed-twice": {},
+    "released-twice": {},
+    "stash-forgotten": {},
 }
 SLACK = 10.0
 NO_SPACE = "No space left on device"
@@ -43,6 +45,7 @@ KINDS = {
     "double": ("two live tables",),
     "stamps overwritten": ("stamp was overwritten",),
     "reserved": ("is reserved",),
+    "counts": ("a detach freed another count",),
 }
 OTHER = "other violations"
 
