@@ -50,8 +50,15 @@ class State(NamedTuple):
 
 
 def state_of(desk: Bench) -> State:
-    """The state as it is now: whatever counts is in it."""
-    return State(desk.stats(), desk.audit())
+    """The state as it is now: whatever counts is in it.
+
+    What engines lack is not: it is advice, and ends with time.
+    """
+    stats = desk.stats()
+    for one in (*stats.pools, *(engine for pool in stats.pools for engine in pool.engines)):
+        for field in ("want_blocks", "idle_blocks", "owed_blocks"):
+            one.ClearField(field)
+    return State(stats, desk.audit())
 
 
 def attached(before: State, after: State) -> State:
