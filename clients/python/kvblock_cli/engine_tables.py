@@ -195,10 +195,9 @@ def _twice(given: EngineTables, had: dict[int, _Place]) -> Iterator[Difference]:
         if block not in had:
             had[block] = place
             continue
-        first = had[block]
-        where = f"sequences {first} and {place}"
-        if place is None:
-            where = "acquired blocks twice" if first is None else f"{_named(first)} and acquired"
+        where = f"{_named(had[block])} and {_named(place)}"
+        if had[block] == place:
+            where = f"{_named(place)} twice"
         text = f"block {block} is in the engine's {where}"
         yield Difference(Kind.TWICE, place, block, text)
 
