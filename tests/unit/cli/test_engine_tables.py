@@ -21,7 +21,8 @@ TOTAL = 16
 class Server:
     """Answers as a server whose pool has engine `a` with these blocks, and `b` with block 15.
 
-    `changes` is how many times the pool changes right after its tables were read.
+    `changes` is how many times the pool changes right after its tables were read; `later` are the
+    tables that it then has.
     """
 
     def __init__(
@@ -29,12 +30,14 @@ class Server:
         tables: dict[int, list[int]] | None = None,
         acquired: list[int] | None = None,
         changes: int = 0,
+        later: dict[int, list[int]] | None = None,
     ) -> None:
         self.tables = tables or {}
         self.acquired = acquired or []
         self.revision = 5
         self.listed: list[dict[str, Any]] = []
         self._changes = changes
+        self._later = self.tables if later is None else later
 
     def stats(self, *, pool: str, engine: str) -> kvblock.ServerStats:
         held = sum(map(len, self.tables.values())) + len(self.acquired)
@@ -66,7 +69,7 @@ class Server:
 
     def _row(self, block: int) -> BlockInfo:
         places: dict[int, int | None] = dict.fromkeys(self.acquired)
-        places |= {number: id_ for id_, table in self.tables.items() for number in table}
+        places |= {number: id_ for id_, table in self._later.items() for number in table}
         if block in places:
             return BlockInfo(block, BlockState.HELD, "a", places[block], 1.0, "", None)
         if block == 15:
@@ -160,6 +163,12 @@ def test_a_table_in_another_order_beside_acquired_blocks() -> None:
 def test_acquired_blocks_are_of_the_moment_of_the_tables(changes: int, at_one_moment: bool) -> None:
     found = compared(Server({7: [0]}, [2], changes), {7: [0]}, [2])
     assert (found.differences, found.at_one_moment) == ([], at_one_moment)
+
+
+def test_what_is_in_a_table_at_either_moment_does_not_count_as_acquired() -> None:
+    server = Server({7: [0, 2]}, [2], ATTEMPTS, later={7: [0], 9: [9]})
+    found = compared(server, {7: [0, 2]}, [])
+    assert (found.differences, found.at_one_moment) == ([], False)
 
 
 def read(tmp_path: Path, row: dict[str, Any]) -> EngineTables:
