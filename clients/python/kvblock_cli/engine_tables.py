@@ -1,9 +1,11 @@
-"""The other side of an audit: the block tables that engines have, against those of the server.
+"""The other side of an audit: the blocks that engines have, against those of the server.
 
 Rules:
 - A file is one object, or a list of them:
-  `{"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": [0, 1]}}`. A `pool` or `engine`
-  that is left out means what it means in a call; an `epoch` that is left out is not compared.
+  `{"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": [0, 1]}, "acquired": [7, 4]}`.
+  A `pool` or `engine` that is left out means what it means in a call; an `epoch` is not compared
+  when it is left out, and neither are acquired blocks.
+- Acquired blocks have no order.
 - The server's side is read again when the pool changed meanwhile, ATTEMPTS times; then what was
   found says that it may be of several moments.
 - Everything that differs is found, each block once.
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,31 +34,38 @@ _PAGE, _LOOKED_UP = 10_000, 1_000
 
 _T = TypeVar("_T")
 
+_Place = int | None
+"""Where one side has a block: in the table of this sequence; None: among the acquired blocks."""
+
 
 class Kind(Enum):
     """In what way the two sides differ."""
 
     EPOCH = "the engine's lease is another one"
-    NOT_HELD = "the engine has a block in a table which is not its own"
-    LEAKED = "a block of the engine's, by the server, is in none of its tables"
-    MISPLACED = "a block is in another sequence"
-    TWICE = "the engine's own tables list a block twice"
+    NOT_HELD = "the engine has a block which is not its own"
+    LEAKED = "a block of the engine's, by the server, is not in what it has"
+    MISPLACED = "a block is in another sequence, or in one on one side and acquired on the other"
+    TWICE = "the engine has a block twice in its own tables and acquired blocks"
     ORDER = "a table has the same blocks in another order"
 
 
 @dataclass(frozen=True)
 class EngineTables:
-    """What one engine has in its tables."""
+    """What one engine has in its tables, and acquired; None there: not to be compared."""
 
     pool: str
     engine: str
     epoch: int | None
     tables: dict[int, list[int]]
+    acquired: list[int] | None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing on which the two sides differ; `text` is a sentence about it."""
+    """One thing on which the two sides differ; `text` is a sentence about it.
+
+    `sequence_id` is the engine's, of a leaked block the server's; None for acquired blocks.
+    """
 
     kind: Kind
     sequence_id: int | None
@@ -76,10 +86,10 @@ class Comparison:
     epoch: int
     sequences: int
     blocks: int
+    acquired_blocks: int
     revision: int
     at_one_moment: bool
     differences: list[Difference]
-    acquired_blocks: int
 
 
 def read(path: Path) -> list[EngineTables]:
@@ -103,7 +113,7 @@ def read(path: Path) -> list[EngineTables]:
 
 
 def compare(kv: Client, given: EngineTables) -> Comparison:
-    """Compare one engine's tables with the server's."""
+    """Compare what one engine has with what the server has for it."""
     pool = given.pool or default_pool(kv)
     if not pool:
         raise CommandError(
@@ -126,14 +136,16 @@ def _compare_once(kv: Client, given: EngineTables, pool: str) -> Comparison:
     tables = _within_limit(
         lambda size: kv.block_tables(pool=pool, engine=given.engine, page_size=size), _PAGE
     )
-    differences = list(_own(given, tables.tables))
-    served = {block for table in tables.tables.values() for block in table}
-    not_held = {
-        block: sequence_id
-        for sequence_id, table in given.tables.items()
-        for block in table
-        if block not in served
-    }
+    served: dict[int, _Place] = {}
+    if given.acquired is not None:
+        served = dict.fromkeys(_acquired(kv, pool, given.engine))
+    in_tables = {block: id_ for id_, table in tables.tables.items() for block in table}
+    served |= in_tables
+    had: dict[int, _Place] = {}
+    differences = list(_twice(given, had))
+    differences += _elsewhere(had, served)
+    differences += _reordered(given.tables, tables.tables)
+    not_held = {block: place for block, place in had.items() if block not in served}
     differences += _not_held(kv, pool, not_held, before.total_blocks)
     after = _stats(kv, pool, given.engine)
     epoch = after.engines[0].epoch
@@ -142,17 +154,18 @@ def _compare_once(kv: Client, given: EngineTables, pool: str) -> Comparison:
         text = f"the engine has epoch {given.epoch}, the server has {has}"
         differences.insert(0, Difference(Kind.EPOCH, None, None, text))
     still = tables.at_one_moment and before.engines[0].epoch == epoch
+    # Who else holds a block, and what is acquired, was asked later than what is in tables.
+    asked_later = bool(not_held) or given.acquired is not None
     return Comparison(
         pool=pool,
         engine=given.engine,
         epoch=epoch,
         sequences=len(tables.tables),
-        blocks=len(served),
-        revision=tables.revision,
-        # Who else holds a block was asked later than what this engine holds.
-        at_one_moment=still and (not not_held or after.revision == tables.revision),
-        differences=differences,
+        blocks=len(in_tables),
         acquired_blocks=after.engines[0].acquired_blocks,
+        revision=tables.revision,
+        at_one_moment=still and (not asked_later or after.revision == tables.revision),
+        differences=differences,
     )
 
 
@@ -164,36 +177,61 @@ def _stats(kv: Client, pool: str, engine: str) -> PoolStats:
     return pools[0]
 
 
-def _own(given: EngineTables, served: dict[int, list[int]]) -> Iterator[Difference]:
-    """What differs within the engine's own tables."""
-    places = {block: sequence for sequence, table in served.items() for block in table}
-    seen: dict[int, int] = {}
-    for sequence_id, table in given.tables.items():
-        for block in table:
-            if block in seen:
-                text = f"block {block} is in the engine's sequences {seen[block]} and {sequence_id}"
-                yield Difference(Kind.TWICE, sequence_id, block, text)
-                continue
-            seen[block] = sequence_id
-            if places.get(block, sequence_id) != sequence_id:
-                text = f"block {block} is in the engine's sequence {sequence_id}, but in the"
-                text = f"{text} server's {places[block]}"
-                yield Difference(Kind.MISPLACED, sequence_id, block, text)
+def _acquired(kv: Client, pool: str, engine: str) -> list[int]:
+    """The blocks that the engine has acquired, by the server."""
+    from kvblock import BlockState
+
+    def held(size: int) -> list[BlockInfo]:
+        rows = kv.list_blocks(pool=pool, engine=engine, states=[BlockState.HELD], page_size=size)
+        return list(rows)
+
+    return [row.block_number for row in _within_limit(held, _PAGE) if row.sequence_id is None]
+
+
+def _twice(given: EngineTables, had: dict[int, _Place]) -> Iterator[Difference]:
+    """The blocks that the engine has twice; fills `had` with where it has each one first."""
+    rows = [(id_, block) for id_, table in given.tables.items() for block in table]
+    for place, block in chain(rows, ((None, block) for block in given.acquired or ())):
+        if block not in had:
+            had[block] = place
+            continue
+        where = f"{_named(had[block])} and {_named(place)}"
+        if had[block] == place:
+            where = f"{_named(place)} twice"
+        text = f"block {block} is in the engine's {where}"
+        yield Difference(Kind.TWICE, place, block, text)
+
+
+def _elsewhere(had: dict[int, _Place], served: dict[int, _Place]) -> Iterator[Difference]:
+    """The blocks that the server has in another place than the engine, or the server alone."""
+    for block, place in had.items():
+        if served.get(block, place) != place:
+            text = f"block {block} is in the engine's {_named(place)}, but in the server's"
+            yield Difference(Kind.MISPLACED, place, block, f"{text} {_named(served[block])}")
+    for block, place in served.items():
+        if block not in had:
+            text = f"block {block} is in the server's {_named(place)}; the engine does not have it"
+            yield Difference(Kind.LEAKED, place, block, text)
+
+
+def _reordered(tables: dict[int, list[int]], served: dict[int, list[int]]) -> Iterator[Difference]:
+    """The tables that have the same blocks on both sides, in another order."""
+    for sequence_id, table in tables.items():
         answered = served.get(sequence_id, [])
         if table != answered and sorted(table) == sorted(answered):
             at = next(row for row, block in enumerate(table) if block != answered[row])
             text = f"sequence {sequence_id}: at [{at}] the engine has block {table[at]}, the server"
             yield Difference(Kind.ORDER, sequence_id, None, f"{text} {answered[at]}")
-    for block, sequence_id in places.items():
-        if block not in seen:
-            text = f"block {block} is in the server's sequence {sequence_id}; the engine does not"
-            yield Difference(Kind.LEAKED, sequence_id, block, f"{text} have it")
+
+
+def _named(place: _Place) -> str:
+    return "acquired blocks" if place is None else f"sequence {place}"
 
 
 def _not_held(
-    kv: Client, pool: str, not_held: dict[int, int], total_blocks: int
+    kv: Client, pool: str, not_held: dict[int, _Place], total_blocks: int
 ) -> Iterator[Difference]:
-    """Who has the blocks that are in the engine's tables and are not its own."""
+    """Who has the blocks that the engine has and that are not its own."""
     known = sorted(block for block in not_held if block < total_blocks)
     owners: dict[int, BlockInfo] = {}
 
@@ -204,11 +242,11 @@ def _not_held(
         rows = _within_limit(look_up, _LOOKED_UP)
         owners |= {row.block_number: row for row in rows}
         known = known[len(rows) :]
-    for block, sequence_id in sorted(not_held.items()):
-        where = f"block {block} is in the engine's sequence {sequence_id}, but"
+    for block in sorted(not_held):
+        where = f"block {block} is in the engine's {_named(not_held[block])}, but"
         row = owners.get(block)
         told = owner_text(row) if row else f"the pool has only {total_blocks} blocks"
-        yield Difference(Kind.NOT_HELD, sequence_id, block, f"{where} {told}")
+        yield Difference(Kind.NOT_HELD, not_held[block], block, f"{where} {told}")
 
 
 def owner_text(row: BlockInfo) -> str:
@@ -243,7 +281,7 @@ def _within_limit(call: Callable[[int], _T], size: int) -> _T:
 
 def _engine_tables(where: str, row: Any) -> EngineTables:
     _must(isinstance(row, dict), where, "must be an object")
-    unknown = sorted(row.keys() - {"pool", "engine", "epoch", "tables"})
+    unknown = sorted(row.keys() - {"pool", "engine", "epoch", "tables", "acquired"})
     _must(not unknown, where, f"has the unknown key {next(iter(unknown), None)!r}")
     tables = row.get("tables")
     _must(isinstance(tables, dict), f"{where}.tables", "must be an object")
@@ -256,19 +294,26 @@ def _engine_tables(where: str, row: Any) -> EngineTables:
         epoch = int(epoch)
     legal = epoch is None or _is_whole(epoch, _UINT64_MAX)
     _must(legal, f"{where}.epoch", f"{epoch!r} must be from 0 to {_UINT64_MAX}")
-    return EngineTables(pool, engine, epoch, dict(_tables(where, tables)))
+    acquired = row.get("acquired")
+    if acquired is not None:
+        _block_numbers(f"{where}.acquired", acquired)
+    return EngineTables(pool, engine, epoch, dict(_tables(where, tables)), acquired)
 
 
 def _tables(where: str, tables: dict[str, Any]) -> Iterator[tuple[int, list[int]]]:
     for key, table in tables.items():
         there = f"{where}.tables[{key!r}]"
         _must(_is_id(key), there, "the key must be a sequence id")
-        _must(isinstance(table, list), there, "must be a list of block numbers")
-        for row, block in enumerate(table):
-            legal = _is_whole(block, _UINT32_MAX)
-            _must(legal, f"{there}[{row}]", f"{block!r} must be from 0 to {_UINT32_MAX}")
+        _block_numbers(there, table)
         if table:
             yield int(key), table
+
+
+def _block_numbers(where: str, blocks: Any) -> None:
+    _must(isinstance(blocks, list), where, "must be a list of block numbers")
+    for row, block in enumerate(blocks):
+        legal = _is_whole(block, _UINT32_MAX)
+        _must(legal, f"{where}[{row}]", f"{block!r} must be from 0 to {_UINT32_MAX}")
 
 
 def _must(legal: bool, where: str, problem: str) -> None:

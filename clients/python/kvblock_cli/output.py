@@ -179,13 +179,6 @@ def print_json_error(error: Mapping[str, object]) -> None:
     _Unfinished.begun = False
 
 
-def without(row: object, field: str) -> dict[str, object]:
-    """The fields of a dataclass but for one: what a table shows and JSON has not."""
-    assert dataclasses.is_dataclass(row)
-    names = (one.name for one in dataclasses.fields(row))
-    return {name: getattr(row, name) for name in names if name != field}
-
-
 def cut(text: str, width: int | None) -> str:
     """A text in a column of so many characters; None: the column is as wide as the text."""
     shown = Text(printable(text))

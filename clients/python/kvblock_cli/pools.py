@@ -25,7 +25,6 @@ from kvblock_cli.output import (
     print_json,
     printable,
     say,
-    without,
 )
 from kvblock_cli.register import add_command, epilog_of
 from kvblock_cli.tables import Column, table_of, unusual
@@ -84,9 +83,9 @@ From = Annotated[
     Path | None,
     option(
         "FILE.json",
-        "Compare with what engines have in their tables: an object like"
-        ' {"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": \\[0, 1]}} or a list of'
-        " such; - reads stdin.",
+        "Compare with what engines have in their tables, and acquired: an object like"
+        ' {"pool": "main", "engine": "a", "epoch": 3, "tables": {"10": \\[0, 1]}, "acquired":'
+        " \\[7, 4]} or a list of such; - reads stdin.",
         "--from",
     ),
 ]
@@ -221,7 +220,8 @@ def audit(
 
     A pool waits while it is counted. Exits with 1 when anything is wrong.
 
-    With --from, what engines have in their tables is compared with what the server has, too.
+    With --from, what engines have in their tables, and acquired, is compared with what the server
+    has, too.
     """
     files = [] if from_file is None else engine_tables.read(from_file)
     with server.connect() as kv:
@@ -230,7 +230,7 @@ def audit(
     if as_json:
         answer: dict[str, object] = {"reports": reports}
         if from_file is not None:
-            answer["comparisons"] = [without(one, "acquired_blocks") for one in comparisons]
+            answer["comparisons"] = comparisons
         print_json(answer)
     else:
         _print_reports(reports)

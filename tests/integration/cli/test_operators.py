@@ -214,6 +214,33 @@ def test_an_engine_that_has_other_tables(console: Console, tmp_path: Path) -> No
         assert line in text.splitlines()
 
 
+def test_an_engine_that_has_acquired_blocks(console: Console, tmp_path: Path) -> None:
+    with kvblock.connect(console.address, engine="b") as kv:
+        assert kv.step(acquire=1).acquired_block_numbers == [0]
+    with kvblock.connect(console.address, engine="a") as kv:
+        kv.step(allocate=[7], num_blocks=[2], acquire=3)
+    given = {"engine": "a", "tables": {"7": [1, 2]}, "acquired": [5, 3, 4]}
+    text = console.out("audit", "--pool", "main", "--from", tables_file(tmp_path, given))
+    assert rows(text)[-2:] == [
+        ["POOL", "ENGINE", "RESULT", "EPOCH", "SEQUENCES", "BLOCKS", "ACQUIRED"],
+        ["main", "a", "same", "no", "lease", "1", "2", "3"],
+    ]
+    path = tables_file(tmp_path, given | {"tables": {"7": [1, 5]}, "acquired": [4, 4, 2, 0]})
+    text = console.out("audit", "--pool", "main", "--from", path, expect=1)
+    assert text.splitlines()[-5:] == [
+        "main, a: TWICE: block 4 is in the engine's acquired blocks twice",
+        "main, a: MISPLACED: block 5 is in the engine's sequence 7, but in the server's acquired"
+        " blocks",
+        "main, a: MISPLACED: block 2 is in the engine's acquired blocks, but in the server's"
+        " sequence 7",
+        "main, a: LEAKED: block 3 is in the server's acquired blocks; the engine does not have it",
+        "main, a: NOT_HELD: block 0 is in the engine's acquired blocks, but acquired by engine b,"
+        " in no sequence",
+    ]
+    (found,) = answer_of(console, "audit", "--from", path, expect=1)["comparisons"]
+    assert (found["blocks"], found["acquired_blocks"], found["at_one_moment"]) == (2, 3, True)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -227,6 +254,7 @@ def test_an_engine_that_has_other_tables(console: Console, tmp_path: Path) -> No
         ('{"tables": {"1": 1}}', "[0].tables['1']: must be a list of block numbers"),
         ('{"tables": {"1": [0, -1]}}', "[0].tables['1'][1]: -1 must be from 0 to 4294967295"),
         ('{"tables": {}, "epoch": true}', "[0].epoch: True must be from 0 to"),
+        ('{"tables": {}, "acquired": [0, -1]}', "[0].acquired[1]: -1 must be from 0 to 4294967295"),
         ('{"tables": {}, "pool": 3}', "[0]: pool and engine must be texts"),
     ],
 )

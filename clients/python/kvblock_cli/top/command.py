@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvblock_cli.options import AnyEngine, AnyPool, Json, Server, default_address
-from kvblock_cli.output import console, print_json, without
+from kvblock_cli.output import console, print_json
 from kvblock_cli.top.looks import Look, Looker, Overview
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def document(overview: Overview) -> dict[str, object]:
         "server_version": overview.look.stats.server_version,
         "server_epoch": overview.look.stats.server_epoch,
         "seconds": overview.seconds,
-        "pools": [without(row, "acquired_blocks") for row in overview.pools],
-        "engines": [without(row, "acquired_blocks") for row in overview.engines],
+        "pools": overview.pools,
+        "engines": overview.engines,
     }
 
 
