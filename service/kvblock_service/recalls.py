@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from kvblock_service.core.commands import Stepped
 from kvblock_service.core.demand import Demands
 from kvblock_service.core.recall import EngineLevel, Hints
 from kvblock_service.wait_queue import Waiter
@@ -38,12 +39,13 @@ class Recalls:
         self._watchers: dict[Watcher, str] = {}
         self._look_is_due = False
 
-    def answer(self, engine: str, hints: Hints | None, granted: int | None) -> int:
+    def answer(self, engine: str, hints: Hints | None, stepped: Stepped | None) -> int:
         """Take the hints that came beside a step or a renewal, and answer what the engine owes.
 
-        `granted`: how many blocks the step was granted; None: it was a renewal.
+        `stepped`: what came of the step; None: it was a renewal.
         """
         if hints is not None:
+            granted = None if stepped is None else stepped.granted_blocks
             self.demands.hint(engine, hints, granted, self._now_ms())
             self.changed()
         return self.owed(engine) if self.demands.lacking or self._waiters else 0

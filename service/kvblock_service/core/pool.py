@@ -139,8 +139,11 @@ class Pool(PoolData):
         if release:
             self.blocks.release(engine, release, found)
         trimmed = self.blocks.trim(engine, trim_ids, trim_heads, trim_tails) if trim_ids else []
-        granted, need, acquire, refused = self._fit(engine, command)
-        if refused:
+        available = self.blocks.available(name)
+        granted, refused = len(allocate_ids), None
+        need = sum(num_blocks) if num_blocks else granted
+        if need + acquire > available:
+            granted, need, acquire, refused = self._fit(engine, command, need, available)
             allocate_ids, num_blocks = allocate_ids[:granted], num_blocks[:granted]
         blocks = (
             self.blocks.take(engine, allocate_ids, num_blocks, need, stamp) if allocate_ids else []
@@ -148,7 +151,7 @@ class Pool(PoolData):
         acquired = self.blocks.acquire(engine, acquire, stamp) if acquire else []
         if blocks or acquired or self.blocks.freed_total != freed:
             self.revision += 1
-        free_blocks = self.blocks.available(name)
+        free_blocks = available - len(blocks) - len(acquired)
         stepped = Stepped(blocks, granted, refused, freed_counts, free_blocks, acquired, trimmed)
         if step_id:
             engine.last_step = (command, stepped)
@@ -175,17 +178,15 @@ class Pool(PoolData):
             if sequence_id in tables and not length_after(tables[sequence_id], head, tail)
         ]
 
-    def _fit(self, engine: Engine, command: Step) -> tuple[int, int, int, Refused | None]:
-        """How many entries can be served, and more.
+    def _fit(
+        self, engine: Engine, command: Step, need: int, available: int
+    ) -> tuple[int, int, int, Refused]:
+        """How many entries of a step can be served that does not fit whole, and more.
 
         That is: the blocks that they need, how many blocks can be acquired, and why the next entry
         cannot be served, or not as many be acquired as were asked for.
         """
         num_blocks, count, acquire = command.num_blocks, len(command.allocate_ids), command.acquire
-        available = self.blocks.available(engine.name)
-        need = sum(num_blocks) if num_blocks else count
-        if need + acquire <= available:
-            return count, need, acquire, None
         if command.policy is StepPolicy.ALL_OR_NOTHING:
             return 0, 0, 0, self.refuse(engine, need + acquire, available)
         if need <= available:

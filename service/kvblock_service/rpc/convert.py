@@ -85,8 +85,12 @@ def step_command(
     key: CommandKey, step: StepColumns, geometry: Geometry, limits: validate.RequestLimits
 ) -> Step:
     """The command of a step (step_id 0 outside a session); raises InvalidField, RequestLimit."""
-    step_id, free_ids, allocate_ids, counts, policy_number = step[:5]
-    release, acquire, trim_ids, trim_heads, trim_tails = step[6:11]
+    # fmt: off
+    (
+        step_id, free_ids, allocate_ids, counts, policy_number, _,
+        release, acquire, trim_ids, trim_heads, trim_tails, _,
+    ) = step
+    # fmt: on
     validate.step_columns(free_ids, allocate_ids, counts, limits, acquire)
     if release:
         validate.released_blocks(release, geometry.total_blocks, limits)
@@ -112,10 +116,11 @@ def step_command(
 
 def stepped(step_id: int, outcome: Stepped, retry_after: float, owed_blocks: int = 0) -> bytes:
     """The written SessionResponse of a step."""
-    blocks, granted, refused, freed_counts, free_blocks, acquired, trimmed_counts = outcome
+    blocks, granted, refused, freed_counts, free_blocks, acquired, trimmed = outcome
     why = b"" if refused is None else refusal(refused, retry_after).SerializeToString()
-    answer = (blocks, granted, why, freed_counts, free_blocks, acquired, trimmed_counts)
-    return write_stepped(step_id, *answer, owed_blocks)
+    return write_stepped(
+        step_id, blocks, granted, why, freed_counts, free_blocks, acquired, trimmed, owed_blocks
+    )
 
 
 def step_result(outcome: Stepped, retry_after: float) -> pb.StepResult:

@@ -110,7 +110,7 @@ class KVBlockService(PoolMethods):
         key, columns = convert.command_key(request), convert.step_columns(request.step)
         command = convert.step_command(key, columns, pool.geometry, self.limits)
         outcome: Stepped = self.apply(pool, command)
-        owed = pool.recall.answer(key[0], convert.hints(request), outcome.granted_blocks)
+        owed = pool.recall.answer(key[0], convert.hints(request), outcome)
         result = convert.step_result(outcome, self.retry_after)
         return pb.StepResponse(result=result, owed_blocks=owed)
 

@@ -18,6 +18,7 @@ Rules:
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 import grpc
 from opentelemetry.trace import format_trace_id
@@ -60,6 +61,7 @@ class _Session:
         # to free lists of thousands is work, too, which no engine has to wait for.
         self._last_step: Step | None = None
         self._push: RecallPush | None = None
+        self._send: Callable[[bytes, int], Awaitable[None]] = self._write
         self.key = ("", "")
         self.epoch = 0
 
@@ -89,7 +91,11 @@ class _Session:
                 sent = request.step
                 columns = convert.session_step(sent)
             before = self._last_step
-            await self._answer(*self._step(pool, key, columns), pool)
+            answer, owed = self._step(pool, key, columns)
+            # Each step comes by here: what `_answer` does, without another coroutine.
+            if not pool.is_settled:
+                await pool.settled()
+            await self._send(answer, owed)
             del before
 
     async def _renew_or_detach(
@@ -165,12 +171,9 @@ class _Session:
         """
         if pool is not None and not pool.is_settled:
             await pool.settled()
-        if self._push is None:
-            await self._write(answer)
-        else:
-            await self._push.answer(answer, owed)
+        await self._send(answer, owed)
 
-    async def _write(self, answer: bytes) -> None:
+    async def _write(self, answer: bytes, _: int = 0) -> None:
         self.writes.begun += 1
         await self._context.write(answer)
         self.writes.ended += 1
@@ -210,6 +213,7 @@ class _Session:
         await self._answer(pb.SessionResponse(attached=answer).SerializeToString(), 0)
         if request.attach.recall:
             self._push = RecallPush(pool.recall, self.key[1], self._write)
+            self._send = self._push.answer
             await self._push.push()
         return pool
 
@@ -228,7 +232,7 @@ class _Session:
         assert isinstance(outcome, Stepped)
         if service.observer:
             service.observe(pool, command, outcome, started, parent)
-        owed = pool.recall.answer(key[0], step.hints, outcome.granted_blocks)
+        owed = pool.recall.answer(key[0], step.hints, outcome)
         return convert.stepped(step.step_id, outcome, service.retry_after, owed), owed
 
 
