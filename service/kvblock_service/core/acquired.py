@@ -76,12 +76,14 @@ class AcquiredBlocks:
     def find(self, blocks: list[int], grants: Grants) -> Found | None:
         """The acquisitions of these blocks; None if one of them is not acquired by the engine."""
         try:
+            if len(blocks) == 1:
+                only = grants[blocks[0]]
+                return {only: None} if only in self._acquisitions else None
             # All are looked up in one call: a step waits for it.
-            one = len(blocks) == 1
-            found = {grants[blocks[0]]: None} if one else dict.fromkeys(itemgetter(*blocks)(grants))
+            found = dict.fromkeys(itemgetter(*blocks)(grants))
         except IndexError:
             return None
-        return found if self._acquisitions.keys() >= found.keys() else None  # type: ignore[return-value]
+        return found if self._acquisitions.keys() >= found.keys() else None
 
     def remove(self, blocks: list[int], found: Found, grants: Grants) -> None:
         """Release blocks, each of them once, that `find` has found."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 from kvblock_service.core import leases, listing
-from kvblock_service.core.acquired import Found
+from kvblock_service.core.acquired import AcquiredBlocks, Found
 from kvblock_service.core.blocks import length_after
 from kvblock_service.core.commands import (
     REJECTIONS,
@@ -126,9 +126,11 @@ class Pool(PoolData):
                 if last is None or step_id != last_id:
                     return StepOutOfOrder(last_id + 1)
                 return _Replayed(last[1]) if last[0] == command else IdReused("step.step_id")
-        found = self._acquired(engine, release) if release else {}
-        if found is None:
-            return self._not_held(engine, release)
+        found: Found | None = None
+        if release:
+            found = engine.acquired.find(release, self.blocks.grants) if engine else None
+            if found is None:
+                return self._not_held(engine, release)
         ended = free_ids + self._trimmed_away(engine, command) if trim_ids else free_ids
         crossed = self.crossed(engine, ended, allocate_ids, acquire)
         if crossed:
@@ -136,7 +138,7 @@ class Pool(PoolData):
         engine = engine or self.enter(name)
         freed = self.blocks.freed_total
         freed_counts = self.blocks.free(engine, free_ids) if free_ids else []
-        if release:
+        if found:
             self.blocks.release(engine, release, found)
         trimmed = self.blocks.trim(engine, trim_ids, trim_heads, trim_tails) if trim_ids else []
         available = self.blocks.available(name)
@@ -158,13 +160,11 @@ class Pool(PoolData):
         self.leave_if_empty(engine)
         return stepped
 
-    def _acquired(self, engine: Engine | None, release: list[int]) -> Found | None:
-        """How the engine has acquired these blocks; None if it has not acquired all of them."""
-        return engine.acquired.find(release, self.blocks.grants) if engine else None
-
     def _not_held(self, engine: Engine | None, release: list[int]) -> BlockNotHeld:
         """Which block is the first that the engine has not acquired, and where it is instead."""
-        block = next(one for one in release if self._acquired(engine, [one]) is None)
+        acquired = engine.acquired if engine else AcquiredBlocks()
+        grants = self.blocks.grants
+        block = next(one for one in release if acquired.find([one], grants) is None)
         return BlockNotHeld(block, listing.where_is(self, block))
 
     def _trimmed_away(self, engine: Engine | None, command: Step) -> list[int]:

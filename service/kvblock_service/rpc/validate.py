@@ -251,6 +251,8 @@ def released_blocks(numbers: Sequence[int], total_blocks: int, limits: RequestLi
     field = "step.release_block_numbers"
     if len(numbers) > limits.blocks_per_request_max:
         raise _over(field, len(numbers), "blocks_per_request_max", limits)
+    if len(numbers) == 1 and numbers[0] < total_blocks:
+        return
     if max(numbers) >= total_blocks:
         row = next(row for row, number in enumerate(numbers) if number >= total_blocks)
         problem = f"must be below the pool's {total_blocks} blocks"
