@@ -107,7 +107,9 @@ class PoolHost:
         if committer.failure is not None and type(command) is not Renew:
             committer.refuse_when_failing()
         pool = self._pool
-        self._acquire()
+        self.lock_wait_ns = 0
+        if not self._lock.acquire(blocking=False):
+            self._wait_for_lock()
         try:
             before = pool.revision
             stamp = Stamp(self.now_ms(), time.time_ns() // 1_000_000, trace_id)
@@ -283,12 +285,10 @@ class PoolHost:
         """Whether the answer depends on no block: it was given before, or the epoch is stale."""
         return self._pool.knows(command) or self.epoch(command.engine) != command.epoch
 
-    def _acquire(self) -> None:
-        self.lock_wait_ns = 0
-        if not self._lock.acquire(blocking=False):
-            started = time.perf_counter_ns()
-            self._lock.acquire()
-            self.lock_wait_ns = time.perf_counter_ns() - started
+    def _wait_for_lock(self) -> None:
+        started = time.perf_counter_ns()
+        self._lock.acquire()
+        self.lock_wait_ns = time.perf_counter_ns() - started
 
     def _write(self, stamp: Stamp, command: Command) -> None:
         """Have a command that was carried out written."""

@@ -144,7 +144,8 @@ class _Session:
 
     async def _read(self) -> bytes | None:
         """The next message, or None when the engine has closed its side."""
-        self._refuse_when_ended()
+        if self._ended is not None or self._host.draining:
+            self._refuse_when_ended()
         self._reading = True
         try:
             data = await self._context.read()

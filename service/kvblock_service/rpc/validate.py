@@ -257,7 +257,8 @@ def released_blocks(numbers: Sequence[int], total_blocks: int, limits: RequestLi
         row = next(row for row, number in enumerate(numbers) if number >= total_blocks)
         problem = f"must be below the pool's {total_blocks} blocks"
         raise InvalidField(f"{field}[{row}]", numbers[row], problem)
-    _refuse_duplicates(field, numbers)
+    if len(set(numbers)) != len(numbers):
+        raise _duplicate(field, numbers)
 
 
 def trims(
@@ -291,14 +292,16 @@ def _seconds(field: str, value: Duration) -> float:
 def _sequence_ids(field: str, ids: Sequence[int], limits: RequestLimits) -> None:
     if len(ids) > limits.sequences_per_step_max:
         raise _over(field, len(ids), "sequences_per_step_max", limits)
-    _refuse_duplicates(field, ids)
+    if len(set(ids)) != len(ids):
+        raise _duplicate(field, ids)
 
 
-def _refuse_duplicates(field: str, numbers: Sequence[int]) -> None:
-    if len(set(numbers)) != len(numbers):
-        seen: dict[int, int] = {}
-        for row, number in enumerate(numbers):
-            if number in seen:
-                problem = f"is a duplicate of entry {seen[number]}"
-                raise InvalidField(f"{field}[{row}]", number, problem)
-            seen[number] = row
+def _duplicate(field: str, numbers: Sequence[int]) -> InvalidField:
+    """The first of some numbers that is there twice."""
+    seen: dict[int, int] = {}
+    for row, number in enumerate(numbers):
+        if number in seen:
+            problem = f"is a duplicate of entry {seen[number]}"
+            return InvalidField(f"{field}[{row}]", number, problem)
+        seen[number] = row
+    raise AssertionError("no number is there twice")
