@@ -81,13 +81,16 @@ def test_steps_beyond_the_rate_are_held_back(guarded: Guarded, access: Path) -> 
 
 def test_calls_beyond_the_concurrent_ones_are_refused(server_factory: ServerFactory) -> None:
     server = server_factory(WIDE, ["--concurrent-calls-max", "4"])
-    with kvblock.connect(server.address, timeout=20.0) as kv:
+    with (
+        kvblock.connect(server.address, timeout=20.0) as kv,
+        kvblock.connect(server.address, timeout=1.0) as refused,
+    ):
         # Their streams take all there are; nobody is left to detach by a call of its own.
         sessions = [kv.session(engine=engine) for engine in "abcd"]
         for session in sessions:
             session.attach()
         with pytest.raises(kvblock.KVBlockError) as caught:
-            kv.can_allocate()
+            refused.can_allocate()
         assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert caught.value.reason is None
         for session in sessions:
