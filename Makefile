@@ -6,7 +6,7 @@ PYTHON ?= python3
 # Arguments for pytest, for instance TESTS=tests/unit/core or TESTS='-k wheel'.
 TESTS ?=
 # Processes that run tests; what TESTS names is run by one, unless WORKERS is set.
-WORKERS ?= $(if $(TESTS),0,3)
+WORKERS ?= $(if $(TESTS),0,4)
 # Names of mutations, or their beginnings; all without any.
 MUTATIONS ?=
 # Arguments for the benchmark.
