@@ -49,8 +49,8 @@ $(READY): pyproject.toml constraints.txt scripts/setup.sh
 run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then on a third each
 	@$(BIN)/kvblock replay --engines 3 --mode both
 
-check: $(READY) ## Run the tests that take a minute: unit, property, architecture, conformance
-	@TEST_DRIVERS=protoc $(PYTEST) $(CHECKED)
+check: $(READY) ## Run the tests that take a minute, with a quarter of the random examples
+	@TEST_DRIVERS=protoc TEST_EXAMPLES=0.25 $(PYTEST) $(CHECKED)
 
 test: $(READY) ## Run all tests; TESTS=tests/unit/core runs some
 	@scripts/install_promtool.sh

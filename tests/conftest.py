@@ -7,6 +7,7 @@ Rules:
 - Randomness comes from `seed`; `TEST_SEED=N` gives every test that seed.
 - Ctrl-C works in what tests start, also when a shell runs them in the background, where it has
   SIGINT ignored and programs inherit that.
+- No test on random input fails because the machine is busy; what fails prints how to repeat it.
 """
 
 import os
@@ -18,12 +19,19 @@ from contextlib import ExitStack
 from typing import TypeAlias
 
 import pytest
+from hypothesis import settings
 
 import kvblock
 from tests import preloaded
+from tests.examples import examples
 from tests.logs import no_faults, no_warnings
 
 DEFAULT_POOLS = ("main:total=64,block_size=16,device=7",)
+
+settings.register_profile("kvblock", deadline=None, print_blob=True, max_examples=examples(100))
+if settings.get_current_profile_name() == "default":
+    # The mutations have a profile of their own.
+    settings.load_profile("kvblock")
 
 ServerFactory: TypeAlias = Callable[..., kvblock.EmbeddedServer]
 

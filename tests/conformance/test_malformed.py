@@ -18,6 +18,7 @@ from tests.conformance.bench import ENDS_SERVER, MESSAGE_BYTES_MAX, METHODS, Ben
 from tests.conformance.cases import Expected
 from tests.conformance.driving import read_status
 from tests.conformance.malformed import ATTACH, BYTES, Bytes, padding
+from tests.examples import examples
 
 TIMEOUT = 30.0
 CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"}
@@ -117,10 +118,7 @@ def test_any_bytes(method: str, desk: Bench) -> None:
     is_stream = METHODS[method].client_streaming
 
     @settings(
-        max_examples=100,
-        deadline=None,
-        print_blob=True,
-        derandomize=False,
+        max_examples=examples(100),
         suppress_health_check=[HealthCheck.too_slow],
     )
     @given(data=bytes_of(method), attach=st.booleans())

@@ -60,9 +60,6 @@ def test_any_calls_in_any_order(kind: str, target: Target) -> None:
 
     @settings(
         max_examples=60 * ROUNDS,
-        deadline=None,
-        print_blob=True,
-        derandomize=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(st.lists(CALLS, min_size=1, max_size=6))

@@ -23,6 +23,7 @@ from kvblock_service.core.commands import (
     StepPolicy,
 )
 from kvblock_service.core.pool import Bounds, Geometry, Pool
+from tests.examples import examples
 from tests.property.comparison import (
     apply_both,
     check_clean,
@@ -294,10 +295,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(
-    max_examples=200,
+    max_examples=examples(200),
     stateful_step_count=40,
-    deadline=None,
-    print_blob=True,
-    derandomize=False,
     suppress_health_check=[HealthCheck.too_slow],
 )

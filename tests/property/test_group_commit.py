@@ -16,6 +16,7 @@ import pytest
 from kvblock_service.committer import Committer
 from kvblock_service.errors import JournalUnwritable
 from kvblock_service.journal.interface import JournalError
+from tests.examples import examples
 from tests.memory_journal import MemoryJournal
 
 SCHEDULES = 150
@@ -90,5 +91,5 @@ async def scenario(seed: str, *, synced: bool) -> None:
 
 @pytest.mark.parametrize("synced", [False, True])
 def test_whoever_is_answered_is_written(synced: bool, seed: int) -> None:
-    for number in range(SCHEDULES):
+    for number in range(examples(SCHEDULES)):
         asyncio.run(scenario(f"{seed}/{number}", synced=synced))

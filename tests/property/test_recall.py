@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvblock_service.core.recall import EngineLevel, owed
+from tests.examples import examples
 
 few = st.integers(0, 12)
 levels = st.lists(st.tuples(few, few, few), max_size=6).map(
@@ -28,7 +29,7 @@ def naive(engines: list[EngineLevel], supply: int) -> dict[str, int]:
     return {name: blocks for name, blocks in paid.items() if blocks}
 
 
-@settings(max_examples=2000)
+@settings(max_examples=examples(2000))
 @given(engines=levels, supply=few)
 def test_owed_is_what_the_model_says(engines: list[EngineLevel], supply: int) -> None:
     found = owed(engines, supply)
@@ -46,7 +47,7 @@ def test_order_of_the_engines_does_not_matter(engines: list[EngineLevel], supply
     assert owed(engines[::-1], supply) == owed(engines, supply)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(idle=st.lists(st.integers(0, 300), min_size=1, max_size=6), want=st.integers(0, 2000))
 def test_lone_demander_gets_all_idle_blocks(idle: list[int], want: int) -> None:
     """And those who pay late owe what they owed: nobody pays for another's delay."""

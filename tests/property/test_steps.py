@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kvblock.v1 import kvblock_pb2 as pb
 from kvblock_service.core.recall import Hints
 from kvblock_service.rpc import step_wire
+from tests.examples import examples
 
 words = st.integers(0, 2**32 - 1)
 ids = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 300), max_size=20)
@@ -118,7 +119,7 @@ def test_what_a_client_writes_is_read_here(
     assert step_wire.read_step(pb.SessionRequest(step=whole).SerializeToString()) == expected
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(request=requests(), data=st.data())
 def test_damaged_bytes_are_read_as_protobuf_reads_them_or_not_at_all(
     request: pb.SessionRequest, data: st.DataObject
@@ -139,7 +140,7 @@ def test_damaged_bytes_are_read_as_protobuf_reads_them_or_not_at_all(
     agree(bytes(damaged))
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(data=st.binary(max_size=40))
 # A policy of 32 set bits: a negative number, which protobuf itself writes in ten bytes.
 @example(data=b"\x08\x01\x12\x06\x20\xff\xff\xff\xff\x0f")

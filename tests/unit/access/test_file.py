@@ -15,6 +15,7 @@ from kvblock_service.access import (
     access_file,
     digest_of,
 )
+from tests.examples import examples
 
 LONG = "0123456789abcdef"
 UNIX = 'unix = "token"\n'
@@ -174,7 +175,7 @@ def test_what_is_wrong_is_told_without_the_secret(path: Path, line: str) -> None
         assert secret not in told
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(50))
 @given(
     key=st.sampled_from(["name", "token", "token_sha256", "certificate", "engines", "admin"]),
     value=st.sampled_from(["1", "1.5", "[]", "[[]]", "{}", "true", "1979-05-27", '""', '["", 1]']),

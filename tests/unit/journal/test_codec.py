@@ -5,7 +5,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kvblock_service.core.commands import CreatePool, DeletePool, Free, Stamp, Step, StepPolicy
@@ -184,7 +184,6 @@ def older(version: int) -> Layout:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-@settings(deadline=None)
 @given(points)
 def test_a_field_that_is_added_leaves_what_was_written_readable(version: int, point: Point) -> None:
     body = older(version).record_writer()(point)
@@ -206,7 +205,6 @@ def test_a_later_version_may_have_a_kind_of_its_own() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(points)
 def test_lists_of_numbers_come_back(point: Point) -> None:
     fields = [field for field in LATER if field.code != "text"]

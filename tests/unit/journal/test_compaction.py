@@ -1,99 +1,27 @@
 """Snapshots beside a running server, and what a crash leaves at each moment."""
 
-import os
-import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kvblock_service.core.audit import audit
-from kvblock_service.core.commands import Allocate, CreatePool, Free, Stamp, Step, StepPolicy
+from kvblock_service.core.commands import CreatePool, Free, Stamp, Step
 from kvblock_service.core.pool import Bounds, Pool
 from kvblock_service.journal import codec, files
-from kvblock_service.journal.compaction import Compactor, SnapshotLimits
+from kvblock_service.journal.compaction import SnapshotLimits
 from kvblock_service.journal.file_journal import FileJournal
 from kvblock_service.journal.interface import LogEvent
 from kvblock_service.journal.reader import FileReader
 from kvblock_service.journal.records import CommandRecord
 from kvblock_service.journal.recovery import recover
-from kvblock_service.journal.snapshot_process import SnapshotProcess
-from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, begin, carry_out, state_of, write
-
-LIMITS = SnapshotLimits(records=50, bytes=1 << 40)
-
-
-class Server:
-    """A pool and its journal, with commands that make a difference each."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.journal = FileJournal(directory, FLOOR)
-        self.pool = begin(self.journal)
-        self.pool.bounds = Bounds(9, 99, BOUNDS.request_ids_max)
-        self.number = 0
-
-    def work(self, count: int) -> None:
-        for _ in range(count):
-            self.number += 1
-            stamp = Stamp(self.number, self.number, "")
-            if self.number % 7:
-                command = Step("a", 0, "", 0, [max(0, self.number - 9)], [self.number], [], ALL)
-            else:
-                command = Step("b", 0, "", 0, [], [3], [], IN_ORDER)
-            carry_out(self.journal, self.pool, command, stamp)
-
-    def check(self) -> None:
-        """What a restart would find now."""
-        self.journal.settle()
-        found = found_in(self.directory)
-        assert state_of(found) == state_of(self.pool)
-
-
-ALL, IN_ORDER = StepPolicy.ALL_OR_NOTHING, StepPolicy.IN_ORDER_UNTIL_REFUSED
-
-
-def found_in(directory: Path) -> Pool:
-    (entry,) = recover(FileReader(directory, FLOOR), BOUNDS).state.pools
-    return entry.pool
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Server:
-    return Server(tmp_path)
-
-
-def until(compactor: Compactor, done: Callable[[LogEvent], bool]) -> LogEvent:
-    """Tick until there is a event of that kind."""
-    while True:
-        for event in compactor.tick():
-            if done(event):
-                return event
-        os.sched_yield()
-
-
-Make = Callable[..., Compactor]
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Makes compactors whose helpers end with the test."""
-    made = []
-
-    def one(*arguments: Any, **named: Any) -> Compactor:
-        made.append(Compactor(*arguments, **named))
-        return made[-1]
-
-    yield one
-    for compactor in made:
-        compactor.stop()
+from tests.unit.journal.compacting import ALL, LIMITS, Make, Server, no_more_files, until
+from tests.unit.journal.kept import BOUNDS, FLOOR, GEOMETRY, state_of, write
 
 
 def test_a_snapshot_is_made_when_it_is_due(server: Server, make: Make) -> None:
@@ -228,60 +156,6 @@ def test_a_failed_snapshot_is_told_and_tried_again(server: Server, make: Make) -
     server.journal.close()
 
 
-def pid_of(compactor: Compactor) -> int:
-    """The process that starts its snapshots."""
-    snapshots = compactor._snapshots
-    assert isinstance(snapshots, SnapshotProcess)
-    assert snapshots._helper is not None
-    return snapshots._helper.pid
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still run."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in listed.split()]
-
-
-def test_a_killed_child_is_told(server: Server, make: Make) -> None:
-    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
-    helper = pid_of(compactor)
-    server.work(60)
-    while not (found := children(helper)):
-        assert compactor.tick() == []
-    os.kill(found[0], signal.SIGKILL)
-    event = until(compactor, lambda event: True)
-    assert event.fields["exit_code"] == -signal.SIGKILL
-    server.work(60)
-    compactor.tick()
-    assert compactor.idle, "it waits before it tries again"
-    compactor.stop()
-    server.journal.close()
-    server.check()
-
-
-def test_a_killed_helper_is_told_and_replaced(server: Server, make: Make) -> None:
-    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
-    os.killpg(pid_of(compactor), signal.SIGKILL)
-    server.work(60)
-    event = until(compactor, lambda event: True)
-    assert (event.level, event.fields["problem"]) == ("warning", "the helper process is gone")
-    assert until(compactor, lambda event: True).event == "snapshot"
-    compactor.stop()
-    server.journal.close()
-    server.check()
-
-
-@contextmanager
-def no_more_files() -> Iterator[None]:
-    """Nothing can be opened, as in a server that has too many connections."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 def test_what_cannot_be_dropped_now_is_dropped_later(server: Server, make: Make) -> None:
     compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
     server.work(60)
@@ -301,30 +175,6 @@ def test_what_cannot_be_dropped_now_is_dropped_later(server: Server, make: Make)
     assert len(files.snapshots(server.directory)) <= 2
     server.journal.settle()
     assert [position for position, _ in files.snapshots(server.directory)] == [121]
-    server.check()
-    server.journal.close()
-
-
-def test_a_helper_that_cannot_be_started_now_is_started_later(server: Server, make: Make) -> None:
-    server.journal.settle()
-    with no_more_files():
-        compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max, retry_seconds=0.0)
-        for _ in range(2):
-            (event,) = compactor.tick()
-            assert (event.level, event.event) == ("warning", "no snapshot could be made")
-            assert "no process can be started" in str(event.fields["problem"])
-    compactor.tick()
-    os.killpg(pid_of(compactor), signal.SIGKILL)
-    server.work(60)
-    while not compactor._running:
-        compactor.tick()
-    server.journal.settle()
-    with no_more_files():
-        event = until(compactor, lambda event: True)
-        assert event.fields["problem"] == "the helper process is gone"
-        (event,) = compactor.tick()
-        assert "no process can be started" in str(event.fields["problem"])
-    assert until(compactor, lambda event: True).event == "snapshot"
     server.check()
     server.journal.close()
 
@@ -362,46 +212,15 @@ def test_a_snapshot_that_comes_due_in_a_write(server: Server, make: Make) -> Non
     server.check()
 
 
-def test_a_stop_ends_the_helper_and_its_child(server: Server, make: Make) -> None:
-    compactor = make(server.journal, LIMITS, BOUNDS.request_ids_max)
-    helper = pid_of(compactor)
-    server.work(60)
-    while not children(helper):
-        compactor.tick()
-    compactor.stop()
-    assert compactor.idle
-    assert not Path(f"/proc/{helper}").exists()
-    server.check()
-    server.journal.close()
-
-
-def test_the_helper_ends_with_its_server(tmp_path: Path) -> None:
-    script = (
-        "import os, sys\nfrom pathlib import Path\n"
-        "from kvblock_service.journal.compaction import Compactor, SnapshotLimits\n"
-        "from kvblock_service.journal.file_journal import FileJournal\n"
-        "compactor = Compactor(FileJournal(Path(sys.argv[1]), 1), SnapshotLimits(9, 9), 1)\n"
-        "print(compactor._snapshots._helper.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
-    )
-    # The helper has this pipe, too: its end is the end of both.
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL
-    assert ended.stderr == ""
-
-
 def test_a_million_held_blocks(tmp_path: Path, make: Make) -> None:
     journal = FileJournal(tmp_path, FLOOR)
     geometry = GEOMETRY._replace(total_blocks=1_100_000)
     bounds = Bounds(8, 200_000, 16)
     pool = Pool(geometry, bounds, FLOOR)
     batch = [codec.encode(CreatePool(geometry, FLOOR, True))]
-    for number in range(100_000):
-        command = Allocate(f"engine-{number % 8}", 0, "", number, 10)
+    for number in range(100):
+        ids = list(range(number * 1000, number * 1000 + 1000))
+        command = Step(f"engine-{number % 8}", 0, "", 0, [], ids, [10] * 1000, ALL)
         pool.apply(command, Stamp(1, number, ""))
         batch.append(codec.encode(CommandRecord("main", Stamp(1, number, ""), command)))
     write(journal, batch)

@@ -29,6 +29,7 @@ from kvblock_service.journal.interface import JournalDamaged
 from kvblock_service.journal.records import CommandRecord, is_persisted
 from kvblock_service.journal.recovery import recover
 from kvblock_service.journal.snapshot import State
+from tests.examples import examples
 from tests.memory_journal import Crash, MemoryJournal
 from tests.unit.journal.kept import (
     BOUNDS,
@@ -50,7 +51,7 @@ def only_pool(journal: MemoryJournal, bounds: Bounds = BOUNDS) -> Pool:
     return entry.pool
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(stamped, stamped, stamped)
 def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: Stamped) -> None:
     journal = MemoryJournal(FLOOR)
@@ -72,7 +73,6 @@ def test_a_restart_finds_what_was_there(before: Stamped, then: Stamped, after: S
         assert state_of(found, deadlines=False) == state_of(pool, deadlines=False)
 
 
-@settings(deadline=None)
 @given(stamped, st.integers(0, 40), st.booleans())
 def test_a_crash_loses_nothing_that_was_answered(done: Stamped, writes: int, tear: bool) -> None:
     journal = MemoryJournal(FLOOR)

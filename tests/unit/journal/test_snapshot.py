@@ -30,6 +30,7 @@ from kvblock_service.journal import snapshot
 from kvblock_service.journal.interface import CodecError
 from kvblock_service.journal.pieces import Writer
 from kvblock_service.journal.snapshot import MAGIC, VERSION, State, decode, encode
+from tests.examples import examples
 from tests.unit.journal.kept import (
     BOUNDS,
     FLOOR,
@@ -90,7 +91,7 @@ def test_the_quarantine_of_a_pool_that_was_made_at_run_time(quarantine_ms: int |
     assert (copy.configured, copy.quarantine_ms) == (False, quarantine_ms)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(stamped, stamped)
 def test_a_copy_answers_as_the_pool_does(before: Stamped, after: Stamped) -> None:
     pool = new_pool()
@@ -104,7 +105,6 @@ def test_a_copy_answers_as_the_pool_does(before: Stamped, after: Stamped) -> Non
     assert audit(copy).violations == []
 
 
-@settings(deadline=None)
 @given(stamped, st.data())
 def test_a_changed_byte_is_seen(done: Stamped, data: st.DataObject) -> None:
     pool = new_pool()
