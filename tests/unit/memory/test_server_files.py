@@ -8,40 +8,11 @@ from pathlib import Path
 import pytest
 
 from kvblock_service.memory import (
-    FileAccess,
     MemoryFileError,
-    ServerFiles,
     access_of_sockets,
-    file_owner,
 )
-from kvblock_service.memory.owner_file import OwnerFile, owner_path
-
-EPOCH = 1_700_000_000_000
-SIZE = 8 * 4096
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "memory"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def state_dir(tmp_path: Path) -> Path:
-    path = tmp_path / "state"
-    path.mkdir()
-    return path
-
-
-def served(
-    directory: Path, state_dir: Path | None, epoch: int = EPOCH, **access: int
-) -> ServerFiles:
-    return ServerFiles(directory, FileAccess(**access), file_owner(epoch, state_dir))
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+from kvblock_service.memory.owner_file import owner_path
+from tests.unit.memory.serving import EPOCH, SIZE, make, names, served
 
 
 def test_a_file_is_allocated_and_its_makers_alone(directory: Path, state_dir: Path) -> None:
@@ -133,14 +104,6 @@ def test_a_dropped_pool_takes_its_file_with_it(directory: Path, state_dir: Path)
     files.close()
 
 
-def test_a_file_of_a_running_server_is_refused(directory: Path, state_dir: Path) -> None:
-    files = served(directory, state_dir)
-    files.take("main", SIZE)
-    with pytest.raises(MemoryFileError, match="memory of another server that is running"):
-        served(directory, state_dir).take("main", SIZE)
-    files.close()
-
-
 def test_too_little_space_says_how_much_is_missing(directory: Path, state_dir: Path) -> None:
     files = served(directory, state_dir)
     size = 2**60
@@ -175,101 +138,6 @@ def test_what_a_dead_server_left_unfinished_is_made_anew(directory: Path, state_
     files.close()
 
 
-def make(directory: Path, state_dir: Path) -> Path:
-    files = served(directory, state_dir)
-    files.take("main", SIZE)
-    files.close()
-    return files.path("main")
-
-
-def replace_by_link(path: Path) -> None:
-    target = path.with_name("elsewhere")
-    path.rename(target)
-    path.symlink_to(target)
-
-
-def replace_by_directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def replace_by_fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def replace_by_copy(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.write_bytes(bytes(SIZE))
-
-
-def shorten(path: Path) -> None:
-    os.truncate(path, SIZE - 1)
-
-
-def link(path: Path) -> None:
-    os.link(path, path.with_name("elsewhere"))
-
-
-def take_away(path: Path) -> None:
-    path.unlink()
-
-
-def other_owner_file(path: Path) -> None:
-    owner_path(path).write_text('{"format": 1}')
-
-
-def no_owner_file(path: Path) -> None:
-    owner_path(path).write_bytes(b"\xff[")
-
-
-def later_owner_file(path: Path) -> None:
-    owner_path(path).write_text('{"format": 2}')
-
-
-def owner_file_link(path: Path) -> None:
-    owner = owner_path(path)
-    owner.rename(owner.with_name("elsewhere"))
-    owner.symlink_to(owner.with_name("elsewhere"))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "problem"),
-    [
-        (replace_by_link, "it is a symbolic link, not a regular file"),
-        (replace_by_directory, "it is a directory, not a regular file"),
-        (replace_by_fifo, "it is a FIFO, not a regular file"),
-        (replace_by_copy, "is not the file that this server made"),
-        (shorten, f"has {SIZE - 1} bytes, and the pool's memory has {SIZE}"),
-        (link, "has another name, too"),
-        (take_away, "is gone, and engines may have it mapped still"),
-        (other_owner_file, "its fields are not pool, bytes"),
-        (no_owner_file, "it is no owner file of kvblock"),
-        (later_owner_file, "it has format 2; this program reads format 1"),
-        (owner_file_link, "it is a symbolic link, not a regular file"),
-    ],
-)
-def test_a_file_that_is_not_its_own_is_refused(
-    directory: Path, state_dir: Path, spoil: "object", problem: str
-) -> None:
-    path = make(directory, state_dir)
-    spoil(path)  # type: ignore[operator]
-    before = names(directory)
-    with pytest.raises(MemoryFileError, match=problem):
-        served(directory, state_dir).take("main", SIZE)
-    assert names(directory) == before
-
-
-def test_a_new_file_does_not_follow_a_link(directory: Path, state_dir: Path) -> None:
-    files = served(directory, state_dir)
-    victim = directory / "victim"
-    victim.write_text("precious")
-    files.path("main").symlink_to(victim)
-    with pytest.raises(MemoryFileError, match="symbolic link"):
-        files.take("main", SIZE)
-    assert victim.read_text() == "precious"
-
-
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path, state_dir: Path) -> None:
     with pytest.raises(MemoryFileError, match="memory_dir names the place"):
         served(tmp_path / "nowhere", state_dir).take("main", SIZE)
@@ -298,23 +166,6 @@ def test_a_start_that_is_refused_leaves_what_was_there(directory: Path, state_di
         files.begin({"main": SIZE, "new": SIZE, "huge": 2**60})
     assert names(directory) == [path.name, f"{path.name}.owner"]
     assert served(directory, state_dir).begin({"main": SIZE}).found == [path]
-
-
-def test_files_of_another_state_directory_at_the_same_path_stay(
-    directory: Path, state_dir: Path
-) -> None:
-    path = make(directory, state_dir)
-    state_dir.rename(state_dir.with_name("another container's"))
-    state_dir.mkdir()
-    assert served(directory, state_dir, EPOCH + 1).begin({}).removed == []
-    assert path.exists()
-
-
-def test_a_running_servers_file_stays(directory: Path, state_dir: Path) -> None:
-    path = make(directory, state_dir)
-    running = OwnerFile(owner_path(path))
-    assert served(directory, state_dir).begin({}).removed == []
-    running.close()
 
 
 @pytest.mark.parametrize(
