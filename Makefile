@@ -29,7 +29,10 @@ UPGRADE ?=
 BIN := .venv/bin
 READY := .venv/.ready
 PACKAGES := service clients/python benchmarks examples tests scripts
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# Hundreds of processes start in the tests: none compiles again what another one has compiled, also
+# where the environment says that Python writes no bytecode.
+BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.cache/bytecode
+PYTEST = $(BYTECODE) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help

@@ -47,6 +47,9 @@ class Runner:
     def __init__(self, copy: Path) -> None:
         self.copy = copy
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        # A source that changes twice in a moment must not be taken for what was compiled before.
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        environment.pop("PYTHONPYCACHEPREFIX", None)
         self._process = subprocess.Popen(
             [copy / ".venv/bin/python", "-m", "tests.mutations.runner"],
             cwd=copy,
