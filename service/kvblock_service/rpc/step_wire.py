@@ -62,10 +62,14 @@ def write_stepped(
     owed_blocks: int = 0,
 ) -> bytes:
     """A SessionResponse with what came of a step; no `refusal`: empty."""
-    result = _column(_ONE_BYTES, "I", block_numbers) + _number(_TWO_VARINT, granted)
+    result = b""
+    if block_numbers or granted:
+        result = _column(_ONE_BYTES, "I", block_numbers) + _number(_TWO_VARINT, granted)
     if refusal:
         result += _SMALL[_THREE_BYTES] + _varint(len(refusal)) + refusal
-    result += _counts(freed_counts) + _number(_FIVE_VARINT, free_blocks)
+    if freed_counts:
+        result += _counts(freed_counts)
+    result += _number(_FIVE_VARINT, free_blocks)
     if acquired:
         result += _column(_SIX_BYTES, "I", acquired)
     if trimmed_counts:
@@ -82,10 +86,15 @@ def read_step(data: bytes) -> StepColumns | None:
         return None
     try:
         step_id, at, end = _begin(data)
-        free, at = _read_column(data, at, end, _ONE_BYTES, "Q")
-        allocate, at = _read_column(data, at, end, _TWO_BYTES, "Q")
-        num_blocks, at = _read_column(data, at, end, _THREE_BYTES, "I")
-        policy, at = _read_number(data, at, end, _FOUR_VARINT)
+        if at < end and data[at] == _FIVE_BYTES:
+            # An engine that keeps its own tables.
+            free = allocate = num_blocks = _EMPTY
+            policy = 0
+        else:
+            free, at = _read_column(data, at, end, _ONE_BYTES, "Q")
+            allocate, at = _read_column(data, at, end, _TWO_BYTES, "Q")
+            num_blocks, at = _read_column(data, at, end, _THREE_BYTES, "I")
+            policy, at = _read_number(data, at, end, _FOUR_VARINT)
         more = _NOTHING if at == end else _read_by_number(data, at, end)
         if end == len(data):
             return StepColumns(step_id, free, allocate, num_blocks, policy, "", *more)
@@ -208,7 +217,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _counts(freed_counts: list[int]) -> bytes:
     count = len(freed_counts)
-    if not count or freed_counts.count(1) != count:
+    if freed_counts.count(1) != count:
         return _column(_FOUR_BYTES, "I", freed_counts)
     # Sequences of one block are freed most: to count them costs less than to convert them.
     return _SMALL[_FOUR_BYTES] + _varint(4 * count) + _ONE_WORD * count
