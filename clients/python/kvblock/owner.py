@@ -18,24 +18,19 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, TypeVar
 
 from kvblock.errors import UsageError
 
 
-class Forked(Protocol):
-    """What can learn that the running process is a forked child, and does not own it."""
+OwnedT = TypeVar("OwnedT")
 
-    def disown(self) -> None:
-        """End all use of it here."""
-
-
-_learn_of_forks: weakref.WeakSet[Forked] = weakref.WeakSet()
+_learn_of_forks: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 
 def _tell_of_fork() -> None:
-    for one in list(_learn_of_forks):
-        one.disown()
+    for what, learn in list(_learn_of_forks.items()):
+        learn(what)
 
 
 os.register_at_fork(after_in_child=_tell_of_fork)
@@ -66,9 +61,9 @@ class OwnerProcess:
         """Call `end` when `what` is collected, in this process only."""
         return weakref.finalize(what, self._end, end)
 
-    def tell_of_fork(self, what: Forked) -> None:
-        """Have it learn of each fork, in the child, as long as it exists."""
-        _learn_of_forks.add(what)
+    def tell_of_fork(self, what: OwnedT, learn: Callable[[OwnedT], None]) -> None:
+        """Call `learn` with it after each fork, in the child, as long as it exists."""
+        _learn_of_forks[what] = learn
 
     def _end(self, end: Callable[[], object]) -> None:
         # A fork copies finalizers, too.

@@ -75,7 +75,7 @@ class AsyncBlockPool(NotCopied):
         session.hear_recall(lambda _: worker.wake())
         session._recall.ask(self._hints)
         session._settings.owner.finalize(self, worker.stop)
-        session._settings.owner.tell_of_fork(self)
+        session._settings.owner.tell_of_fork(self, type(self)._disown)
 
     async def __aenter__(self) -> AsyncBlockPool:
         self._session.check_lease()
@@ -173,7 +173,7 @@ class AsyncBlockPool(NotCopied):
         elif due:
             self._worker.wake()
 
-    def disown(self) -> None:
+    def _disown(self) -> None:
         """A forked child has this copy: every use of it finds that the lease is not the child's."""
         self._lease = NO_LEASE
 
