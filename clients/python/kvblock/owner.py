@@ -22,7 +22,6 @@ from typing import Any, NoReturn, TypeVar
 
 from kvblock.errors import UsageError
 
-
 OwnedT = TypeVar("OwnedT")
 
 _learn_of_forks: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
