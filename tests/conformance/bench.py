@@ -66,6 +66,7 @@ class Bench:
         self._pools: dict[str, Json] = {}
         self._epochs: dict[str, int] = {}
         self._named = {"default"}
+        self._scenes = 0
 
     def do(self, calls: list[Json]) -> None:
         """Carry out what is written in a vector as `before`."""
@@ -79,10 +80,17 @@ class Bench:
                     self._epochs[request.get("engine", "default")] = answer.lease.epoch
 
     def filled(self, value: Json) -> Json:
-        """A message of a vector, or facts of its error, with epochs in place of `$engine`."""
+        """A message of a vector, or facts of its error, with epochs in place of `$engine`.
+
+        A request_id is this scene's own.
+        """
         if isinstance(name := value.get("engine"), str) and re.fullmatch("[a-z]+", name):
             self._named.add(name)
-        return {key: self._filled(one) for key, one in value.items()}
+        filled = {key: self._filled(one) for key, one in value.items()}
+        if re.fullmatch(r"r\d+", filled.get("request_id", "")):
+            # The server remembers it from scene to scene.
+            filled["request_id"] += f".{self._scenes}"
+        return filled
 
     def call(self, method: str, request: Json) -> Message:
         """One unary call, which has to succeed."""
@@ -141,6 +149,7 @@ class Bench:
         """What a vector wants to be there during its call; afterwards nothing is held."""
         self.empty()
         self._epochs = {}
+        self._scenes += 1
         self.do(case.before)
         with ExitStack() as stack:
             for engine in case.attached:

@@ -6,26 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
-from tests.conformance.cases import CASES, Case, Json
+from tests.conformance.cases import CASES, Case
 from tests.conformance.conftest import GetDriver
 from tests.conformance.driving import DRIVERS, Driver
+from tests.conformance.steady import steady
 from tests.waiting import happens
-
-# What differs from run to run.
-VOLATILE = {
-    "server_epoch",
-    "server_version",
-    "allocated_blocks_total",
-    "freed_blocks_total",
-    "reclaimed_blocks_total",
-    "refusals",
-    "revision",
-    "since",
-    "epoch",
-    "expires_in",
-    "lease_expires_in",
-    "since_heartbeat",
-}
 
 ends = [case for case in CASES if case.signal]
 replaced = [case for case in CASES if case.replaced]
@@ -36,25 +21,6 @@ WITH_STUBS = [name for name in DRIVERS if name != "reflection"]
 """Drivers for servers with an access file: reflection takes an admin there."""
 
 every_driver = pytest.mark.parametrize("name", DRIVERS)
-
-
-def steady(answer: Json) -> Json:
-    """An answer without what differs from run to run.
-
-    A lease has just been renewed, whoever answers with it.
-    """
-    if "renew_after" in answer:
-        left, ttl = (float(answer[key].rstrip("s")) for key in ("expires_in", "ttl"))
-        assert ttl - 60 < left <= ttl
-    return {
-        key: [steady(one) if isinstance(one, dict) else one for one in value]
-        if isinstance(value, list)
-        else steady(value)
-        if isinstance(value, dict)
-        else value
-        for key, value in answer.items()
-        if key not in VOLATILE
-    }
 
 
 @every_driver
