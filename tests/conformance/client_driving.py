@@ -78,6 +78,10 @@ class ClientDriver:
         self._made: list[str] = []
         self._making: str | None = None
 
+    def with_environment(self, environment: Mapping[str, str]) -> "ClientDriver":
+        """Another one like it, with more variables."""
+        return ClientDriver(self.language, self._folder, **environment)
+
     def ask(self, line: Json) -> Json:
         """What a line is answered."""
         self.send(line)

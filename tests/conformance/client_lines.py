@@ -5,7 +5,8 @@ A line is one of CLIENTS.md, with besides
     ok          what it is answered, without what changes from run to run
     has         some of what it is answered
     error       what it fails with: what is said of it has to be so; `kind` and `code` may be lists,
-                and `retry` (seconds) is the most that retry-after may be
+                and `retry` (seconds) is the most that retry-after may be; it says nothing of what
+                it `hides`
     until       whether it is asked again until it is answered so
     meanwhile   what the world does once the line was sent, before its answer is read
 

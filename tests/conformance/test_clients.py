@@ -14,6 +14,7 @@ from tests.conformance.cases import Case, Json
 from tests.conformance.client_driving import ASKED, LANGUAGES, QUICK, ClientDriver, why_missing
 from tests.conformance.client_lines import sessions, unary
 from tests.conformance.client_playing import Player
+from tests.conformance.client_world import Script, World, load
 from tests.waiting import happens
 
 GetClient: TypeAlias = Callable[[str], ClientDriver]
@@ -24,6 +25,7 @@ KNOWN: dict[str, dict[str, str]] = (
 KNOWN_MAX = 2
 UNARY = list(unary())
 SESSIONS = [] if QUICK else list(sessions())
+SCRIPTS = [] if QUICK else list(load())
 
 
 def by_language(names: list[str], rows: list[object]) -> list[ParameterSet]:
@@ -96,6 +98,26 @@ def test_session(
     test_call(language, row, desk, client_named, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("language", "script"), by_language([one.name for one in SCRIPTS], list(SCRIPTS))
+)
+def test_client(
+    language: str, script: Script, client_named: GetClient, tmp_path: Path
+) -> None:
+    driver = client_named(language)
+    if script.client_env:
+        driver = driver.with_environment(script.client_env)
+    with World(script) as world:
+        player = Player(driver, world.filled, world.act, world.learn)
+        connect = {"do": "connect", "as": "c", "address": "$address", "timeout": 30}
+        try:
+            player.play(connect | script.connect, *script.lines)
+        finally:
+            player.end()
+    if script.client_env:
+        driver.end()
+
+
 def play(
     driver: ClientDriver, desk: Bench, case: Case, lines: list[Json], *, looks: bool = True
 ) -> None:
@@ -116,7 +138,7 @@ def play(
 
 
 def test_few_failures_are_known_and_each_is_that_of_a_vector() -> None:
-    names = {case.name for case, _ in [*UNARY, *sessions()]}
+    names = {case.name for case, _ in [*UNARY, *sessions()]} | {one.name for one in load()}
     for language, failures in KNOWN.items():
         assert language in LANGUAGES
         assert len(failures) <= KNOWN_MAX, language
