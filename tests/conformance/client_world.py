@@ -46,6 +46,7 @@ from tests.conformance.client_answers import expected, in_form, part
 from tests.conftest import check_ended_well
 from tests.integration.access.certificates import Files
 from tests.integration.proxy import Proxy
+from tests.logs import no_faults
 from tests.waiting import happens
 
 POOL = "main:total=8,block_size=16,device=7,quarantine=0"
@@ -113,8 +114,13 @@ class World:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         with self._stack:
-            if error is None and self._server is not None:
+            if error is not None or self._server is None:
+                return
+            if self._script.access is None:
                 check_ended_well(self._server)
+            else:
+                assert self._server.stop() == 0
+                no_faults(self._server.stderr)
 
     def act(self, deed: Json) -> None:
         """Let something happen."""

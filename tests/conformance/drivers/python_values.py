@@ -128,7 +128,8 @@ def stepped(result: kvblock.StepResult) -> Json:
 
 
 def _where(request: Any, timeout: float | None) -> Json:
-    return {"pool": request.pool, "engine": request.engine, "timeout": timeout}
+    # Where a call names none, the client's are meant.
+    return {"pool": request.pool or None, "engine": request.engine or None, "timeout": timeout}
 
 
 def _change(request: Any, timeout: float | None) -> Json:
