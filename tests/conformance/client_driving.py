@@ -33,7 +33,9 @@ QUICK = os.environ.get("TEST_DRIVERS") == "protoc"
 """Whether the run is to be short: one client then, and the unary vectors only."""
 ASKED = ["python"] if QUICK else os.environ.get("TEST_LANGUAGES", ",".join(PYTHON)).split(",")
 assert set(ASKED) <= {*LANGUAGES}, f"TEST_LANGUAGES names one of {', '.join(LANGUAGES)}"
-SCRIPTS = Path(os.environ.get("KVBLOCK_LANGUAGES_ROOT", ROOT)) / "scripts" / "languages"
+CHECKOUT = Path(os.environ.get("KVBLOCK_LANGUAGES_ROOT", ROOT))
+"""The one that has the clients in other languages."""
+SCRIPTS = CHECKOUT / "scripts" / "languages"
 
 
 def why_missing(language: str) -> str | None:
