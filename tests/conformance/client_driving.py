@@ -91,7 +91,7 @@ class ClientDriver:
 
     def send(self, line: Json) -> None:
         """Let it begin with a line."""
-        self._making = line.get("as")
+        self._making = line["as"] if line["do"] in ("connect", "attach") else None
         process = self._running()
         assert process.stdin is not None
         try:
@@ -126,7 +126,7 @@ class ClientDriver:
         return answer
 
     def let_go(self) -> None:
-        """Close what was made, the newest first; what it answers is nobody's business any more."""
+        """Close the sessions and clients that were made; what is answered is nobody's business."""
         made, self._made = self._made, []
         if self._process is not None:
             for name in reversed(dict.fromkeys(made)):

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import duration_pb2, json_format, message_factory
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
 
 from kvblock.v1 import kvblock_pb2 as pb
@@ -124,7 +124,7 @@ def _writable(message: Message) -> bool:
     if isinstance(message, duration_pb2.Duration):
         return 0 <= message.ToNanoseconds() <= _NANOSECONDS_MAX
     for field, value in message.ListFields():
-        values = [value] if field.label != FieldDescriptor.LABEL_REPEATED else value
+        values = [value] if not field.is_repeated else value
         for one in values:
             if isinstance(one, Message) and not _writable(one):
                 return False

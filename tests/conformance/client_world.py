@@ -1,10 +1,10 @@
-"""What is around a client in a vector: a server with its files, a relay before it, and other callers.
+"""What is around a client in a vector: a server and its files, a relay before it, other callers.
 
 A vector in vectors_of_clients/*.yaml has a `name`, its `lines` (see client_lines), and a world:
 
     pools, flags    those of the server
-    listens         `unix` alone, or `tcp` or `tls` as well, or `mtls`: where certificates are asked for
-    relay           `unix` or `tcp`: a relay there that can cut connections, before the server's socket
+    listens         `unix` alone, or also `tcp`, or `tls`, or `mtls`, which asks for certificates
+    relay           `unix` or `tcp`: there a relay that can cut connections, to the server's socket
     connect         what the client `c` is made with, if not with `address: $address` alone
     access, env     the server's access file; variables of the server
     client_env      variables of the driver, which is one of its own then
@@ -13,11 +13,10 @@ A row without `do` is a deed of the world, one of the methods of `World` that en
 
     kill, start, drain      SIGKILL; a new process with the journal of the one before; SIGTERM
     stop, go_on             SIGSTOP, SIGCONT
-    cut, lose, accept       cut all connections of the relay; lose its next N frames of answers, each
-                            with its connection; whether it accepts connections
+A row without `do` is a deed of the world, named as the method of `World` that carries it out:
+                            with its connection; wait until they are lost
     other                   calls of somebody else, {METHOD: request}
     seen                    such a call, with `answer`: what is said of it becomes so
-    lost                    wait until the frames are lost
 
 `$address`, `$tcp`, `$tls`, `$relay`, `$ca`, `$cert`, `$key` and `$folder` stand for what is in this
 world, `$e` for the epoch that the last attach of engine `e` was given, by whomever it was made.
@@ -192,11 +191,6 @@ class World:
         relay = self._relay
         assert relay is not None
         happens(lambda: not relay.loses_next)
-
-    def accept(self, accepts: bool) -> None:
-        """Accept connections, or cut each one off at once."""
-        assert self._relay is not None
-        self._relay.accepts = accepts
 
     def other(self, call: Json) -> None:
         """A call of somebody else, which has to succeed."""

@@ -101,9 +101,7 @@ def test_session(
 @pytest.mark.parametrize(
     ("language", "script"), by_language([one.name for one in SCRIPTS], list(SCRIPTS))
 )
-def test_client(
-    language: str, script: Script, client_named: GetClient, tmp_path: Path
-) -> None:
+def test_client(language: str, script: Script, client_named: GetClient, tmp_path: Path) -> None:
     driver = client_named(language)
     if script.client_env:
         driver = driver.with_environment(script.client_env)

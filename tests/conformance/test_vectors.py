@@ -1,14 +1,16 @@
 """Every vector through every driver."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
+from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, ServerBench, bench, path_of
 from tests.conformance.cases import CASES, Case
 from tests.conformance.conftest import GetDriver
 from tests.conformance.driving import DRIVERS, Driver
+from tests.conformance.in_process import InProcess, InProcessBench, Server
 from tests.conformance.steady import steady
 from tests.waiting import happens
 
@@ -23,10 +25,25 @@ WITH_STUBS = [name for name in DRIVERS if name != "reflection"]
 every_driver = pytest.mark.parametrize("name", DRIVERS)
 
 
+@pytest.fixture(scope="session")
+def in_process() -> Iterator[tuple[InProcess, Bench]]:
+    """The server in this process, and what sets its scenes."""
+    with Server() as server:
+        yield InProcess(server), InProcessBench(server)
+
+
+@pytest.mark.parametrize("case", calls, ids=lambda case: case.name)
+def test_vector_in_process(case: Case, in_process: tuple[InProcess, Bench]) -> None:
+    send_and_check(case, *in_process)
+
+
 @every_driver
 @pytest.mark.parametrize("case", calls, ids=lambda case: case.name)
-def test_vector(name: str, case: Case, desk: Bench, driver_named: GetDriver) -> None:
-    driver = driver_named(name)
+def test_vector(name: str, case: Case, desk: ServerBench, driver_named: GetDriver) -> None:
+    send_and_check(case, driver_named(name), desk)
+
+
+def send_and_check(case: Case, driver: Driver | InProcess, desk: Bench) -> None:
     with desk.scene(case):
         before = desk.stats()
         driver.send(desk.address, path_of(case.method), [desk.filled(one) for one in case.sent()])
@@ -57,7 +74,7 @@ def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDr
 @every_driver
 @pytest.mark.parametrize("case", replaced, ids=lambda case: case.name)
 def test_vector_of_a_stream_that_is_replaced(
-    name: str, case: Case, desk: Bench, driver_named: GetDriver
+    name: str, case: Case, desk: ServerBench, driver_named: GetDriver
 ) -> None:
     driver = driver_named(name)
     assert case.replaced is not None
@@ -94,7 +111,7 @@ def test_vector_of_a_server_that_asks_who_is_calling(
         check(case, driver, desk)
 
 
-def check(case: Case, driver: Driver, desk: Bench) -> None:
+def check(case: Case, driver: Driver | InProcess, desk: Bench) -> None:
     outcome = driver.receive()
     if (case.access or case.attached) and case.error.retry is not None:
         # Time has passed since the calls that used the rate up, and since the attach.

@@ -1,7 +1,7 @@
-"""The drivers on the Python clients: `python -m tests.conformance.drivers.python_client sync`, or `asyncio`.
+"""The drivers on the Python clients; the argument says which: `sync` or `asyncio`.
 
-What they read and write is told in ../CLIENTS.md. Both are this one program: what a client answers is
-awaited where it can be.
+What they read and write is told in ../CLIENTS.md. Both are this one program: what a client answers
+is awaited where it can be.
 """
 
 import asyncio
@@ -87,19 +87,19 @@ class Driver:
         return self._client(line["address"], **(settings | more))
 
     async def _call(self, line: Json) -> Json:
-        method = values.UNARY.get(line["method"])
+        method: Any = values.UNARY.get(line["method"])
         if method is None:
             raise UnsupportedError(line["method"])
-        request = json_format.ParseDict(line.get("request", {}), method.request())
+        request: Any = json_format.ParseDict(line.get("request", {}), method.request())
         epoch = getattr(request, "epoch", 0)
         timeout = line.get("timeout")
         if not epoch or not method.fenced_by_client:
-            return await awaited(method.carry_out(self._objects[line["on"]], request, timeout))
+            return await method.carry_out(self._objects[line["on"]], request, timeout)  # type: ignore[no-any-return]
         # Who makes calls under a lease that another process renews makes a client with its epoch.
         where = {"pool": request.pool, "engine": request.engine, "epoch": epoch}
         client = self._make_client(self._connected[line["on"]], **where)
         try:
-            return await awaited(method.carry_out(client, request, timeout))
+            return await method.carry_out(client, request, timeout)  # type: ignore[no-any-return]
         finally:
             await awaited(client.close())
 
@@ -197,7 +197,8 @@ class Driver:
         os.close(writing)
         with os.fdopen(reading) as told:
             text = told.read()
-        os.waitpid(pid, 0)
+        # The child has said its word, and does nothing more.
+        os.waitpid(pid, 0)  # noqa: ASYNC222
         return {"child": text}
 
 
