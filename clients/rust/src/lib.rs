@@ -2,6 +2,7 @@
 
 mod address;
 mod arena;
+mod block_pool;
 mod client;
 mod error;
 mod lease;
@@ -9,6 +10,7 @@ mod options;
 mod renewal;
 mod retry;
 mod session;
+mod stash;
 mod stream;
 mod trace;
 
@@ -19,6 +21,7 @@ mod trace;
 pub mod v1;
 
 pub use arena::Arena;
+pub use block_pool::{Acquired, BlockPool};
 pub use client::{Allocated, Client};
 pub use error::{Error, Reason, ServerError, Then, Violation};
 pub use options::{Options, Tls};

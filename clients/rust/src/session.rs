@@ -179,6 +179,17 @@ impl Session {
         if self.shared.client.is_here() { self.shared.lease.owed_blocks() } else { 0 }
     }
 
+    /// Why the session cannot be used, if it cannot.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.shared.client.check()?;
+        self.shared.open_steps().map(|_| ())
+    }
+
+    /// Have renewals say this from now on.
+    pub(crate) fn say(&self, hints: EngineHints) {
+        self.shared.lease.say(hints);
+    }
+
     /// Map the memory of the pool.
     ///
     /// # Errors

@@ -55,23 +55,28 @@ pub fn to_json<M: Message>(name: &str, message: &M) -> Value {
 }
 
 impl Failure {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Client(Error::Server(_)) => "server",
+            Self::Client(Error::Deadline(_)) => "deadline",
+            Self::Client(Error::LeaseLost { .. }) => "lease_lost",
+            Self::Client(Error::Unanswered) => "unanswered",
+            Self::Client(Error::Closed(_)) => "closed",
+            Self::Client(Error::Usage(_)) | Self::Usage(_) => "usage",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
     pub fn to_json(&self) -> Value {
         let error = match self {
             Self::Client(error) => error,
-            Self::Usage(message) => return json!({ "kind": "usage", "message": message }),
-            Self::Unsupported => return json!({ "kind": "unsupported" }),
+            Self::Usage(message) => return json!({ "kind": self.kind(), "message": message }),
+            Self::Unsupported => return json!({ "kind": self.kind() }),
         };
-        let kind = match error {
-            Error::Server(_) => "server",
-            Error::Deadline(_) => "deadline",
-            Error::LeaseLost { .. } => "lease_lost",
-            Error::Unanswered => "unanswered",
-            Error::Closed(_) => "closed",
-            Error::Usage(_) => "usage",
-        };
-        let mut told = json!({ "kind": kind, "message": error.to_string() });
+        let mut told = json!({ "kind": self.kind(), "message": error.to_string() });
         if let Some(server) = error.server() {
-            let reason = server.reason.map(|reason| reason.as_str_name().replace("ERROR_REASON_", ""));
+            let reason =
+                server.reason.map(|reason| reason.as_str_name().replace("ERROR_REASON_", ""));
             let fields: Vec<_> = server.violations.iter().map(|one| &one.field).collect();
             told["code"] = code(server.code).into();
             told["reason"] = reason.into();

@@ -16,11 +16,11 @@ use crate::convert::Failure;
 
 /// The session, which nothing else may have, and what its use in the child failed with.
 pub fn use_in_child(session: Arc<Session>) -> Result<(Arc<Session>, String), Failure> {
-    let failed = |what: &str| {
-        Failure::Usage(format!("{what}: {}", std::io::Error::last_os_error()))
-    };
+    let failed =
+        |what: &str| Failure::Usage(format!("{what}: {}", std::io::Error::last_os_error()));
     let session = Arc::try_unwrap(session);
-    let session = session.map_err(|_| Failure::Usage("something else has the session".to_owned()))?;
+    let session =
+        session.map_err(|_| Failure::Usage("something else has the session".to_owned()))?;
     let (reader, writer) = pipe().map_err(|_| failed("no pipe"))?;
     // SAFETY: the child uses nothing of the runtime, and ends without running what others left.
     match unsafe { libc::fork() } {
@@ -50,7 +50,7 @@ pub fn use_in_child(session: Arc<Session>) -> Result<(Arc<Session>, String), Fai
 fn try_step(session: &Session) -> String {
     let step = pin!(session.step(EngineStep::default()));
     match step.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Err(error)) => format!("usage: {error}"),
+        Poll::Ready(Err(error)) => Failure::Client(error).kind().to_owned(),
         Poll::Ready(Ok(_)) => "nothing: it made a step".to_owned(),
         Poll::Pending => "nothing: it waits".to_owned(),
     }

@@ -12,11 +12,7 @@ use std::{
 use kvblock::{
     Acquired, Allocated, Arena, BlockPool, Client, Options, Session, StepOptions, Stepped, Tls,
 };
-use opentelemetry::{
-    Context,
-    context::FutureExt,
-    propagation::TextMapPropagator,
-};
+use opentelemetry::{Context, context::FutureExt, propagation::TextMapPropagator};
 use serde_json::{Value, json};
 
 use crate::{
@@ -119,7 +115,9 @@ impl Driver {
                 let pool = named(&self.block_pools, &on)?;
                 Ok(match pool.acquire(number(asked, "count")?).await? {
                     Acquired::Granted(blocks) => json!({ "blocks": blocks }),
-                    Acquired::Refused(refusal) => json!({ "refused": to_json("Refusal", &refusal) }),
+                    Acquired::Refused(refusal) => {
+                        json!({ "refused": to_json("Refusal", &refusal) })
+                    }
                 })
             }
             Some("release") => {
@@ -238,7 +236,8 @@ fn options(asked: &Value) -> Options {
     if let Some(tls) = asked["tls"].as_object() {
         let path = |key| tls.get(key).and_then(Value::as_str).map(Into::into);
         let server_name = tls.get("server_name").and_then(Value::as_str).map(str::to_owned);
-        options = options.tls(Tls { ca: path("ca"), cert: path("cert"), key: path("key"), server_name });
+        options =
+            options.tls(Tls { ca: path("ca"), cert: path("cert"), key: path("key"), server_name });
     }
     options
 }
@@ -285,7 +284,7 @@ fn unknown(name: &str) -> Failure {
 
 fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
     let wrong = || Failure::Usage(format!("no bytes in hex: {text}"));
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return Err(wrong());
     }
     let pairs = (0..text.len()).step_by(2);
