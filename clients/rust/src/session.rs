@@ -383,8 +383,10 @@ impl Shared {
             self.end(&failure);
         }
         // A lease that ended meanwhile is what there is to tell.
-        self.lease.check()?;
-        Err(failure)
+        match self.lease.check() {
+            Err(lost @ Error::LeaseLost { .. }) => Err(lost),
+            _ => Err(failure),
+        }
     }
 
     async fn attempt(&self, step: &SessionStep, stream: Option<Stream>) -> Result<Stepped, Failed> {
