@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use crate::{
     Error, Options,
     options::Dialer,
-    retry::{Retries, after, random},
+    retry::{Retries, after, random, set},
     trace,
     v1::{
         self, allocate_response::Result as Outcome, kv_block_service_client::KvBlockServiceClient,
@@ -245,12 +245,11 @@ impl Client {
         ends: Instant,
         what: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let mut closed = self.closed();
         select! {
             biased;
             answer = what => answer,
             // The sender lives as long as this client: an end of it cannot come first.
-            _ = closed.wait_for(|closed| *closed) => Err(ended()),
+            () = set(self.closed()) => Err(ended()),
             () = sleep_until(ends.into()) => Err(Error::too_late(self.address())),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     client::{Stub, authorized, stub},
     lease::{LEAVE_TIMEOUT, Lease},
     options::Dialer,
-    retry::{after, backoff, may_repeat},
+    retry::{after, backoff, may_repeat, set},
 };
 
 const CALL_MIN: Duration = Duration::from_millis(50);
@@ -43,13 +43,13 @@ struct Renewal {
 }
 
 impl Renewal {
-    async fn run(mut self, mut closed: watch::Receiver<bool>) {
-        let mut ended = self.lease.ended();
+    async fn run(mut self, closed: watch::Receiver<bool>) {
+        let ended = set(self.lease.ended());
         select! {
             () = self.keep() => {}
-            _ = ended.wait_for(|ended| *ended) => {}
+            () = ended => {}
             // Also when the client is gone: its sessions keep it, so nobody is left to renew for.
-            _ = closed.wait_for(|closed| *closed) => self.lease.release("its client was closed"),
+            () = set(closed) => self.lease.release("its client was closed"),
         }
         if self.lease.is_left() {
             // Nobody is there to tell of a failure: the lease runs out then.

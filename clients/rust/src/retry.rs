@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::{Error, Then};
 
 const FIRST_DELAY_MAX: Duration = Duration::from_millis(20);
@@ -18,6 +20,12 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system has random numbers");
     bytes
+}
+
+/// Wait until a flag is set, or nobody is left who could set it.
+pub(crate) async fn set(mut flag: watch::Receiver<bool>) {
+    // The answer keeps the flag locked: it must not outlive this.
+    let _ = flag.wait_for(|set| *set).await;
 }
 
 /// How long to wait after so many tries in a row that failed: a random part of a growing time.

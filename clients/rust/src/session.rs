@@ -14,7 +14,7 @@ use crate::{
     client::identify,
     lease::Lease,
     renewal,
-    retry::{Retries, after, may_repeat},
+    retry::{Retries, after, may_repeat, set},
     stream::Stream,
     trace,
     v1::{
@@ -348,11 +348,10 @@ impl Shared {
         ends: Instant,
         what: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let mut ended = self.lease.ended();
         select! {
             biased;
             answer = self.client.until(ends, what) => answer,
-            _ = ended.wait_for(|ended| *ended) => Err(self.lease.error()),
+            () = set(self.lease.ended()) => Err(self.lease.error()),
         }
     }
 
