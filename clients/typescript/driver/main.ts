@@ -12,7 +12,7 @@ import {
   DeadlineError,
   KVBlockError,
   LeaseLostError,
-  type Session,
+  Session,
   UnansweredError,
   UsageError,
 } from "../src/index.js";
@@ -107,7 +107,7 @@ function found<T extends Client | Attached | Arena>(
 const isClient = (one: unknown): one is Client => one instanceof Client;
 const isArena = (one: unknown): one is Arena => one instanceof Arena;
 const isAttached = (one: unknown): one is Attached =>
-  typeof one === "object" && one !== null && "session" in one;
+  (one as Partial<Attached> | undefined)?.session instanceof Session;
 
 function put(line: Line, one: Client | Attached | Arena): void {
   objects.set(line.as ?? "", one);
