@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What can be done with the TypeScript client: missing, setup, gen, fresh, lint, test, driver, engine.
+# What can be done with the TypeScript client: missing, setup, gen, fresh, lint, test, driver,
+# engine; and package, which makes what would be published.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/clients/typescript
@@ -36,7 +37,6 @@ gen() {
 }
 
 fresh() {
-  local copy
   setup
   copy=$(mktemp -d)
   trap 'rm -rf "$copy"' EXIT
@@ -58,6 +58,16 @@ build() {
   npx --no-install tsc --project tsconfig.tools.json >&2
 }
 
+# The npm package, as it would be published; prints its path.
+package() {
+  setup
+  cd "$here"
+  rm -rf dist
+  npx --no-install tsc >&2
+  npm pack --silent --pack-destination dist >/dev/null
+  echo "$here/dist/$(cd dist && ls kvblock-*.tgz)"
+}
+
 run_tests() {
   build
   node --test --test-concurrency=2 build/test/
@@ -65,9 +75,9 @@ run_tests() {
 
 case "${1:-}" in
   missing) missing || true ;;
-  setup | gen | fresh | lint) "$1" ;;
+  setup | gen | fresh | lint | package) "$1" ;;
   test) run_tests ;;
   driver) build; echo "node $here/build/driver/main.js" ;;
   engine) build; echo "node $here/build/sample/engine.js" ;;
-  *) echo "usage: typescript.sh missing|setup|gen|fresh|lint|test|driver|engine" >&2; exit 2 ;;
+  *) echo "usage: typescript.sh missing|setup|gen|fresh|lint|test|driver|engine|package" >&2; exit 2 ;;
 esac
