@@ -1,4 +1,4 @@
-/** Between protobuf's JSON form and that of the stubs, which differ in durations. */
+/** Between protobuf's JSON form and that of the stubs, which differ in names and durations. */
 
 type Json = Record<string, unknown>;
 
@@ -12,14 +12,14 @@ const DURATIONS = [
   "lease_expires_in",
 ];
 
-/** Replaces each duration in a JSON value. */
+/** A JSON value with the names of the proto and each duration replaced. */
 function replaced(value: unknown, one: (duration: unknown) => unknown): unknown {
   if (Array.isArray(value)) return value.map((item) => replaced(item, one));
   if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).map(([key, item]) => [
-    key,
-    DURATIONS.includes(key) ? one(item) : replaced(item, one),
-  ]);
+  const entries = Object.entries(value).map(([name, item]) => {
+    const key = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    return [key, DURATIONS.includes(key) ? one(item) : replaced(item, one)];
+  });
   return Object.fromEntries(entries);
 }
 
