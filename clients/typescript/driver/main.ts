@@ -36,7 +36,7 @@ interface Line {
   traceparent?: string;
   block: number;
   region: number;
-  at: number;
+  at?: number;
   bytes: string;
   count: number;
 }
@@ -198,7 +198,8 @@ async function answer(line: Line): Promise<unknown> {
       return {};
     case "read": {
       const piece = found(line, isArena).block(line.block, line.region);
-      const bytes = piece.subarray(line.at, line.at + line.count);
+      const at = line.at ?? 0;
+      const bytes = piece.subarray(at, at + line.count);
       return { bytes: Buffer.from(bytes).toString("hex") };
     }
     default:
