@@ -23,7 +23,7 @@ const SCHEME: &str = "shm://";
 ///
 /// [`read`](Self::read) and [`write`](Self::write) copy byte by byte with atomic operations, which is
 /// sound whatever others do meanwhile. [`block`](Self::block) gives the address, for kernels and bulk
-/// copies; to go through it is `unsafe`, since the compiler knows nothing of the other processes.
+/// copies; to go through it is `unsafe`, since other processes write there, too.
 ///
 /// The mapping outlives its session, and the pool.
 pub struct Arena {
