@@ -33,15 +33,16 @@ PACKAGES := service clients/python benchmarks examples tests scripts
 # where the environment says that Python writes no bytecode.
 BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.cache/bytecode
 PYTEST = $(BYTECODE) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+LANGUAGES := go rust typescript java cpp
 CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run check test mutations plants torture floods simulate rounds sweep lint gen docs \
+.PHONY: help setup run check test test-languages $(LANGUAGES:%=test-%) mutations plants torture floods simulate rounds sweep lint gen docs \
 	bench compare constraints clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Make .venv with kvblock and all tools in it (quick when nothing changed)
 
@@ -55,10 +56,16 @@ run: $(READY) ## Replay the bundled trace: three engines on a shared pool, then 
 check: $(READY) ## Run the tests that take a minute, with a quarter of the random examples
 	@TEST_DRIVERS=protoc TEST_EXAMPLES=0.25 $(PYTEST) $(CHECKED)
 
-test: $(READY) ## Run all tests; TESTS=tests/unit/core runs some
+test: $(READY) ## Run all tests but those of other languages; TESTS=tests/unit/core runs some
 	@scripts/install_promtool.sh
 	@scripts/install_redis.sh
-	@$(PYTEST) $(TESTS)
+	@code=0; $(PYTEST) $(TESTS) || code=$$?; \
+		$(if $(TESTS),,scripts/test_language.sh left-out $(LANGUAGES);) exit $$code
+
+test-languages: $(LANGUAGES:%=test-%) ## Test the clients in Go, Rust, TypeScript, Java and C++
+
+$(LANGUAGES:%=test-%): test-%: $(READY)
+	@WORKERS=$(WORKERS) scripts/test_language.sh $*
 
 mutations: $(READY) ## Plant small bugs, each of which a test has to catch; MUTATIONS='core rpc/page' some
 	@$(BIN)/python -m tests.mutations $(MUTATIONS)

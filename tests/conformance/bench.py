@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import grpc
 from google.protobuf import json_format, message_factory
@@ -56,16 +57,13 @@ def path_of(method: str) -> str:
 class Bench:
     """A server with small limits whose pools can be brought back to where they began."""
 
-    def __init__(self, server: kvblock.EmbeddedServer) -> None:
-        self.address = server.address
-        self._process = server.process
-        self.channel = grpc.insecure_channel(server.address)
-        self._service = kvblock_pb2_grpc.KVBlockServiceStub(self.channel)
-        self._admin = admin_pb2_grpc.KVBlockAdminStub(self.channel)
-        self._client = kvblock.connect(server.address)
+    def __init__(self, address: str, stubs: Any) -> None:
+        self.address = address
+        self._stubs = stubs
         self._pools: dict[str, Json] = {}
         self._epochs: dict[str, int] = {}
         self._named = {"default"}
+        self._scenes = 0
 
     def do(self, calls: list[Json]) -> None:
         """Carry out what is written in a vector as `before`."""
@@ -79,17 +77,22 @@ class Bench:
                     self._epochs[request.get("engine", "default")] = answer.lease.epoch
 
     def filled(self, value: Json) -> Json:
-        """A message of a vector, or facts of its error, with epochs in place of `$engine`."""
+        """A message of a vector, or facts of its error, with epochs in place of `$engine`.
+
+        A request_id is this scene's own.
+        """
         if isinstance(name := value.get("engine"), str) and re.fullmatch("[a-z]+", name):
             self._named.add(name)
-        return {key: self._filled(one) for key, one in value.items()}
+        filled: Json = {key: self._filled(one) for key, one in value.items()}
+        if re.fullmatch(r"r\d+", filled.get("request_id", "")):
+            # The server remembers it from scene to scene.
+            filled["request_id"] += f".{self._scenes}"
+        return filled
 
     def call(self, method: str, request: Json) -> Message:
         """One unary call, which has to succeed."""
         request_class = message_factory.GetMessageClass(METHODS[method].input_type)
-        is_admin = METHODS[method].containing_service is SERVICES[1]
-        start = getattr(self._admin if is_admin else self._service, method)
-        answer = start(json_format.ParseDict(request, request_class()))
+        answer = getattr(self._stubs, method)(json_format.ParseDict(request, request_class()))
         assert isinstance(answer, Message)
         return answer
 
@@ -99,12 +102,12 @@ class Bench:
             json_format.ParseDict(self.filled(one), kvblock_pb2.SessionRequest())
             for one in messages
         ]
-        attached, *_ = self._service.Session(iter(parsed))
+        attached, *_ = self._stubs.Session(iter(parsed))
         self._epochs[attached.attached.engine] = attached.attached.lease.epoch
 
     def stats(self) -> kvblock_pb2.StatsResponse:
         """The server's state, without how long leases last: that is never the same twice."""
-        stats = self._service.Stats(kvblock_pb2.StatsRequest())
+        stats: kvblock_pb2.StatsResponse = self._stubs.Stats(kvblock_pb2.StatsRequest())
         for pool in stats.pools:
             for engine in pool.engines:
                 engine.ClearField("lease_expires_in")
@@ -112,7 +115,7 @@ class Bench:
 
     def audit(self) -> admin_pb2.AuditResponse:
         """Have everything recounted; nothing may be wrong."""
-        answer = self._admin.Audit(admin_pb2.AuditRequest())
+        answer: admin_pb2.AuditResponse = self._stubs.Audit(admin_pb2.AuditRequest())
         for report in answer.reports:
             assert report.clean, report
         return answer
@@ -122,51 +125,36 @@ class Bench:
         request = admin_pb2.ListEnginesRequest(page_size=3)
         names = []
         while True:
-            page = self._admin.ListEngines(request)
+            page = self._stubs.ListEngines(request)
             names += [one.engine for one in page.engines if one.has_stream]
             if not page.next_page_token:
                 return names
             request.page_token = page.next_page_token
-
-    def wait_until_gone(self) -> int:
-        """The exit code of the server, which something else has told to end."""
-        return self._process.wait(timeout=60)
-
-    def signal(self, name: str) -> None:
-        """Send the server a signal."""
-        os.kill(self._process.pid, signal.Signals[name])
 
     @contextmanager
     def scene(self, case: Case) -> Iterator[None]:
         """What a vector wants to be there during its call; afterwards nothing is held."""
         self.empty()
         self._epochs = {}
+        self._scenes += 1
         self.do(case.before)
         with ExitStack() as stack:
             for engine in case.attached:
-                session = self._client.session(engine=engine)
-                session.attach()
-                self._epochs[engine] = session.epoch
-                stack.callback(session.close)
+                self._epochs[engine] = stack.enter_context(self._attached(engine))
             if case.waiting is not None:
                 stack.enter_context(self._waiting(case.waiting))
             yield
 
     @contextmanager
-    def resumed(self, engine: str) -> Iterator[None]:
-        """A stream that resumes the lease which an engine has now."""
-        (main,) = (pool for pool in self.stats().pools if pool.pool == "main")
-        (epoch,) = (one.epoch for one in main.engines if one.engine == engine)
-        session = self._client.session(engine=engine, epoch=epoch)
-        session.attach()
-        yield
-        session.close()
+    def _attached(self, engine: str) -> Iterator[int]:
+        """An engine that has a session; gives its epoch."""
+        raise NotImplementedError
 
     @contextmanager
     def _waiting(self, request: Json) -> Iterator[None]:
         message = json_format.ParseDict(request, kvblock_pb2.AllocateRequest())
         message.max_wait.seconds = LIMITS["max-wait-max"]
-        call = self._service.Allocate.future(message)
+        call = self._stubs.Allocate.future(message)
         while not any(pool.waiting for pool in self.stats().pools):
             assert not call.done()
         yield
@@ -215,7 +203,7 @@ class Bench:
                     "device_id": pool.device_id,
                     "quarantine": "0s",
                 }
-                for pool in self._client.list_pools()
+                for pool in self._stubs.ListPools(admin_pb2.ListPoolsRequest()).pools
             }
         there = {pool.pool for pool in self.stats().pools}
         for name in there - self._pools.keys():
@@ -235,7 +223,7 @@ class Bench:
 
     def _sequences(self, pool: str, engine: str) -> list[admin_pb2.SequenceInfo]:
         request = admin_pb2.ListSequencesRequest(pool=pool, engine=engine, page_size=3)
-        return list(self._admin.ListSequences(request).sequences)
+        return list(self._stubs.ListSequences(request).sequences)
 
     def _step(
         self,
@@ -246,11 +234,62 @@ class Bench:
     ) -> kvblock_pb2.StepResult:
         step = kvblock_pb2.EngineStep(free_sequence_ids=free, allocate_sequence_ids=allocate)
         request = kvblock_pb2.StepRequest(pool=pool, engine=engine, step=step)
-        return self._service.Step(request).result
+        result: kvblock_pb2.StepResult = self._stubs.Step(request).result
+        return result
+
+
+class Channel:
+    """The stubs of both services on one channel."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+        self._of = (
+            kvblock_pb2_grpc.KVBlockServiceStub(self.channel),
+            admin_pb2_grpc.KVBlockAdminStub(self.channel),
+        )
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._of[METHODS[method].containing_service is SERVICES[1]], method)
+
+
+class ServerBench(Bench):
+    """A bench with a server process."""
+
+    def __init__(self, server: kvblock.EmbeddedServer) -> None:
+        stubs = Channel(server.address)
+        super().__init__(server.address, stubs)
+        self.channel = stubs.channel
+        self._process = server.process
+        self._client = kvblock.connect(server.address)
+
+    def wait_until_gone(self) -> int:
+        """The exit code of the server, which something else has told to end."""
+        return self._process.wait(timeout=60)
+
+    def signal(self, name: str) -> None:
+        """Send the server a signal."""
+        os.kill(self._process.pid, signal.Signals[name])
+
+    @contextmanager
+    def resumed(self, engine: str) -> Iterator[None]:
+        """A stream that resumes the lease which an engine has now."""
+        (main,) = (pool for pool in self.stats().pools if pool.pool == "main")
+        (epoch,) = (one.epoch for one in main.engines if one.engine == engine)
+        session = self._client.session(engine=engine, epoch=epoch)
+        session.attach()
+        yield
+        session.close()
+
+    @contextmanager
+    def _attached(self, engine: str) -> Iterator[int]:
+        session = self._client.session(engine=engine)
+        session.attach()
+        yield session.epoch
+        session.close()
 
 
 @contextmanager
-def bench(*arguments: str) -> Iterator[Bench]:
+def bench(*arguments: str) -> Iterator[ServerBench]:
     """A bench with a server of its own."""
     with kvblock.EmbeddedServer(POOLS, [*ARGUMENTS, *arguments]) as server:
-        yield Bench(server)
+        yield ServerBench(server)

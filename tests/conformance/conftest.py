@@ -7,14 +7,14 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.conformance.bench import Bench, bench
+from tests.conformance.bench import ServerBench, bench
 from tests.conformance.driving import DRIVERS, Driver
 
 GetDriver: TypeAlias = Callable[[str], Driver]
 
 
 @pytest.fixture(scope="session")
-def desk() -> Iterator[Bench]:
+def desk() -> Iterator[ServerBench]:
     """A server that all vectors share."""
     with bench() as server:
         yield server

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kvblock.v1 import admin_pb2
 from kvblock.v1 import kvblock_pb2 as pb
 from tests.conformance.arbitrary import bytes_of
-from tests.conformance.bench import ENDS_SERVER, MESSAGE_BYTES_MAX, METHODS, Bench, path_of
+from tests.conformance.bench import ENDS_SERVER, MESSAGE_BYTES_MAX, METHODS, ServerBench, path_of
 from tests.conformance.cases import Expected
 from tests.conformance.driving import read_status
 from tests.conformance.malformed import ATTACH, BYTES, Bytes, padding
@@ -25,7 +25,9 @@ CODES = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECON
 LASTING = [method for method in METHODS if method != ENDS_SERVER]
 
 
-def send(desk: Bench, method: str, messages: tuple[bytes, ...]) -> tuple[list[bytes], Expected]:
+def send(
+    desk: ServerBench, method: str, messages: tuple[bytes, ...]
+) -> tuple[list[bytes], Expected]:
     """Send bytes and read the answers' bytes and the status."""
     path = f"/{path_of(method)}"
     streaming = METHODS[method].client_streaming
@@ -50,7 +52,7 @@ class State(NamedTuple):
     audit: admin_pb2.AuditResponse
 
 
-def state_of(desk: Bench) -> State:
+def state_of(desk: ServerBench) -> State:
     """The state as it is now: whatever counts is in it.
 
     What engines lack is not: it is advice, and ends with time.
@@ -75,7 +77,7 @@ def attached(before: State, after: State) -> State:
     return State(expected, before.audit)
 
 
-def check_nothing_else(desk: Bench, before: State, messages: tuple[bytes, ...]) -> None:
+def check_nothing_else(desk: ServerBench, before: State, messages: tuple[bytes, ...]) -> None:
     """Of a call that failed nothing was carried out but an attach that came before the fault."""
     while desk.streaming():
         pass
@@ -88,12 +90,12 @@ def check_nothing_else(desk: Bench, before: State, messages: tuple[bytes, ...]) 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _empty(desk: Bench) -> None:
+def _empty(desk: ServerBench) -> None:
     desk.empty()
 
 
 @pytest.mark.parametrize("case", BYTES, ids=lambda case: case.name)
-def test_bytes(case: Bytes, desk: Bench) -> None:
+def test_bytes(case: Bytes, desk: ServerBench) -> None:
     before = state_of(desk)
     answers, status = send(desk, case.method, case.messages)
     assert status == case.error
@@ -103,7 +105,7 @@ def test_bytes(case: Bytes, desk: Bench) -> None:
 
 
 @pytest.mark.parametrize("method", LASTING)
-def test_longest_message_is_read(method: str, desk: Bench) -> None:
+def test_longest_message_is_read(method: str, desk: ServerBench) -> None:
     if METHODS[method].client_streaming:
         data = ATTACH + padding(MESSAGE_BYTES_MAX - len(ATTACH))
     else:
@@ -114,7 +116,7 @@ def test_longest_message_is_read(method: str, desk: Bench) -> None:
 
 
 @pytest.mark.parametrize("method", LASTING)
-def test_any_bytes(method: str, desk: Bench) -> None:
+def test_any_bytes(method: str, desk: ServerBench) -> None:
     is_stream = METHODS[method].client_streaming
 
     @settings(

@@ -1,31 +1,18 @@
 """Every vector through every driver."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, bench, path_of
-from tests.conformance.cases import CASES, Case, Json
+from tests.conformance.bench import ENDS_SERVER, METHODS, Bench, ServerBench, bench, path_of
+from tests.conformance.cases import CASES, Case
 from tests.conformance.conftest import GetDriver
 from tests.conformance.driving import DRIVERS, Driver
+from tests.conformance.in_process import InProcess, InProcessBench, Server
+from tests.conformance.steady import steady
 from tests.waiting import happens
-
-# What differs from run to run.
-VOLATILE = {
-    "server_epoch",
-    "server_version",
-    "allocated_blocks_total",
-    "freed_blocks_total",
-    "reclaimed_blocks_total",
-    "refusals",
-    "revision",
-    "since",
-    "epoch",
-    "expires_in",
-    "lease_expires_in",
-    "since_heartbeat",
-}
 
 ends = [case for case in CASES if case.signal]
 replaced = [case for case in CASES if case.replaced]
@@ -38,29 +25,25 @@ WITH_STUBS = [name for name in DRIVERS if name != "reflection"]
 every_driver = pytest.mark.parametrize("name", DRIVERS)
 
 
-def steady(answer: Json) -> Json:
-    """An answer without what differs from run to run.
+@pytest.fixture(scope="session")
+def in_process() -> Iterator[tuple[InProcess, Bench]]:
+    """The server in this process, and what sets its scenes."""
+    with Server() as server:
+        yield InProcess(server), InProcessBench(server)
 
-    A lease has just been renewed, whoever answers with it.
-    """
-    if "renew_after" in answer:
-        left, ttl = (float(answer[key].rstrip("s")) for key in ("expires_in", "ttl"))
-        assert ttl - 60 < left <= ttl
-    return {
-        key: [steady(one) if isinstance(one, dict) else one for one in value]
-        if isinstance(value, list)
-        else steady(value)
-        if isinstance(value, dict)
-        else value
-        for key, value in answer.items()
-        if key not in VOLATILE
-    }
+
+@pytest.mark.parametrize("case", calls, ids=lambda case: case.name)
+def test_vector_in_process(case: Case, in_process: tuple[InProcess, Bench]) -> None:
+    send_and_check(case, *in_process)
 
 
 @every_driver
 @pytest.mark.parametrize("case", calls, ids=lambda case: case.name)
-def test_vector(name: str, case: Case, desk: Bench, driver_named: GetDriver) -> None:
-    driver = driver_named(name)
+def test_vector(name: str, case: Case, desk: ServerBench, driver_named: GetDriver) -> None:
+    send_and_check(case, driver_named(name), desk)
+
+
+def send_and_check(case: Case, driver: Driver | InProcess, desk: Bench) -> None:
     with desk.scene(case):
         before = desk.stats()
         driver.send(desk.address, path_of(case.method), [desk.filled(one) for one in case.sent()])
@@ -91,7 +74,7 @@ def test_vector_of_a_server_that_ends(name: str, case: Case, driver_named: GetDr
 @every_driver
 @pytest.mark.parametrize("case", replaced, ids=lambda case: case.name)
 def test_vector_of_a_stream_that_is_replaced(
-    name: str, case: Case, desk: Bench, driver_named: GetDriver
+    name: str, case: Case, desk: ServerBench, driver_named: GetDriver
 ) -> None:
     driver = driver_named(name)
     assert case.replaced is not None
@@ -128,7 +111,7 @@ def test_vector_of_a_server_that_asks_who_is_calling(
         check(case, driver, desk)
 
 
-def check(case: Case, driver: Driver, desk: Bench) -> None:
+def check(case: Case, driver: Driver | InProcess, desk: Bench) -> None:
     outcome = driver.receive()
     if (case.access or case.attached) and case.error.retry is not None:
         # Time has passed since the calls that used the rate up, and since the attach.

@@ -24,14 +24,14 @@ PATIENCE = 60.0
 
 
 class Proxy:
-    """Passes on what comes to `address`, to a server on a Unix socket.
+    """Passes on what comes to `address`, a Unix socket or a TCP port, to a server on a Unix socket.
 
     `answers_lost` and `requests_lost` are chances, per frame of an answer and per read of a
     request; the next `loses_next` frames are lost anyway. `cuts` counts connections that were cut
     between a request and its answer.
     """
 
-    def __init__(self, server: str, random: Random) -> None:
+    def __init__(self, server: str, random: Random, *, tcp: bool = False) -> None:
         self.answers_lost = 0.0
         self.requests_lost = 0.0
         self.loses_next = 0
@@ -42,14 +42,16 @@ class Proxy:
         self.accepts = True
         self._directory = tempfile.TemporaryDirectory(prefix="kvblock-proxy-")
         self.address = f"unix:{Path(self._directory.name) / 'proxy.sock'}"
+        self._tcp = tcp
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
-        self._listening = self._do(
-            self._loop.create_unix_server(lambda: Connection(self), self.address[len("unix:") :])
-        )
+        self._listening = self._do(self._listen())
+        if self._tcp:
+            host, port = self._listening.sockets[0].getsockname()
+            self.address = f"{host}:{port}"
         return self
 
     def __exit__(
@@ -77,6 +79,12 @@ class Proxy:
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    async def _listen(self) -> asyncio.Server:
+        if self._tcp:
+            return await self._loop.create_server(lambda: Connection(self), "127.0.0.1", 0)
+        path = self.address.removeprefix("unix:")
+        return await self._loop.create_unix_server(lambda: Connection(self), path)
 
     async def _end(self) -> None:
         self._listening.close()

@@ -23,9 +23,15 @@ TIMEOUT_SECONDS = 120
 
 
 class Terminal:
-    """`directory` has to be empty; it holds the reader's files."""
+    """`directory` has to be empty; it holds the reader's files.
 
-    def __init__(self, directory: Path) -> None:
+    A block may take `timeout` seconds, and finds more variables in its environment.
+    """
+
+    def __init__(
+        self, directory: Path, *, timeout: float = TIMEOUT_SECONDS, **variables: str
+    ) -> None:
+        self._timeout = timeout
         self.home = directory / "home"
         self.home.mkdir()
         self._variables = directory / "variables.sh"
@@ -42,6 +48,7 @@ class Terminal:
         self._environment["PATH"] = ":".join(path)
         del self._environment["KVBLOCK_EPHEMERAL"]
         self._environment["KVBLOCK_STATE_DIR"] = str(directory / "state")
+        self._environment.update(variables)
 
     def __enter__(self) -> Terminal:
         return self
@@ -102,7 +109,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=self._timeout,
             check=False,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}"

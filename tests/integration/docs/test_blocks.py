@@ -7,51 +7,43 @@ language's tools, the network or the repository itself. A `text` block right beh
 it prints; `...` in it stands for anything.
 """
 
-import doctest
 from pathlib import Path
 
 import pytest
 
-from tests.integration.docs.markdown import DOCUMENTS, ROOT, Block, blocks
+from tests.integration.docs.markdown import DOCUMENTS, ROOT, blocks
+from tests.integration.docs.running import RUNNABLE, matches, read, to_be_run
 from tests.integration.docs.terminal import Terminal
 
 NOT_TESTED_MAX = 8
-RUNNABLE = ("sh", "python", "toml")
 TESTED_ELSEWHERE = {"docs/json.md": "json", "docs/deploy.md": "yaml"}
 MARKS = {"no-test", "server", "stopped"}
-
-
-def to_be_run(page: Path) -> list[Block]:
-    runnable = [block for block in blocks(page) if block.language in RUNNABLE]
-    return [block for block in runnable if "no-test" not in block.marks]
+LANGUAGES = ROOT / "docs" / "engines"
+"""Pages for engines in other languages, which tests/languages reads."""
+PAGES = [page for page in DOCUMENTS if page.parent != LANGUAGES]
 
 
 def name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", [page for page in DOCUMENTS if to_be_run(page)], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if to_be_run(page)], ids=name)
 def test_blocks_run_and_print_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     with Terminal(tmp_path) as terminal:
-        for block in to_be_run(page):
-            printed = run(terminal, block)
-            if block.output is not None:
-                assert matches(block.output, printed), (
-                    f"{page}:{block.line} shows\n{block.output}\nbut printed\n{printed}"
-                )
+        read(terminal, page, to_be_run(page))
 
 
 def test_few_blocks_are_left_out() -> None:
     left_out = [
         (name(page), block.line)
-        for page in DOCUMENTS
+        for page in PAGES
         for block in blocks(page)
         if "no-test" in block.marks
     ]
     assert len(left_out) <= NOT_TESTED_MAX, left_out
 
 
-@pytest.mark.parametrize("page", DOCUMENTS, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_block_says_what_it_is(page: Path) -> None:
     elsewhere = TESTED_ELSEWHERE.get(name(page))
     for block in blocks(page):
@@ -65,24 +57,3 @@ def test_output_is_compared() -> None:
     assert matches("a ... c\nlast\n", "a b c  \nlast\n")
     assert not matches("a ... c\n", "a b d\n")
     assert not matches("a\n", "a\nb\n")
-
-
-def run(terminal: Terminal, block: Block) -> str:
-    for mark in block.marks:
-        if mark.startswith("file="):
-            (terminal.home / mark.removeprefix("file=")).write_text(block.text)
-            return ""
-    if "server" in block.marks:
-        return terminal.start_server(block.text)
-    if "stopped" in block.marks:
-        terminal.stop_server()
-    return terminal.python(block.text) if block.language == "python" else terminal.shell(block.text)
-
-
-def matches(shown: str, printed: str) -> bool:
-    return doctest.OutputChecker().check_output(words(shown), words(printed), doctest.ELLIPSIS)
-
-
-def words(text: str) -> str:
-    """The lines with one space between words: how wide a column is depends on what is in it."""
-    return "".join(f"{' '.join(line.split())}\n" for line in text.splitlines())

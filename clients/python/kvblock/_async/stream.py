@@ -6,9 +6,9 @@ Rules:
 - Where something may come unasked, a task of the stream's own reads all that comes. Nothing that
   lives as long as that task refers to the session.
 - A CancelledError that comes out of `exchange` means that the task was cancelled.
-- The status of a call that ended while the loop was blocked is lost when the next operation is a
-  write: gRPC puts an error of its own in its place. It is known then that the call has ended, not
-  why.
+- The status of a call that ended while the loop was blocked, or before it began, is lost when the
+  next operation is to send something: gRPC puts an error of its own in its place. It is known then
+  that the call has ended, not why.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ class SessionStream(Stream):
         except asyncio.CancelledError:
             if task_is_cancelled(before, self.timed_out or self._closed):
                 raise
+        except grpc.RpcError as error:
+            if not _is_of_library(error):
+                raise
         finally:
             if timer is not None:
                 timer.cancel()
@@ -122,15 +125,15 @@ class SessionStream(Stream):
         except asyncio.TimeoutError:
             self._expire()
             raise StreamEnded from None
-        except grpc.RpcError as error:
-            # A message that could not be written makes gRPC report a fault of its own.
-            if error.code() is grpc.StatusCode.INTERNAL:
-                raise StreamEnded from None
-            raise
 
     def _expire(self) -> None:
         self.timed_out = True
         self._call.cancel()
+
+
+def _is_of_library(error: grpc.RpcError) -> bool:
+    """Whether gRPC itself failed in sending, its metadata or a message: a server sends trailers."""
+    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()
 
 
 async def _read(call: _Call, answers: _Answers, recall: Recall) -> None:

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Tests the client in one language: fresh stubs, lint, unit tests, the conformance vectors, its page.
+# With `left-out` and languages it only says that they were not tested, and what is missing for each.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing() {
+  local script="scripts/languages/$1.sh"
+  if [ ! -x "$script" ]; then
+    echo "there is no $script"
+  else
+    "$script" missing
+  fi
+}
+
+if [ "$1" = left-out ]; then
+  shift
+  echo
+  echo "Not run here are the tests of the clients in other languages:"
+  for language in "$@"; do
+    why=$(missing "$language")
+    echo "  make test-$language${why:+   (it cannot run here: $why)}"
+  done
+  exit
+fi
+
+language=$1
+why=$(missing "$language")
+if [ -n "$why" ]; then
+  echo "missing: $why" >&2
+  exit 1
+fi
+for verb in setup fresh lint test; do
+  echo "$language: $verb"
+  "scripts/languages/$language.sh" "$verb"
+done
+echo "$language: vectors and page"
+TEST_LANGUAGES=$language .venv/bin/python -m pytest -n "${WORKERS:-4}" --dist worksteal \
+  tests/conformance/test_clients.py tests/languages
