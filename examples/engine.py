@@ -121,6 +121,9 @@ def run(kv: kvblock.Client, iterations: int, random: Random, counts: Counter[str
                         printed = time.monotonic()
                         show(kv.engine, counts, ended=False)
                     time.sleep(COMPUTE_SECONDS)
+        except kvblock.LeaseLostError as lost:
+            counts["leases_lost"] += 1
+            print(f"lost: {lost}", file=sys.stderr)
         except kvblock.FailedPreconditionError as error:
             if error.retry_after is None:
                 raise
@@ -128,9 +131,6 @@ def run(kv: kvblock.Client, iterations: int, random: Random, counts: Counter[str
             time.sleep(error.retry_after)
         except (kvblock.UnavailableError, kvblock.DeadlineExceededError) as error:
             print(f"no server: {error}", file=sys.stderr)
-        except kvblock.LeaseLostError as lost:
-            counts["leases_lost"] += 1
-            print(f"lost: {lost}", file=sys.stderr)
 
 
 def show(engine: str, counts: Counter[str], *, ended: bool) -> None:

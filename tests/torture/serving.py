@@ -6,6 +6,7 @@ Rules:
 
 import os
 import signal
+from collections.abc import Sequence
 from multiprocessing import Pipe
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,22 +24,30 @@ class StartFailed(Exception):
 
 
 class Serving:
-    """One server at a time."""
+    """One server at a time; `more` are further arguments of `kvblock serve`."""
 
-    def __init__(self, setting: Setting, forks: Forks, state_dir: Path) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        forks: Forks,
+        state_dir: Path,
+        block_bytes: int = BLOCK_BYTES,
+        more: Sequence[str] = (),
+    ) -> None:
         self.setting = setting
         self._forks = forks
         self.log_path = setting.path / "server.log"
         self.log_path.touch()
         self.running: BaseProcess | None = None
         sizes = f"total={setting.blocks},reserved={RESERVED_BLOCKS},block_size=16"
-        memory = f"block_bytes={BLOCK_BYTES},regions={REGIONS},memory=shm"
+        memory = f"block_bytes={block_bytes},regions={REGIONS},memory=shm"
         pool = f"{POOL}:{sizes},{memory},quarantine={setting.quarantine:g}"
         setting.memory_dir.mkdir(exist_ok=True)
         self._arguments = [
             *("--pool", pool, "--listen", setting.server, "--log-format", "json"),
             *("--state-dir", str(state_dir), "--snapshot-records", "1000"),
             *("--durability", setting.durability, "--memory-dir", str(setting.memory_dir)),
+            *more,
         ]
 
     def start(self) -> None:

@@ -89,7 +89,7 @@ class Engine {
 
   async #iterate(): Promise<void> {
     if (this.#session === undefined) {
-      this.#session = await this.#client.attach({ engine: this.#name });
+      this.#session = await this.#attach();
       this.#arena = this.#session.arena();
     }
     const ended = [...this.#tables].filter(
@@ -120,6 +120,18 @@ class Engine {
     this.counts.granted += result.blockNumbers.length;
     if (result.refusal !== undefined) this.counts.refused += 1;
     this.#checkSome();
+  }
+
+  /** Another client may have the name, until its lease has ended. */
+  async #attach(): Promise<Session> {
+    while (true) {
+      try {
+        return await this.#client.attach({ engine: this.#name });
+      } catch (error) {
+        if (!(error instanceof KVBlockError) || error.retryAfterMs === undefined) throw error;
+        await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs));
+      }
+    }
   }
 
   async #step(session: Session, work: Parameters<Session["step"]>[0]) {
