@@ -17,6 +17,8 @@ COMPARE ?=
 SEED ?= 1
 MINUTES ?= 10
 TORTURE ?=
+# Further arguments for the stomp, for instance STOMP='--languages python,go'.
+STOMP ?=
 # Arguments for the sweep, for instance SWEEP='--sample 1000 --only 0'.
 SWEEP ?=
 # Further arguments for the rounds, for instance ROUNDS='--rounds 1000 --wire-rounds 0'.
@@ -38,7 +40,7 @@ CHECKED := tests/unit tests/property tests/architecture tests/conformance
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run check test test-languages $(LANGUAGES:%=test-%) mutations plants torture floods simulate rounds sweep lint gen docs \
+.PHONY: help setup run check test test-languages $(LANGUAGES:%=test-%) mutations plants torture floods simulate rounds stomp sweep lint gen docs \
 	bench compare constraints clean
 
 help: ## List the targets
@@ -86,6 +88,9 @@ simulate: $(READY) ## Simulate 100,000 schedules of crashes by SEED=1
 
 rounds: $(READY) ## Play 100,000 rounds and as many trims against the naive model by SEED=1
 	@$(BIN)/python -m tests.torture.rounds --seed $(SEED) $(ROUNDS)
+
+stomp: $(READY) ## Kill sample engines in six languages on one pool for MINUTES by SEED=1
+	@$(BIN)/python -m tests.torture.languages --seed $(SEED) --minutes $(MINUTES) $(STOMP)
 
 sweep: $(READY) ## Damage a state directory in every way: all bits, lengths, names and kinds of files
 	@$(BIN)/python -m tests.torture.sweep --seed $(SEED) $(SWEEP)

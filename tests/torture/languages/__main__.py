@@ -18,9 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture.languages", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument(
-        "--languages", default=",".join(LANGUAGES), help="some, with commas"
-    )
+    parser.add_argument("--languages", default=",".join(LANGUAGES), help="some, with commas")
     parser.add_argument("--plant", choices=("no-epoch-check",), help="a bug of the server to find")
     parser.add_argument("--keep", type=Path, help="a directory for the files of the run")
     given = parser.parse_args()

@@ -3,6 +3,8 @@
 Rules:
 - The seed decides what happens to whom and when; how the processes are scheduled it does not.
 - Some time passes between two happenings, so that engines get on; at the end all of them run.
+- What an engine still had to say when it was killed comes late: under its epoch, when the next
+  process has attached under its name. It may have no effect.
 - A pool that is too small for its engines is part of the run: without a refusal it would show
   little.
 """
@@ -16,7 +18,11 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+import grpc
+
 import kvblock
+from kvblock.v1 import kvblock_pb2 as pb
+from kvblock.v1 import kvblock_pb2_grpc
 from tests.torture.languages.crew import PATIENCE, Engine
 from tests.torture.processes import server_forks
 from tests.torture.serving import Serving
@@ -27,6 +33,8 @@ BLOCKS, BLOCK_BYTES = 160, 512
 PAUSE = 2.0
 """Seconds between two happenings, on average."""
 SERVER_KILLS = 2
+LATE_IDS = range(1, 65)
+"""Sequences that a late call frees: every process of an engine has those of the low numbers."""
 
 
 class Report(NamedTuple):
@@ -52,6 +60,8 @@ class Stomp:
         self._tell = tell
         self._happened: Counter[str] = Counter()
         self._violations: list[str] = []
+        self._to_come: dict[str, int] = {}
+        """The epochs of killed processes whose late call has not come yet, by engine."""
         setting = Setting(
             *(seed, 0.0, len(commands), BLOCKS, TTL, QUARANTINE, 0.0, 0.0, 0.0),
             *(plant, "process", str(directory)),
@@ -74,7 +84,8 @@ class Stomp:
             self._get_on()
             began = time.monotonic()
             while (passed := time.monotonic() - began) < seconds:
-                if self._happened["server killed"] < int(passed / seconds * (SERVER_KILLS + 1)):
+                due = min(SERVER_KILLS, int(passed / seconds * (SERVER_KILLS + 1)))
+                if self._happened["server killed"] < due:
                     self._kill_server()
                 self._happen(self._random.choice(self._engines))
                 time.sleep(self._random.uniform(0.5, 1.5) * PAUSE)
@@ -82,7 +93,11 @@ class Stomp:
                     engine.look()
                     if not engine.is_running:
                         engine.start(self._random.randrange(2**32))
+                self._come_late()
                 self._tell(f"{passed:.0f} s, {self._happened.total()} happenings")
+            while self._happened["server killed"] < SERVER_KILLS:
+                self._kill_server()
+                self._get_on()
             self._get_on()
             for engine in self._engines:
                 engine.stop()
@@ -109,7 +124,10 @@ class Stomp:
             ["engine killed", "engine reclaimed", "engine stopped past its lease"], [6, 2, 1]
         )[0]
         if what == "engine killed":
+            epochs = self._epochs()
             engine.kill()
+            if epochs.get(engine.name):
+                self._to_come[engine.name] = epochs[engine.name]
             engine.start(self._random.randrange(2**32))
         elif what == "engine reclaimed":
             try:
@@ -122,6 +140,30 @@ class Stomp:
             time.sleep(1.5 * TTL)
             engine.signal(signal.SIGCONT)
         self._happened[what] += 1
+
+    def _epochs(self) -> dict[str, int]:
+        """The epoch of each engine that has a lease."""
+        with self._connect() as kv:
+            (pool,) = kv.stats().pools
+        return {one.engine: one.epoch for one in pool.engines if one.epoch}
+
+    def _come_late(self) -> None:
+        """Have late calls come whose engine has another process now."""
+        now = self._epochs()
+        with grpc.insecure_channel(self._address) as channel:
+            service = kvblock_pb2_grpc.KVBlockServiceStub(channel)
+            for name, epoch in list(self._to_come.items()):
+                if now.get(name, epoch) == epoch:
+                    continue
+                del self._to_come[name]
+                step = pb.EngineStep(free_sequence_ids=LATE_IDS)
+                request = pb.StepRequest(engine=name, epoch=epoch, step=step)
+                try:
+                    service.Step(request, timeout=PATIENCE)
+                except grpc.RpcError as error:
+                    self._happened[f"late call answered {error.code().name}"] += 1
+                else:
+                    self._violations.append(f"a late call of {name} was carried out")
 
     def _kill_server(self) -> None:
         self._serving.kill()
