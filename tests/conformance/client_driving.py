@@ -1,8 +1,8 @@
 """The runner's side of the drivers on the clients, and which clients this run asks.
 
-`TEST_LANGUAGES=go,rust` names them; without it they are both Python clients. A driver of another
-language is what `scripts/languages/LANG.sh driver` builds, in this checkout or, while one is being
-written, in that of `KVBLOCK_LANGUAGES_ROOT`.
+`TEST_LANGUAGES=go,rust` names them; without it, it is the Python client, and only with the vectors
+of single calls. A driver of another language is what `scripts/languages/LANG.sh driver` builds, in
+this checkout or, while one is being written, in that of `KVBLOCK_LANGUAGES_ROOT`.
 """
 
 import fcntl
@@ -29,9 +29,9 @@ LACKS: Mapping[str, frozenset[str]] = dict.fromkeys(
 )
 """What a language has no use for: only these lines may be answered with `unsupported`."""
 
-QUICK = os.environ.get("TEST_DRIVERS") == "protoc"
-"""Whether the run is to be short: one client then, and the unary vectors only."""
-ASKED = ["python"] if QUICK else os.environ.get("TEST_LANGUAGES", ",".join(PYTHON)).split(",")
+QUICK = "TEST_LANGUAGES" not in os.environ
+"""Whether the run is to be short: one client then, and the vectors of single calls only."""
+ASKED = os.environ.get("TEST_LANGUAGES", "python").split(",")
 assert set(ASKED) <= {*LANGUAGES}, f"TEST_LANGUAGES names one of {', '.join(LANGUAGES)}"
 CHECKOUT = Path(os.environ.get("KVBLOCK_LANGUAGES_ROOT", ROOT))
 """The one that has the clients in other languages."""
