@@ -44,4 +44,5 @@ else
 fi
 echo "$language: vectors and page"
 TEST_LANGUAGES=$clients .venv/bin/python -m pytest -n "${WORKERS:-4}" --dist worksteal \
+  -o faulthandler_timeout=1500 \
   tests/conformance/test_clients.py tests/languages
